@@ -1,0 +1,283 @@
+"""The command line: arguments in, one function call each, errors to one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+import msgspec
+
+from bench import __version__
+from dataplanes import catalog
+from dataplanes.errors import BenchError, Usage
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class _Program(click.Group):
+    """Turns the project's errors into one line on stderr and their exit code; SIGINT is re-raised after clean-up."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BenchError as error:
+            click.echo(f"bench: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@click.group(cls=_Program, context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="bench")
+def main() -> None:
+    """Compare where and how a service VIP is load-balanced: correctness and cost, on real kernels."""
+
+
+def _complete_dataplane(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    done, comma, last = incomplete.rpartition(",")
+    return [f"{done}{comma}{name}" for name in (*catalog.SUMMARIES, "all") if name.startswith(last)]
+
+
+def _complete_scenario(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from scenarios import topology
+
+    return [name for name in topology.named() if name.startswith(incomplete)]
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_dataplane = click.option(
+    "--dataplane",
+    "-d",
+    required=True,
+    metavar="NAME[,NAME]|all",
+    shell_complete=_complete_dataplane,
+    help="Data planes, or NAME@VARIANT+KNOB=VALUE; `bench list dataplanes` shows them.",
+)
+_scenario = click.option(
+    "--scenario",
+    "-s",
+    default="seed",
+    show_default=True,
+    shell_complete=_complete_scenario,
+    help="A named scenario or a TOML file.",
+)
+_kernel = click.option(
+    "--kernel",
+    default="auto",
+    show_default=True,
+    metavar="auto|host|guest|NAME",
+    help="The kernel under test; `bench list kernels` shows them. A path to a vmlinuz works too.",
+)
+_clock = click.option(
+    "--clock",
+    type=click.Choice(["wall", "instructions"]),
+    help="Default: instructions under emulation, wall on the host and under KVM.",
+)
+_timeout = click.option(
+    "--timeout", type=click.FloatRange(min=1), metavar="S", help="Give up after S seconds (exit 124)."
+)
+
+
+@main.command()
+@_options(_dataplane, _scenario, _kernel, _clock, _timeout)
+@click.option("--repeat", "-r", type=click.IntRange(1, 1000), default=5, show_default=True, help="Interleaved rounds.")
+@click.option(
+    "--connections", "-n", type=click.IntRange(1, 10_000_000), help="Per trial. Default: 2000, or 20000 by wall."
+)
+@click.option("--concurrency", "-c", type=click.IntRange(1, 10_000), default=16, show_default=True, help="At a time.")
+@click.option("--output", "-o", metavar="FILE", help="Write the result document (JSON); - is stdout.")
+def run(
+    dataplane: str,
+    scenario: str,
+    kernel: str,
+    clock: str | None,
+    timeout: float | None,
+    repeat: int,
+    connections: int | None,
+    concurrency: int,
+    output: str | None,
+) -> None:
+    """Measure data planes against the direct path, in interleaved rounds, each trial in a fresh lab."""
+    from bench import choose, table
+    from bench import run as runner
+    from bench.progress import progress
+    from scenarios import topology
+
+    selections = catalog.select(dataplane)
+    path = _scenario_path(scenario)
+    topology.load(path)
+    write = _output(output)
+    chosen, reason = choose.choose(kernel, clock, selections)
+    count = connections or (2000 if chosen.clock == "instructions" else 20_000)
+    trials = runner.plan(selections, repeat, count, concurrency)
+    with progress(len(trials), f"{chosen.name}, {chosen.clock} clock") as on_event:
+        result = runner.run(path, selections, trials, chosen, reason=reason, timeout=timeout, on_event=on_event)
+    if output:
+        write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    if output != "-":
+        table.show(result)
+    if any(row.note for row in result.summary):
+        sys.exit(1)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@_options(_dataplane, _scenario, _kernel, _clock, _timeout)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def lab(
+    dataplane: str, scenario: str, kernel: str, clock: str | None, timeout: float | None, command: tuple[str, ...]
+) -> None:
+    """Build the lab with a plane on, run COMMAND in it (default: a shell), take it down; returns COMMAND's exit code.
+
+    BENCH_LAB names a JSON document with every namespace, address and service; `ip netns exec NAME` enters one.
+    """
+    from bench import choose
+    from bench.dispatch import dispatch
+    from bench.documents import Job
+    from scenarios import topology
+
+    (selection,) = _one(dataplane)
+    path = _scenario_path(scenario)
+    topology.load(path)
+    chosen, reason = choose.choose(kernel, clock or ("wall" if sys.stdin.isatty() else None), [selection])
+    click.echo(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
+    job = Job("lab", path, selection.name, command=list(command))
+    tty = not command and sys.stdin.isatty() and sys.stdout.isatty()
+    sys.exit(dispatch(job, chosen, [selection], timeout=timeout, tty=tty))
+
+
+@main.command()
+@_options(_dataplane, _scenario, _kernel, _clock, _timeout)
+@click.option("--json", "as_json", is_flag=True, help="The walk as JSON.")
+def inspect(
+    dataplane: str, scenario: str, kernel: str, clock: str | None, timeout: float | None, as_json: bool
+) -> None:
+    """Walk host, overlay and container namespaces as the document does; what the plane added is marked with +."""
+    from bench import choose
+    from bench.dispatch import dispatch
+    from bench.documents import Event, Job
+    from scenarios import inspect as walk
+    from scenarios import topology
+
+    (selection,) = _one(dataplane)
+    path = _scenario_path(scenario)
+    topology.load(path)
+    chosen, _ = choose.choose(kernel, clock or "wall" if kernel != "auto" else clock, [selection])
+    reports: list[dict[str, Any]] = []
+
+    def take(event: Event) -> None:
+        if event.kind == "report":
+            reports.append(event.data)
+
+    code = dispatch(Job("inspect", path, selection.name), chosen, [selection], timeout=timeout, on_event=take)
+    for report in reports:
+        click.echo(json.dumps(report, indent=1) if as_json else walk.text(report))
+    sys.exit(code)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True)
+def doctor(as_json: bool) -> None:
+    """Every prerequisite per data plane and kernel: ok or missing, why, and the fix."""
+    from bench.doctor import examine
+
+    sys.exit(examine(as_json=as_json))
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["dataplanes", "scenarios", "workloads", "kernels"]))
+@click.option("--json", "as_json", is_flag=True)
+def list_(what: str, as_json: bool) -> None:
+    """What there is, one line each."""
+    rows = _LISTS[what]()
+    if as_json:
+        click.echo(json.dumps([{"name": name, "summary": summary} for name, summary in rows.items()], indent=1))
+        return
+    width = max(map(len, rows), default=0)
+    for name, summary in rows.items():
+        click.echo(f"{name:<{width}}  {summary}")
+
+
+def _scenarios() -> dict[str, str]:
+    from scenarios import topology
+
+    return topology.named()
+
+
+def _kernels() -> dict[str, str]:
+    from bench import kernels
+
+    return kernels.list_kernels()
+
+
+_LISTS: dict[str, Callable[[], dict[str, str]]] = {
+    "dataplanes": lambda: catalog.SUMMARIES,
+    "scenarios": _scenarios,
+    "workloads": lambda: {"crr": "connect, 1-byte request, 1-byte reply, close"},
+    "kernels": _kernels,
+}
+
+
+@main.command()
+def clean() -> None:
+    """Remove what dead runs left; touches only what their state files name."""
+    from bench import kernels
+    from scenarios import journal
+
+    for line in (*journal.clean(), *kernels.clean_stale()):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell: eval "$(bench completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    cls = get_completion_class(shell)
+    if cls is None:
+        raise Usage(f"no completion for {shell}")
+    click.echo(cls(main, {}, "bench", "_BENCH_COMPLETE").source())
+
+
+def _one(dataplane: str) -> list[catalog.Selection]:
+    selections = catalog.select(dataplane)
+    if len(selections) != 1:
+        raise Usage("this command takes one data plane", where=dataplane)
+    return selections
+
+
+def _scenario_path(scenario: str) -> str:
+    return os.path.abspath(scenario) if os.path.sep in scenario or scenario.endswith(".toml") else scenario
+
+
+def _output(path: str | None) -> Callable[[bytes], object]:
+    """A writer for the result, opened before anything runs: a bad path fails in a second, not after ten minutes."""
+    if path is None:
+        return lambda data: None
+    if path == "-":
+        return sys.stdout.buffer.write
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise Usage("cannot write the output file", where=path, why=error.strerror or "") from error
+
+    def write(data: bytes) -> None:
+        with open(path, "wb") as file:
+            file.write(data)
+
+    return write

@@ -1,0 +1,60 @@
+"""Hand a job to the inside on some kernel, and bring its events and errors back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from bench import load, preflight
+from bench.documents import Event, Job
+from bench.kernels import Command, Kernel, compile_bytecode
+from dataplanes import catalog, errors
+from dataplanes.catalog import Selection
+from dataplanes.requirements import Requirement
+from scenarios.requires import REQUIRES
+
+_decoder = msgspec.json.Decoder(Event)
+
+
+def requirements(selections: Iterable[Selection]) -> tuple[Requirement, ...]:
+    """What the lab and the planes need together."""
+    return tuple(dict.fromkeys((*REQUIRES, *(need for each in selections for need in catalog.requires(each)))))
+
+
+def dispatch(
+    job: Job,
+    kernel: Kernel,
+    selections: Sequence[Selection],
+    *,
+    timeout: float | None = None,
+    tty: bool = False,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> int:
+    """Run a job on a kernel; returns the exit code. Raises what the inside raised, as if it had happened here."""
+    preflight.demand(requirements(selections), kernel, ", ".join(selection.name for selection in selections))
+    load.binary()  # the guest can run it, but not compile it into the cache
+    compile_bytecode()
+    failure: list[errors.BenchError] = []
+
+    def take(line: bytes) -> None:
+        event = _decoder.decode(line)
+        if event.kind == "error":
+            failure.append(getattr(errors, event.text)(**event.data))
+        else:
+            on_event(event)
+
+    command = Command(
+        argv=(sys.executable, "-m", "bench.inside", msgspec.json.encode(job).decode()),
+        env={**os.environ, "BENCH_CLOCK": kernel.clock},
+        cwd=os.getcwd(),
+        tty=tty,
+        timeout=timeout,
+        modules=preflight.modules(requirements(selections)),
+    )
+    code = kernel.execute(command, take)
+    if failure:
+        raise failure[0]
+    return code

@@ -1,0 +1,87 @@
+"""The documents the program writes, and the messages between its outside and its inside. JSON, versioned.
+
+Units are in the names: *_us microseconds, *_ns nanoseconds, instructions are guest instructions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct, field
+
+SCHEMA = 1
+
+
+class Trial(Struct):
+    """One measurement of one data plane in a fresh lab. `metrics` is empty when `error` says why there are none."""
+
+    dataplane: str
+    scenario: str
+    workload: str
+    round: int
+    warmup: bool
+    metrics: dict[str, Any]
+    error: str = ""
+
+
+class Interval(Struct):
+    """An estimate with its 95 % bootstrap interval; low and high are None below three rounds."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Summary(Struct):
+    """What the rounds of one data plane say together: medians, and the ratio to `direct` in the same rounds."""
+
+    dataplane: str
+    scenario: str
+    workload: str
+    n: int
+    metrics: dict[str, Interval]
+    ratio_to_direct: Interval | None
+    errors: dict[str, int]
+    backends: dict[str, int]
+    note: str = ""  # why there is no number
+
+
+class Result(Struct):
+    """What `bench run` writes."""
+
+    tool: dict[str, Any]
+    environment: dict[str, Any]
+    plan: dict[str, Any]
+    trials: list[Trial]
+    summary: list[Summary]
+    schema: int = SCHEMA
+
+
+class TrialPlan(Struct):
+    """One trial to be done inside."""
+
+    dataplane: str
+    round: int
+    warmup: bool
+    connections: int
+    concurrency: int
+    workload: str = "crr"
+
+
+class Job(Struct):
+    """What the inside is asked to do. `kind`: trials, lab, inspect or probe."""
+
+    kind: str
+    scenario: str = "seed"
+    dataplane: str = "direct"
+    trials: list[TrialPlan] = field(default_factory=list)
+    command: list[str] = field(default_factory=list)  # lab: empty means a shell
+    document: str = ""  # lab: where to write the lab document
+
+
+class Event(Struct, omit_defaults=True):
+    """One message from the inside. `kind`: stage, environment, trial, report, or error."""
+
+    kind: str
+    text: str = ""
+    data: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,80 @@
+"""What a figure depends on: kernel, CPU, settings, versions. Collected where the trials run; lean imports."""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+_VERSIONS = {
+    "nft": ("nft", "--version"),
+    "iptables": ("iptables-legacy", "--version"),
+    "ipvsadm": ("ipvsadm", "--version"),
+    "iproute2": ("ip", "-V"),
+}
+_SYSCTLS = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_buckets", "net.ipv4.ip_local_port_range")
+
+
+def collect(clock: str) -> dict[str, Any]:
+    """Facts about the running kernel and machine; what cannot be read is left out."""
+    return {
+        "kernel": platform.release(),
+        "kernel_version": platform.version(),
+        "machine": platform.machine(),
+        "clock": clock,
+        "cpu": _field("/proc/cpuinfo", "model name"),
+        "cpus": os.cpu_count(),
+        "clocksource": _read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        "mitigations": {
+            os.path.basename(path): _read(path)
+            for path in sorted(glob.glob("/sys/devices/system/cpu/vulnerabilities/*"))
+        },
+        "cmdline": _read("/proc/cmdline"),
+        "memory_kb": _field("/proc/meminfo", "MemTotal"),
+        "load": _read("/proc/loadavg"),
+        "python": platform.python_version(),
+        "versions": {name: _first_line(argv) for name, argv in _VERSIONS.items()},
+        "sysctl": {key: _read("/proc/sys/" + key.replace(".", "/")) for key in _SYSCTLS},
+    }
+
+
+def settings() -> dict[str, str]:
+    """Every `net.ipv4.vs.*` and conntrack setting in force in the current network namespace."""
+    found = {}
+    for pattern in ("/proc/sys/net/ipv4/vs/*", "/proc/sys/net/netfilter/nf_conntrack_*"):
+        for path in sorted(glob.glob(pattern)):
+            value = _read(path)
+            if value:
+                found[path.removeprefix("/proc/sys/").replace("/", ".")] = value
+    return found
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return " ".join(file.read().split())
+    except OSError:
+        return ""
+
+
+def _field(path: str, name: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() == name:
+                    return value.strip()
+    except OSError:
+        pass
+    return ""
+
+
+def _first_line(argv: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    except OSError:
+        return ""
+    return (done.stdout or done.stderr).strip().partition("\n")[0]

@@ -1,0 +1,106 @@
+"""What runs on the kernel under test: one job, given as JSON in argv, told about on the event channel.
+
+The same on the host and in the guest. Started as `python -m bench.inside JOB`; imports stay lean, because under
+emulation they cost more than the work.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Any, NoReturn
+
+import msgspec
+
+from bench import environment, trial
+from bench.documents import Event, Job
+from dataplanes import catalog
+from dataplanes.errors import BenchError
+from scenarios import topology
+from scenarios.journal import Journal
+
+_encoder = msgspec.json.Encoder()
+
+
+def _tell(event: Event) -> None:
+    channel = os.environ.get("BENCH_EVENTS_FD")
+    if channel:
+        os.write(int(channel), _encoder.encode(event) + b"\n")
+
+
+def _interrupted(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt(number)
+
+
+def _trials(job: Job, clock: str) -> int:
+    scenario = topology.load(job.scenario)
+    _tell(Event("environment", data=environment.collect(clock)))
+    selections = {plan.dataplane: catalog.select(plan.dataplane)[0] for plan in job.trials}
+    for plan in job.trials:
+        done = trial.run(scenario, selections[plan.dataplane], plan, clock)
+        _tell(Event("trial", data=msgspec.to_builtins(done)))
+    return 0
+
+
+def _lab(job: Job, clock: str) -> int:
+    scenario = topology.load(job.scenario)
+    (selection,) = catalog.select(job.dataplane)
+    with Journal() as journal, trial.build(scenario, selection, journal) as lab:
+        path = journal.scratch("lab.json")
+        with open(path, "wb") as file:
+            file.write(msgspec.json.format(_encoder.encode(lab.document()), indent=1))
+        command = job.command or [os.environ.get("SHELL", "/bin/sh")]
+        _tell(Event("stage", "ready"))
+        try:
+            process = subprocess.Popen(command, env={**os.environ, "BENCH_LAB": path})
+        except OSError as error:
+            print(f"bench: {command[0]}: {error.strerror}", file=sys.stderr)
+            return 127 if isinstance(error, FileNotFoundError) else 126
+        return _wait(process)
+
+
+def _wait(process: subprocess.Popen[Any]) -> int:
+    """The command's exit code as a shell tells it. A terminal sends SIGINT to both: the command decides, we wait."""
+    while True:
+        try:
+            code = process.wait()
+            return code if code >= 0 else 128 - code
+        except KeyboardInterrupt as interrupt:
+            if interrupt.args and interrupt.args[0] != signal.SIGINT:
+                process.terminate()
+
+
+def _inspect(job: Job, clock: str) -> int:
+    from scenarios import inspect
+
+    scenario = topology.load(job.scenario)
+    (selection,) = catalog.select(job.dataplane)
+    with Journal() as journal:
+        report = inspect.report(lambda plane: trial.build(scenario, plane, journal), selection)
+    _tell(Event("report", data=report))
+    return 0
+
+
+_KINDS = {"trials": _trials, "lab": _lab, "inspect": _inspect}
+
+
+def main() -> int:
+    """Do the job; an error goes out as an event and as the exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, _interrupted)
+    job = msgspec.json.decode(sys.argv[1], type=Job)
+    clock = os.environ.get("BENCH_CLOCK", "wall")
+    try:
+        return _KINDS[job.kind](job, clock)
+    except BenchError as error:
+        parts = {"message": error.message, "where": error.where, "why": error.why, "fix": error.fix}
+        _tell(Event("error", type(error).__name__, parts))
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Is everything a plane needs there? Asked by doctor, by a run before it starts, and by the tests: one source."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+
+from bench.kernels import Kernel
+from dataplanes.errors import Prerequisite
+from dataplanes.requirements import Feature, Requirement
+
+
+class Check(Struct, frozen=True):
+    """The answer to one requirement."""
+
+    what: str
+    purpose: str
+    ok: bool
+    why: str = ""
+    fix: str = ""
+
+
+def check(requirement: Requirement, kernel: Kernel) -> Check:
+    """Whether a kernel (or, for a tool, this machine, whose root file system the guest shares) has it."""
+    if isinstance(requirement, Feature):
+        return _feature(requirement, kernel)
+    ok = shutil.which(requirement.name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") is not None
+    return Check(
+        requirement.name,
+        requirement.purpose,
+        ok,
+        "" if ok else "not installed",
+        "" if ok else f"apt-get install {requirement.package}",
+    )
+
+
+def _feature(feature: Feature, kernel: Kernel) -> Check:
+    name = f"CONFIG_{feature.config}"
+    config: Mapping[str, str] | None = kernel.config()
+    if config is None:  # the kernel does not say how it was built: ask for the module
+        ok = not feature.module or kernel.has_module(feature.module)
+        why = "" if ok else f"no module {feature.module}, and the kernel does not publish its configuration"
+    elif config.get(name) == "y":
+        ok, why = True, ""
+    elif config.get(name) == "m":
+        ok = kernel.has_module(feature.module)
+        why = "" if ok else f"the module {feature.module} is not installed"
+    else:
+        ok, why = False, f"{kernel.name} ({kernel.release}) is built without {name}"
+    return Check(name, feature.purpose, ok, why, "" if ok else "use --kernel guest")
+
+
+def missing(requirements: Iterable[Requirement], kernel: Kernel) -> list[Check]:
+    """The requirements that are not met."""
+    return [found for found in (check(each, kernel) for each in requirements) if not found.ok]
+
+
+def demand(requirements: Iterable[Requirement], kernel: Kernel, where: str) -> None:
+    """Raise Prerequisite naming everything that is missing, if anything is."""
+    lacking = missing(requirements, kernel)
+    if lacking:
+        reasons = "; ".join(f"{each.what}: {each.why}" for each in lacking)
+        fixes = "; ".join(dict.fromkeys(each.fix for each in lacking))
+        raise Prerequisite("cannot run here", where=where, why=reasons, fix=fixes)
+
+
+def modules(requirements: Iterable[Requirement]) -> tuple[str, ...]:
+    """The modules to load before anything starts: loading them on demand costs a process each."""
+    named = (each.module for each in requirements if isinstance(each, Feature))
+    return tuple(dict.fromkeys(name for name in named if name))

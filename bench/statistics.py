@@ -1,0 +1,108 @@
+"""What several rounds say together. The unit is the round; comparisons are paired within it. Needs numpy and scipy."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from bench.documents import Interval, Summary, Trial
+
+_RESAMPLES = 9999
+_SEED = 20161012
+METRICS = (
+    "connections_per_second",
+    "connect_p50_us",
+    "connect_p99_us",
+    "request_p50_us",
+    "request_p99_us",
+    "instructions_per_connection",
+    "cpu_us_per_connection",
+)
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The median with its 95 % BCa bootstrap interval (Efron 1987); no interval below three values."""
+    sample = np.asarray(values, dtype=float)
+    middle = float(np.median(sample))
+    if len(sample) < 3:
+        return Interval(middle)
+    if np.ptp(sample) == 0:
+        return Interval(middle, middle, middle)
+    low, high = _bootstrap(sample, "BCa")
+    if math.isnan(low):  # BCa is undefined when every jackknife median is the same; the percentile one is not
+        low, high = _bootstrap(sample, "percentile")
+    return Interval(middle, low, high)
+
+
+def _bootstrap(sample: np.ndarray[Any, Any], method: str) -> tuple[float, float]:
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy's DegenerateDataWarning is what the caller's fall-back is for
+        found = bootstrap((sample,), np.median, n_resamples=_RESAMPLES, method=method, rng=np.random.default_rng(_SEED))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def ratio(values: dict[int, float], base: dict[int, float]) -> Interval | None:
+    """The median of the paired ratios, round by round, through their logarithms."""
+    rounds = sorted(values.keys() & base.keys())
+    if not rounds:
+        return None
+    found = interval([math.log(values[number] / base[number]) for number in rounds])
+    turn: Callable[[float | None], float | None] = lambda x: None if x is None else math.exp(x)  # noqa: E731
+    return Interval(math.exp(found.value), turn(found.low), turn(found.high))
+
+
+def flat(metrics: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a trial that are summarised, by name."""
+    found = {name: metrics[name] for name in METRICS if isinstance(metrics.get(name), (int, float))}
+    for part in ("connect", "request"):
+        for quantile, value in metrics.get(f"{part}_us", {}).items():
+            found[f"{part}_{quantile}_us"] = value
+    return found
+
+
+def summarise(trials: Sequence[Trial], base: str = "direct") -> list[Summary]:
+    """One summary per data plane, in the order they first ran; warm-ups do not count."""
+    counted = [trial for trial in trials if not trial.warmup]
+    reference = _rate([trial for trial in counted if trial.dataplane == base])
+    return [
+        _summary(name, [trial for trial in counted if trial.dataplane == name], reference)
+        for name in dict.fromkeys(trial.dataplane for trial in trials)
+    ]
+
+
+def _rate(trials: Sequence[Trial]) -> dict[int, float]:
+    return {t.round: t.metrics["connections_per_second"] for t in trials if not t.error}
+
+
+def _summary(name: str, trials: Sequence[Trial], reference: dict[int, float]) -> Summary:
+    good = [trial for trial in trials if not trial.error]
+    columns: dict[str, list[float]] = {}
+    errors: dict[str, int] = {}
+    backends: dict[str, int] = {}
+    for trial in good:
+        for metric, value in flat(trial.metrics).items():
+            columns.setdefault(metric, []).append(value)
+        _add(errors, trial.metrics["errors"])
+        _add(backends, trial.metrics["backends"])
+    failed = [trial.error for trial in trials if trial.error]
+    return Summary(
+        name,
+        trials[0].scenario if trials else "",
+        trials[0].workload if trials else "",
+        len(good),
+        {metric: interval(values) for metric, values in columns.items()},
+        ratio(_rate(good), reference),
+        errors,
+        backends,
+        failed[0] if failed else "",
+    )
+
+
+def _add(total: dict[str, int], part: dict[str, int]) -> None:
+    for key, count in part.items():
+        total[key] = total.get(key, 0) + count

@@ -1,0 +1,72 @@
+"""The table `bench run` prints: one row per data plane, every figure with its unit, n and interval."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bench.documents import Interval, Result, Summary
+
+
+def render(result: Result) -> RenderableType:
+    """The comparison as a person reads it, with what the figures are: kernel, clock, n."""
+    environment = result.environment
+    clock = environment["clock"]
+    cost = "instructions_per_connection" if clock == "instructions" else "cpu_us_per_connection"
+    table = Table(title=f"{result.plan['scenario']}: connect / request / reply / close", title_justify="left")
+    table.add_column("data plane", no_wrap=True)
+    table.add_column("connections/s", justify="right")
+    table.add_column("ratio to direct [95 %]", justify="right")
+    table.add_column("connect p50/p99 µs", justify="right")
+    table.add_column("instr./conn" if clock == "instructions" else "CPU µs/conn", justify="right")
+    table.add_column("errors", justify="right")
+    table.add_column("backends hit", justify="right")
+    table.add_column("n", justify="right")
+    for row in result.summary:
+        table.add_row(*_cells(row, cost))
+    return Group(table, *(_notes(result)))
+
+
+def _cells(row: Summary, cost: str) -> list[str]:
+    if not row.n:
+        return [row.dataplane, "-", "-", "-", "-", "-", "-", "0"]
+    metrics = row.metrics
+    return [
+        row.dataplane,
+        f"{metrics['connections_per_second'].value:,.0f}",
+        _ratio(row.ratio_to_direct),
+        f"{metrics['connect_p50_us'].value:,.1f} / {metrics['connect_p99_us'].value:,.1f}",
+        f"{metrics[cost].value:,.0f}",
+        str(sum(row.errors.values())),
+        str(sum(1 for count in row.backends.values() if count)),
+        str(row.n),
+    ]
+
+
+def _ratio(found: Interval | None) -> str:
+    if found is None:
+        return "-"
+    bounds = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    return f"{found.value:.3f}{bounds}"
+
+
+def _notes(result: Result) -> list[Text]:
+    environment = result.environment
+    what = {
+        "instructions": "instruction clock: 1 ns is 1 guest instruction; counts work, not cache misses or lock waits",
+        "wall": "wall clock",
+    }[environment["clock"]]
+    notes = [
+        f"kernel {environment['kernel']} ({environment['kernel_name']}: {environment['kernel_reason']}); {what}",
+        "medians over n interleaved rounds, each in a fresh lab; intervals are 95 % bootstrap of paired ratios",
+    ]
+    if environment["clock"] == "wall" and environment["kernel_name"] != "host" and not environment.get("kvm"):
+        notes.append("wall clock under emulation: a smoke test, not a measurement")
+    notes += [f"{row.dataplane}: no number, {row.note}" for row in result.summary if row.note]
+    return [Text(note, style="dim") for note in notes]
+
+
+def show(result: Result) -> None:
+    """Print the comparison on stdout."""
+    Console(width=None if Console().is_terminal else 120).print(render(result))

@@ -1,0 +1,138 @@
+"""What exists: every data plane, one row each. `name@variant+knob=value` selects a variant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct, ValidationError, convert
+from msgspec.structs import asdict
+
+from dataplanes.base import DataPlane, Fabric, Mechanism, Placement
+from dataplanes.direct import Direct
+from dataplanes.errors import Usage
+from dataplanes.ipvs import DOCKER, MODERN, IpvsMechanism
+from dataplanes.placed import PlacedPlane
+from dataplanes.placements import Container, Host, Lb, Overlay
+from dataplanes.requirements import Requirement
+
+
+class Row(Struct, frozen=True):
+    """A data plane of the catalog: what it is, how to make one from its knobs, and the named settings of them."""
+
+    name: str
+    summary: str
+    make: Callable[[Any], tuple[Placement, Mechanism]]
+    variants: dict[str, Struct]
+    default: str = ""
+
+
+class Selection(Struct, frozen=True):
+    """A row with its knobs settled: what `--dataplane` names, and what a result records."""
+
+    name: str  # as the user wrote it, the key of every result
+    dataplane: str
+    variant: str
+    knobs: dict[str, object]
+
+
+_ROWS = (
+    Row(
+        "ipvs-container",
+        "IPVS in every container, as Docker 1.12 to 18.03 does it (the document)",
+        lambda knobs: (Container(vip_on=knobs.vip_on), IpvsMechanism(knobs)),
+        dict(DOCKER),
+        "1.12.6-tweaked",
+    ),
+    Row(
+        "ipvs-lb",
+        "IPVS in one load-balancer namespace per network and node, SNATed: swarm since 18.06",
+        lambda knobs: (Lb(), IpvsMechanism(knobs)),
+        {"": MODERN},
+    ),
+    Row(
+        "ipvs-lb-dsr",
+        "the same with direct routing: backends answer the client themselves (--opt dsr)",
+        lambda knobs: (Lb(dsr=True), IpvsMechanism(knobs)),
+        {"": MODERN},
+    ),
+    Row(
+        "ipvs-overlay",
+        "IPVS in the overlay namespace, the VIP on br0, bridge netfilter on: the document's question",
+        lambda knobs: (Overlay(), IpvsMechanism(knobs)),
+        {"": MODERN},
+    ),
+    Row(
+        "ipvs-host",
+        "IPVS in the node's host namespace, the VIPs on a dummy device, SNATed",
+        lambda knobs: (Host(), IpvsMechanism(knobs)),
+        {"": MODERN},
+    ),
+)
+ROWS: dict[str, Row] = {row.name: row for row in _ROWS}
+DIRECT = "direct"
+SUMMARIES: dict[str, str] = {
+    DIRECT: "no load balancer: the client goes to the same backends' own addresses in turn; the ceiling",
+    **{row.name: row.summary for row in _ROWS},
+}
+
+
+def select(text: str) -> list[Selection]:
+    """What a `--dataplane` value names: comma-separated planes, or `all`. Raises Usage, naming the nearest plane."""
+    names = list(SUMMARIES) if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise Usage("no data plane named", fix=f"one or more of: {', '.join(SUMMARIES)}, or all")
+    return [_select(name) for name in dict.fromkeys(names)]
+
+
+def _select(text: str) -> Selection:
+    name, _, settings = text.partition("@")
+    if name not in SUMMARIES:
+        near = difflib.get_close_matches(name, SUMMARIES, 1)
+        hint = f"did you mean {near[0]}?" if near else "`bench list dataplanes` shows them"
+        raise Usage(f"unknown data plane {name!r}", fix=hint)
+    if name == DIRECT:
+        if settings:
+            raise Usage(f"{DIRECT} has no variants", where=text)
+        return Selection(text, DIRECT, "", {})
+    row = ROWS[name]
+    variant, *changes = settings.split("+") if settings else [row.default]
+    if "=" in variant:
+        variant, changes = row.default, [variant, *changes]
+    if variant not in row.variants:
+        known = ", ".join(filter(None, row.variants)) or "none"
+        raise Usage(f"{name} has no variant {variant!r}", fix=f"it has: {known}")
+    return Selection(text, name, variant, asdict(_change(text, row.variants[variant], changes)))
+
+
+def _change(text: str, knobs: Struct, changes: list[str]) -> Struct:
+    known = asdict(knobs)
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or key not in known:
+            names = ", ".join(known) or "none"
+            raise Usage(f"unknown knob {key!r}", where=text, fix=f"knobs, as knob=value: {names}")
+        known[key] = None if value == "none" else value
+    try:
+        return convert(known, type(knobs), strict=False)
+    except ValidationError as error:
+        raise Usage("bad knob", where=text, why=str(error)) from error
+
+
+def make(selection: Selection, fabric: Fabric) -> DataPlane:
+    """The selected data plane, over a fabric; it has programmed nothing yet."""
+    if selection.dataplane == DIRECT:
+        return Direct(fabric, selection.name)
+    row = ROWS[selection.dataplane]
+    placement, mechanism = row.make(convert(selection.knobs, type(row.variants[row.default])))
+    return PlacedPlane(selection.name, placement, mechanism, fabric)
+
+
+def requires(selection: Selection) -> tuple[Requirement, ...]:
+    """What the selected data plane needs of kernel and machine."""
+    if selection.dataplane == DIRECT:
+        return ()
+    row = ROWS[selection.dataplane]
+    placement, mechanism = row.make(row.variants[row.default])
+    return tuple(dict.fromkeys((*placement.requires(), *mechanism.requires())))

@@ -1,0 +1,37 @@
+"""No load balancer at all: the ceiling every figure is divided by. Clients are given the backends' own addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dataplanes.base import Counter, DataPlane, Fabric, Footprint
+from dataplanes.model import Endpoint, Segment, Service
+from dataplanes.requirements import Requirement
+
+
+class Direct(DataPlane):
+    """Programs nothing anywhere."""
+
+    def __init__(self, fabric: Fabric | None = None, name: str = "direct") -> None:
+        self.name = name
+
+    def requires(self) -> tuple[Requirement, ...]:
+        return ()
+
+    def add_segment(self, segment: Segment) -> None: ...
+
+    def add_endpoint(self, endpoint: Endpoint) -> None: ...
+
+    def remove_endpoint(self, endpoint: Endpoint) -> None: ...
+
+    def apply(self, services: Sequence[Service]) -> None: ...
+
+    def remove(self, services: Sequence[Service]) -> None: ...
+
+    def counters(self) -> list[Counter]:
+        return []
+
+    def footprint(self) -> list[Footprint]:
+        return []
+
+    def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Thin wrappers of the kernel's own facilities: namespaces, netlink, sysctls, iptables, IPVS. No policy here."""

@@ -1,0 +1,166 @@
+"""A netlink socket bound to a namespace, made for bulk: many requests in one write, one acknowledgement back.
+
+pyroute2 encodes and decodes the messages; its sockets are not used because they fork a child to enter a namespace
+(pyroute2/process.py) and run an event loop per call, which under emulation costs more than the kernel's own work.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+
+from dataplanes.errors import KernelRefused
+from dataplanes.kernel import netns
+
+ROUTE, NETFILTER, GENERIC = 0, 12, 16
+REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
+CREATE, EXCL, REPLACE, APPEND = 0x400, 0x200, 0x100, 0x800
+_ERROR, _DONE, _MULTI = 2, 3, 0x2
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
+_NLMSG = struct.Struct("=IHHII")
+_CHUNK = 128 * 1024  # well under the socket's send buffer
+
+
+class NetlinkError(KernelRefused):
+    """The kernel's answer to one request; `errno` and the `index` of the request that it refused."""
+
+    def __init__(self, code: int, index: int, where: str, detail: str) -> None:
+        super().__init__("netlink request refused", where=where, why=detail or os.strerror(code))
+        self.errno = code
+        self.index = index
+
+
+class Request:
+    """One message: type, flags beyond REQUEST, and the encoded body behind the netlink header."""
+
+    __slots__ = ("body", "flags", "kind")
+
+    def __init__(self, kind: int, flags: int, body: bytes) -> None:
+        self.kind = kind
+        self.flags = flags
+        self.body = body
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One netlink attribute, padded to four bytes."""
+    return struct.pack("=HH", len(payload) + 4, kind) + payload + b"\0" * (-len(payload) % 4)
+
+
+def attributes(data: bytes | memoryview) -> dict[int, bytes]:
+    """The attributes of a message by type (the last of each), without their nested flags."""
+    found, offset, view = {}, 0, memoryview(data)
+    while offset + 4 <= len(view):
+        length, kind = struct.unpack_from("=HH", view, offset)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = bytes(view[offset + 4 : offset + length])
+        offset += length + (-length % 4)
+    return found
+
+
+class Netlink:
+    """A blocking netlink socket in one namespace."""
+
+    def __init__(self, name: str, protocol: int) -> None:
+        """Open in namespace `name`. Raises KernelRefused where it does not exist."""
+        self.netns = name
+        with netns.inside(name):
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+        self._socket.settimeout(60)
+        self._sequence = 1
+
+    def send(self, requests: Iterable[Request], *, ignore: Sequence[int] = ()) -> None:
+        """Have every request carried out, in order, raising `NetlinkError` for the first one refused.
+
+        Errors whose number is in `ignore` do not count. Later requests of the same chunk are still carried out: the
+        kernel goes on to the next message of a write after an error (net/netlink/af_netlink.c, netlink_rcv_skb).
+        """
+        first: NetlinkError | None = None
+        chunk: list[bytes] = []
+        position = size = number = 0
+        for request in requests:
+            data = self._encode(request, number)
+            if size + len(data) > _CHUNK:
+                first = first or self._exchange(chunk, position, ignore)
+                if first:
+                    raise first
+                position, chunk, size, number = position + len(chunk), [], 0, 0
+                data = self._encode(request, 0)
+            chunk.append(data)
+            size += len(data)
+            number += 1
+        if chunk:
+            first = self._exchange(chunk, position, ignore)
+        if first:
+            raise first
+
+    def dump(self, kind: int, body: bytes, flags: int = DUMP) -> list[tuple[int, bytes]]:
+        """The (type, body) of every message the kernel answers a dump or a single get with."""
+        data = self._encode(Request(kind, flags, body), 0)
+        self._socket.send(data)
+        self._sequence += 1
+        answer: list[tuple[int, bytes]] = []
+        while True:
+            for message, flag, _, payload in self._receive():
+                if message == _DONE:
+                    return answer
+                if message == _ERROR:
+                    error = self._error(payload, 0)
+                    if error:
+                        raise error
+                    return answer
+                answer.append((message, payload))
+                if not flag & _MULTI:
+                    return answer
+
+    def close(self) -> None:
+        """Close the socket. Idempotent."""
+        self._socket.close()
+
+    def _encode(self, request: Request, number: int) -> bytes:
+        length = 16 + len(request.body)
+        head = _NLMSG.pack(length, request.kind, request.flags | REQUEST, self._sequence + number, 0)
+        return head + request.body + b"\0" * (-length % 4)
+
+    def _exchange(self, chunk: list[bytes], position: int, ignore: Sequence[int]) -> NetlinkError | None:
+        # Only the last message asks for an acknowledgement: it comes after the errors of all before it.
+        last = bytearray(chunk[-1])
+        struct.pack_into("=H", last, 6, struct.unpack_from("=H", last, 6)[0] | ACK)
+        chunk[-1] = bytes(last)
+        begin, end = self._sequence, self._sequence + len(chunk) - 1
+        self._socket.send(b"".join(chunk))
+        self._sequence = end + 1
+        first: NetlinkError | None = None
+        while True:
+            for message, _, sequence, payload in self._receive():
+                if message != _ERROR or not begin <= sequence <= end:
+                    continue
+                error = self._error(payload, position + sequence - begin)
+                if error and error.errno not in ignore:
+                    first = first or error
+                if sequence == end:
+                    return first
+
+    def _error(self, payload: bytes, index: int) -> NetlinkError | None:
+        code = -struct.unpack_from("=i", payload)[0]
+        if not code:
+            return None
+        # With CAP_ACK the reply carries only the request's header (16 bytes), then the extended-ack attributes.
+        detail = attributes(payload[20:]).get(1, b"").rstrip(b"\0").decode("utf-8", "replace")
+        return NetlinkError(code, index, self.netns, f"{os.strerror(code)}: {detail}" if detail else os.strerror(code))
+
+    def _receive(self) -> Iterable[tuple[int, int, int, bytes]]:
+        try:
+            data = self._socket.recv(1 << 20)
+        except OSError as error:
+            raise KernelRefused("netlink answer lost", where=self.netns, why=str(error)) from error
+        offset = 0
+        while offset + 16 <= len(data):
+            length, kind, flags, sequence, _ = _NLMSG.unpack_from(data, offset)
+            yield kind, flags, sequence, data[offset + 16 : offset + length]
+            offset += length + (-length % 4)

@@ -1,0 +1,111 @@
+"""Named network namespaces, entered in the calling process.
+
+Entering is a system call, not a child process: the caller must be single-threaded while inside, and every socket opened
+inside stays bound to that namespace afterwards. Names are those of `ip netns` (a bind mount in /run/netns).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dataplanes.errors import KernelRefused, Prerequisite
+
+RUN = "/run/netns"
+_CLONE_NEWNET = 0x40000000
+_MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 1 << 20
+_MNT_DETACH = 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(result: int, what: str, name: str) -> None:
+    if result:
+        code = ctypes.get_errno()
+        if code == errno.EPERM:
+            raise Prerequisite(what, where=name, why="not permitted", fix="run as root, or use --kernel guest")
+        raise KernelRefused(what, where=name, why=os.strerror(code))
+
+
+def path(name: str) -> str:
+    """Where a named namespace is mounted."""
+    return f"{RUN}/{name}"
+
+
+def exists(name: str) -> bool:
+    """True if the name is there, mounted or not."""
+    return os.path.exists(path(name))
+
+
+def _mount(source: str | None, target: str, flags: int) -> int:
+    return int(_libc.mount(source.encode() if source else None, target.encode(), b"none", flags, None))
+
+
+def _share_run() -> None:
+    """Let namespaces mounted here be seen in every mount namespace, as ip-netns(8) does, so that both tools agree."""
+    os.makedirs(RUN, exist_ok=True)
+    if _mount("", RUN, _MS_SHARED | _MS_REC):
+        _call(_mount(RUN, RUN, _MS_BIND | _MS_REC), "cannot bind-mount the namespace directory", RUN)
+        _call(_mount("", RUN, _MS_SHARED | _MS_REC), "cannot share the namespace directory", RUN)
+
+
+def create(name: str) -> None:
+    """Make a namespace and name it. Raises KernelRefused if the name is taken, Prerequisite without privilege."""
+    _share_run()
+    target = path(name)
+    try:
+        os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+    except OSError as error:
+        raise KernelRefused("cannot create the namespace", where=name, why=error.strerror or "") from error
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _call(_libc.unshare(_CLONE_NEWNET), "cannot create the namespace", name)
+        try:
+            _call(_mount("/proc/thread-self/ns/net", target, _MS_BIND), "cannot name the namespace", name)
+        finally:
+            _call(_libc.setns(home, _CLONE_NEWNET), "cannot return from the namespace", name)
+    except BaseException:
+        os.unlink(target)
+        raise
+    finally:
+        os.close(home)
+
+
+def delete(name: str) -> None:
+    """Unname a namespace; it goes when nothing runs in it any more. A name that is not there is fine."""
+    target = path(name)
+    _libc.umount2(target.encode(), _MNT_DETACH)
+    try:
+        os.unlink(target)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise KernelRefused("cannot delete the namespace", where=name, why=error.strerror or "") from error
+
+
+@contextmanager
+def inside(name: str) -> Iterator[None]:
+    """Run the block in the namespace, and return to where the caller was, whatever happens."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(name)
+        try:
+            yield
+        finally:
+            _call(_libc.setns(home, _CLONE_NEWNET), "cannot return from the namespace", name)
+    finally:
+        os.close(home)
+
+
+def enter(name: str) -> None:
+    """Move the calling thread into the namespace for good."""
+    try:
+        target = os.open(path(name), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise KernelRefused("no such namespace", where=name) from error
+    try:
+        _call(_libc.setns(target, _CLONE_NEWNET), "cannot enter the namespace", name)
+    finally:
+        os.close(target)

@@ -1,0 +1,25 @@
+"""Short-lived helper programs (iptables-restore, conntrack, ...) run in a namespace."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+from dataplanes.errors import KernelRefused, Prerequisite
+from dataplanes.kernel import netns
+
+
+def run(name: str, argv: Sequence[str], stdin: str = "", *, accept: Sequence[int] = (0,)) -> str:
+    """Run a program in a namespace and return its stdout.
+
+    Raises Prerequisite when the program is not installed, KernelRefused with its last error line when it fails.
+    """
+    with netns.inside(name):
+        try:
+            done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=300)
+        except FileNotFoundError as error:
+            raise Prerequisite(f"{argv[0]} is not installed", where=name) from error
+    if done.returncode not in accept:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise KernelRefused(f"{argv[0]} failed", where=name, why=lines[0] if len(lines) == 1 else "; ".join(lines[:3]))
+    return done.stdout

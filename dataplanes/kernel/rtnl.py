@@ -1,0 +1,211 @@
+"""Links, addresses, routes, neighbours and fdb entries of one namespace, over rtnetlink.
+
+Messages are encoded by pyroute2 and sent in bulk by `Netlink`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_interface, ip_network
+from typing import Any
+
+from pyroute2.netlink import nlmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from dataplanes.kernel import netlink, netns
+from dataplanes.kernel.netlink import CREATE, EXCL, REPLACE, Netlink, Request
+
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_NEWROUTE, _GETROUTE = 24, 26
+_NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
+_IFF_UP = 1
+_PERMANENT = 0x80  # NUD_PERMANENT
+_SELF, _MASTER = 0x02, 0x04  # NTF_*
+_SCOPE = {"global": 0, "link": 253, "host": 254}
+
+
+def _request(
+    kind: int, flags: int, message: nlmsg, fields: Mapping[str, Any], attrs: Iterable[tuple[str, Any]]
+) -> Request:
+    for field, value in fields.items():
+        message[field] = value
+    message["attrs"] = list(attrs)
+    message.encode()
+    return Request(kind, flags, bytes(message.data)[16:])
+
+
+def _decode(cls: type[nlmsg], answers: Iterable[tuple[int, bytes]]) -> list[nlmsg]:
+    decoded = []
+    for kind, body in answers:
+        length = 16 + len(body)
+        message = cls(netlink._NLMSG.pack(length, kind, 0, 0, 0) + body)
+        message.decode()
+        decoded.append(message)
+    return decoded
+
+
+class Rtnl:
+    """rtnetlink in one namespace. Interface names are resolved once and remembered."""
+
+    def __init__(self, name: str) -> None:
+        self.netns = name
+        self._netlink = Netlink(name, netlink.ROUTE)
+        self._index: dict[str, int] = {}
+
+    def __enter__(self) -> Rtnl:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket. Idempotent."""
+        self._netlink.close()
+
+    def send(self, requests: Iterable[Request], *, ignore: tuple[int, ...] = ()) -> None:
+        """Carry out several requests in one go; see `Netlink.send`."""
+        self._netlink.send(requests, ignore=ignore)
+
+    def index(self, interface: str) -> int:
+        """The index of an interface. Raises KernelRefused (ENODEV) if it is not there."""
+        found = self._index.get(interface)
+        if found is None:
+            body = _request(_GETLINK, 0, ifinfmsg(), {}, [("IFLA_IFNAME", interface)]).body
+            (link,) = _decode(ifinfmsg, self._netlink.dump(_GETLINK, body, 0))
+            found = self._index[interface] = link["index"]
+        return found
+
+    # -- requests, to be sent in bulk ----------------------------------------------------------------------------
+
+    def link_add(self, interface: str, kind: str, *, data: Iterable[tuple[str, Any]] = (), **attrs: Any) -> Request:
+        """A new link; `data` is its kind's own attributes, `attrs` any IFLA_* in lower case (mtu=1450)."""
+        info = [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", {"attrs": list(data)})]
+        pairs = [("IFLA_IFNAME", interface), ("IFLA_LINKINFO", {"attrs": info})]
+        pairs += [(f"IFLA_{key.upper()}", value) for key, value in attrs.items()]
+        return _request(_NEWLINK, CREATE | EXCL, ifinfmsg(), {}, pairs)
+
+    def veth_add(self, interface: str, peer: str, peer_netns: str, *, mac: str, mtu: int) -> None:
+        """A veth pair: `interface` here with a random MAC, `peer` in `peer_netns` with the given one."""
+        target = os.open(netns.path(peer_netns), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            other = {
+                "attrs": [
+                    ("IFLA_IFNAME", peer),
+                    ("IFLA_ADDRESS", mac),
+                    ("IFLA_MTU", mtu),
+                    ("IFLA_NET_NS_FD", target),
+                ]
+            }
+            self.send([self.link_add(interface, "veth", data=[("VETH_INFO_PEER", other)], mtu=mtu)])
+        finally:
+            os.close(target)
+
+    def link_set(self, interface: str, *, up: bool | None = None, **attrs: Any) -> Request:
+        """Change a link: up, master=index, net_ns_fd=fd, ifname=..., address=MAC, mtu=..."""
+        fields = {"index": self.index(interface)}
+        if up is not None:
+            fields |= {"flags": _IFF_UP if up else 0, "change": _IFF_UP}
+        return _request(_NEWLINK, 0, ifinfmsg(), fields, [(f"IFLA_{k.upper()}", v) for k, v in attrs.items()])
+
+    def link_del(self, interface: str) -> Request:
+        """Delete a link."""
+        request = _request(_DELLINK, 0, ifinfmsg(), {"index": self.index(interface)}, [])
+        self._index.pop(interface, None)
+        return request
+
+    def hairpin(self, port: str, on: bool) -> Request:
+        """Let a bridge port send a frame back where it came from."""
+        data = {"attrs": [("IFLA_BRPORT_MODE", int(on))]}
+        info = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)]
+        return self.link_set(port, linkinfo={"attrs": info})
+
+    def address_add(self, interface: str, address: str, *, scope: str = "global") -> Request:
+        """An IPv4 address in CIDR notation; refused (EEXIST) if it is there."""
+        return self._address(_NEWADDR, CREATE | EXCL, interface, address, scope)
+
+    def address_del(self, interface: str, address: str) -> Request:
+        """Remove an address."""
+        return self._address(_DELADDR, 0, interface, address, "global")
+
+    def _address(self, kind: int, flags: int, interface: str, address: str, scope: str) -> Request:
+        parsed = ip_interface(address)
+        pairs = [("IFA_LOCAL", str(parsed.ip)), ("IFA_ADDRESS", str(parsed.ip))]
+        if parsed.network.prefixlen < 31:
+            pairs.append(("IFA_BROADCAST", str(parsed.network.broadcast_address)))
+        fields = {
+            "family": socket.AF_INET,
+            "prefixlen": parsed.network.prefixlen,
+            "index": self.index(interface),
+            "scope": _SCOPE[scope],
+        }
+        return _request(kind, flags, ifaddrmsg(), fields, pairs)
+
+    def route_add(self, destination: str, *, interface: str, gateway: str | None = None) -> Request:
+        """A route in the main table; destination "default" or CIDR."""
+        prefix = 0 if destination == "default" else ip_network(destination).prefixlen
+        pairs: list[tuple[str, Any]] = [("RTA_OIF", self.index(interface))]
+        if prefix:
+            pairs.append(("RTA_DST", str(ip_network(destination).network_address)))
+        if gateway:
+            pairs.append(("RTA_GATEWAY", gateway))
+        fields = {
+            "family": socket.AF_INET,
+            "dst_len": prefix,
+            "table": 254,
+            "proto": 4,  # RTPROT_STATIC
+            "scope": _SCOPE["global" if gateway else "link"],
+            "type": 1,  # RTN_UNICAST
+        }
+        return _request(_NEWROUTE, CREATE | REPLACE, rtmsg(), fields, pairs)
+
+    def neighbour_set(self, interface: str, address: str, mac: str) -> Request:
+        """A permanent neighbour entry."""
+        return self._neighbour(_NEWNEIGH, CREATE | REPLACE, interface, socket.AF_INET, 0, address, mac)
+
+    def neighbour_del(self, interface: str, address: str) -> Request:
+        """Remove a neighbour entry."""
+        return self._neighbour(_DELNEIGH, 0, interface, socket.AF_INET, 0, address, None)
+
+    def fdb_set(self, interface: str, mac: str, remote: str) -> Request:
+        """A permanent forwarding entry of a vxlan: the MAC is behind the remote VTEP."""
+        return self._neighbour(_NEWNEIGH, CREATE | REPLACE, interface, socket.AF_BRIDGE, _SELF, remote, mac)
+
+    def fdb_del(self, interface: str, mac: str, remote: str) -> Request:
+        """Remove a vxlan forwarding entry."""
+        return self._neighbour(_DELNEIGH, 0, interface, socket.AF_BRIDGE, _SELF, remote, mac)
+
+    def _neighbour(
+        self, kind: int, flags: int, interface: str, family: int, ntf: int, address: str, mac: str | None
+    ) -> Request:
+        pairs = [("NDA_DST", address)]
+        if mac:
+            pairs.append(("NDA_LLADDR", mac))
+        fields = {"family": family, "ifindex": self.index(interface), "state": _PERMANENT, "flags": ntf}
+        # pyroute2 picks the encoding of NDA_DST by the family, and takes AF_BRIDGE's to be IPv4 as well.
+        return _request(kind, flags, ndmsg(), fields, pairs)
+
+    # -- what is there ---------------------------------------------------------------------------------------
+
+    def links(self) -> list[nlmsg]:
+        """Every link (pyroute2 ifinfmsg)."""
+        return _decode(ifinfmsg, self._netlink.dump(_GETLINK, _request(_GETLINK, 0, ifinfmsg(), {}, []).body))
+
+    def addresses(self) -> list[nlmsg]:
+        """Every address (pyroute2 ifaddrmsg)."""
+        return _decode(ifaddrmsg, self._netlink.dump(_GETADDR, _request(_GETADDR, 0, ifaddrmsg(), {}, []).body))
+
+    def routes(self) -> list[nlmsg]:
+        """Every IPv4 route of every table (pyroute2 rtmsg)."""
+        body = _request(_GETROUTE, 0, rtmsg(), {"family": socket.AF_INET}, []).body
+        return _decode(rtmsg, self._netlink.dump(_GETROUTE, body))
+
+    def neighbours(self, family: int = socket.AF_INET) -> list[nlmsg]:
+        """Every neighbour, or with AF_BRIDGE every forwarding entry (pyroute2 ndmsg)."""
+        body = _request(_GETNEIGH, 0, ndmsg(), {"family": family}, []).body
+        return _decode(ndmsg, self._netlink.dump(_GETNEIGH, body))

@@ -1,0 +1,237 @@
+"""Where a VIP is load-balanced: in which namespaces, at which hook, and how the reply returns.
+
+             client container                overlay namespace              lb namespace / node
+Container    [OUTPUT: VIP->backend] --eth0-- br0 ------------------------------------------------> backend
+Lb           eth0 ------------------------- br0 -- eth0 [VIP->backend, SNAT] -- br0 -------------> backend
+Overlay      eth0 ------------------------- [br0: VIP->backend] ---------------------------------> backend
+Host         eth0 ------------------------- br0 -- ov0 [host namespace: VIP->backend, SNAT] ov0 -> backend
+Socket       [connect(): VIP->backend] ---- br0 -------------------------------------------------> backend
+Tc           eth0 ------- [veth: VIP->backend] br0 ----------------------------------------------> backend
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import Literal
+
+from dataplanes.base import Fabric, Placement, Site
+from dataplanes.kernel import sysctl
+from dataplanes.kernel.rtnl import Rtnl
+from dataplanes.model import Endpoint, Segment, Service
+from dataplanes.requirements import Feature, Requirement
+
+_FORWARDS = {"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.send_redirects": "0"}
+
+
+def _endpoint_site(endpoint: Endpoint, segment: Segment, hook: Literal["output", "socket", "tc"]) -> Site:
+    return Site(
+        endpoint.netns,
+        endpoint.network,
+        endpoint.node,
+        segment.subnet,
+        hook,
+        "own-source",
+        endpoint.interface,
+        endpoint.address,
+        endpoint,
+    )
+
+
+def _attachment_site(endpoint: Endpoint, segment: Segment, *, direct: bool = False) -> Site:
+    return Site(
+        endpoint.netns,
+        endpoint.network,
+        endpoint.node,
+        segment.subnet,
+        "input",
+        "direct" if direct else "snat",
+        endpoint.interface,
+        endpoint.address,
+        endpoint,
+    )
+
+
+def _own(netns: str, interface: str, services: Sequence[Service]) -> None:
+    """Make the VIPs local addresses; one that is there already is fine (EEXIST: moby/moby#51657)."""
+    with Rtnl(netns) as rtnl:
+        rtnl.send((rtnl.address_add(interface, f"{s.vip}/32") for s in services), ignore=(errno.EEXIST,))
+
+
+def _disown(netns: str, interface: str, services: Sequence[Service]) -> None:
+    with Rtnl(netns) as rtnl:
+        rtnl.send(
+            (rtnl.address_del(interface, f"{s.vip}/32") for s in services), ignore=(errno.EADDRNOTAVAIL, errno.ENODEV)
+        )
+
+
+class Container(Placement):
+    """In every container, on what it sends itself: Docker 1.12 to 18.03."""
+
+    name = "container"
+
+    def __init__(self, vip_on: str | None = None) -> None:
+        """`vip_on`: the interface of a service's own tasks that carries its VIP (eth0 until 17.06, lo from 17.09)."""
+        self._vip_on = vip_on
+
+    def requires(self) -> tuple[Requirement, ...]:
+        return ()
+
+    def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
+        if endpoint.vip and self._vip_on:
+            # Without it a task that picks itself sends to its own address out of eth0 (moby/moby#24377, #24398).
+            _task_vip(endpoint, self._vip_on, own=True)
+        return [_endpoint_site(endpoint, segment, "output")]
+
+    def close_endpoint(self, endpoint: Endpoint, sites: Sequence[Site]) -> None:
+        if endpoint.vip and self._vip_on:
+            _task_vip(endpoint, self._vip_on, own=False)
+
+
+def _task_vip(endpoint: Endpoint, interface: str, *, own: bool) -> None:
+    (_own if own else _disown)(
+        endpoint.netns, interface, (Service(endpoint.name, endpoint.network, endpoint.vip or ""),)
+    )
+
+
+class Lb(Placement):
+    """One load-balancer namespace per network and node: swarm since 18.06."""
+
+    name = "lb"
+
+    def __init__(self, *, dsr: bool = False) -> None:
+        """`dsr`: backends answer the client themselves; the VIP is on the tasks' lo, silent to ARP."""
+        self._dsr = dsr
+
+    def requires(self) -> tuple[Requirement, ...]:
+        return ()
+
+    def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
+        attachment = fabric.attach(segment.network, segment.node, "lb")
+        # Swarm leaves ip_forward to what init_net has and is dead where that is 0 (moby/moby#38723); and it sends
+        # redirects, because replies leave by the interface they came in.
+        sysctl.write(attachment.netns, _FORWARDS | {f"net.ipv4.conf.{attachment.interface}.send_redirects": "0"})
+        return [_attachment_site(attachment, segment, direct=self._dsr)]
+
+    def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:
+        for site in sites:
+            if site.endpoint:
+                fabric.detach(site.endpoint)
+
+    def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
+        if endpoint.vip and self._dsr:
+            prefix = f"net.ipv4.conf.{endpoint.interface}"
+            sysctl.write(endpoint.netns, {f"{prefix}.arp_ignore": "1", f"{prefix}.arp_announce": "2"})
+            _task_vip(endpoint, "lo", own=True)
+        return []
+
+    def close_endpoint(self, endpoint: Endpoint, sites: Sequence[Site]) -> None:
+        if endpoint.vip and self._dsr:
+            _task_vip(endpoint, "lo", own=False)
+            prefix = f"net.ipv4.conf.{endpoint.interface}"
+            sysctl.write(endpoint.netns, {f"{prefix}.arp_ignore": "0", f"{prefix}.arp_announce": "0"})
+
+    def publish(self, site: Site, services: Sequence[Service]) -> None:
+        _own(site.netns, site.interface, services)
+
+    def withdraw(self, site: Site, services: Sequence[Service]) -> None:
+        _disown(site.netns, site.interface, services)
+
+
+class Overlay(Placement):
+    """In the overlay namespace itself, on br0: the document's closing question."""
+
+    name = "overlay"
+
+    def requires(self) -> tuple[Requirement, ...]:
+        return (Feature("BRIDGE_NETFILTER", "br_netfilter", "bridged replies pass netfilter, where they are un-NATed"),)
+
+    def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
+        bridge = segment.bridge
+        # Without bridge-nf-call-iptables a reply from a backend on the same bridge goes straight to the client,
+        # untranslated (cloudnativelabs/kube-router#151).
+        sysctl.write(
+            segment.overlay_netns,
+            _FORWARDS | {"net.bridge.bridge-nf-call-iptables": "1", f"net.ipv4.conf.{bridge}.send_redirects": "0"},
+        )
+        address = str(ip_network(segment.subnet)[1])  # swarm gives br0 the subnet's first address
+        return [
+            Site(
+                segment.overlay_netns,
+                segment.network,
+                segment.node,
+                segment.subnet,
+                "bridge",
+                "hairpin-snat",
+                bridge,
+                address,
+            )
+        ]
+
+    def publish(self, site: Site, services: Sequence[Service]) -> None:
+        _own(site.netns, site.interface, services)
+
+    def withdraw(self, site: Site, services: Sequence[Service]) -> None:
+        _disown(site.netns, site.interface, services)
+
+
+class Host(Placement):
+    """In the node's host namespace, the VIPs on a dummy device, as kube-proxy's IPVS mode has them.
+
+    The host is given an attachment to the overlay, because a swarm host has no way into it: containers find the VIP by
+    ARP on that attachment, and connections are SNATed to its address, as the reply would otherwise bypass the host.
+    """
+
+    name = "host"
+    DEVICE = "vip0"
+
+    def requires(self) -> tuple[Requirement, ...]:
+        return (Feature("DUMMY", "dummy", "the device that carries the VIPs"),)
+
+    def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
+        attachment = fabric.attach(segment.network, segment.node, "host")
+        sysctl.write(segment.host_netns, _FORWARDS | {f"net.ipv4.conf.{attachment.interface}.send_redirects": "0"})
+        with Rtnl(segment.host_netns) as rtnl:
+            rtnl.send([rtnl.link_add(self.DEVICE, "dummy")], ignore=(errno.EEXIST,))
+            rtnl.send([rtnl.link_set(self.DEVICE, up=True)])
+        return [_attachment_site(attachment, segment)]
+
+    def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:
+        for site in sites:
+            if site.endpoint:
+                fabric.detach(site.endpoint)
+        with Rtnl(segment.host_netns) as rtnl:
+            names = {link.get_attr("IFLA_IFNAME") for link in rtnl.links()}
+            if self.DEVICE in names:
+                rtnl.send([rtnl.link_del(self.DEVICE)])
+
+    def publish(self, site: Site, services: Sequence[Service]) -> None:
+        _own(site.netns, self.DEVICE, services)
+
+    def withdraw(self, site: Site, services: Sequence[Service]) -> None:
+        _disown(site.netns, self.DEVICE, services)
+
+
+class Socket(Placement):
+    """In the container's own connect() and sendmsg(), on its cgroup: nothing is ever sent to the VIP."""
+
+    name = "socket"
+
+    def requires(self) -> tuple[Requirement, ...]:
+        return (Feature("CGROUP_BPF", "", "programs on the socket calls of a cgroup"),)
+
+    def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
+        return [_endpoint_site(endpoint, segment, "socket")]
+
+
+class Tc(Placement):
+    """On the node's end of each container's veth: the container is untouched."""
+
+    name = "tc"
+
+    def requires(self) -> tuple[Requirement, ...]:
+        return ()
+
+    def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
+        return [_endpoint_site(endpoint, segment, "tc")]

@@ -1,0 +1,15 @@
+"""What the lab itself needs of a machine, whatever the data plane."""
+
+from dataplanes.requirements import Feature, Requirement, Tool
+
+REQUIRES: tuple[Requirement, ...] = (
+    Feature("NET_NS", "", "namespaces are the nodes and containers"),
+    Feature("VETH", "veth", "links between namespaces"),
+    Feature("BRIDGE", "bridge", "the overlay's br0, docker_gwbridge and the underlay switch"),
+    Feature("VXLAN", "vxlan", "the overlay between nodes"),
+    Feature("NF_NAT", "nf_nat", "the embedded DNS answers at 127.0.0.11:53 by NAT"),
+    Feature("IP_NF_NAT", "iptable_nat", "the embedded DNS answers at 127.0.0.11:53 by NAT"),
+    Feature("NETFILTER_XT_NAT", "xt_nat", "the embedded DNS answers at 127.0.0.11:53 by NAT"),
+    Tool("iptables-legacy-restore", "iptables", "the embedded DNS's NAT rules"),
+    Tool("ip", "iproute2", "`bench inspect` and `ip netns exec`"),
+)

@@ -1,0 +1,157 @@
+"""A plane brings every site to what is wanted, or back to what was; with a mechanism and placement of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from dataplanes.base import Counter, Director, Fabric, Footprint, Mechanism, Placement, Site
+from dataplanes.errors import KernelRefused
+from dataplanes.model import Backend, Endpoint, Segment, Service
+from dataplanes.placed import PlacedPlane
+from dataplanes.requirements import Feature, Requirement
+
+SEGMENT = Segment("n1", "net", "10.0.0.0/24", "n1", "n1.net")
+OTHER = Segment("n2", "net", "10.0.0.0/24", "n2", "n2.net")
+WEB = Service("web", "net", "10.0.0.2", (Backend("10.0.0.3"), Backend("10.0.0.4")))
+
+
+class Notebook(Mechanism):
+    """A fourth mechanism: it writes down what it would program."""
+
+    name = "notebook"
+
+    def __init__(self) -> None:
+        self.sites: dict[str, dict[str, Service]] = {}
+        self.log: list[str] = []
+        self.refuse = ""
+
+    def requires(self) -> tuple[Requirement, ...]:
+        return (Feature("PAPER", "paper", "something to write on"),)
+
+    def open(self, site: Site) -> Director:
+        self.sites[site.netns] = {}
+        return Page(self, site)
+
+
+class Page(Director):
+    def __init__(self, book: Notebook, site: Site) -> None:
+        self._book, self._site = book, site
+
+    def apply(self, services: Sequence[Service]) -> None:
+        page = self._book.sites[self._site.netns]
+        for service in services:
+            page[service.name] = service
+            self._book.log.append(f"{self._site.netns} apply {service.name} {len(service.backends)}")
+            if self._site.netns == self._book.refuse:
+                raise KernelRefused("no more paper", where=self._site.netns)
+
+    def remove(self, services: Sequence[Service]) -> None:
+        for service in services:
+            self._book.sites[self._site.netns].pop(service.name, None)
+            self._book.log.append(f"{self._site.netns} remove {service.name}")
+
+    def counters(self) -> list[Counter]:
+        return [Counter(self._site.netns, name, "10.0.0.3", 1) for name in self._book.sites[self._site.netns]]
+
+    def footprint(self) -> list[Footprint]:
+        return [Footprint(self._site.netns, "lines", len(self._book.sites[self._site.netns]))]
+
+    def close(self) -> None:
+        self._book.sites.pop(self._site.netns, None)
+
+
+class Shelf(Placement):
+    """A placement: one site per segment, which announces its VIPs."""
+
+    name = "shelf"
+
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+
+    def requires(self) -> tuple[Requirement, ...]:
+        return (Feature("SHELF", "", "a place for it"),)
+
+    def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
+        return [Site(segment.overlay_netns, "net", segment.node, segment.subnet, "input", "snat", "br0", "10.0.0.1")]
+
+    def publish(self, site: Site, services: Sequence[Service]) -> None:
+        self._log += [f"{site.netns} publish {service.name}" for service in services]
+
+    def withdraw(self, site: Site, services: Sequence[Service]) -> None:
+        self._log += [f"{site.netns} withdraw {service.name}" for service in services]
+
+
+class NoFabric:
+    def attach(self, network: str, node: str, role: str) -> Endpoint:
+        raise AssertionError("not asked for")
+
+    def detach(self, endpoint: Endpoint) -> None:
+        raise AssertionError("not asked for")
+
+
+@pytest.fixture
+def book() -> Notebook:
+    return Notebook()
+
+
+@pytest.fixture
+def plane(book: Notebook) -> PlacedPlane:
+    plane = PlacedPlane("notebook-shelf", Shelf(book.log), book, NoFabric())
+    plane.add_segment(SEGMENT)
+    plane.add_segment(OTHER)
+    return plane
+
+
+def test_requirements_of_both_halves(plane: PlacedPlane) -> None:
+    assert [need.config for need in plane.requires() if isinstance(need, Feature)] == ["SHELF", "PAPER"]
+
+
+def test_a_vip_is_announced_after_it_is_programmed_and_hidden_before_it_is_not(
+    book: Notebook, plane: PlacedPlane
+) -> None:
+    plane.apply([WEB])
+    assert book.log[:2] == ["n1.net apply web 2", "n1.net publish web"]
+    book.log.clear()
+    plane.remove([WEB])
+    assert book.log[:2] == ["n1.net withdraw web", "n1.net remove web"]
+    assert book.sites == {"n1.net": {}, "n2.net": {}}
+
+
+def test_an_update_is_not_announced_again_and_no_change_is_no_work(book: Notebook, plane: PlacedPlane) -> None:
+    plane.apply([WEB])
+    book.log.clear()
+    plane.apply([WEB])
+    assert book.log == []
+    plane.apply([Service("web", "net", "10.0.0.2", (Backend("10.0.0.3"),))])
+    assert book.log == ["n1.net apply web 1", "n2.net apply web 1"]
+
+
+def test_a_site_that_comes_later_gets_every_service(book: Notebook, plane: PlacedPlane) -> None:
+    plane.apply([WEB])
+    plane.add_segment(Segment("n3", "net", "10.0.0.0/24", "n3", "n3.net"))
+    assert book.sites["n3.net"] == {"web": WEB}
+    assert {(each.netns, each.objects) for each in plane.footprint()} == {("n1.net", 1), ("n2.net", 1), ("n3.net", 1)}
+
+
+def test_a_failure_at_the_second_site_leaves_both_in_the_old_state(book: Notebook, plane: PlacedPlane) -> None:
+    book.refuse = "n2.net"
+    with pytest.raises(KernelRefused, match="no more paper"):
+        plane.apply([WEB])
+    assert book.sites == {"n1.net": {}, "n2.net": {}}
+
+
+def test_a_failed_update_leaves_the_old_backends(book: Notebook, plane: PlacedPlane) -> None:
+    plane.apply([WEB])
+    book.refuse = "n2.net"
+    with pytest.raises(KernelRefused):
+        plane.apply([Service("web", "net", "10.0.0.2", ())])
+    assert book.sites == {"n1.net": {"web": WEB}, "n2.net": {"web": WEB}}
+
+
+def test_close_removes_everything_and_may_be_called_again(book: Notebook, plane: PlacedPlane) -> None:
+    plane.apply([WEB])
+    plane.close()
+    plane.close()
+    assert book.sites == {}
