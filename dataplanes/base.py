@@ -1,7 +1,7 @@
 """The interface of a data plane, and of the two halves it is made of: a mechanism at a placement.
 
-The lab talks to a `DataPlane` only. A `Placement` knows in which namespaces (sites) a network is load-balanced, at which
-hook, and how replies return; a `Mechanism` knows how to program VIP -> backends at one site. `PlacedPlane`
+The lab talks to a `DataPlane` only. A `Placement` knows in which namespaces (sites) a network is load-balanced, at
+which hook, and how replies return; a `Mechanism` knows how to program VIP -> backends at one site. `PlacedPlane`
 (placed.py) joins the two, so that adding a mechanism or a placement touches neither the others nor the lab.
 """
 
@@ -115,6 +115,10 @@ class DataPlane(ABC):
     def close(self) -> None:
         """Remove everything the plane added anywhere. Idempotent."""
 
+    def release(self) -> None:
+        """Let go of what outlives the namespaces: they are about to go, and what was programmed in them with them."""
+        self.close()
+
     def __enter__(self) -> DataPlane:
         return self
 
@@ -144,6 +148,10 @@ class Director(ABC):
     @abstractmethod
     def close(self) -> None:
         """Remove what is left at this site. Idempotent."""
+
+    def release(self) -> None:
+        """The site's namespace is about to go: let go of what would outlive it."""
+        self.close()
 
 
 class Mechanism(ABC):

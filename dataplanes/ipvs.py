@@ -161,6 +161,9 @@ class _IpvsDirector(Director):
         self._before = {}
         self._ipvs.close()
 
+    def release(self) -> None:
+        self._ipvs.close()
+
     def _wanted(self, service: Service) -> dict[str, Backend]:
         drains = self._mechanism.knobs.weight0
         return {backend.address: backend for backend in service.backends if backend.weight or drains}

@@ -121,6 +121,13 @@ class PlacedPlane(DataPlane):
         self._services.clear()
         self._mechanism.close()
 
+    def release(self) -> None:
+        for post in self._all_posts():
+            post.director.release()
+        self._segment_posts.clear()
+        self._endpoint_posts.clear()
+        self._mechanism.close()
+
     def _open(self, site: Site, posts: list[_Post]) -> None:
         post = _Post(site, self._mechanism.open(site))
         posts.append(post)

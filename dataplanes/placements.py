@@ -169,6 +169,19 @@ class Overlay(Placement):
             )
         ]
 
+    def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
+        self._hairpin(endpoint, True)
+        return []
+
+    def close_endpoint(self, endpoint: Endpoint, sites: Sequence[Site]) -> None:
+        self._hairpin(endpoint, False)
+
+    def _hairpin(self, endpoint: Endpoint, on: bool) -> None:
+        """A backend that reaches itself answers to br0, whose bridge netfilter turns the frame round to the same port
+        (net/bridge/br_netfilter_hooks.c, br_nf_pre_routing_finish)."""
+        with Rtnl(endpoint.overlay_netns) as rtnl:
+            rtnl.send([rtnl.hairpin(endpoint.bridge_port, on)])
+
     def publish(self, site: Site, services: Sequence[Service]) -> None:
         _own(site.netns, site.interface, services)
 

@@ -1,6 +1,6 @@
 """The IPVS tables of one namespace, over generic netlink, programmed in bulk.
 
-Only what service VIPs need: IPv4, fwmark services (any port, any protocol), port 0 destinations. The messages are packed
+Only what service VIPs need: IPv4, fwmark services (any port, any protocol), port 0 destinations. Messages are packed
 here rather than by pyroute2 because programming 1,000 services sends 4,000 of them (tests hold them against
 pyroute2's encoding). `ip_vs_genl_new_service` wants all of scheduler, flags, timeout and netmask, or answers EINVAL
 (net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_genl_parse_service).

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
@@ -83,9 +83,11 @@ class Rtnl:
 
     # -- requests, to be sent in bulk ----------------------------------------------------------------------------
 
-    def link_add(self, interface: str, kind: str, *, data: Iterable[tuple[str, Any]] = (), **attrs: Any) -> Request:
+    def link_add(self, interface: str, kind: str, *, data: Sequence[tuple[str, Any]] = (), **attrs: Any) -> Request:
         """A new link; `data` is its kind's own attributes, `attrs` any IFLA_* in lower case (mtu=1450)."""
-        info = [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", {"attrs": list(data)})]
+        info: list[tuple[str, Any]] = [("IFLA_INFO_KIND", kind)]
+        if data:
+            info.append(("IFLA_INFO_DATA", {"attrs": list(data)}))
         pairs = [("IFLA_IFNAME", interface), ("IFLA_LINKINFO", {"attrs": info})]
         pairs += [(f"IFLA_{key.upper()}", value) for key, value in attrs.items()]
         return _request(_NEWLINK, CREATE | EXCL, ifinfmsg(), {}, pairs)

@@ -1,0 +1,171 @@
+"""Embedded DNS at 127.0.0.11 in every container, as Docker has it: one resolver for the whole lab, sockets in each.
+
+`SERVICE` is its VIP, `tasks.SERVICE` every task in random order, TTL 600; a name's other types are NOERROR and empty, and
+nothing else resolves. The sockets are opened inside the namespace at ports of their own, and NAT rules lead port 53 there.
+A child process serves them all; it imports dnslib with the first query, since most measured labs never ask.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import selectors
+import signal
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from dataplanes.errors import BenchError
+from dataplanes.kernel import iptables, netns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ADDRESS = "127.0.0.11"
+_TTL = 600
+_PR_SET_PDEATHSIG = 1
+
+Records = dict[str, dict[str, list[str]]]
+"""Network -> name -> addresses."""
+
+
+def _rules(udp: int, tcp: int) -> list[str]:
+    """The document's rules: out through port 53 to the resolver's own ports, and back."""
+    lines = [
+        ":DOCKER_OUTPUT - [0:0]",
+        ":DOCKER_POSTROUTING - [0:0]",
+        f"-A OUTPUT -d {ADDRESS}/32 -j DOCKER_OUTPUT",
+        f"-A POSTROUTING -d {ADDRESS}/32 -j DOCKER_POSTROUTING",
+    ]
+    for name, port in (("tcp", tcp), ("udp", udp)):
+        lines.append(
+            f"-A DOCKER_OUTPUT -d {ADDRESS}/32 -p {name} -m {name} --dport 53 -j DNAT --to-destination {ADDRESS}:{port}"
+        )
+    for name, port in (("tcp", tcp), ("udp", udp)):
+        lines.append(
+            f"-A DOCKER_POSTROUTING -s {ADDRESS}/32 -p {name} -m {name} --sport {port} -j SNAT --to-source :53"
+        )
+    return lines
+
+
+class Resolver:
+    """The lab's resolver process, and the wire to it. Every change is in force when the call returns."""
+
+    def __init__(self) -> None:
+        self._wire, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                self._wire.close()
+                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; our parent ends us
+                if os.getppid() == parent:
+                    _Server(far).serve()
+            finally:
+                os._exit(0)
+        far.close()
+
+    def add(self, name: str, networks: list[str]) -> None:
+        """Serve a container's namespace, with the records of the networks it is on."""
+        with netns.inside(name):
+            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            udp.bind((ADDRESS, 0))
+            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            tcp.bind((ADDRESS, 0))
+            tcp.listen(16)
+        iptables.program(name, "nat", _rules(udp.getsockname()[1], tcp.getsockname()[1]))
+        with udp, tcp:
+            self._call({"networks": networks}, [udp.fileno(), tcp.fileno()])
+
+    def publish(self, records: Mapping[str, Mapping[str, list[str]]]) -> None:
+        """Replace all records."""
+        self._call({"records": records}, [])
+
+    def close(self) -> None:
+        """End the process. Idempotent."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+            self._wire.close()
+
+    def _call(self, message: object, handles: list[int]) -> None:
+        socket.send_fds(self._wire, [json.dumps(message).encode()], handles)
+        if self._wire.recv(16) != b"ok":
+            raise BenchError("the embedded DNS process died", why="its own error is above")
+
+
+class _Server:
+    """Runs in the child."""
+
+    def __init__(self, wire: socket.socket) -> None:
+        self._wire = wire
+        self._records: Records = {}
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(wire, selectors.EVENT_READ, self._control)
+
+    def serve(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                try:
+                    key.data(key.fileobj)
+                except (ConnectionError, BlockingIOError):
+                    continue
+
+    def _control(self, wire: socket.socket) -> None:
+        data, handles, _, _ = socket.recv_fds(wire, 1 << 20, 2)
+        if not data:
+            os._exit(0)
+        message = json.loads(data)
+        if "records" in message:
+            self._records = message["records"]
+        else:
+            networks = message["networks"]
+            udp, tcp = (socket.socket(fileno=handle) for handle in handles)
+            self._selector.register(udp, selectors.EVENT_READ, lambda ready: self._datagram(ready, networks))
+            self._selector.register(tcp, selectors.EVENT_READ, lambda ready: self._accept(ready, networks))
+        wire.send(b"ok")
+
+    def _datagram(self, udp: socket.socket, networks: list[str]) -> None:
+        query, client = udp.recvfrom(4096)
+        answer = self._answer(query, networks)
+        if answer:
+            udp.sendto(answer, client)
+
+    def _accept(self, tcp: socket.socket, networks: list[str]) -> None:
+        stream, _ = tcp.accept()
+        self._selector.register(stream, selectors.EVENT_READ, lambda ready: self._stream(ready, networks))
+
+    def _stream(self, stream: socket.socket, networks: list[str]) -> None:
+        # A query fits one segment; a client that sends it in pieces is not one we have.
+        data = stream.recv(4096)
+        answer = self._answer(data[2:], networks) if len(data) > 2 else None
+        if answer:
+            stream.sendall(struct.pack("!H", len(answer)) + answer)
+        else:
+            self._selector.unregister(stream)
+            stream.close()
+
+    def _answer(self, query: bytes, networks: list[str]) -> bytes | None:
+        from dnslib import QTYPE, RCODE, RR, A, DNSError, DNSRecord
+
+        try:
+            request = DNSRecord.parse(query)
+        except DNSError:
+            return None
+        reply = request.reply()
+        question = request.q
+        name = str(question.qname).rstrip(".").lower()
+        known = [self._records.get(network, {}) for network in networks]
+        addresses = next((records[name] for records in known if name in records), None)
+        if addresses is None:
+            reply.header.rcode = RCODE.NXDOMAIN
+        elif question.qtype == QTYPE.A:
+            for address in random.sample(addresses, len(addresses)):
+                reply.add_answer(RR(question.qname, QTYPE.A, rdata=A(address), ttl=_TTL))
+        return bytes(reply.pack())

@@ -1,0 +1,219 @@
+"""The wires: nodes on an underlay, an overlay namespace per network and node, containers attached to both.
+
+        underlay (sw0) ------ eth0 [node: host namespace] ---- docker_gwbridge 172.18.0.1/16
+                                     |  (vxlan0's socket)             |
+                              vxlan0 |                           eth1 | 172.18.0.x
+                       [overlay namespace: br0] ---- vethN ---- eth0 [container] lo 127.0.0.11
+
+As a docker host has it (the oracle's dump of a real one): vxlan0 is made in the host namespace, so that its socket stays on
+the underlay, and moved; proxy, l2miss and l3miss with permanent neighbour and forwarding entries per endpoint, never per
+VIP, so that an ARP request for a VIP dies in the vxlan (drivers/net/vxlan, arp_reduce). IPv6 is off, as Docker has it on
+networks without IPv6.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv4Network
+
+from dataplanes.kernel import netns, sysctl
+from dataplanes.kernel.netlink import NetlinkError
+from dataplanes.kernel.rtnl import Rtnl
+from dataplanes.model import Endpoint, Segment
+from scenarios.journal import Journal
+from scenarios.topology import Network, Scenario, mac
+
+_UNDERLAY = IPv4Network("192.168.96.0/20")  # docker-machine's nodes are 192.168.99.100 and up
+_UNDERLAY_FIRST = 3 * 256 + 100
+_GATEWAY = IPv4Network("172.18.0.0/16")
+_VXLAN_ID = 4097  # swarm counts from 4096, its ingress network's
+_VXLAN_PORT = 4789
+_ROUTER = {
+    "net.ipv4.ip_forward": "1",
+    "net.ipv6.conf.all.disable_ipv6": "1",
+    "net.ipv6.conf.default.disable_ipv6": "1",
+}
+
+
+class Fabric:
+    """Nodes, overlay namespaces and attachments of one run. Namespaces are named RUN-NODE, RUN-NODE.NETWORK, RUN-TASK."""
+
+    def __init__(self, scenario: Scenario, journal: Journal) -> None:
+        self._scenario = scenario
+        self._journal = journal
+        self._rtnl: dict[str, Rtnl] = {}
+        self._vteps: dict[str, str] = {}
+        self._ports: dict[str, int] = {}
+        self._gateways: dict[str, int] = {}
+        self.segments: dict[tuple[str, str], Segment] = {}
+        self.endpoints: dict[tuple[str, str], Endpoint] = {}
+
+    def close(self) -> None:
+        """Close the netlink sockets; the namespaces are the journal's."""
+        for rtnl in self._rtnl.values():
+            rtnl.close()
+        self._rtnl.clear()
+
+    def rtnl(self, name: str) -> Rtnl:
+        """rtnetlink of one of this run's namespaces."""
+        if name not in self._rtnl:
+            self._rtnl[name] = Rtnl(name)
+        return self._rtnl[name]
+
+    def namespace(self, role: str) -> str:
+        """Make the namespace RUN-ROLE, with lo up."""
+        name = f"{self._journal.run}-{role}"
+        self._journal.record("netns", name)
+        netns.create(name)
+        sysctl.write(name, _ROUTER)
+        rtnl = self.rtnl(name)
+        rtnl.send([rtnl.link_set("lo", up=True)])
+        return name
+
+    def drop_namespace(self, name: str) -> None:
+        """Delete one namespace now."""
+        rtnl = self._rtnl.pop(name, None)
+        if rtnl:
+            rtnl.close()
+        self._journal.discharge("netns", name)
+
+    def host(self, node: str) -> str:
+        """A node's host namespace."""
+        return f"{self._journal.run}-{node}"
+
+    def build(self) -> None:
+        """The underlay and every node, without any network yet."""
+        underlay = self.namespace("underlay")
+        switch = self.rtnl(underlay)
+        switch.send([switch.link_add("sw0", "bridge")])
+        switch.send([switch.link_set("sw0", up=True)])
+        for number, node in enumerate(self._scenario.nodes):
+            host = self.namespace(node)
+            address = str(_UNDERLAY[_UNDERLAY_FIRST + number])
+            self._vteps[node] = address
+            port = f"p{number}"
+            switch.veth_add(port, "eth0", host, mac=mac(address), mtu=1500)
+            switch.send([switch.link_set(port, up=True, master=switch.index("sw0"))])
+            rtnl = self.rtnl(host)
+            rtnl.send([rtnl.link_add("docker_gwbridge", "bridge")])
+            rtnl.send(
+                [
+                    rtnl.link_set("eth0", up=True),
+                    rtnl.address_add("eth0", f"{address}/{_UNDERLAY.prefixlen}"),
+                    rtnl.link_set("docker_gwbridge", up=True),
+                    rtnl.address_add("docker_gwbridge", f"{_GATEWAY[1]}/{_GATEWAY.prefixlen}"),
+                ]
+            )
+
+    def segment(self, network: str, node: str) -> Segment:
+        """The network's overlay namespace on a node, made if it is not there."""
+        key = network, node
+        if key not in self.segments:
+            self.segments[key] = self._overlay(self._scenario.network(network), node)
+            for endpoint in self.endpoints.values():
+                if endpoint.network == network:
+                    self._teach(endpoint, self.segments[key])
+        return self.segments[key]
+
+    def _overlay(self, network: Network, node: str) -> Segment:
+        host = self.host(node)
+        name = self.namespace(f"{node}.{network.name}")
+        number = [each.name for each in self._scenario.networks].index(network.name)
+        outside, inside = self.rtnl(host), self.rtnl(name)
+        data = [("IFLA_VXLAN_ID", _VXLAN_ID + number), ("IFLA_VXLAN_PORT", _VXLAN_PORT)]
+        data += [(f"IFLA_VXLAN_{flag}", 1) for flag in ("LEARNING", "PROXY", "L2MISS", "L3MISS")]
+        made = f"vx{number}"
+        outside.send([outside.link_add(made, "vxlan", data=data, mtu=network.mtu)])
+        target = os.open(netns.path(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            outside.send([outside.link_set(made, net_ns_fd=target, ifname="vxlan0")])
+        finally:
+            os.close(target)
+        inside.send([inside.link_add("br0", "bridge", mtu=network.mtu)])
+        subnet = IPv4Network(network.subnet)
+        inside.send(
+            [
+                inside.link_set("vxlan0", up=True, master=inside.index("br0")),
+                inside.link_set("br0", up=True, mtu=network.mtu),
+                inside.address_add("br0", f"{subnet[1]}/{subnet.prefixlen}"),
+            ]
+        )
+        return Segment(node, network.name, network.subnet, host, name, "br0", network.mtu)
+
+    def plug(
+        self,
+        name: str,
+        network: str,
+        node: str,
+        address: str,
+        *,
+        into: str,
+        interface: str,
+        vip: str | None = None,
+        cgroup: str | None = None,
+    ) -> Endpoint:
+        """Attach the namespace `into` to a network, as `interface`, and let the other nodes know."""
+        segment = self.segment(network, node)
+        number = self._ports.get(segment.overlay_netns, 0)
+        self._ports[segment.overlay_netns] = number + 1
+        port = f"veth{number}"
+        bridge, container = self.rtnl(segment.overlay_netns), self.rtnl(into)
+        bridge.veth_add(port, interface, into, mac=mac(address), mtu=segment.mtu)
+        bridge.send([bridge.link_set(port, up=True, master=bridge.index("br0"))])
+        length = IPv4Network(segment.subnet).prefixlen
+        container.send(
+            [container.link_set(interface, up=True), container.address_add(interface, f"{address}/{length}")]
+        )
+        endpoint = Endpoint(
+            name, network, node, into, interface, address, mac(address), segment.overlay_netns, port, vip, cgroup
+        )
+        self.endpoints[network, name] = endpoint
+        for other in self.segments.values():
+            if other.network == network:
+                self._teach(endpoint, other)
+        return endpoint
+
+    def unplug(self, endpoint: Endpoint) -> None:
+        """Undo `plug`; the namespace may be gone already, and its veth with it."""
+        del self.endpoints[endpoint.network, endpoint.name]
+        for segment in self.segments.values():
+            if segment.network == endpoint.network and segment.node != endpoint.node:
+                rtnl = self.rtnl(segment.overlay_netns)
+                vtep = self._vteps[endpoint.node]
+                rtnl.send(
+                    [
+                        rtnl.neighbour_del("vxlan0", endpoint.address),
+                        rtnl.fdb_del("vxlan0", endpoint.mac, vtep),
+                    ]
+                )
+        bridge = self.rtnl(endpoint.overlay_netns)
+        try:
+            bridge.send([bridge.link_del(endpoint.bridge_port)])
+        except NetlinkError as error:
+            if error.errno != 19:  # ENODEV
+                raise
+
+    def _teach(self, endpoint: Endpoint, segment: Segment) -> None:
+        """A node learns where a remote endpoint is."""
+        if endpoint.node == segment.node:
+            return
+        rtnl = self.rtnl(segment.overlay_netns)
+        rtnl.send(
+            [
+                rtnl.neighbour_set("vxlan0", endpoint.address, endpoint.mac),
+                rtnl.fdb_set("vxlan0", endpoint.mac, self._vteps[endpoint.node]),
+            ]
+        )
+
+    def gateway(self, node: str, container: str) -> None:
+        """Give a container its eth1 on docker_gwbridge, and the default route there."""
+        host = self.host(node)
+        number = self._gateways.get(host, 0)
+        self._gateways[host] = number + 1
+        address = str(_GATEWAY[number + 2])
+        port = f"gw{number}"
+        outside, inside = self.rtnl(host), self.rtnl(container)
+        outside.veth_add(port, "eth1", container, mac=mac(address), mtu=1500)
+        outside.send([outside.link_set(port, up=True, master=outside.index("docker_gwbridge"))])
+        inside.send([inside.link_set("eth1", up=True), inside.address_add("eth1", f"{address}/{_GATEWAY.prefixlen}")])
+        inside.send([inside.route_add("default", interface="eth1", gateway=str(_GATEWAY[1]))])

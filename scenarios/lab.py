@@ -1,0 +1,389 @@
+"""The lab: a scenario built in namespaces, its services running, a data plane on; and everything that can happen to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from dataplanes.base import DataPlane
+from dataplanes.errors import BenchError, Usage
+from dataplanes.kernel import netns
+from dataplanes.model import Backend, Endpoint, Service
+from scenarios.dns import ADDRESS, Resolver
+from scenarios.fabric import Fabric
+from scenarios.journal import Journal
+from scenarios.topology import Pool, Scenario, ServiceSpec, Task
+
+_CGROUPS = "/sys/fs/cgroup"
+_INTO_CGROUP = 'echo 0 > "$0/cgroup.procs" && exec "$@"'
+
+
+class Container:
+    """A task's namespace, its attachments and what runs in it."""
+
+    def __init__(self, task: Task, name: str) -> None:
+        self.task = task
+        self.netns = name
+        self.endpoints: list[Endpoint] = []
+        self.processes: list[subprocess.Popen[Any]] = []
+        self.cgroup: str | None = None
+
+
+class Lab:
+    """A running lab. Construct, enter, use, leave: on leaving, what it made is gone (the journal sees to it)."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        plane: Callable[[Lab], DataPlane],
+        *,
+        journal: Journal,
+        server: Callable[[Task], Sequence[str]],
+        cgroups: bool = False,
+    ) -> None:
+        """`server` gives the program a task runs; it prints a line when it serves."""
+        self.scenario = scenario
+        self.plane: DataPlane | None = None
+        self._make_plane = plane
+        self._journal = journal
+        self._server = server
+        self._cgroups = cgroups
+        self._fabric = Fabric(scenario, journal)
+        self._pools = {network.name: Pool(network.subnet) for network in scenario.networks}
+        self._attachments = 0
+        self._resolver: Resolver | None = None
+        self._specs: dict[str, ServiceSpec] = {}
+        self._drained: set[str] = set()
+        self.containers: dict[str, Container] = {}
+
+    def __enter__(self) -> Lab:
+        try:
+            self._build()
+            self.install(self._make_plane)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.plane:
+            self.plane.release()
+            self.plane = None
+        for container in self.containers.values():
+            _stop(container)
+        if self._resolver:
+            self._resolver.close()
+            self._resolver = None
+        self._fabric.close()
+
+    # -- building --------------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        for service in self.scenario.services:
+            self._pools[service.network].claim(service.vip)
+            for task in service.tasks:
+                self._pools[task.network].claim(task.address)
+                for network, address in task.joins.items():
+                    self._pools[network].claim(address)
+        self._fabric.build()
+        self._resolver = Resolver()
+        self._journal.record("process", f"{self._resolver.pid}@{_started(self._resolver.pid)}")
+        for service in self.scenario.services:
+            self._specs[service.name] = service
+            for task in service.tasks:
+                self._start(task)
+        for container in self.containers.values():
+            self._await_server(container)
+
+    def install(self, make: Callable[[Lab], DataPlane]) -> None:
+        """Put a data plane on the running lab; names resolve when it is ready."""
+        plane = self.plane = make(self)
+        for segment in list(self._fabric.segments.values()):
+            plane.add_segment(segment)
+        for container in self.containers.values():
+            for endpoint in container.endpoints:
+                plane.add_endpoint(endpoint)
+        plane.apply([*self.services(), *self._fillers()])
+        self._publish()
+
+    def _start(self, task: Task) -> Container:
+        container = Container(task, self._fabric.namespace(task.name))
+        self.containers[task.name] = container
+        if self._cgroups:
+            container.cgroup = self._cgroup(task.name)
+        networks = {task.network: task.address, **task.joins}
+        for number, (network, address) in enumerate(networks.items()):
+            vip = self._specs[task.service].vip if network == task.network else None
+            interface = "eth0" if number == 0 else f"eth{number + 1}"  # eth1 is the gateway's
+            container.endpoints.append(
+                self._fabric.plug(
+                    task.name,
+                    network,
+                    task.node,
+                    address,
+                    into=container.netns,
+                    interface=interface,
+                    vip=vip,
+                    cgroup=container.cgroup,
+                )
+            )
+        self._fabric.gateway(task.node, container.netns)
+        self._resolv_conf(container.netns)
+        assert self._resolver
+        self._resolver.add(container.netns, list(networks))
+        container.processes.append(self.spawn(task.name, self._server(task), stdout=subprocess.PIPE))
+        return container
+
+    def _await_server(self, container: Container) -> None:
+        process = container.processes[0]
+        assert process.stdout
+        if not process.stdout.readline():
+            raise BenchError("the server did not start", where=container.task.name, why=f"exit code {process.wait()}")
+
+    def _cgroup(self, name: str) -> str:
+        parent = f"{_CGROUPS}/vip-bench-{self._journal.run}"
+        for path in (parent, f"{parent}/{name}"):
+            if not os.path.isdir(path):
+                self._journal.record("cgroup", path)
+                os.mkdir(path)
+        return f"{parent}/{name}"
+
+    def _resolv_conf(self, name: str) -> None:
+        """`ip netns exec` shows /etc/netns/NAME/resolv.conf as /etc/resolv.conf."""
+        if not os.path.isdir("/etc/netns"):
+            self._journal.record("empty-directory", "/etc/netns")
+        path = f"/etc/netns/{name}"
+        self._journal.record("directory", path)
+        os.makedirs(path)
+        with open(f"{path}/resolv.conf", "w", encoding="ascii") as file:
+            file.write(f"nameserver {ADDRESS}\noptions ndots:0\n")
+
+    # -- what a placement may ask (dataplanes.base.Fabric) -----------------------------------------------------------------
+
+    def attach(self, network: str, node: str, role: Literal["lb", "host"]) -> Endpoint:
+        """A further attachment with an address from the network's pool: lb in a namespace of its own, or the host's."""
+        address = self._pools[network].take()
+        if address is None:
+            raise BenchError("no address left", where=network, why=f"{role} on {node} needs one")
+        name = f"{role}.{node}.{network}"
+        if role == "lb":
+            return self._fabric.plug(name, network, node, address, into=self._fabric.namespace(name), interface="eth0")
+        self._attachments += 1
+        into, interface = self._fabric.host(node), f"ov{self._attachments}"
+        return self._fabric.plug(name, network, node, address, into=into, interface=interface)
+
+    def detach(self, endpoint: Endpoint) -> None:
+        """Undo `attach`."""
+        self._fabric.unplug(endpoint)
+        self._pools[endpoint.network].release(endpoint.address)
+        if endpoint.name.startswith("lb."):
+            self._fabric.drop_namespace(endpoint.netns)
+
+    # -- services ----------------------------------------------------------------------------------------------------------
+
+    def service(self, name: str) -> Service:
+        """A service as the data plane sees it now."""
+        spec = self._specs[name]
+        return Service(
+            name,
+            spec.network,
+            spec.vip,
+            tuple(Backend(task.address, 0 if task.name in self._drained else 1) for task in spec.tasks),
+        )
+
+    def services(self) -> list[Service]:
+        """Every service that has tasks."""
+        return [self.service(name) for name, spec in self._specs.items() if spec.tasks]
+
+    def _fillers(self) -> list[Service]:
+        """The services that only make up the number; their VIPs are in the second half of the network's subnet."""
+        filler = self.scenario.filler
+        if filler is None:
+            return []
+        model = self.service(self.scenario.workload.service)
+        made = []
+        for number in range(filler.count):
+            vip = self._pools[model.network].take()
+            if vip is None:
+                raise Usage("the subnet is too small", where=model.network, why=f"{filler.count} filler services")
+            made.append(Service(f"filler-{number + 1}", model.network, vip, model.backends[: filler.backends]))
+        return made
+
+    def create_service(self, spec: ServiceSpec) -> None:
+        """Add a service while the lab runs: its tasks first, then the plane, then its name."""
+        if spec.name in self._specs:
+            raise Usage("there is such a service", where=spec.name)
+        spec.vip = spec.vip or self._address(spec.network)
+        tasks, spec.tasks = spec.tasks, []
+        self._specs[spec.name] = spec
+        for task in tasks:
+            self._join(spec, task)
+        self._changed(spec.name)
+
+    def remove_service(self, name: str) -> None:
+        """Remove a service: the plane forgets it, its name goes, its tasks end."""
+        service, spec = self.service(name), self._specs.pop(name)
+        self._plane().remove([service])
+        self._publish()
+        for task in list(spec.tasks):
+            self._leave(task)
+        self._pools[service.network].release(service.vip)
+
+    def scale(self, name: str, replicas: int) -> None:
+        """Bring a service to a number of tasks; new ones go to the nodes in turn, the newest go first."""
+        spec = self._specs[name]
+        if len(spec.tasks) > replicas:
+            gone, spec.tasks = spec.tasks[replicas:], spec.tasks[:replicas]
+            self._changed(name, Service(name, spec.network, spec.vip))
+            for task in gone:
+                self._leave(task)
+            return
+        nodes = spec.nodes or self.scenario.nodes
+        for number in range(len(spec.tasks), replicas):
+            self._join(spec, Task(f"{name}.{self._next(name)}", nodes[number % len(nodes)]))
+        self._changed(name)
+
+    def drain(self, task: str) -> None:
+        """Weight 0: no new connections, established ones go on."""
+        self._drained.add(task)
+        self._changed(self.containers[task].task.service)
+
+    def remove_task(self, task: str) -> None:
+        """A task leaves in order: the plane first, then the container."""
+        found = self.containers[task].task
+        spec = self._specs[found.service]
+        spec.tasks = [each for each in spec.tasks if each.name != task]
+        self._changed(spec.name, Service(spec.name, spec.network, spec.vip))
+        self._leave(found)
+
+    def crash(self, task: str) -> None:
+        """A container is gone, processes and namespace, and nobody has told the plane."""
+        container = self.containers[task]
+        _stop(container)
+        self._fabric.drop_namespace(container.netns)
+
+    def stop_server(self, task: str) -> None:
+        """Only the task's processes end; its addresses stay."""
+        _stop(self.containers[task])
+
+    def _join(self, spec: ServiceSpec, task: Task) -> None:
+        task.service, task.network = spec.name, spec.network
+        task.address = task.address or self._address(spec.network)
+        spec.tasks.append(task)
+        known = set(self._fabric.segments)
+        container = self._start(task)
+        self._await_server(container)
+        for key, segment in self._fabric.segments.items():
+            if key not in known:
+                self._plane().add_segment(segment)
+        for endpoint in container.endpoints:
+            self._plane().add_endpoint(endpoint)
+
+    def _leave(self, task: Task) -> None:
+        container = self.containers.pop(task.name)
+        for endpoint in container.endpoints:
+            self._plane().remove_endpoint(endpoint)
+            self._fabric.unplug(endpoint)
+            self._pools[endpoint.network].release(endpoint.address)
+        _stop(container)
+        self._fabric.drop_namespace(container.netns)
+        self._drained.discard(task.name)
+
+    def _changed(self, name: str, empty: Service | None = None) -> None:
+        """Tell the plane, then the names: a name resolves only when the balancer is ready, and goes after it."""
+        service = self.service(name)
+        if service.backends:
+            self._plane().apply([service])
+        else:
+            self._plane().remove([empty or service])
+        self._publish()
+
+    def _publish(self) -> None:
+        records: dict[str, dict[str, list[str]]] = {}
+        for name, spec in self._specs.items():
+            if spec.tasks:
+                names = records.setdefault(spec.network, {})
+                names[name] = [spec.vip]
+                names[f"tasks.{name}"] = [task.address for task in spec.tasks]
+        assert self._resolver
+        self._resolver.publish(records)
+
+    def _plane(self) -> DataPlane:
+        assert self.plane
+        return self.plane
+
+    def _address(self, network: str) -> str:
+        address = self._pools[network].take()
+        if address is None:
+            raise BenchError("no address left", where=network)
+        return address
+
+    def _next(self, service: str) -> int:
+        numbers = [int(n.rpartition(".")[2]) for n in self.containers if n.startswith(f"{service}.")]
+        return max(numbers, default=0) + 1
+
+    # -- using it ----------------------------------------------------------------------------------------------------------
+
+    def spawn(self, container: str, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
+        """Start a program in a container: its network namespace and, if there is one, its cgroup."""
+        found = self.containers[container]
+        if found.cgroup:
+            argv = ("/bin/sh", "-c", _INTO_CGROUP, found.cgroup, *argv)
+        with netns.inside(found.netns):
+            return subprocess.Popen(argv, **popen)
+
+    def document(self) -> dict[str, Any]:
+        """The lab document: nodes, networks, services and tasks with their namespaces and addresses."""
+        segments = self._fabric.segments
+        return {
+            "nodes": [{"name": node, "netns": self._fabric.host(node)} for node in self.scenario.nodes],
+            "networks": [
+                {
+                    "name": network.name,
+                    "subnet": network.subnet,
+                    "mtu": network.mtu,
+                    "overlay_netns": {
+                        node: s.overlay_netns for (name, node), s in segments.items() if name == network.name
+                    },
+                }
+                for network in self.scenario.networks
+            ],
+            "services": [
+                {
+                    "name": name,
+                    "network": spec.network,
+                    "vip": spec.vip,
+                    "ports": [self.scenario.workload.port],
+                    "tasks": [task.name for task in spec.tasks],
+                }
+                for name, spec in self._specs.items()
+            ],
+            "tasks": [
+                {
+                    "name": container.task.name,
+                    "service": container.task.service,
+                    "node": container.task.node,
+                    "netns": container.netns,
+                    "mac": container.task.mac,
+                    "addresses": {endpoint.network: endpoint.address for endpoint in container.endpoints},
+                }
+                for container in self.containers.values()
+            ],
+        }
+
+
+def _started(pid: int) -> str:
+    from scenarios.journal import start_time
+
+    return start_time(pid)
+
+
+def _stop(container: Container) -> None:
+    for process in container.processes:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+    container.processes.clear()

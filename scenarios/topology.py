@@ -1,0 +1,319 @@
+"""The world as data: nodes, networks, services, tasks, from a TOML file; checked whole before anything is created."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from dataplanes.errors import Usage
+
+_FILES = os.path.join(os.path.dirname(__file__), "files")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?\Z")
+
+
+class Network(Struct, forbid_unknown_fields=True):
+    """An overlay network. The subnet's first address is the bridge's, as in swarm."""
+
+    name: str
+    subnet: str
+    mtu: int = 1450
+
+
+class Task(Struct, forbid_unknown_fields=True):
+    """One container of a service. Its address comes from the network's pool unless given."""
+
+    name: str = ""
+    node: str = ""
+    address: str = ""
+    service: str = ""  # filled in
+    network: str = ""  # filled in
+    joins: dict[str, str] = {}  # further networks it is attached to, with the address there ("" = from the pool)
+
+    @property
+    def mac(self) -> str:
+        """02:42 and the address, as Docker gives it."""
+        return mac(self.address)
+
+
+class ServiceSpec(Struct, forbid_unknown_fields=True):
+    """A service: tasks one by one, or `replicas` of them spread over the nodes in turn."""
+
+    name: str
+    network: str
+    vip: str = ""
+    tasks: list[Task] = []
+    replicas: int = 0
+    nodes: list[str] = []  # where replicas go; all of them if empty
+
+
+class Filler(Struct, forbid_unknown_fields=True):
+    """Services that exist only to be many: their backends are the workload service's."""
+
+    count: int
+    backends: int = 3
+
+
+class Workload(Struct, forbid_unknown_fields=True):
+    """Who calls what: a task, a service, a port every backend serves."""
+
+    client: str
+    service: str
+    port: int = 80
+
+
+class Scenario(Struct, forbid_unknown_fields=True):
+    """A whole world, every address settled."""
+
+    nodes: list[str]
+    networks: list[Network]
+    services: list[ServiceSpec]
+    workload: Workload
+    description: str = ""
+    filler: Filler | None = None
+    name: str = ""
+
+    def tasks(self) -> Iterator[Task]:
+        """Every task of every service."""
+        for service in self.services:
+            yield from service.tasks
+
+    def network(self, name: str) -> Network:
+        """A network by name."""
+        return next(network for network in self.networks if network.name == name)
+
+    def service(self, name: str) -> ServiceSpec:
+        """A service by name."""
+        return next(service for service in self.services if service.name == name)
+
+
+def mac(address: str) -> str:
+    """The MAC Docker derives from an address: 02:42 and its four bytes."""
+    return "02:42:" + IPv4Address(address).packed.hex(":")
+
+
+class Pool:
+    """Addresses of one network, handed out lowest first."""
+
+    def __init__(self, subnet: str) -> None:
+        self._network = IPv4Network(subnet)
+        self._used = {self._network.network_address, self._network.broadcast_address, self._network[1]}
+
+    def claim(self, address: str) -> str | None:
+        """Take a given address; returns what is wrong with it, or None."""
+        try:
+            wanted = IPv4Address(address)
+        except ValueError:
+            return f"{address!r} is not an IPv4 address"
+        if wanted not in self._network:
+            return f"{address} is outside {self._network}"
+        if wanted in self._used:
+            return f"{address} is taken"
+        self._used.add(wanted)
+        return None
+
+    def take(self) -> str | None:
+        """The lowest free address, or None when the subnet is full."""
+        for offset in range(2, self._network.num_addresses - 1):
+            candidate = self._network[offset]
+            if candidate not in self._used:
+                self._used.add(candidate)
+                return str(candidate)
+        return None
+
+    def release(self, address: str) -> None:
+        """Give an address back."""
+        self._used.discard(IPv4Address(address))
+
+
+def named() -> dict[str, str]:
+    """The scenarios that come with the program, with their descriptions."""
+    names = sorted(entry.removesuffix(".toml") for entry in os.listdir(_FILES) if entry.endswith(".toml"))
+    return {name: load(name).description for name in names}
+
+
+def load(name_or_path: str) -> Scenario:
+    """A named scenario or a TOML file, checked and with every address filled in.
+
+    Raises Usage with file, line and field for the first thing that is wrong.
+    """
+    path = name_or_path
+    if os.path.sep not in path and not path.endswith(".toml"):
+        path = os.path.join(_FILES, f"{name_or_path}.toml")
+        if not os.path.exists(path):
+            known = [entry.removesuffix(".toml") for entry in os.listdir(_FILES)]
+            near = difflib.get_close_matches(name_or_path, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "`bench list scenarios` shows them; or give a .toml file"
+            raise Usage(f"unknown scenario {name_or_path!r}", fix=hint)
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise Usage("cannot read the scenario", where=path, why=error.strerror or "") from error
+    except UnicodeDecodeError as error:
+        raise Usage("not a scenario", where=path, why="not UTF-8 text") from error
+    scenario = _parse(path, text)
+    scenario.name = scenario.name or os.path.basename(path).removesuffix(".toml")
+    _Checker(path, text, scenario).settle()
+    return scenario
+
+
+def _parse(path: str, text: str) -> Scenario:
+    try:
+        return msgspec.toml.decode(text, type=Scenario)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `")
+        field = where.rstrip("`").removeprefix("$.")
+        unknown = re.search(r"unknown field `(\w+)`", message)
+        line = _line(text, field, unknown.group(1) if unknown else "")
+        raise Usage(message, where=f"{path}:{line}: {field or 'top level'}") from error
+    except msgspec.DecodeError as error:
+        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = int(found.group(1)) if found else text.count("\n") + 1
+        raise Usage("not TOML", where=f"{path}:{line}", why=str(error)) from error
+
+
+def _line(text: str, field: str, key: str = "") -> int:
+    """The line a field like `services[1].tasks[0].node` stands on, as near as a scan of tables and keys tells."""
+    lines = text.splitlines()
+    found = 0
+    for part in field.split(".") if field else []:
+        name, _, index = part.partition("[")
+        number = int(index.rstrip("]")) if index.rstrip("]").isdigit() else 0
+        header = re.compile(rf"\s*\[\[?{re.escape(name)}\]\]?\s*(#.*)?$")
+        tables = [at for at, line in enumerate(lines) if header.match(line)]
+        if tables:
+            found = tables[min(number, len(tables) - 1)]
+            continue
+        found = _key_line(lines, found, name)
+        if index and "{" not in lines[found]:
+            items = [at for at in range(found + 1, len(lines)) if lines[at].lstrip().startswith("{")]
+            found = items[number] if number < len(items) else found
+    return (_key_line(lines, found, key) if key else found) + 1
+
+
+def _key_line(lines: list[str], start: int, key: str) -> int:
+    pattern = re.compile(rf"(^|[{{,\s]){re.escape(key)}\s*=")
+    for at in range(start, len(lines)):
+        if pattern.search(lines[at]):
+            return at
+    return start
+
+
+class _Checker:
+    """Finds contradictions, and fills in what the file leaves open."""
+
+    def __init__(self, path: str, text: str, scenario: Scenario) -> None:
+        self._path, self._text, self._scenario = path, text, scenario
+        self._pools: dict[str, Pool] = {}
+        self._names: dict[str, str] = {}
+
+    def settle(self) -> None:
+        scenario = self._scenario
+        for number, node in enumerate(scenario.nodes):
+            self._name(node, "nodes", f"node {number + 1}")
+        if not scenario.nodes:
+            self._fail("nodes", "a scenario needs a node")
+        for number, network in enumerate(scenario.networks):
+            self._network(f"networks[{number}]", network)
+        for number, service in enumerate(scenario.services):
+            self._service(f"services[{number}]", service)
+        for number, service in enumerate(scenario.services):
+            self._claim(f"services[{number}]", service)
+        for service in scenario.services:
+            self._fill(service)
+        self._workload()
+
+    def _fail(self, field: str, why: str) -> None:
+        raise Usage(why, where=f"{self._path}:{_line(self._text, field)}: {field}")
+
+    def _name(self, name: str, field: str, what: str) -> None:
+        if not _LABEL.match(name):
+            self._fail(field, f"{name!r} is not a DNS name of at most 32 lower-case letters, digits, - and .")
+        if name in self._names:
+            self._fail(field, f"{name!r} is already the name of {self._names[name]}")
+        self._names[name] = what
+
+    def _network(self, field: str, network: Network) -> None:
+        self._name(network.name, f"{field}.name", "a network")
+        try:
+            subnet = IPv4Network(network.subnet)
+        except ValueError as error:
+            self._fail(f"{field}.subnet", str(error))
+            raise
+        if subnet.prefixlen > 29:
+            self._fail(f"{field}.subnet", f"{subnet} is too small for a bridge, a VIP and two tasks")
+        if not 576 <= network.mtu <= 1450:
+            self._fail(
+                f"{field}.mtu", f"{network.mtu} is not between 576 and 1450 (the underlay's 1500 less vxlan's 50)"
+            )
+        self._pools[network.name] = Pool(network.subnet)
+
+    def _service(self, field: str, service: ServiceSpec) -> None:
+        self._name(service.name, f"{field}.name", "a service")
+        if service.network not in self._pools:
+            self._fail(f"{field}.network", f"no network {service.network!r}")
+        if service.tasks and service.replicas:
+            self._fail(f"{field}.replicas", "give tasks or replicas, not both")
+        if not 0 <= service.replicas <= 1000:
+            self._fail(f"{field}.replicas", f"{service.replicas} is not between 0 and 1000")
+        nodes = service.nodes or self._scenario.nodes
+        for number in range(service.replicas):
+            service.tasks.append(Task(node=nodes[number % len(nodes)]))
+        for number, task in enumerate(service.tasks):
+            where = f"{field}.tasks[{number}]" if not service.replicas else f"{field}.nodes"
+            task.name = task.name or f"{service.name}.{number + 1}"
+            task.service, task.network = service.name, service.network
+            self._name(task.name, f"{where}.name", "a task")
+            if task.node not in self._scenario.nodes:
+                self._fail(f"{where}.node", f"no node {task.node!r}")
+            for other in task.joins:
+                if other not in self._pools or other == service.network:
+                    self._fail(f"{where}.joins", f"no other network {other!r}")
+
+    def _claim(self, field: str, service: ServiceSpec) -> None:
+        self._claim_one(service.network, service.vip, f"{field}.vip")
+        for number, task in enumerate(service.tasks):
+            self._claim_one(service.network, task.address, f"{field}.tasks[{number}].address")
+            for other, address in task.joins.items():
+                self._claim_one(other, address, f"{field}.tasks[{number}].joins")
+
+    def _claim_one(self, network: str, address: str, field: str) -> None:
+        wrong = self._pools[network].claim(address) if address else None
+        if wrong:
+            self._fail(field, wrong)
+
+    def _fill(self, service: ServiceSpec) -> None:
+        service.vip = service.vip or self._take(service.network)
+        for task in service.tasks:
+            task.address = task.address or self._take(service.network)
+            task.joins = {other: address or self._take(other) for other, address in task.joins.items()}
+
+    def _take(self, network: str) -> str:
+        address = self._pools[network].take()
+        if address is None:
+            number = [each.name for each in self._scenario.networks].index(network)
+            self._fail(f"networks[{number}].subnet", "the subnet is too small for its services and tasks")
+        return address or ""
+
+    def _workload(self) -> None:
+        workload = self._scenario.workload
+        tasks = {task.name: task for task in self._scenario.tasks()}
+        services = {service.name: service for service in self._scenario.services}
+        if workload.client not in tasks:
+            self._fail("workload.client", f"no task {workload.client!r}")
+        if workload.service not in services:
+            self._fail("workload.service", f"no service {workload.service!r}")
+        if not services[workload.service].tasks:
+            self._fail("workload.service", f"{workload.service} has no tasks to answer")
+        client = tasks[workload.client]
+        if services[workload.service].network not in (client.network, *client.joins):
+            self._fail("workload.client", f"{workload.client} is not on the network of {workload.service}")
+        if not 0 < workload.port < 65536:
+            self._fail("workload.port", f"{workload.port} is not a port")
