@@ -1,0 +1,6 @@
+"""The kernel under test: the host's own, or one booted in a guest. Both run a command and look the same from outside."""
+
+from bench.kernels.base import Command, Kernel
+from bench.kernels.choice import list_kernels, resolve
+
+__all__ = ["Command", "Kernel", "list_kernels", "resolve"]

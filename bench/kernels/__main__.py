@@ -1,0 +1,27 @@
+"""`python -m bench.kernels KERNEL CLOCK COMMAND...`: run one command on a kernel; what the tests in the guest start with."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from bench.kernels import Command, resolve
+from bench.preflight import modules
+from dataplanes.errors import BenchError
+from scenarios.requires import REQUIRES
+
+
+def main() -> int:
+    """Returns the command's exit code."""
+    name, clock, *argv = sys.argv[1:]
+    try:
+        kernel = resolve(name, clock)
+        command = Command(tuple(argv), dict(os.environ), os.getcwd(), modules=modules(REQUIRES))
+        return kernel.execute(command, lambda line: None)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

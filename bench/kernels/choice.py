@@ -1,0 +1,111 @@
+"""Which kernels there are, and the one a name means."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from bench.kernels import packages
+from bench.kernels.base import Command, Kernel
+from bench.kernels.guest import QEMU, Guest
+from bench.kernels.host import Host
+from bench.kernels.modules import Modules
+from bench.paths import cache
+from dataplanes.errors import BenchError, Prerequisite, Usage
+
+_PROBE_SECONDS = 20.0
+
+
+def list_kernels() -> dict[str, str]:
+    """Every kernel that can be named, with what it is."""
+    found = {"host": f"{platform.release()}, the running kernel"}
+    try:
+        offered = packages.available()
+    except Prerequisite:
+        offered = {}
+    for name in dict.fromkeys((*packages.unpacked(), *offered)):
+        release = packages.release(packages.directory(name))
+        found[name] = f"{release or offered[name]}, in a guest" + ("" if release else " (to be downloaded)")
+    return found
+
+
+def resolve(name: str, clock: str | None) -> Kernel:
+    """The kernel of a name: host, guest (the distribution's own), NAME, or /path/vmlinuz[:modules directory].
+
+    Downloads it if need be. Raises Usage for what there is not, Prerequisite for what cannot be had.
+    """
+    if name == "host":
+        if clock == "instructions":
+            raise Usage("the host has no instruction clock", fix="use --kernel guest")
+        return Host()
+    if "/" in name:
+        return _from_path(name, clock)
+    known = list(list_kernels())
+    if name == "guest":
+        name = next((each for each in known if each != "host"), "debian-6.1")
+    elif name not in known:
+        near = difflib.get_close_matches(name, [*known, "auto", "guest"], 1)
+        hint = f"did you mean {near[0]}?" if near else "`bench list kernels` shows them"
+        raise Usage(f"unknown kernel {name!r}", fix=hint)
+    path = packages.fetch(name)
+    modules = Modules(path / "lib" / "modules" / str(packages.release(path)))
+    return _guest(name, clock, path / "vmlinuz", modules, path / "config")
+
+
+def _from_path(text: str, clock: str | None) -> Kernel:
+    image, _, where = text.partition(":")
+    path = Path(image).resolve()
+    release = _release(path)
+    candidates = [Path(where)] if where else [path.parent / "lib" / "modules", path.parent.parent / "lib" / "modules"]
+    for base in candidates:
+        for directory in (base, base / release):
+            if directory.name == release and (directory / "modules.dep").exists():
+                return _guest(text, clock, path, Modules(directory.resolve()), path.parent / f"config-{release}")
+    looked = ", ".join(str(base) for base in candidates)
+    raise Usage(f"no modules of {release}", where=text, why=f"looked in {looked}", fix="name them as VMLINUZ:DIRECTORY")
+
+
+def _release(image: Path) -> str:
+    """What a bzImage says it is (Documentation/arch/x86/boot.rst: kernel_version at 0x20E, from 0x200)."""
+    try:
+        with image.open("rb") as file:
+            head = file.read(0x8000)
+    except OSError as error:
+        raise Usage("cannot read the kernel", where=str(image), why=error.strerror or "") from error
+    if head[0x202:0x206] != b"HdrS":
+        raise Usage("not a Linux kernel image", where=str(image), fix="a bzImage, such as /boot/vmlinuz-*")
+    start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
+    return head[start:].split(b"\0")[0].decode("ascii", "replace").split(" ")[0]
+
+
+def _guest(name: str, clock: str | None, vmlinuz: Path, modules: Modules, config: Path) -> Kernel:
+    kvm = clock != "instructions" and _kvm_works(name, vmlinuz, modules, config)
+    return Guest(name, clock or ("wall" if kvm else "instructions"), vmlinuz, modules, config, kvm=kvm)
+
+
+def _kvm_works(name: str, vmlinuz: Path, modules: Modules, config: Path) -> bool:
+    """Found out by booting, once: /dev/kvm may be there and not work, and QEMU then hangs or aborts."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    mark = cache() / "kvm" / f"{modules.directory.name}-{platform.release()}-{_qemu_version()}"
+    if not mark.exists():
+        probe = Guest(name, "wall", vmlinuz, modules, config, kvm=True)
+        command = Command(("true",), dict(os.environ), "/", timeout=_PROBE_SECONDS)
+        try:
+            works = probe.execute(command, lambda line: None) == 0
+        except BenchError:
+            works = False
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text("yes" if works else "no", "ascii")
+    return mark.read_text("ascii") == "yes"
+
+
+def _qemu_version() -> str:
+    try:
+        done = subprocess.run((QEMU, "--version"), capture_output=True, text=True, check=False)
+    except OSError:
+        return "none"
+    return done.stdout.partition("\n")[0].replace(" ", "-").replace("/", "-")

@@ -1,0 +1,61 @@
+"""Initial RAM file systems in cpio's "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst).
+
+Archives may be concatenated: the base one is made once per kernel, the job's is put behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from bench import native
+from bench.kernels.base import Command
+from bench.kernels.modules import Modules
+
+_BOOT = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
+"""What it takes to mount the machine's file system and to speak to the outside."""
+
+_REGULAR, _DIRECTORY = 0o100000, 0o040000
+
+
+def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
+    """An archive of (name, mode with type, content)."""
+    parts = []
+    for number, (name, mode, content) in enumerate((*entries, ("TRAILER!!!", 0, b"")), 1):
+        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+        head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        parts += [head, bytes(-len(head) % 4), content, bytes(-len(content) % 4)]
+    return b"".join(parts)
+
+
+def base(modules: Modules) -> bytes:
+    """init and the modules it needs before there is a root."""
+    files = modules.order(_BOOT)
+    entries = [("init", _REGULAR | 0o755, native.binary("init").read_bytes()), ("job", _DIRECTORY | 0o755, b"")]
+    entries += [(f"boot/{path.name}", _REGULAR | 0o644, path.read_bytes()) for path in _with_parents(entries, files)]
+    listing = "".join(f"/boot/{path.name}\n" for path in files)
+    return cpio([*entries, ("job/boot", _REGULAR | 0o644, listing.encode())])
+
+
+def _with_parents(entries: list[tuple[str, int, bytes]], files: Sequence[Path]) -> Sequence[Path]:
+    entries.append(("boot", _DIRECTORY | 0o755, b""))
+    return files
+
+
+def job(command: Command, modules: Modules, shares: Mapping[str, str], now: int) -> bytes:
+    """What init is to do; `shares` are 9p tags -> paths, `now` seconds since the epoch."""
+    options = [f"cwd {command.cwd}", f"time {now}"] + (["tty"] if command.tty else [])
+    release = modules.directory.name
+    texts = {
+        "modules": [str(path) for path in modules.order(command.modules)],
+        "shares": [f"{tag} {path}" for tag, path in shares.items()],
+        "bind": [f"{modules.directory} /lib/modules/{release}"],
+        "options": options,
+    }
+    environment = [f"{key}={value}" for key, value in command.env.items()]
+    entries = [(f"job/{name}", "".join(f"{line}\n" for line in lines).encode()) for name, lines in texts.items()]
+    entries += [
+        (f"job/{name}", b"".join(item.encode() + b"\0" for item in items))
+        for name, items in (("argv", command.argv), ("env", environment))
+    ]
+    return cpio((name, _REGULAR | 0o644, content) for name, content in entries)

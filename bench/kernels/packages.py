@@ -1,0 +1,191 @@
+"""Kernels from the distribution's packages: downloaded by apt, which verifies them, unpacked into the cache, not installed.
+
+A kernel is named after its series, debian-6.1, and stays as it is in the cache until it is removed there: figures stay
+comparable. CACHE/kernels/NAME/ holds vmlinuz, config and lib/modules/RELEASE.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import lzma
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.paths import cache
+from dataplanes.errors import Prerequisite
+
+_NEEDED_MB = 900
+_IMAGE = re.compile(r"linux-image-((\d+\.\d+)\.[0-9.]+(?:-\d+|\+deb\d+)?-(?:amd64|generic))\Z")
+_KEEP = (
+    "kernel/net",
+    "kernel/lib",
+    "kernel/crypto",
+    "kernel/arch",
+    "kernel/fs/9p",
+    "kernel/fs/netfs",
+    "kernel/fs/overlayfs",
+)
+_KEEP += ("kernel/fs/fscache", "kernel/drivers/net", "kernel/drivers/virtio", "kernel/drivers/char", "kernel/kernel")
+_DROP = ("kernel/drivers/net/wireless", "kernel/drivers/net/ethernet", "kernel/drivers/net/usb", "kernel/net/bluetooth")
+
+
+def directory(name: str) -> Path:
+    """Where a packaged kernel is, or would be, unpacked."""
+    return cache() / "kernels" / name
+
+
+def release(path: Path) -> str | None:
+    """The release of the kernel unpacked there, or None if there is none."""
+    found = sorted(path.glob("lib/modules/*/modules.dep"))
+    return found[0].parent.name if found and (path / "vmlinuz").exists() else None
+
+
+def unpacked() -> list[str]:
+    """The names of the kernels in the cache."""
+    return sorted(path.name for path in (cache() / "kernels").glob("*-*") if release(path))
+
+
+def available() -> dict[str, str]:
+    """What apt can download: name -> release, the newest of each series."""
+    newest: dict[str, tuple[list[int], str]] = {}
+    for package in _apt_cache("pkgnames", "linux-image-"):
+        match = _IMAGE.match(package)
+        if match:
+            distribution = "debian" if package.endswith("-amd64") else "ubuntu"
+            version = [int(number) for number in re.findall(r"\d+", match[1])]
+            name = f"{distribution}-{match[2]}"
+            newest[name] = max(newest.get(name, ([], "")), (version, match[1]))
+    return {name: found for name, (_, found) in sorted(newest.items())}
+
+
+def fetch(name: str) -> Path:
+    """Download and unpack a kernel if it is not there; returns its directory.
+
+    Raises Prerequisite: no apt, no such kernel, no room, or the download failed.
+    """
+    target = directory(name)
+    if release(target):
+        return target
+    with _lock(target.parent):
+        if release(target):  # somebody else was quicker
+            return target
+        wanted = available()
+        if name not in wanted and os.geteuid() == 0 and shutil.which("apt-get"):
+            subprocess.run(("apt-get", "update", "-q"), capture_output=True, check=False)
+            wanted = available()
+        if name not in wanted:
+            known = ", ".join(wanted) or "none; run apt-get update as root"
+            raise Prerequisite(f"no kernel {name}", why="apt does not offer it", fix=f"there are: {known}")
+        _check_room(target.parent)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as work:
+            made = _unpack(wanted[name], _download(wanted[name], Path(work)), Path(work, "made"))
+            if target.exists():
+                shutil.rmtree(target)
+            made.rename(target)
+    return target
+
+
+def _download(kernel: str, work: Path) -> Sequence[Path]:
+    packages = [f"linux-image-{kernel}"]
+    if kernel.endswith("-generic"):  # Ubuntu splits its modules off
+        packages += [f"linux-modules-{kernel}", f"linux-modules-extra-{kernel}"]
+    done = subprocess.run(
+        ("apt-get", "download", "-q", *packages), cwd=work, capture_output=True, text=True, check=False
+    )
+    debs = sorted(work.glob("*.deb"))
+    if done.returncode or not debs:
+        reason = (done.stderr.strip().splitlines() or ["no package came"])[-1]
+        raise Prerequisite(f"cannot download {packages[0]}", why=reason, fix="apt-get update as root, then again")
+    return debs
+
+
+def _unpack(kernel: str, debs: Sequence[Path], target: Path) -> Path:
+    whole = target.with_name("whole")
+    for deb in debs:
+        done = subprocess.run(("dpkg-deb", "-x", deb, whole), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Prerequisite(f"cannot unpack {deb.name}", why=done.stderr.strip().partition("\n")[0])
+    modules = next(iter([*whole.glob(f"lib/modules/{kernel}"), *whole.glob(f"usr/lib/modules/{kernel}")]))
+    kept = target / "lib" / "modules" / kernel
+    kept.mkdir(parents=True)
+    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        if (modules / name).exists():
+            shutil.move(modules / name, kept / name)
+    for part in _DROP:
+        shutil.rmtree(modules / part, ignore_errors=True)
+    for part in _KEEP:
+        if (modules / part).is_dir():
+            (kept / part).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(modules / part, kept / part)
+    _decompress(kept)
+    shutil.move(whole / "boot" / f"vmlinuz-{kernel}", target / "vmlinuz")
+    configs = [
+        *whole.glob(f"boot/config-{kernel}"),
+        *whole.glob(f"usr/lib/modules/{kernel}/config"),
+        modules / "config",
+    ]
+    shutil.copy(next(path for path in configs if path.exists()), target / "config")
+    depmod = shutil.which("depmod", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if depmod is None:
+        raise Prerequisite("no depmod", fix="apt-get install kmod")
+    subprocess.run((depmod, "-b", target, kernel), check=True, capture_output=True)
+    return target
+
+
+def _decompress(modules: Path) -> None:
+    """Here, not in the guest: there it takes ten times as long, and at every start."""
+    for path in modules.rglob("*.ko.xz"):
+        path.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
+        path.unlink()
+    packed = [str(path) for path in modules.rglob("*.ko.zst")]
+    if packed:
+        if shutil.which("zstd") is None:
+            raise Prerequisite(
+                "no zstd", why="this kernel's modules are compressed with it", fix="apt-get install zstd"
+            )
+        subprocess.run(("zstd", "-q", "-d", "--rm", *packed), check=True, capture_output=True)
+
+
+def _check_room(path: Path) -> None:
+    free = shutil.disk_usage(path).free // 1_000_000
+    if free < _NEEDED_MB:
+        raise Prerequisite(
+            "no room for a kernel",
+            where=str(path),
+            why=f"{free} MB free, unpacking takes {_NEEDED_MB} MB",
+            fix="free some, or set BENCH_CACHE",
+        )
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """One process unpacks at a time; the directory itself is the lock."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise Prerequisite("cannot write to the cache", where=str(path), why=error.strerror or "") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _apt_cache(*arguments: str) -> list[str]:
+    if platform.machine() != "x86_64":
+        raise Prerequisite("no guest for this machine", why=f"it is {platform.machine()}, guests are x86_64")
+    try:
+        done = subprocess.run(("apt-cache", *arguments), capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise Prerequisite(
+            "no apt", why="kernels come from Debian's packages", fix="--kernel /path/to/vmlinuz"
+        ) from error
+    return done.stdout.split()

@@ -1,0 +1,126 @@
+"""Moves bytes and signals between us and a command until it ends, in one thread."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
+
+
+class Lines:
+    """Cuts a stream into lines."""
+
+    def __init__(self, act: Callable[[bytes], None]) -> None:
+        self._act = act
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Act on every line that is complete."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._act(line)
+
+
+@contextmanager
+def signals() -> Iterator[int]:
+    """A descriptor that receives the number of every signal that is to be forwarded, instead of its default action."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+
+    def ignore(number: int, frame: FrameType | None) -> None:
+        """The wake-up descriptor has it."""
+
+    before = {number: signal.signal(number, ignore) for number in FORWARDED}
+    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    try:
+        yield ours.fileno()
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        ours.close()
+        theirs.close()
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write to a descriptor that may be full or non-blocking."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(handle, view) :]
+        except BlockingIOError:
+            with selectors.DefaultSelector() as selector:
+                selector.register(handle, selectors.EVENT_WRITE)
+                selector.select()
+
+
+def settle(code: int, caught: Sequence[int]) -> int:
+    """The exit code, unless the command ended of a signal that we caught for it: then it is ours as well.
+
+    Raises KeyboardInterrupt with the signal's number.
+    """
+    for number in caught:
+        if code == 128 + number:
+            raise KeyboardInterrupt(number)
+    return code
+
+
+class Relay:
+    """An event loop over descriptors, with a deadline."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self.open = 0
+
+    def watch(self, handle: int, act: Callable[[bytes], None], *, counts: bool = True) -> None:
+        """Hand what arrives to `act`, b"" at the end. Descriptors that count keep the loop going."""
+        try:
+            self._selector.register(handle, selectors.EVENT_READ, (act, counts))
+        except PermissionError:  # epoll refuses plain files: they are always ready
+            while data := os.read(handle, 65536):
+                act(data)
+            act(b"")
+            return
+        self.open += counts
+
+    def forget(self, handle: int) -> None:
+        """Stop watching. Idempotent."""
+        try:
+            _, counts = self._selector.unregister(handle).data
+        except KeyError:
+            return
+        self.open -= counts
+
+    def run(self) -> bool:
+        """Until every descriptor that counts has ended; False when time ran out first."""
+        while self.open:
+            left = None if self._deadline is None else self._deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            for key, _ in self._selector.select(left):
+                self._serve(key.fd, *key.data)
+        return True
+
+    def _serve(self, handle: int, act: Callable[[bytes], None], counts: bool) -> None:
+        try:
+            data = os.read(handle, 1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:  # a pty or a socket whose other end is gone
+            data = b""
+        if not data:
+            self.forget(handle)
+        act(data)
+
+    def close(self) -> None:
+        """Close the selector; the descriptors are the caller's."""
+        self._selector.close()

@@ -1,0 +1,58 @@
+"""C programs, compiled when first needed. `python -m bench.native` compiles them all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.paths import cache
+from dataplanes.errors import BenchError, Prerequisite
+
+FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-static")
+_HERE = Path(__file__).parent
+PROGRAMS: dict[str, tuple[Path, ...]] = {
+    "init": (_HERE / "kernels" / "init.c",),
+    "vipload": tuple(sorted((_HERE / "load").glob("*.c"))),
+}
+
+
+def binary(name: str) -> Path:
+    """The program, statically linked, from the cache; its name there holds the hash of what it was made of.
+
+    Raises Prerequisite without a compiler, BenchError when the source does not compile.
+    """
+    sources = PROGRAMS[name]
+    headers = sorted({header for source in sources for header in source.parent.glob("*.h")})
+    content = b"".join(path.read_bytes() for path in (*sources, *headers)) + " ".join(FLAGS).encode()
+    target = cache() / "bin" / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
+    if not target.exists():
+        _compile(sources, target)
+    return target
+
+
+def _compile(sources: Sequence[Path], target: Path) -> None:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        raise Prerequisite(
+            "no C compiler", why=f"{target.name} has to be compiled", fix="apt-get install gcc libc6-dev"
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Prerequisite("cannot write to the cache", where=str(target.parent), why=error.strerror or "") from error
+    partial = target.with_name(f"{target.name}.{os.getpid()}")
+    command = [compiler, *FLAGS, "-o", str(partial), *map(str, sources), "-lutil"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        partial.unlink(missing_ok=True)
+        raise BenchError(f"{target.name} does not compile", why=done.stderr.strip().partition("\n")[0])
+    partial.rename(target)
+
+
+if __name__ == "__main__":
+    for each in PROGRAMS:
+        print(binary(each))

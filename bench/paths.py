@@ -1,0 +1,14 @@
+"""Where the program keeps what it may make again: kernels, compiled programs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache() -> Path:
+    """$BENCH_CACHE, or vip-bench in the user's cache directory."""
+    given = os.environ.get("BENCH_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vip-bench"
