@@ -28,9 +28,10 @@ class _Program(click.Group):
         except BenchError as error:
             click.echo(f"bench: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as interrupt:  # everything is undone; die as a program that does not catch it does
+            number = interrupt.args[0] if interrupt.args else signal.SIGINT
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
 
 @click.group(cls=_Program, context_settings=_CONTEXT)
@@ -234,10 +235,9 @@ _LISTS: dict[str, Callable[[], dict[str, str]]] = {
 @main.command()
 def clean() -> None:
     """Remove what dead runs left; touches only what their state files name."""
-    from bench import kernels
     from scenarios import journal
 
-    for line in (*journal.clean(), *kernels.clean_stale()):
+    for line in journal.clean():
         click.echo(line)
 
 

@@ -10,7 +10,8 @@ import msgspec
 
 from bench import load, preflight
 from bench.documents import Event, Job
-from bench.kernels import Command, Kernel, compile_bytecode
+from bench.bytecode import compile_bytecode
+from bench.kernels import Command, Kernel
 from dataplanes import catalog, errors
 from dataplanes.catalog import Selection
 from dataplanes.requirements import Requirement

@@ -8,6 +8,7 @@ from typing import Any
 from bench import load
 from bench.documents import Trial, TrialPlan
 from dataplanes import catalog
+from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError, KernelRefused, TimedOut
 from scenarios.journal import Journal
 from scenarios.lab import Lab
@@ -19,12 +20,12 @@ _PROOF_PER_BACKEND = 2
 def build(scenario: Scenario, selection: catalog.Selection, journal: Journal) -> Lab:
     """The lab of a scenario with one plane on, every task serving."""
     ids = {task.name: number for number, task in enumerate(sorted(scenario.tasks(), key=lambda t: t.name), 1)}
-    port = str(scenario.workload.port)
+    port = scenario.workload.port
 
     def server(task: Task) -> list[str]:
         return load.serve_argv(ids[task.name], tcp=[port], udp=[port])
 
-    def plane(fabric: Lab) -> Any:
+    def plane(fabric: Lab) -> DataPlane:
         return catalog.make(selection, fabric)
 
     return Lab(scenario, plane, journal=journal, server=server, cgroups=selection.dataplane == "ebpf-socket")
@@ -45,7 +46,7 @@ def run(scenario: Scenario, selection: catalog.Selection, plan: TrialPlan, clock
     try:
         with Journal() as journal, build(scenario, selection, journal) as lab:
             _prove(lab, selection)
-            trial.metrics = _metrics(_load(lab, selection, plan.connections, plan.concurrency, plan.workload), clock)
+            trial.metrics = _metrics(_load(lab, selection, plan.connections, plan.concurrency), clock)
     except BenchError as error:
         trial.error = str(error)
     return trial
@@ -53,7 +54,7 @@ def run(scenario: Scenario, selection: catalog.Selection, plan: TrialPlan, clock
 
 def _prove(lab: Lab, selection: catalog.Selection) -> None:
     backends = lab.service(lab.scenario.workload.service).backends
-    result = _load(lab, selection, _PROOF_PER_BACKEND * len(backends), 1, "crr")
+    result = _load(lab, selection, _PROOF_PER_BACKEND * len(backends), 1)
     failed = {name: count for name, count in result.errors.items() if count}
     if failed:
         raise KernelRefused(
@@ -64,8 +65,9 @@ def _prove(lab: Lab, selection: catalog.Selection) -> None:
         )
 
 
-def _load(lab: Lab, selection: catalog.Selection, connections: int, concurrency: int, workload: str) -> load.LoadResult:
-    argv = load.load_argv(targets(lab, selection), connections=connections, concurrency=concurrency, workload=workload)
+def _load(lab: Lab, selection: catalog.Selection, connections: int, concurrency: int) -> load.LoadResult:
+    warmup = connections // 10  # the program paged in, neighbours and routes resolved
+    argv = load.load_argv(targets(lab, selection), connections=connections, concurrency=concurrency, warmup=warmup)
     client = lab.scenario.workload.client
     process = lab.spawn(client, argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
