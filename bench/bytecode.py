@@ -1,4 +1,4 @@
-"""Our own modules' bytecode, made outside: the guest sees this file system read-only and would compile at every start."""
+"""Our own modules' bytecode, made outside: the guest cannot keep it, and would compile at every start."""
 
 from __future__ import annotations
 

@@ -10,29 +10,33 @@ from bench.kernels import Kernel
 from dataplanes.catalog import Selection
 from dataplanes.errors import Prerequisite
 
-CLOCKS = ("wall", "instructions")
 
-
-def choose(name: str, clock: str | None, selections: Sequence[Selection]) -> tuple[Kernel, str]:
+def choose(
+    name: str, clock: str | None, selections: Sequence[Selection], *, measuring: bool = True
+) -> tuple[Kernel, str]:
     """The kernel `--kernel` and `--clock` mean for these planes, with the reason.
 
-    `auto` is the host when every plane can run there, else the guest. Raises Usage for an unknown kernel and
-    Prerequisite where the chosen one cannot be had.
+    `auto` is the host when every plane can run there, else the guest. Where nothing is measured the clock is the wall's
+    unless asked for otherwise: it boots faster, and a person's `sleep 1` takes a second. Raises Usage for an unknown
+    kernel and Prerequisite where the chosen one cannot be had.
     """
-    if name == "host" or (name == "auto" and clock == "wall"):
-        host = kernels.resolve("host", "wall")
-        obstacle = _obstacle(host, selections)
+    if name == "auto" and clock != "instructions":
+        obstacle = _obstacle(kernels.resolve("host", "wall"), selections)
         if not obstacle:
-            return host, "asked for" if name == "host" else "every plane of the run can run here"
-        if name == "host":
-            raise Prerequisite("cannot run on the host's kernel", why=obstacle, fix="use --kernel guest")
-    if name == "auto":
-        obstacle = "" if clock == "instructions" else _obstacle(kernels.resolve("host", "wall"), selections)
-        if not obstacle and clock is None:
             return kernels.resolve("host", "wall"), "every plane of the run can run here"
-        guest = kernels.resolve("guest", clock)
-        return guest, f"not the host: {obstacle}" if obstacle else "only a guest has an instruction clock"
-    return kernels.resolve(name, clock), "asked for"
+        return kernels.resolve("guest", _clock(clock, measuring)), f"not the host: {obstacle}"
+    if name == "auto":
+        return kernels.resolve("guest", clock), "only a guest has an instruction clock"
+    kernel = kernels.resolve(name, clock if name == "host" else _clock(clock, measuring))
+    if name == "host":
+        obstacle = _obstacle(kernel, selections)
+        if obstacle:
+            raise Prerequisite("cannot run on the host's kernel", why=obstacle, fix="use --kernel guest")
+    return kernel, "asked for"
+
+
+def _clock(clock: str | None, measuring: bool) -> str | None:
+    return clock or (None if measuring else "wall")
 
 
 def _obstacle(host: Kernel, selections: Sequence[Selection]) -> str:

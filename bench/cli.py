@@ -153,7 +153,7 @@ def lab(
     (selection,) = _one(dataplane)
     path = _scenario_path(scenario)
     topology.load(path)
-    chosen, reason = choose.choose(kernel, clock or ("wall" if sys.stdin.isatty() else None), [selection])
+    chosen, reason = choose.choose(kernel, clock, [selection], measuring=False)
     click.echo(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
     job = Job("lab", path, selection.name, command=list(command))
     tty = not command and sys.stdin.isatty() and sys.stdout.isatty()
@@ -176,7 +176,7 @@ def inspect(
     (selection,) = _one(dataplane)
     path = _scenario_path(scenario)
     topology.load(path)
-    chosen, _ = choose.choose(kernel, clock or "wall" if kernel != "auto" else clock, [selection])
+    chosen, _ = choose.choose(kernel, clock, [selection], measuring=False)
     reports: list[dict[str, Any]] = []
 
     def take(event: Event) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from bench import load, preflight
-from bench.documents import Event, Job
 from bench.bytecode import compile_bytecode
+from bench.documents import Event, Job
 from bench.kernels import Command, Kernel
 from dataplanes import catalog, errors
 from dataplanes.catalog import Selection

@@ -77,8 +77,9 @@ def _inspect(job: Job, clock: str) -> int:
 
     scenario = topology.load(job.scenario)
     (selection,) = catalog.select(job.dataplane)
-    with Journal() as journal:
-        report = inspect.report(lambda plane: trial.build(scenario, plane, journal), selection)
+    (nothing,) = catalog.select(catalog.DIRECT)
+    with Journal() as journal, trial.build(scenario, nothing, journal, cgroups_for=selection) as lab:
+        report = inspect.report(lab, lambda fabric: catalog.make(selection, fabric))
     _tell(Event("report", data=report))
     return 0
 

@@ -17,8 +17,10 @@ from scenarios.topology import Scenario, Task
 _PROOF_PER_BACKEND = 2
 
 
-def build(scenario: Scenario, selection: catalog.Selection, journal: Journal) -> Lab:
-    """The lab of a scenario with one plane on, every task serving."""
+def build(
+    scenario: Scenario, selection: catalog.Selection, journal: Journal, *, cgroups_for: catalog.Selection | None = None
+) -> Lab:
+    """The lab of a scenario with one plane on, every task serving; with cgroups if that or another plane needs them."""
     ids = {task.name: number for number, task in enumerate(sorted(scenario.tasks(), key=lambda t: t.name), 1)}
     port = scenario.workload.port
 
@@ -28,7 +30,7 @@ def build(scenario: Scenario, selection: catalog.Selection, journal: Journal) ->
     def plane(fabric: Lab) -> DataPlane:
         return catalog.make(selection, fabric)
 
-    return Lab(scenario, plane, journal=journal, server=server, cgroups=selection.dataplane == "ebpf-socket")
+    return Lab(scenario, plane, journal=journal, server=server, cgroups=catalog.needs_cgroups(cgroups_for or selection))
 
 
 def targets(lab: Lab, selection: catalog.Selection) -> list[str]:

@@ -15,7 +15,7 @@ from dataplanes.errors import Usage
 from dataplanes.ipvs import DOCKER, MODERN, IpvsMechanism
 from dataplanes.placed import PlacedPlane
 from dataplanes.placements import Container, Host, Lb, Overlay
-from dataplanes.requirements import Requirement
+from dataplanes.requirements import Feature, Requirement
 
 
 class Row(Struct, frozen=True):
@@ -136,3 +136,8 @@ def requires(selection: Selection) -> tuple[Requirement, ...]:
     row = ROWS[selection.dataplane]
     placement, mechanism = row.make(row.variants[row.default])
     return tuple(dict.fromkeys((*placement.requires(), *mechanism.requires())))
+
+
+def needs_cgroups(selection: Selection) -> bool:
+    """True if containers must have cgroups of their own for it."""
+    return any(isinstance(need, Feature) and need.config == "CGROUP_BPF" for need in requires(selection))

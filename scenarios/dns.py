@@ -1,8 +1,8 @@
 """Embedded DNS at 127.0.0.11 in every container, as Docker has it: one resolver for the whole lab, sockets in each.
 
-`SERVICE` is its VIP, `tasks.SERVICE` every task in random order, TTL 600; a name's other types are NOERROR and empty, and
-nothing else resolves. The sockets are opened inside the namespace at ports of their own, and NAT rules lead port 53 there.
-A child process serves them all; it imports dnslib with the first query, since most measured labs never ask.
+`SERVICE` is its VIP, `tasks.SERVICE` every task in random order, TTL 600; a name's other types are NOERROR and empty,
+and nothing else resolves. The sockets are opened inside the namespace at ports of their own, and NAT rules lead port 53
+there. A child process serves them all; it imports dnslib with the first query, since most measured labs never ask.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from dataplanes.errors import BenchError, Prerequisite
 from dataplanes.kernel import netns
 
 _SUFFIX = ".jsonl"
+_NEWBORN = 60.0
+"""Seconds a state file without its first line may be one that is just being written."""
 
 
 def directory() -> str:
@@ -181,8 +183,11 @@ def _dead() -> Iterator[tuple[str, list[tuple[str, str]]]]:
         except FileNotFoundError:  # its run has just ended
             continue
         parsed = [line for line in map(_parse, lines) if line is not None]
-        owner = parsed[0] if parsed and isinstance(parsed[0], dict) else {}
-        alive = owner and owner["boot"] == boot and start_time(owner["pid"]) == owner["start"]
+        owner = parsed[0] if parsed and isinstance(parsed[0], dict) else None
+        if owner is None:
+            alive = time.time() - os.stat(path).st_mtime < _NEWBORN
+        else:
+            alive = owner["boot"] == boot and start_time(int(owner["pid"])) == owner["start"]
         if not alive:
             yield path, [(line[0], line[1]) for line in parsed if isinstance(line, list)]
 

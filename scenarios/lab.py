@@ -1,4 +1,4 @@
-"""The lab: a scenario built in namespaces, its services running, a data plane on; and everything that can happen to it."""
+"""The lab: a scenario built in namespaces, its services running, a data plane on; and all that can happen to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataplanes.kernel import netns
 from dataplanes.model import Backend, Endpoint, Service
 from scenarios.dns import ADDRESS, Resolver
 from scenarios.fabric import Fabric
-from scenarios.journal import Journal
+from scenarios.journal import Journal, start_time
 from scenarios.topology import Pool, Scenario, ServiceSpec, Task
 
 _CGROUPS = "/sys/fs/cgroup"
@@ -89,7 +89,7 @@ class Lab:
                     self._pools[network].claim(address)
         self._fabric.build()
         self._resolver = Resolver()
-        self._journal.record("process", f"{self._resolver.pid}@{_started(self._resolver.pid)}")
+        self._journal.record("process", f"{self._resolver.pid}@{start_time(self._resolver.pid)}")
         for service in self.scenario.services:
             self._specs[service.name] = service
             for task in service.tasks:
@@ -160,7 +160,7 @@ class Lab:
         with open(f"{path}/resolv.conf", "w", encoding="ascii") as file:
             file.write(f"nameserver {ADDRESS}\noptions ndots:0\n")
 
-    # -- what a placement may ask (dataplanes.base.Fabric) -----------------------------------------------------------------
+    # -- what a placement may ask (dataplanes.base.Fabric) ---------------------------------------------------------------
 
     def attach(self, network: str, node: str, role: Literal["lb", "host"]) -> Endpoint:
         """A further attachment with an address from the network's pool: lb in a namespace of its own, or the host's."""
@@ -181,7 +181,7 @@ class Lab:
         if endpoint.name.startswith("lb."):
             self._fabric.drop_namespace(endpoint.netns)
 
-    # -- services ----------------------------------------------------------------------------------------------------------
+    # -- services --------------------------------------------------------------------------------------------------------
 
     def service(self, name: str) -> Service:
         """A service as the data plane sees it now."""
@@ -324,7 +324,7 @@ class Lab:
         numbers = [int(n.rpartition(".")[2]) for n in self.containers if n.startswith(f"{service}.")]
         return max(numbers, default=0) + 1
 
-    # -- using it ----------------------------------------------------------------------------------------------------------
+    # -- using it --------------------------------------------------------------------------------------------------------
 
     def spawn(self, container: str, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
         """Start a program in a container: its network namespace and, if there is one, its cgroup."""
@@ -334,9 +334,16 @@ class Lab:
         with netns.inside(found.netns):
             return subprocess.Popen(argv, **popen)
 
+    def namespaces(self) -> list[tuple[str, str, str]]:
+        """(kind, node, name) of every namespace: host, overlay, container, lb; in the order a person walks them."""
+        found = [("host", node, self._fabric.host(node)) for node in self.scenario.nodes]
+        found += [("overlay", node, s.overlay_netns) for (_, node), s in self._fabric.segments.items()]
+        found += [("container", each.task.node, each.netns) for each in self.containers.values()]
+        known = {name for _, _, name in found}
+        return found + [("lb", e.node, e.netns) for e in self._fabric.endpoints.values() if e.netns not in known]
+
     def document(self) -> dict[str, Any]:
         """The lab document: nodes, networks, services and tasks with their namespaces and addresses."""
-        segments = self._fabric.segments
         return {
             "nodes": [{"name": node, "netns": self._fabric.host(node)} for node in self.scenario.nodes],
             "networks": [
@@ -372,12 +379,6 @@ class Lab:
                 for container in self.containers.values()
             ],
         }
-
-
-def _started(pid: int) -> str:
-    from scenarios.journal import start_time
-
-    return start_time(pid)
 
 
 def _stop(container: Container) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
 
 import msgspec
 from msgspec import Struct

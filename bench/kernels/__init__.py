@@ -1,4 +1,4 @@
-"""The kernel under test: the host's own, or one booted in a guest. Both run a command and look the same from outside."""
+"""The kernel under test: the host's own, or one booted in a guest. Both run a command and look alike from outside."""
 
 from bench.kernels.base import Command, Kernel
 from bench.kernels.choice import list_kernels, resolve

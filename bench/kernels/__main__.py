@@ -1,4 +1,4 @@
-"""`python -m bench.kernels KERNEL CLOCK COMMAND...`: run one command on a kernel; what the tests in the guest start with."""
+"""`python -m bench.kernels KERNEL CLOCK COMMAND...`: run one command on a kernel; how the tests get into a guest."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A kernel booted in QEMU over this machine's own root file system, read-only, with one command to run.
 
-Needs neither root nor KVM, and makes no file: the initramfs and the console log are in memory, the command's streams are
-sockets. QEMU dies with us; init powers off when we hang up.
+Needs neither root nor KVM, and makes no file: the initramfs and the console log are in memory, the command's streams
+are sockets. QEMU dies with us; init powers off when we hang up.
 """
 
 from __future__ import annotations

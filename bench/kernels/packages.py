@@ -1,4 +1,4 @@
-"""Kernels from the distribution's packages: downloaded by apt, which verifies them, unpacked into the cache, not installed.
+"""Kernels from the distribution's packages: downloaded and verified by apt, unpacked into the cache, not installed.
 
 A kernel is named after its series, debian-6.1, and stays as it is in the cache until it is removed there: figures stay
 comparable. CACHE/kernels/NAME/ holds vmlinuz, config and lib/modules/RELEASE.
@@ -24,15 +24,10 @@ from dataplanes.errors import Prerequisite
 _NEEDED_MB = 900
 _IMAGE = re.compile(r"linux-image-((\d+\.\d+)\.[0-9.]+(?:-\d+|\+deb\d+)?-(?:amd64|generic))\Z")
 _KEEP = (
-    "kernel/net",
-    "kernel/lib",
-    "kernel/crypto",
-    "kernel/arch",
-    "kernel/fs/9p",
-    "kernel/fs/netfs",
-    "kernel/fs/overlayfs",
+    *("kernel/net", "kernel/lib", "kernel/crypto", "kernel/arch", "kernel/kernel"),
+    *("kernel/fs/9p", "kernel/fs/netfs", "kernel/fs/fscache", "kernel/fs/overlayfs"),
+    *("kernel/drivers/net", "kernel/drivers/virtio", "kernel/drivers/char"),
 )
-_KEEP += ("kernel/fs/fscache", "kernel/drivers/net", "kernel/drivers/virtio", "kernel/drivers/char", "kernel/kernel")
 _DROP = ("kernel/drivers/net/wireless", "kernel/drivers/net/ethernet", "kernel/drivers/net/usb", "kernel/net/bluetooth")
 
 

@@ -1,0 +1,100 @@
+"""The document's walk: every namespace, command by command, with what the data plane added or took away marked.
+
+The lab is built without a plane and looked at, then the plane is put on and it is looked at again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dataplanes.base import DataPlane
+from dataplanes.kernel import netns, process
+from scenarios.lab import Lab
+
+_COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("ip", "address"),
+    ("ip", "route"),
+    ("ip", "neighbour"),
+    ("bridge", "fdb"),
+    ("iptables-legacy", "-t", "nat", "-S"),
+    ("iptables-legacy", "-t", "mangle", "-S"),
+    ("iptables-legacy", "-t", "filter", "-S"),
+    ("nft", "list", "ruleset"),
+    ("ipvsadm", "-Ln"),
+    ("bpftool", "net"),
+)
+_SHOWN_AS = {"iptables-legacy": "iptables"}
+_SYSCTLS = (
+    "net.ipv4.ip_forward",
+    "net.ipv4.conf.all.send_redirects",
+    "net.bridge.bridge-nf-call-iptables",
+    "net.ipv4.vs.conntrack",
+    "net.ipv4.vs.conn_reuse_mode",
+    "net.ipv4.vs.expire_nodest_conn",
+    "net.ipv4.vs.expire_quiescent_template",
+)
+
+Snapshot = dict[str, dict[str, list[str]]]
+"""Namespace -> command -> lines."""
+
+
+def report(lab: Lab, make: Callable[[Lab], DataPlane]) -> dict[str, Any]:
+    """Walk a lab that has no plane yet, put one on, walk it again.
+
+    Returns {"namespaces": [{"name", "kind", "node", "sections": [{"command", "lines": [[mark, text]]}]}]} where mark is
+    "+" for what the plane added, "-" for what it took away, " " for the rest.
+    """
+    commands = [argv for argv in _COMMANDS if shutil.which(argv[0], path="/usr/sbin:/usr/bin:/sbin:/bin")]
+    before = _look(lab, commands)
+    lab.install(make)
+    after = _look(lab, commands)
+    return {
+        "namespaces": [
+            {"name": name, "kind": kind, "node": node, "sections": list(_sections(before.get(name, {}), after[name]))}
+            for kind, node, name in lab.namespaces()
+        ]
+    }
+
+
+def _look(lab: Lab, commands: list[tuple[str, ...]]) -> Snapshot:
+    return {name: dict(_walk(name, commands)) for _, _, name in lab.namespaces()}
+
+
+def _walk(name: str, commands: list[tuple[str, ...]]) -> Iterator[tuple[str, list[str]]]:
+    for argv in commands:
+        shown = " ".join((_SHOWN_AS.get(argv[0], argv[0]), *argv[1:]))
+        text = process.run(name, argv, accept=range(256))
+        yield shown, [line.rstrip() for line in text.splitlines()]
+    yield "sysctl", list(_sysctls(name))
+
+
+def _sysctls(name: str) -> Iterator[str]:
+    with netns.inside(name):
+        for key in _SYSCTLS:
+            try:
+                with open("/proc/sys/" + key.replace(".", "/"), encoding="ascii") as file:
+                    yield f"{key} = {file.read().strip()}"
+            except OSError:
+                continue
+
+
+def _sections(before: dict[str, list[str]], after: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
+    for command, lines in after.items():
+        marked = [[each[0], each[2:]] for each in difflib.ndiff(before.get(command, []), lines) if each[0] in "+- "]
+        if marked:
+            yield {"command": command, "lines": marked}
+
+
+def text(report: dict[str, Any]) -> str:
+    """The walk as it is read: each namespace's prompt and command, then its lines, marked."""
+    parts = []
+    for namespace in report["namespaces"]:
+        parts.append(f"##### {namespace['kind']} {namespace['name']} on {namespace['node']}")
+        for section in namespace["sections"]:
+            parts.append(f"{namespace['name']}# {section['command']}")
+            parts += [f"{mark} {line}".rstrip() for mark, line in section["lines"]]
+        parts.append("")
+    return "\n".join(parts).rstrip()
