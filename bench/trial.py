@@ -21,11 +21,13 @@ def build(
     scenario: Scenario, selection: catalog.Selection, journal: Journal, *, cgroups_for: catalog.Selection | None = None
 ) -> Lab:
     """The lab of a scenario with one plane on, every task serving; with cgroups if that or another plane needs them."""
-    ids = {task.name: number for number, task in enumerate(sorted(scenario.tasks(), key=lambda t: t.name), 1)}
+    ids: dict[str, list[str]] = {}  # service -> its tasks in the order they came
     port = scenario.workload.port
 
     def server(task: Task) -> list[str]:
-        return load.serve_argv(ids[task.name], tcp=[port], udp=[port])
+        known = ids.setdefault(task.service, [])
+        known.append(task.name)
+        return load.serve_argv(len(known), tcp=[port], udp=[port])
 
     def plane(fabric: Lab) -> DataPlane:
         return catalog.make(selection, fabric)

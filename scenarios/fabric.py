@@ -5,10 +5,10 @@
                               vxlan0 |                           eth1 | 172.18.0.x
                        [overlay namespace: br0] ---- vethN ---- eth0 [container] lo 127.0.0.11
 
-As a docker host has it (the oracle's dump of a real one): vxlan0 is made in the host namespace, so that its socket stays
-on the underlay, and moved; proxy, l2miss and l3miss with permanent neighbour and forwarding entries per endpoint, never
-per VIP, so that an ARP request for a VIP dies in the vxlan (drivers/net/vxlan, arp_reduce). IPv6 is off, as Docker has
-it on networks without IPv6.
+As a docker host has it (the oracle's dump of a real one): vxlan0 is made in the host namespace, so that its socket
+stays on the underlay, and moved; proxy, l2miss and l3miss with permanent neighbour and forwarding entries per endpoint,
+never per VIP, so that an ARP request for a VIP dies in the vxlan (drivers/net/vxlan, arp_reduce). IPv6 is off, as
+Docker has it on networks without IPv6.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Lab:
             self._resolver = None
         self._fabric.close()
 
-    # -- building --------------------------------------------------------------------------------------------------------
+    # -- building ------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
         for service in self.scenario.services:
@@ -160,7 +160,7 @@ class Lab:
         with open(f"{path}/resolv.conf", "w", encoding="ascii") as file:
             file.write(f"nameserver {ADDRESS}\noptions ndots:0\n")
 
-    # -- what a placement may ask (dataplanes.base.Fabric) ---------------------------------------------------------------
+    # -- what a placement may ask (dataplanes.base.Fabric) ------------------------------------------------------------
 
     def attach(self, network: str, node: str, role: Literal["lb", "host"]) -> Endpoint:
         """A further attachment with an address from the network's pool: lb in a namespace of its own, or the host's."""
@@ -181,7 +181,7 @@ class Lab:
         if endpoint.name.startswith("lb."):
             self._fabric.drop_namespace(endpoint.netns)
 
-    # -- services --------------------------------------------------------------------------------------------------------
+    # -- services ------------------------------------------------------------------------------------------
 
     def service(self, name: str) -> Service:
         """A service as the data plane sees it now."""
@@ -324,7 +324,7 @@ class Lab:
         numbers = [int(n.rpartition(".")[2]) for n in self.containers if n.startswith(f"{service}.")]
         return max(numbers, default=0) + 1
 
-    # -- using it --------------------------------------------------------------------------------------------------------
+    # -- using it ------------------------------------------------------------------------------------------
 
     def spawn(self, container: str, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
         """Start a program in a container: its network namespace and, if there is one, its cgroup."""
@@ -333,6 +333,10 @@ class Lab:
             argv = ("/bin/sh", "-c", _INTO_CGROUP, found.cgroup, *argv)
         with netns.inside(found.netns):
             return subprocess.Popen(argv, **popen)
+
+    def attachments(self) -> list[Endpoint]:
+        """What placements have attached beyond the containers."""
+        return [e for e in self._fabric.endpoints.values() if e.name not in self.containers]
 
     def namespaces(self) -> list[tuple[str, str, str]]:
         """(kind, node, name) of every namespace: host, overlay, container, lb; in the order a person walks them."""
@@ -352,7 +356,7 @@ class Lab:
                     "subnet": network.subnet,
                     "mtu": network.mtu,
                     "overlay_netns": {
-                        node: s.overlay_netns for (name, node), s in segments.items() if name == network.name
+                        s.node: s.overlay_netns for s in self._fabric.segments.values() if s.network == network.name
                     },
                 }
                 for network in self.scenario.networks

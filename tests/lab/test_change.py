@@ -1,0 +1,147 @@
+"""Services change while the lab runs; and when it ends, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from dataplanes.kernel import iptables, netns
+from dataplanes.kernel.ipvs import Ipvs
+from scenarios.journal import Journal
+from scenarios.lab import Lab
+from scenarios.topology import ServiceSpec, Task
+from tests.lab.conftest import CLIENT, VIP, View, running
+
+PLANES = ["ipvs-container", "ipvs-lb", "ipvs-overlay", "ipvs-host"]
+
+
+def facts(lab: Lab) -> dict[str, str]:
+    """Addresses, routes, rules, IPVS and links of every namespace, as text; without what traffic leaves."""
+    commands = ("ip -o address", "ip route", "iptables-legacy-save -t nat", "iptables-legacy-save -t mangle")
+    found = {}
+    for _, _, name in lab.namespaces():
+        with netns.inside(name):
+            for command in (*commands, "ipvsadm -Sn"):
+                text = subprocess.run(command.split(), capture_output=True, text=True, check=False).stdout
+                lines = [line.partition(" [")[0] for line in text.splitlines() if not line.startswith("#")]
+                found[f"{name}: {command}"] = "\n".join(lines)
+    return found
+
+
+@pytest.mark.parametrize("dataplane", PLANES)
+def test_scaling_takes_effect_both_ways(dataplane: str) -> None:
+    with running(dataplane) as lab:
+        view = View(lab)
+        lab.scale("my-web", 5)
+        assert len(view.spread(10)) == 5
+        assert len(view.resolve("tasks.my-web")[1]) == 5
+        lab.scale("my-web", 2)
+        assert view.spread(10) == {"1": 5, "2": 5}
+        assert sorted(view.resolve("tasks.my-web")[1]) == ["10.0.0.3", "10.0.0.4"]
+        lab.remove_task("my-web.1")
+        assert view.spread(4) == {"2": 4}
+
+
+@pytest.mark.parametrize("dataplane", PLANES)
+def test_a_new_container_gets_every_service(dataplane: str) -> None:
+    with running(dataplane) as lab:
+        lab.create_service(ServiceSpec("late", "my-network", tasks=[Task("late.1", "manager1")]))
+        assert len(View(lab, "late.1").spread(6)) == 3
+        assert View(lab).resolve("late")[1] == [lab.service("late").vip]
+        assert View(lab).who(lab.service("late").vip)[1:4:2]
+
+
+@pytest.mark.parametrize("dataplane", PLANES)
+def test_after_removal_every_namespace_is_as_it_was_before(dataplane: str) -> None:
+    with running(dataplane) as lab:
+        before = facts(lab)
+        lab.create_service(ServiceSpec("guest", "my-network", tasks=[Task("guest.1", "worker1")]))
+        assert View(lab).who(lab.service("guest").vip)
+        assert facts(lab) != before
+        lab.remove_service("guest")
+        assert View(lab).resolve("guest")[0] == "NXDOMAIN"
+        assert facts(lab) == before
+
+
+def test_a_removed_service_is_gone_from_rules_and_names() -> None:
+    with running("ipvs-container") as lab:
+        lab.remove_service("my-web")
+        name = lab.containers[CLIENT].netns
+        ipvs = Ipvs(name)
+        assert [service.fwmark for service in ipvs.services()] == [0x102]
+        ipvs.close()
+        assert not [rule for rule in iptables.rules(name, "mangle") if VIP in rule]
+        assert View(lab).resolve("my-web") == ("NXDOMAIN", [])
+        with pytest.raises(OSError, match=r"No route to host|timed out"):
+            View(lab).connect()
+
+
+def test_drain_stops_new_connections_and_keeps_the_established() -> None:
+    with running("ipvs-lb") as lab:
+        view = View(lab)
+        held = [view.connect() for _ in range(3)]
+        lab.drain("my-web.1")
+        assert view.spread(6) == {"2": 3, "3": 3}
+        for handle in held:
+            with handle:
+                handle.sendall(b"r")
+                assert handle.recv(1) in (b"\1", b"\2", b"\3")
+
+
+def test_a_crashed_backend_stays_listed_and_fails_its_share() -> None:
+    with running("ipvs-container") as lab:
+        lab.stop_server("my-web.2")
+        outcomes = []
+        for _ in range(9):
+            try:
+                outcomes.append(View(lab).who()[0])
+            except ConnectionRefusedError:
+                outcomes.append("refused")
+        assert sorted(outcomes) == ["1"] * 3 + ["3"] * 3 + ["refused"] * 3
+
+
+@pytest.mark.parametrize("dataplane", [*PLANES, "ipvs-lb-dsr", "direct"])
+def test_close_takes_the_plane_away_and_leaves_the_lab(dataplane: str) -> None:
+    with running("direct") as plain, running(dataplane) as lab:
+        assert lab.plane
+        lab.plane.close()
+        shape = [(kind, node) for kind, node, _ in lab.namespaces()]
+        assert shape == [(kind, node) for kind, node, _ in plain.namespaces()]
+        for _, _, name in lab.namespaces():
+            rules = [*iptables.rules(name, "mangle"), *iptables.rules(name, "nat")]
+            assert not [rule for rule in rules if "ipvs" in rule or "MARK" in rule]
+
+
+@pytest.mark.parametrize("variant", ["1.12.0", "1.12.6", "1.13", "17.09", "1.13+conn_reuse_mode=1"])
+def test_the_variants_of_docker(variant: str) -> None:
+    with running(f"ipvs-container@{variant}") as lab:
+        assert View(lab).spread(6) == {"1": 2, "2": 2, "3": 2}
+        name = lab.containers["my-web.1"].netns
+        interface = "lo" if variant.startswith("17.09") else "eth0"
+        with netns.inside(name):
+            shown = subprocess.run(["ip", "-o", "address"], capture_output=True, text=True, check=True).stdout
+        assert [line.split()[1] for line in shown.splitlines() if f"{VIP}/32" in line] == [interface]
+        nat = iptables.rules(name, "nat")
+        assert any("icmp" in rule for rule in nat) == variant.startswith(("1.13", "17.09"))
+        assert any("ipvs" in rule for rule in nat) == (variant != "1.12.0")
+
+
+def test_two_labs_at_once_do_not_meet() -> None:
+    with running("ipvs-container") as one, running("ipvs-lb") as two:
+        assert View(one).spread(3) == View(two).spread(3) == {"1": 1, "2": 1, "3": 1}
+
+
+def test_nothing_is_left_of_a_lab() -> None:
+    def state() -> tuple[list[str], list[str], str]:
+        links = subprocess.run(["ip", "-o", "addr"], capture_output=True, text=True, check=True).stdout
+        names = os.listdir("/run/netns") if os.path.isdir("/run/netns") else []
+        return sorted(names), sorted(os.listdir("/etc/netns")) if os.path.isdir("/etc/netns") else [], links
+
+    before = state()
+    with running("ipvs-overlay"):
+        assert state() != before
+    assert state() == before
+    with Journal() as journal:
+        assert journal.run

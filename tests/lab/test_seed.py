@@ -1,0 +1,140 @@
+"""The document's own statements about its own world, one test each."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataplanes.kernel import iptables, netns, sysctl
+from dataplanes.kernel.ipvs import Ipvs
+from dataplanes.kernel.rtnl import Rtnl
+from scenarios.lab import Lab
+from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, Labs, View
+
+WEB = {"my-web.1": "10.0.0.3", "my-web.2": "10.0.0.4", "my-web.3": "10.0.0.5"}
+MASQUERADING = ["ipvs-container", "ipvs-lb", "ipvs-overlay", "ipvs-host"]
+IPVS = [*MASQUERADING, "ipvs-lb-dsr"]
+
+
+@pytest.fixture
+def lab(labs: Labs) -> Lab:
+    return labs("ipvs-container")
+
+
+def test_names_resolve_as_in_the_document(lab: Lab) -> None:
+    view = View(lab)
+    assert view.resolve("my-web") == ("NOERROR", [VIP])
+    code, tasks = view.resolve("tasks.my-web")
+    assert (code, sorted(tasks)) == ("NOERROR", sorted(WEB.values()))
+    assert len({tuple(view.resolve("tasks.my-web")[1]) for _ in range(30)}) > 1, "never shuffled"
+    assert view.resolve("my-web", "AAAA") == ("NOERROR", [])
+    assert view.resolve("example.com") == ("NXDOMAIN", [])
+
+
+@pytest.mark.parametrize("container", [CLIENT, *WEB])
+def test_300_connections_are_100_for_each_backend_from_everywhere(lab: Lab, container: str) -> None:
+    assert View(lab, container).spread(300) == {"1": 100, "2": 100, "3": 100}
+
+
+def test_backends_see_the_clients_own_address(lab: Lab) -> None:
+    seen = {tuple(View(lab).who()[i] for i in (1, 3)) for _ in range(3)}
+    assert seen == {("10.0.0.7", address) for address in WEB.values()}
+
+
+def test_a_backend_calling_its_own_vip_is_seen_as_itself(lab: Lab) -> None:
+    assert {View(lab, "my-web.1").who()[1] for _ in range(3)} == {"10.0.0.3"}
+
+
+@pytest.mark.parametrize("container", [CLIENT, "my-web.1", "my-web.3"])
+def test_udp_too(lab: Lab, container: str) -> None:
+    answers = [View(lab, container).who_udp() for _ in range(6)]
+    assert {answer[0] for answer, _ in answers} == {"1", "2", "3"}
+    assert {source for _, source in answers} == {VIP}
+
+
+def test_any_port_reaches_a_backend_which_refuses_it(lab: Lab) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        View(lab).connect(port=4711)
+    assert View(lab, "my-web.3").who(BUSYBOX_VIP)[3] == "10.0.0.7"
+
+
+def test_the_client_is_told_it_speaks_to_the_vip(lab: Lab) -> None:
+    with View(lab).connect() as handle:
+        assert handle.getpeername() == (VIP, 80)
+
+
+@pytest.mark.parametrize(("container", "address"), [*WEB.items(), (CLIENT, "10.0.0.7")])
+def test_every_container_has_the_documents_rules(lab: Lab, container: str, address: str) -> None:
+    name = lab.containers[container].netns
+    marks = [rule for rule in iptables.rules(name, "mangle") if rule.startswith("-A")]
+    assert marks == [
+        f"-A OUTPUT -d {VIP}/32 -j MARK --set-xmark 0x101/0xffffffff",
+        f"-A OUTPUT -d {BUSYBOX_VIP}/32 -j MARK --set-xmark 0x102/0xffffffff",
+    ]
+    snat = [rule for rule in iptables.rules(name, "nat") if "ipvs" in rule]
+    assert snat == [f"-A POSTROUTING -d 10.0.0.0/24 -m ipvs --ipvs -j SNAT --to-source {address}"]
+    ipvs = Ipvs(name)
+    found = {
+        s.fwmark: (s.scheduler, sorted((d.address, d.forward, d.weight) for d in s.destinations))
+        for s in ipvs.services()
+    }
+    ipvs.close()
+    assert found == {
+        0x101: ("rr", [(each, "Masq", 1) for each in WEB.values()]),
+        0x102: ("rr", [("10.0.0.7", "Masq", 1)]),
+    }
+    with Rtnl(name) as rtnl:
+        eth0 = rtnl.index("eth0")
+        addresses = [
+            f"{each.get_attr('IFA_LOCAL')}/{each['prefixlen']}" for each in rtnl.addresses() if each["index"] == eth0
+        ]
+    assert addresses == [f"{address}/24", f"{VIP if container in WEB else BUSYBOX_VIP}/32"]
+    assert sysctl.read(name, "net.ipv4.vs.conntrack") == "1"
+
+
+@pytest.mark.parametrize("dataplane", MASQUERADING)
+@pytest.mark.parametrize("container", [CLIENT, "my-web.1", "my-web.3"])
+def test_every_placement_reaches_every_backend_on_both_nodes(labs: Labs, dataplane: str, container: str) -> None:
+    view = View(labs(dataplane), container)
+    assert view.spread(9) == {"1": 3, "2": 3, "3": 3}
+    assert {view.who_udp()[0][0] for _ in range(6)} == {"1", "2", "3"}
+
+
+def test_direct_routing_balances_clients_but_a_task_only_reaches_itself(labs: Labs) -> None:
+    lab = labs("ipvs-lb-dsr")
+    assert View(lab).spread(9) == {"1": 3, "2": 3, "3": 3}
+    assert View(lab, "my-web.1").spread(6) == {"1": 6}  # its VIP is on its own lo (moby/libnetwork#2270)
+    assert View(lab).who()[1] == "10.0.0.7"
+
+
+@pytest.mark.parametrize(
+    ("dataplane", "source"), [("ipvs-lb", "10.0.0.10"), ("ipvs-host", "10.0.0.10"), ("ipvs-overlay", "10.0.0.7")]
+)
+def test_who_the_backends_see(labs: Labs, dataplane: str, source: str) -> None:
+    """lb and host SNAT to an address of the node's (the third taken there is worker2's), overlay keeps the client's."""
+    lab = labs(dataplane)
+    seen = {View(lab).who()[1] for _ in range(3)}
+    own = {e.address for e in lab.attachments() if e.node == "worker2"} or {source}
+    assert seen == own
+
+
+def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
+    """Against the dump of lb_wmoryy3na in the oracle (Docker 20.10.24), with this world's addresses."""
+    lab = labs("ipvs-lb")
+    (attachment,) = [e for e in lab.attachments() if e.node == "worker2"]
+    name = attachment.netns
+    nat = [rule for rule in iptables.rules(name, "nat") if "ipvs" in rule]
+    assert nat == [f"-A POSTROUTING -d 10.0.0.0/24 -m ipvs --ipvs -j SNAT --to-source {attachment.address}"]
+    assert [rule for rule in iptables.rules(name, "mangle") if rule.startswith("-A")] == [
+        f"-A INPUT -d {VIP}/32 -j MARK --set-xmark 0x101/0xffffffff",
+        f"-A INPUT -d {BUSYBOX_VIP}/32 -j MARK --set-xmark 0x102/0xffffffff",
+    ]
+    wanted = {
+        "net.ipv4.ip_forward": "1",
+        "net.ipv4.vs.conntrack": "1",
+        "net.ipv4.vs.conn_reuse_mode": "0",
+        "net.ipv4.vs.expire_nodest_conn": "1",
+        "net.ipv4.vs.expire_quiescent_template": "1",
+        "net.ipv4.vs.run_estimation": "1",
+    }
+    assert {key: sysctl.read(name, key) for key in wanted} == wanted
+    assert netns.exists(name)
