@@ -18,6 +18,7 @@ from bench import environment, trial
 from bench.documents import Event, Job
 from dataplanes import catalog
 from dataplanes.errors import BenchError
+from dataplanes.kernel.process import die_with_parent
 from scenarios import topology
 from scenarios.journal import Journal
 
@@ -30,7 +31,12 @@ def _tell(event: Event) -> None:
         os.write(int(channel), _encoder.encode(event) + b"\n")
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def _interrupted(number: int, frame: object) -> NoReturn:
+    for each in _SIGNALS:  # a second one must not cut the clean-up short
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt(number)
 
 
@@ -54,7 +60,7 @@ def _lab(job: Job, clock: str) -> int:
         command = job.command or [os.environ.get("SHELL", "/bin/sh")]
         _tell(Event("stage", "ready"))
         try:
-            process = subprocess.Popen(command, env={**os.environ, "BENCH_LAB": path})
+            process = subprocess.Popen(command, env={**os.environ, "BENCH_LAB": path}, preexec_fn=die_with_parent)
         except OSError as error:
             print(f"bench: {command[0]}: {error.strerror}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
@@ -62,14 +68,13 @@ def _lab(job: Job, clock: str) -> int:
 
 
 def _wait(process: subprocess.Popen[Any]) -> int:
-    """The command's exit code as a shell tells it. A terminal sends SIGINT to both: the command decides, we wait."""
+    """The command's exit code as a shell tells it. A signal for us is one for it, too; its end is ours to wait for."""
     while True:
         try:
             code = process.wait()
             return code if code >= 0 else 128 - code
-        except KeyboardInterrupt as interrupt:
-            if interrupt.args and interrupt.args[0] != signal.SIGINT:
-                process.terminate()
+        except KeyboardInterrupt:
+            continue
 
 
 def _inspect(job: Job, clock: str) -> int:
@@ -89,7 +94,7 @@ _KINDS = {"trials": _trials, "lab": _lab, "inspect": _inspect}
 
 def main() -> int:
     """Do the job; an error goes out as an event and as the exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in _SIGNALS:
         signal.signal(number, _interrupted)
     job = msgspec.json.decode(sys.argv[1], type=Job)
     clock = os.environ.get("BENCH_CLOCK", "wall")

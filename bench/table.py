@@ -17,11 +17,11 @@ def render(result: Result) -> RenderableType:
     table = Table(title=f"{result.plan['scenario']}: connect / request / reply / close", title_justify="left")
     table.add_column("data plane", no_wrap=True)
     table.add_column("connections/s", justify="right")
-    table.add_column("ratio to direct [95 %]", justify="right")
-    table.add_column("connect p50/p99 µs", justify="right")
+    table.add_column("ratio [95 %]", justify="right")
+    table.add_column("connect p50 / p99", justify="right")
     table.add_column("instr./conn" if clock == "instructions" else "CPU µs/conn", justify="right")
     table.add_column("errors", justify="right")
-    table.add_column("backends hit", justify="right")
+    table.add_column("backends", justify="right")
     table.add_column("n", justify="right")
     for row in result.summary:
         table.add_row(*_cells(row, cost))
@@ -36,7 +36,7 @@ def _cells(row: Summary, cost: str) -> list[str]:
         row.dataplane,
         f"{metrics['connections_per_second'].value:,.0f}",
         _ratio(row.ratio_to_direct),
-        f"{metrics['connect_p50_us'].value:,.1f} / {metrics['connect_p99_us'].value:,.1f}",
+        f"{metrics['connect_p50_us'].value:,.1f} / {metrics['connect_p99_us'].value:,.1f} µs",
         f"{metrics[cost].value:,.0f}",
         str(sum(row.errors.values())),
         str(sum(1 for count in row.backends.values() if count)),

@@ -7,7 +7,6 @@ there. A child process serves them all; it imports dnslib with the first query, 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import random
@@ -18,14 +17,13 @@ import struct
 from typing import TYPE_CHECKING
 
 from dataplanes.errors import BenchError
-from dataplanes.kernel import iptables, netns
+from dataplanes.kernel import iptables, netns, process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ADDRESS = "127.0.0.11"
 _TTL = 600
-_PR_SET_PDEATHSIG = 1
 
 Records = dict[str, dict[str, list[str]]]
 """Network -> name -> addresses."""
@@ -60,7 +58,7 @@ class Resolver:
         if not self.pid:
             try:
                 self._wire.close()
-                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+                process.die_with_parent()
                 for number in (signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; our parent ends us

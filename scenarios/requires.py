@@ -6,8 +6,8 @@ REQUIRES: tuple[Requirement, ...] = (
     Feature("NET_NS", "", "namespaces are the nodes and containers"),
     Feature("VETH", "veth", "links between namespaces"),
     Feature("BRIDGE", "bridge", "the overlay's br0, docker_gwbridge and the underlay switch"),
-    # Docker loads it for docker_gwbridge, whose ports must not reach each other; from then on every bridge of the machine
-    # hands its frames to iptables, and every figure has that in it.
+    # Docker loads it for docker_gwbridge, whose ports must not reach each other; from then on every bridge of the
+    # machine hands its frames to iptables, and every figure has that in it.
     Feature("BRIDGE_NETFILTER", "br_netfilter", "bridges hand their frames to netfilter, as on a Docker host"),
     Feature("VXLAN", "vxlan", "the overlay between nodes"),
     Feature("NF_NAT", "nf_nat", "the embedded DNS answers at 127.0.0.11:53 by NAT"),

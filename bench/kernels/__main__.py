@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
+from bench.dispatch import requirements
 from bench.kernels import Command, resolve
 from bench.preflight import modules
+from dataplanes import catalog
 from dataplanes.errors import BenchError
-from scenarios.requires import REQUIRES
 
 
 def main() -> int:
@@ -16,7 +17,9 @@ def main() -> int:
     name, clock, *argv = sys.argv[1:]
     try:
         kernel = resolve(name, clock)
-        command = Command(tuple(argv), dict(os.environ), os.getcwd(), modules=modules(REQUIRES))
+        command = Command(
+            tuple(argv), dict(os.environ), os.getcwd(), modules=modules(requirements(catalog.select("all")))
+        )
         return kernel.execute(command, lambda line: None)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

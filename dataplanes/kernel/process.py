@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import subprocess
 from collections.abc import Sequence
 
 from dataplanes.errors import KernelRefused, Prerequisite
 from dataplanes.kernel import netns
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def die_with_parent() -> None:
+    """Called in a child: be killed when the parent goes, however it goes."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run(name: str, argv: Sequence[str], stdin: str = "", *, accept: Sequence[int] = (0,)) -> str:

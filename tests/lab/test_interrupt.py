@@ -1,0 +1,123 @@
+"""A run may end at any moment, by a signal or by kill -9: afterwards, at the latest after `clean`, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench.documents import Job
+from scenarios import journal
+
+JOB = msgspec.json.encode(Job("lab", "seed", "ipvs-container", command=["sleep", "1000"])).decode()
+
+
+def left() -> dict[str, object]:
+    """What a run could leave: namespaces, files, processes; and the starting namespace itself."""
+    commands = ("ip -o address", "ip rule", "ip route", "sysctl -a --pattern ^net.ipv4.(conf|ip_forward|vs)")
+    texts = {
+        each: subprocess.run(each.split(), capture_output=True, text=True, check=False).stdout for each in commands
+    }
+    directories = ("/run/netns", "/etc/netns", journal.directory())
+    files = {each: sorted(os.listdir(each)) if os.path.isdir(each) else [] for each in directories}
+    return {**texts, **files, "processes": running()}
+
+
+def running() -> list[str]:
+    """The programs a lab starts."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = each.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if "vipload" in text or "bench.inside" in text or text.startswith("sleep 1000"):
+            found.append(text)
+    return sorted(found)
+
+
+@pytest.fixture
+def clean_before() -> dict[str, object]:
+    journal.clean()
+    return left()
+
+
+def start() -> tuple[subprocess.Popen[bytes], int]:
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.inside", JOB],
+        env={**os.environ, "BENCH_EVENTS_FD": str(writing)},
+        pass_fds=(writing,),
+        start_new_session=True,
+    )
+    os.close(writing)
+    return process, reading
+
+
+def time_to_ready() -> float:
+    begun = time.monotonic()
+    process, reading = start()
+    assert b"ready" in os.read(reading, 4096)
+    taken = time.monotonic() - begun
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
+    os.close(reading)
+    return taken
+
+
+def wait_until_gone() -> None:
+    """Those that die with their parent are a moment behind it."""
+    deadline = time.monotonic() + 20
+    while running() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_kill_9_at_ten_random_moments_then_clean(clean_before: dict[str, object]) -> None:
+    length = time_to_ready()
+    moments = random.Random(10)
+    for _ in range(10):
+        process, reading = start()
+        time.sleep(moments.uniform(0.3, 1.1) * length)
+        process.kill()
+        process.wait()
+        os.close(reading)
+        wait_until_gone()
+        journal.clean()
+        assert left() == clean_before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_at_random_moments_leaves_nothing_to_clean(number: int, clean_before: dict[str, object]) -> None:
+    length = time_to_ready()
+    moments = random.Random(number)
+    for _ in range(3):
+        process, reading = start()
+        time.sleep(moments.uniform(0.6, 1.2) * length)
+        os.killpg(process.pid, number)
+        os.killpg(process.pid, number)  # impatient
+        assert process.wait() in (128 + number, -number)
+        os.close(reading)
+        wait_until_gone()
+        assert left() == clean_before
+        assert journal.clean() == []
+
+
+def test_clean_leaves_a_live_run_alone() -> None:
+    process, reading = start()
+    try:
+        assert b"ready" in os.read(reading, 4096)
+        before = left()
+        assert journal.clean() == []
+        assert left() == before
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        os.close(reading)

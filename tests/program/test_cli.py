@@ -1,0 +1,233 @@
+"""The program as its user runs it: what it refuses, before anything exists; what it prints; what it returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+BENCH = [str(Path(sys.executable).with_name("bench"))]
+SEED = (ROOT / "scenarios" / "files" / "seed.toml").read_text("utf-8")
+
+
+def bench(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*BENCH, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("run", "--dataplane", "ipvs-contaner"), 2, "did you mean ipvs-container?"),
+        (("run",), 2, "Missing option '--dataplane'"),
+        (("run", "--dataplane", "direct", "--repeat", "0"), 2, "0 is not in the range"),
+        (("run", "--dataplane", "direct", "--scenario", "sed"), 2, "did you mean seed?"),
+        (("run", "--dataplane", "direct", "--scenario", "/no/such.toml"), 2, "No such file"),
+        (("run", "--dataplane", "direct", "--output", "/no/such/file.json"), 2, "cannot write the output file"),
+        (("run", "--dataplane", "direct", "--kernel", "debian-6.2"), 2, "unknown kernel 'debian-6.2'"),
+        (("run", "--dataplane", "direct", "--kernel", "/etc/passwd"), 2, "not a Linux kernel image"),
+        (("run", "--dataplane", "direct", "--kernel", "host", "--clock", "instructions"), 2, "no instruction clock"),
+        (("lab", "--dataplane", "direct,ipvs-lb", "--", "true"), 2, "takes one data plane"),
+        (("inspect", "--dataplane", "ipvs-container@9.9"), 2, "no variant '9.9'"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_exit_2(arguments: tuple[str, ...], code: int, says: str, tmp_path: Path) -> None:
+    done = bench(*arguments, BENCH_STATE=str(tmp_path / "state"))
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('name = "my-web"', 'nam = "my-web"', ":10: services[0]: Object contains unknown field `nam`"),
+        ("10.0.0.2", "10.0.1.2", ":12: services[0].vip: 10.0.1.2 is outside 10.0.0.0/24"),
+        ('node = "worker1"', 'node = "worker9"', ":16: services[0].tasks[2].node: no node 'worker9'"),
+        ("10.0.0.4", "10.0.0.3", ":15: services[0].tasks[1].address: 10.0.0.3 is taken"),
+        ("port = 80", 'port = "http"', ":28: workload.port: Expected `int`, got `str`"),
+        ('client = "my-busybox.1"', 'client = "nobody"', ":26: workload.client: no task 'nobody'"),
+        ("[workload]", "[workload", ":25: not TOML"),
+    ],
+)
+def test_a_bad_scenario_is_refused_with_line_and_field(old: str, new: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(SEED.replace(old, new, 1), "utf-8")
+    done = bench("run", "--dataplane", "direct", "--scenario", str(file), BENCH_STATE=str(tmp_path / "state"))
+    assert done.returncode == 2
+    assert f"{file}{says}" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_what_the_machine_lacks_is_exit_3(tmp_path: Path) -> None:
+    empty = tmp_path / "bin"
+    empty.mkdir()
+    no_qemu = bench("lab", "--dataplane", "ipvs-container", "--kernel", "guest", "--", "true", PATH=str(empty))
+    assert (no_qemu.returncode, "qemu-system-x86_64" in no_qemu.stderr) == (3, True), no_qemu.stderr
+    no_apt = bench(
+        "lab", "--dataplane", "direct", "--kernel", "guest", "--", "true", PATH=str(empty), BENCH_CACHE=str(empty)
+    )
+    assert (no_apt.returncode, "no apt" in no_apt.stderr) == (3, True), no_apt.stderr
+    blocked = tmp_path / "file"
+    blocked.touch()
+    no_cache = bench("lab", "--dataplane", "direct", "--kernel", "guest", "--", "true", BENCH_CACHE=str(blocked))
+    assert (no_cache.returncode, "cannot write to the cache" in no_cache.stderr) == (3, True), no_cache.stderr
+
+
+def test_a_kernel_without_ipvs_is_told_before_anything_is_created(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("CONFIG_NET_NS=y\n", "ascii")
+    release = "1.2.3-none"
+    (tmp_path / "lib" / "modules" / release).mkdir(parents=True)
+    (tmp_path / "lib" / "modules" / release / "modules.dep").touch()
+    image = bytearray(0x1000)
+    image[0x202:0x206] = b"HdrS"
+    image[0x20E:0x210] = (0x300).to_bytes(2, "little")
+    image[0x500 : 0x500 + 30] = (release + " (x)\0").encode().ljust(30, b"\0")
+    (tmp_path / "vmlinuz").write_bytes(image)
+    done = bench("lab", "--dataplane", "ipvs-container", "--kernel", str(tmp_path / "vmlinuz"), "--", "true")
+    assert done.returncode == 3
+    assert "no module ip_vs" in done.stderr
+
+
+def test_lists() -> None:
+    assert "ipvs-container" in bench("list", "dataplanes").stdout
+    names = [each["name"] for each in json.loads(bench("list", "kernels", "--json").stdout)]
+    assert names[0] == "host"
+    assert [each["name"] for each in json.loads(bench("list", "scenarios", "--json").stdout)] == ["seed"]
+    assert bench("list", "workloads").stdout.startswith("crr ")
+    assert "_BENCH_COMPLETE" in bench("completion", "bash").stdout
+    assert bench("--version").stdout.startswith("bench, version ")
+
+
+def test_doctor_knows_every_plane_on_every_kernel() -> None:
+    done = bench("doctor", "--json")
+    found = json.loads(done.stdout)
+    assert set(found["dataplanes"]) >= {"direct", "ipvs-container", "ipvs-lb", "ipvs-overlay"}
+    guests = [name for name in found["dataplanes"]["ipvs-container"] if name != "host"]
+    assert guests, found
+    assert all(found["dataplanes"]["ipvs-container"][name] == [] for name in guests)
+    assert done.returncode == 0
+
+
+def test_run_prints_a_comparison_and_writes_the_document(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    arguments = ("--dataplane", "ipvs-container", "--kernel", "guest", "--repeat", "1", "--connections", "300")
+    done = bench("run", *arguments, "--clock", "instructions", "--output", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "ipvs-container" in done.stdout
+    assert "instruction clock" in done.stdout
+    result = json.loads(file.read_text("utf-8"))
+    assert result["schema"] == 1
+    assert [(each["dataplane"], each["warmup"]) for each in result["trials"]] == [
+        ("direct", True),
+        ("ipvs-container", True),
+        ("direct", False),
+        ("ipvs-container", False),
+    ]
+    for trial in result["trials"][2:]:
+        metrics = trial["metrics"]
+        assert metrics["backends"] == {"1": 100, "2": 100, "3": 100}
+        assert metrics["errors"] == {}
+        assert metrics["connections_per_second"] > 100
+        assert metrics["instructions_per_connection"] > 10_000
+        assert metrics["connect_us"]["p50"] <= metrics["connect_us"]["p99"]
+    assert result["environment"]["kernel"].startswith("6.")
+    (variant,) = [each["variant"] for each in result["plan"]["dataplanes"]]
+    assert variant == "1.12.6-tweaked"
+    assert 0.3 < result["summary"][1]["ratio_to_direct"]["value"] < 1
+
+
+def test_lab_runs_a_command_with_the_document_and_returns_its_code() -> None:
+    script = 'cat "$BENCH_LAB"; echo problem >&2; exit 7'
+    done = bench("lab", "--dataplane", "ipvs-container", "--kernel", "guest", "--", "sh", "-c", script)
+    assert done.returncode == 7
+    assert "problem" in done.stderr
+    lab = json.loads(done.stdout)
+    assert [node["name"] for node in lab["nodes"]] == ["manager1", "worker1", "worker2"]
+    assert lab["networks"][0]["subnet"] == "10.0.0.0/24"
+    tasks = {task["name"]: task["addresses"]["my-network"] for task in lab["tasks"]}
+    assert tasks == {
+        "my-web.1": "10.0.0.3",
+        "my-web.2": "10.0.0.4",
+        "my-web.3": "10.0.0.5",
+        "my-busybox.1": "10.0.0.7",
+    }
+
+
+def test_inspect_shows_what_the_plane_added() -> None:
+    done = bench("inspect", "--dataplane", "ipvs-container", "--kernel", "guest")
+    assert done.returncode == 0, done.stderr
+    added = [line for line in done.stdout.splitlines() if line.startswith("+")]
+    assert "+ -A POSTROUTING -d 10.0.0.0/24 -m ipvs --ipvs -j SNAT --to-source 10.0.0.5" in added
+    assert added.count("+ -A OUTPUT -d 10.0.0.2/32 -j MARK --set-xmark 0x101/0xffffffff") == 4
+    assert added.count("+     inet 10.0.0.2/32 scope global eth0") == 3
+    assert added.count("+ FWM  257 rr") == 4
+
+
+def test_sigint_ends_the_guest_and_is_passed_on() -> None:
+    process = subprocess.Popen(
+        [*BENCH, "lab", "--dataplane", "ipvs-container", "--kernel", "guest", "--", "sh", "-c", "echo here; sleep 600"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"here\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == -signal.SIGINT
+    process.stdout.close()
+    assert not _guests_of(process.pid)
+
+
+def test_kill_9_takes_the_guest_along() -> None:
+    process = subprocess.Popen(
+        [*BENCH, "lab", "--dataplane", "ipvs-container", "--kernel", "guest", "--", "sleep", "600"],
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not _guests_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    guests = _guests_of(process.pid)
+    assert guests
+    process.kill()
+    process.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in guests) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in guests)
+
+
+def test_a_time_out_is_exit_124() -> None:
+    done = bench("lab", "--dataplane", "direct", "--kernel", "guest", "--timeout", "20", "--", "sleep", "600")
+    assert done.returncode == 124
+    assert "time is up" in done.stderr
+
+
+def _guests_of(parent: int) -> list[int]:
+    """QEMU processes started by a process."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = each.read_text("ascii", "replace").rpartition(")")
+        except OSError:
+            continue
+        if "(qemu-system" in name and int(rest.split()[1]) == parent:
+            found.append(int(each.parent.name))
+    return found
