@@ -44,4 +44,5 @@ def _obstacle(host: Kernel, selections: Sequence[Selection]) -> str:
     if os.geteuid() != 0:
         return "not root"
     lacking = preflight.missing(dispatch.requirements(selections), host)
-    return "; ".join(f"{each.what}: {each.why}" for each in lacking[:3])
+    more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+    return f"{lacking[0].why}{more}" if lacking else ""

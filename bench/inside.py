@@ -58,9 +58,11 @@ def _lab(job: Job, clock: str) -> int:
         with open(path, "wb") as file:
             file.write(msgspec.json.format(_encoder.encode(lab.document()), indent=1))
         command = job.command or [os.environ.get("SHELL", "/bin/sh")]
+        client = lab.containers[scenario.workload.client].netns
+        environ = {**os.environ, "BENCH_LAB": path, "BENCH_CLIENT": client}
         _tell(Event("stage", "ready"))
         try:
-            process = subprocess.Popen(command, env={**os.environ, "BENCH_LAB": path}, preexec_fn=die_with_parent)
+            process = subprocess.Popen(command, env=environ, preexec_fn=die_with_parent)
         except OSError as error:
             print(f"bench: {command[0]}: {error.strerror}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126

@@ -13,6 +13,8 @@ from dataplanes.base import DataPlane, Fabric, Mechanism, Placement
 from dataplanes.direct import Direct
 from dataplanes.errors import Usage
 from dataplanes.ipvs import DOCKER, MODERN, IpvsMechanism
+from dataplanes.nft import Nft
+from dataplanes.nft import Knobs as NftKnobs
 from dataplanes.placed import PlacedPlane
 from dataplanes.placements import Container, Host, Lb, Overlay
 from dataplanes.requirements import Feature, Requirement
@@ -36,6 +38,8 @@ class Selection(Struct, frozen=True):
     variant: str
     knobs: dict[str, object]
 
+
+_NFT: dict[str, Struct] = {"": NftKnobs(), "random": NftKnobs("random")}
 
 _ROWS = (
     Row(
@@ -68,6 +72,30 @@ _ROWS = (
         "IPVS in the node's host namespace, the VIPs on a dummy device, SNATed",
         lambda knobs: (Host(), IpvsMechanism(knobs)),
         {"": MODERN},
+    ),
+    Row(
+        "nft-container",
+        "nftables DNAT maps in every container",
+        lambda knobs: (Container(), Nft(knobs)),
+        _NFT,
+    ),
+    Row(
+        "nft-lb",
+        "nftables in one load-balancer namespace per network and node, SNATed",
+        lambda knobs: (Lb(), Nft(knobs)),
+        _NFT,
+    ),
+    Row(
+        "nft-overlay",
+        "nftables in the overlay namespace, the VIP on br0, bridge netfilter on",
+        lambda knobs: (Overlay(), Nft(knobs)),
+        _NFT,
+    ),
+    Row(
+        "nft-host",
+        "nftables in the node's host namespace, the VIPs on a dummy device, SNATed",
+        lambda knobs: (Host(), Nft(knobs)),
+        _NFT,
     ),
 )
 ROWS: dict[str, Row] = {row.name: row for row in _ROWS}

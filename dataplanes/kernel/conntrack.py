@@ -1,0 +1,77 @@
+"""The connection tracking table of one namespace, over ctnetlink."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from dataplanes.kernel import netlink
+from dataplanes.kernel.netlink import Netlink, Request, attribute, attributes
+
+_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
+_IPV4 = struct.pack("=BBH", socket.AF_INET, 0, 0)  # struct nfgenmsg
+_ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25  # CTA_*
+_TUPLE_IP, _SOURCE, _DESTINATION = 1, 1, 2  # CTA_TUPLE_IP, CTA_IP_V4_*
+_FILTER_ORIGINAL, _FILTER_REPLY, _BY_DESTINATION = 1, 2, 2  # CTA_FILTER_*, CTA_FILTER_F_CTA_IP_DST
+_NESTED = 0x8000
+_FEW = 4  # destinations for which the kernel is asked one by one rather than for the whole table
+
+
+class Conntrack:
+    """The entries of one namespace. The kernel loads nf_conntrack_netlink by itself, if it has it."""
+
+    def __init__(self, name: str) -> None:
+        self.netns = name
+        self._netlink = Netlink(name, netlink.NETFILTER)
+
+    def __enter__(self) -> Conntrack:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket; the entries stay. Idempotent."""
+        self._netlink.close()
+
+    def flush(self, keep: Mapping[str, Collection[str]]) -> int:
+        """Delete what was sent to these addresses and is answered by others than those to keep: {VIP: backends}.
+
+        Returns how many entries it found. One that has expired by itself meanwhile is as good as deleted.
+        """
+        kept = {socket.inet_aton(vip): set(map(socket.inet_aton, backends)) for vip, backends in keep.items()}
+        stale = [
+            entry
+            for entry in self._entries(kept)
+            if (backends := kept.get(_address(entry[_ORIGINAL], _DESTINATION))) is not None
+            and _address(entry[_REPLY], _SOURCE) not in backends
+        ]
+        self._netlink.send(map(_delete, stale), ignore=(errno.ENOENT,))
+        return len(stale)
+
+    def _entries(self, destinations: Collection[bytes]) -> Iterator[dict[int, bytes]]:
+        queries: Iterable[bytes] = map(_sent_to, destinations) if len(destinations) <= _FEW else (b"",)
+        for query in queries:
+            for _, body in self._netlink.dump(_GET, _IPV4 + query):
+                yield attributes(body[4:])
+
+
+def _address(endpoints: bytes, which: int) -> bytes:
+    return attributes(attributes(endpoints)[_TUPLE_IP]).get(which, b"")
+
+
+def _sent_to(address: bytes) -> bytes:
+    """Have the kernel pick the entries of one original destination (since Linux 5.8)."""
+    endpoints = attribute(_TUPLE_IP | _NESTED, attribute(_DESTINATION, address))
+    flags = attribute(_FILTER_ORIGINAL, struct.pack("=I", _BY_DESTINATION)) + attribute(_FILTER_REPLY, bytes(4))
+    return attribute(_ORIGINAL | _NESTED, endpoints) + attribute(_FILTER | _NESTED, flags)
+
+
+def _delete(entry: Mapping[int, bytes]) -> Request:
+    # With the id, an entry that took this one's place in the meantime is spared.
+    body = _IPV4 + attribute(_ORIGINAL | _NESTED, entry[_ORIGINAL]) + attribute(_ID, entry[_ID])
+    if _ZONE in entry:
+        body += attribute(_ZONE, entry[_ZONE])
+    return Request(_DELETE, 0, body)

@@ -1,0 +1,212 @@
+"""The nftables ruleset of one site, as text: pure, it knows no kernel.
+
+What a packet to a VIP meets (set and map names as in the ruleset):
+
+    nat chain      ip daddr -> @services -> chain `rr-N-C` of services with N slots
+    rr-N-C         ip daddr . (this chain's counter mod N) -> @backends -> dnat, the port is kept
+    filter chain   whatever is still addressed to one of @vips has no backend: rejected
+
+A slot is a backend's turn: one per unit of weight, weights reduced by their common divisor. Services and backends are
+elements. A service's change is deletions and additions of elements; nothing else is rewritten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from itertools import chain
+from math import gcd
+from typing import Literal
+
+from msgspec import Struct
+
+from dataplanes.base import Site
+from dataplanes.model import Service
+
+Scheduler = Literal["rr", "random"]
+Slots = tuple[str, ...]
+"""The backends' addresses in the order their turns come; empty when nothing may be sent a new connection."""
+
+VIPS, SERVICES, BACKENDS, HAIRPINS = "vips", "services", "backends", "hairpins"
+_COUNTERS = 256  # per number of slots; one octet, so that a VIP names its own without any bookkeeping
+
+
+def slots(service: Service) -> Slots:
+    """Whose turn comes when. Backends of weight 0 have none."""
+    weights = [backend.weight for backend in service.backends]
+    unit = gcd(*weights) or 1
+    rounds = range(max(weights, default=0) // unit)
+    return tuple(backend.address for turn in rounds for backend in service.backends if backend.weight // unit > turn)
+
+
+def table_name(network: str) -> str:
+    """The table's name: nft takes letters, digits and `_.-` unquoted; anything else is spelled in hexadecimal."""
+    return "vip-" + re.sub(r"[^A-Za-z0-9.-]", lambda found: f"_{ord(found[0]):x}_", network)
+
+
+class Change(Struct, frozen=True):
+    """One transaction, and what the ruleset is once it is committed."""
+
+    text: str
+    wanted: dict[str, Slots | None]  # VIP -> slots; None: no such service any more
+    chains: dict[str, int]  # difference in the number of services that use a chain
+    hairpins: dict[str, int]  # difference in the number of services that have a backend
+    vacated: list[tuple[str, int]]  # (VIP, slot) whose element, and so its counter, goes
+
+
+class Ruleset:
+    """What is programmed at a site. `change` says how to get elsewhere, `commit` that the kernel has done it."""
+
+    def __init__(self, site: Site, scheduler: Scheduler) -> None:
+        self.site = site
+        self.table = table_name(site.network)
+        self.slots: dict[str, Slots] = {}
+        self._scheduler = scheduler
+        self._chains: Counter[str] = Counter()
+        self._hairpins: Counter[str] = Counter()
+        self._base = self._fixed()
+
+    def base(self) -> str:
+        """The part that never changes; refused by the kernel (EEXIST) if the site is taken."""
+        return "\n".join(self._base)
+
+    def delete(self) -> str:
+        """Everything goes."""
+        return f"delete table ip {self.table}"
+
+    def change(self, wanted: Mapping[str, Slots | None]) -> Change:
+        """The transaction that gives these VIPs these slots, or (None) takes them away."""
+        gone: dict[str, list[str]] = {SERVICES: [], BACKENDS: [], VIPS: []}
+        come: dict[str, list[str]] = {BACKENDS: [], VIPS: [], SERVICES: []}
+        chains: Counter[str] = Counter()
+        hairpins: Counter[str] = Counter()
+        vacated: list[tuple[str, int]] = []
+        for vip, target in wanted.items():
+            old, new = self.slots.get(vip, ()), target or ()
+            before, after = self._chain(vip, old), self._chain(vip, new)
+            if before != after:
+                gone[SERVICES] += [vip] if before else []
+                come[SERVICES] += [f"{vip} : goto {after}"] if after else []
+                chains.update({after: 1} if after else {})
+                chains.subtract({before: 1} if before else {})
+            for slot in range(max(len(old), len(new))):
+                had, has = old[slot : slot + 1], new[slot : slot + 1]
+                if had and had != has:
+                    gone[BACKENDS].append(f"{vip} . {slot}")
+                    vacated.append((vip, slot))
+                if has and had != has:
+                    come[BACKENDS].append(f"{vip} . {slot} : {has[0]}")
+            if target is None and vip in self.slots:
+                gone[VIPS].append(vip)
+            elif target is not None and vip not in self.slots:
+                come[VIPS].append(vip)
+            if self.site.reply == "hairpin-snat":
+                hairpins.update(dict.fromkeys(new, 1))
+                hairpins.subtract(dict.fromkeys(old, 1))
+        new_chains, old_chains = _turnover(self._chains, chains)
+        come[HAIRPINS], gone[HAIRPINS] = (
+            [f"{address} . {address}" for address in addresses] for addresses in _turnover(self._hairpins, hairpins)
+        )
+        text = "\n".join(
+            (
+                *chain.from_iterable(self._numbered(name) for name in new_chains),
+                *(
+                    f"delete element ip {self.table} {name} {{ {', '.join(keys)} }}"
+                    for name, keys in gone.items()
+                    if keys
+                ),
+                *(f"add element ip {self.table} {name} {{ {', '.join(keys)} }}" for name, keys in come.items() if keys),
+                *(f"flush chain ip {self.table} {name}\ndelete chain ip {self.table} {name}" for name in old_chains),
+            )
+        )
+        return Change(text, dict(wanted), chains, hairpins, vacated)
+
+    def commit(self, change: Change) -> None:
+        """The kernel has this now."""
+        for vip, target in change.wanted.items():
+            if target is None:
+                self.slots.pop(vip, None)
+            else:
+                self.slots[vip] = target
+        for total, difference in ((self._chains, change.chains), (self._hairpins, change.hairpins)):
+            for key, count in difference.items():
+                total[key] += count
+                if not total[key]:
+                    del total[key]
+
+    def size(self) -> dict[str, int]:
+        """How many chains, rules, sets and elements there are."""
+        served = [turns for turns in self.slots.values() if turns]
+        added = chain.from_iterable(self._numbered(name) for name in self._chains)
+        kinds = Counter(line.split(" ", 2)[1] for line in chain(self._base, added))
+        elements = len(self.slots) + len(served) + sum(map(len, served)) + len(self._hairpins)
+        return {
+            "chains": kinds["chain"],
+            "rules": kinds["rule"],
+            "sets": kinds["set"] + kinds["map"],
+            "elements": elements,
+        }
+
+    def _chain(self, vip: str, turns: Slots) -> str:
+        """The chain of a VIP with these slots; none, if it has none."""
+        if not turns:
+            return ""
+        if self._scheduler == "random":
+            return f"random-{len(turns)}"
+        return f"rr-{len(turns)}-{int(vip.rpartition('.')[2]) % _COUNTERS}"
+
+    def _numbered(self, name: str) -> tuple[str, str, str]:
+        """A chain that picks a slot."""
+        number = "inc" if self._scheduler == "rr" else "random"
+        modulus = name.split("-")[1]
+        dnat = f"add rule ip {self.table} {name} dnat to ip daddr . numgen"
+        return (
+            f"add chain ip {self.table} {name}",
+            f"{dnat} {number} mod {modulus} map @{BACKENDS}",
+            # A packet may look up its service before a transaction is committed and the backend after it, when the
+            # number of slots has shrunk: slot 0 is there as long as any is.
+            f"{dnat} inc mod 1 map @{BACKENDS}",
+        )
+
+    def _fixed(self) -> list[str]:
+        site, table = self.site, f"ip {self.table}"
+        hook, guard, entry = ("output", "output", "")
+        if site.hook != "output":
+            hook, guard, entry = ("prerouting", "input", f'iifname "{site.interface}" ')
+        lines = [
+            f"create table {table}",
+            f"add set {table} {VIPS} {{ type ipv4_addr; }}",
+            f"add map {table} {BACKENDS} {{ typeof ip daddr . numgen inc mod 2 : ip daddr; counter; }}",
+            f"add map {table} {SERVICES} {{ type ipv4_addr : verdict; }}",
+            f"add chain {table} unserved",
+            f"add rule {table} unserved meta l4proto icmp return",
+            # An answer to what conntrack thinks is out of window would end a connection that is alive
+            # (kubernetes/kubernetes#74839).
+            f"add rule {table} unserved ct state invalid drop",
+            # In the middle of a connection whose last backend is gone: TCP takes port-unreachable as a passing trouble.
+            f"add rule {table} unserved tcp flags & syn != syn reject with tcp reset",
+            f"add rule {table} unserved reject with icmp port-unreachable",
+            f"add chain {table} guard {{ type filter hook {guard} priority 0; }}",
+            f"add rule {table} guard ip daddr @{VIPS} goto unserved",
+            f"add chain {table} nat-{hook} {{ type nat hook {hook} priority -100; }}",
+            f"add rule {table} nat-{hook} {entry}meta l4proto != icmp ip daddr vmap @{SERVICES}",
+        ]
+        if site.reply == "own-source":
+            return lines
+        ours = f'oifname "{site.interface}" ct status dnat'
+        if site.reply == "hairpin-snat":
+            lines.append(f"add set {table} {HAIRPINS} {{ type ipv4_addr . ipv4_addr; }}")
+            ours += f" ip saddr . ip daddr @{HAIRPINS}"
+        return [
+            *lines,
+            f"add chain {table} nat-postrouting {{ type nat hook postrouting priority 100; }}",
+            f"add rule {table} nat-postrouting {ours} snat to {site.address}",
+        ]
+
+
+def _turnover(users: Mapping[str, int], difference: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """What gets its first user by the difference, and what loses its last."""
+    come = [key for key, count in difference.items() if count > 0 and not users.get(key, 0)]
+    gone = [key for key, count in difference.items() if count < 0 and users[key] + count == 0]
+    return come, gone
