@@ -13,8 +13,8 @@ from dataplanes.base import DataPlane, Fabric, Mechanism, Placement
 from dataplanes.direct import Direct
 from dataplanes.errors import Usage
 from dataplanes.ipvs import DOCKER, MODERN, IpvsMechanism
-from dataplanes.nft import Nft
 from dataplanes.nft import Knobs as NftKnobs
+from dataplanes.nft import Nft
 from dataplanes.placed import PlacedPlane
 from dataplanes.placements import Container, Host, Lb, Overlay
 from dataplanes.requirements import Feature, Requirement
@@ -70,7 +70,7 @@ _ROWS = (
     Row(
         "ipvs-host",
         "IPVS in the node's host namespace, the VIPs on a dummy device, SNATed",
-        lambda knobs: (Host(), IpvsMechanism(knobs)),
+        lambda knobs: (Host(dummy=True), IpvsMechanism(knobs)),
         {"": MODERN},
     ),
     Row(
@@ -93,8 +93,8 @@ _ROWS = (
     ),
     Row(
         "nft-host",
-        "nftables in the node's host namespace, the VIPs on a dummy device, SNATed",
-        lambda knobs: (Host(), Nft(knobs)),
+        "nftables in the node's host namespace, the VIPs on its attachment to the overlay, SNATed",
+        lambda knobs: (Host(dummy=False), Nft(knobs)),
         _NFT,
     ),
 )

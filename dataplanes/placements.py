@@ -190,7 +190,7 @@ class Overlay(Placement):
 
 
 class Host(Placement):
-    """In the node's host namespace, the VIPs on a dummy device, as kube-proxy's IPVS mode has them.
+    """In the node's host namespace.
 
     The host is given an attachment to the overlay, because a swarm host has no way into it: containers find the VIP by
     ARP on that attachment, and connections are SNATed to its address, as the reply would otherwise bypass the host.
@@ -199,15 +199,20 @@ class Host(Placement):
     name = "host"
     DEVICE = "vip0"
 
+    def __init__(self, *, dummy: bool) -> None:
+        """`dummy`: the VIPs are on a dummy device, as kube-proxy's IPVS mode has them; else on the attachment."""
+        self._dummy = dummy
+
     def requires(self) -> tuple[Requirement, ...]:
-        return (Feature("DUMMY", "dummy", "the device that carries the VIPs"),)
+        return (Feature("DUMMY", "dummy", "the device that carries the VIPs"),) if self._dummy else ()
 
     def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
         attachment = fabric.attach(segment.network, segment.node, "host")
         sysctl.write(segment.host_netns, _FORWARDS | {f"net.ipv4.conf.{attachment.interface}.send_redirects": "0"})
-        with Rtnl(segment.host_netns) as rtnl:
-            rtnl.send([rtnl.link_add(self.DEVICE, "dummy")], ignore=(errno.EEXIST,))
-            rtnl.send([rtnl.link_set(self.DEVICE, up=True)])
+        if self._dummy:
+            with Rtnl(segment.host_netns) as rtnl:
+                rtnl.send([rtnl.link_add(self.DEVICE, "dummy")], ignore=(errno.EEXIST,))
+                rtnl.send([rtnl.link_set(self.DEVICE, up=True)])
         return [_attachment_site(attachment, segment)]
 
     def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:
@@ -216,14 +221,17 @@ class Host(Placement):
                 fabric.detach(site.endpoint)
         with Rtnl(segment.host_netns) as rtnl:
             names = {link.get_attr("IFLA_IFNAME") for link in rtnl.links()}
-            if self.DEVICE in names:
+            if self._dummy and self.DEVICE in names:
                 rtnl.send([rtnl.link_del(self.DEVICE)])
 
     def publish(self, site: Site, services: Sequence[Service]) -> None:
-        _own(site.netns, self.DEVICE, services)
+        _own(site.netns, self._device(site), services)
 
     def withdraw(self, site: Site, services: Sequence[Service]) -> None:
-        _disown(site.netns, self.DEVICE, services)
+        _disown(site.netns, self._device(site), services)
+
+    def _device(self, site: Site) -> str:
+        return self.DEVICE if self._dummy else site.interface
 
 
 class Socket(Placement):

@@ -13,8 +13,7 @@ from scenarios.journal import Journal
 from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
 from tests.lab.conftest import CLIENT, VIP, View, running
-
-PLANES = ["ipvs-container", "ipvs-lb", "ipvs-overlay", "ipvs-host"]
+from tests.lab.test_seed import MASQUERADING as PLANES
 
 
 def facts(lab: Lab) -> dict[str, str]:

@@ -431,13 +431,12 @@ def test_footprint_is_what_nft_lists(world: World, hook: Hook) -> None:
     listed = ruleset(name)
     kinds = Counter(kind for each in listed for kind in each)
     sets = [each[kind] for each in listed for kind in each if kind in ("set", "map")]
-    told = {each.kind: each.objects for each in director.footprint()}
+    told = {each.kind: each.objects for each in director.footprint() if each.kind.startswith("nft")}
     assert told == {
         "nft chains": kinds["chain"],
         "nft rules": kinds["rule"],
         "nft sets": len(sets),
         "nft elements": sum(len(each.get("elem", [])) for each in sets),  # type: ignore[arg-type, misc]
-        "conntrack entries": 0,
     }
 
 

@@ -11,7 +11,9 @@ from scenarios.lab import Lab
 from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, Labs, View
 
 WEB = {"my-web.1": "10.0.0.3", "my-web.2": "10.0.0.4", "my-web.3": "10.0.0.5"}
-MASQUERADING = ["ipvs-container", "ipvs-lb", "ipvs-overlay", "ipvs-host"]
+MASQUERADING = [
+    f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in ("container", "lb", "overlay", "host")
+]
 IPVS = [*MASQUERADING, "ipvs-lb-dsr"]
 
 
