@@ -143,8 +143,8 @@ def lab(
 ) -> None:
     """Build the lab with a plane on, run COMMAND in it (default: a shell), take it down; returns COMMAND's exit code.
 
-    BENCH_LAB names a JSON document with every namespace, address and service, BENCH_CLIENT the calling container's
-    namespace; `ip netns exec NAME` enters one.
+    There `container NAME COMMAND...` runs a command in a container; BENCH_CLIENT names the calling container, BENCH_LAB
+    a JSON document with every namespace, address and service.
     """
     from bench import choose
     from bench.dispatch import dispatch

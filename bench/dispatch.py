@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from bench import load, preflight
+from bench import load, objects, preflight
 from bench.bytecode import compile_bytecode
 from bench.documents import Event, Job
 from bench.kernels import Command, Kernel
@@ -38,6 +38,7 @@ def dispatch(
     preflight.demand(requirements(selections), kernel, ", ".join(selection.name for selection in selections))
     load.binary()  # the guest can run it, but not compile it into the cache
     compile_bytecode()
+    objects.prepare(requirements(selections), kernel)
     failure: list[errors.BenchError] = []
 
     def take(line: bytes) -> None:

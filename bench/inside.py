@@ -21,6 +21,7 @@ from dataplanes.errors import BenchError
 from dataplanes.kernel.process import die_with_parent
 from scenarios import topology
 from scenarios.journal import Journal
+from scenarios.lab import Lab
 
 _encoder = msgspec.json.Encoder()
 
@@ -57,9 +58,14 @@ def _lab(job: Job, clock: str) -> int:
         path = journal.scratch("lab.json")
         with open(path, "wb") as file:
             file.write(msgspec.json.format(_encoder.encode(lab.document()), indent=1))
+        tool = journal.scratch("container")
+        with open(tool, "w", encoding="utf-8") as file:
+            file.write(_enter(lab))
+        os.chmod(tool, 0o755)
         command = job.command or [os.environ.get("SHELL", "/bin/sh")]
-        client = lab.containers[scenario.workload.client].netns
-        environ = {**os.environ, "BENCH_LAB": path, "BENCH_CLIENT": client}
+        client = scenario.workload.client
+        search = f"{os.path.dirname(tool)}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"
+        environ = {**os.environ, "BENCH_LAB": path, "BENCH_CLIENT": client, "PATH": search}
         _tell(Event("stage", "ready"))
         try:
             process = subprocess.Popen(command, env=environ, preexec_fn=die_with_parent)
@@ -67,6 +73,27 @@ def _lab(job: Job, clock: str) -> int:
             print(f"bench: {command[0]}: {error.strerror}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
         return _wait(process)
+
+
+def _enter(lab: Lab) -> str:
+    """The script `container NAME COMMAND...`: a command in a container's namespace and, for some planes, cgroup."""
+    cases = [
+        f"{name}) netns={each.netns} cgroup={each.cgroup or ''} ;;" for name, each in sorted(lab.containers.items())
+    ]
+    names = " ".join(sorted(lab.containers))
+    return "\n".join(
+        (
+            "#!/bin/sh",
+            "case $1 in",
+            *cases,
+            f'*) echo "usage: container NAME COMMAND...; there are: {names}" >&2; exit 2 ;;',
+            "esac",
+            "shift",
+            '[ -z "$cgroup" ] || echo 0 >"$cgroup/cgroup.procs" || exit 1',
+            'exec ip netns exec "$netns" "$@"',
+            "",
+        )
+    )
 
 
 def _wait(process: subprocess.Popen[Any]) -> int:

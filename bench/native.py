@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.paths import cache
 from dataplanes.errors import BenchError, Prerequisite
+from dataplanes.paths import cache
 
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-static")
 _HERE = Path(__file__).parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Iterable, Mapping
 
@@ -9,7 +10,9 @@ from msgspec import Struct
 
 from bench.kernels import Kernel
 from dataplanes.errors import Prerequisite
-from dataplanes.requirements import Feature, Requirement
+from dataplanes.requirements import Compiled, Condition, Feature, Package, Requirement
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Check(Struct, frozen=True):
@@ -26,7 +29,15 @@ def check(requirement: Requirement, kernel: Kernel) -> Check:
     """Whether a kernel (or, for a tool, this machine, whose root file system the guest shares) has it."""
     if isinstance(requirement, Feature):
         return _feature(requirement, kernel)
-    ok = shutil.which(requirement.name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") is not None
+    if isinstance(requirement, Condition):
+        why = requirement.obstacle() if kernel.name == "host" else ""
+        return Check(requirement.name, requirement.purpose, not why, why, "use --kernel guest" if why else "")
+    if isinstance(requirement, Compiled):
+        return Check(requirement.purpose, "", True)  # dispatch compiles it; what that takes is asked for on its own
+    if isinstance(requirement, Package):
+        ok = importlib.util.find_spec(requirement.name) is not None
+    else:
+        ok = shutil.which(requirement.name, path=_PATH) is not None
     return Check(
         requirement.name,
         requirement.purpose,

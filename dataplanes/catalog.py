@@ -11,12 +11,14 @@ from msgspec.structs import asdict
 
 from dataplanes.base import DataPlane, Fabric, Mechanism, Placement
 from dataplanes.direct import Direct
+from dataplanes.ebpf import Ebpf
+from dataplanes.ebpf import Knobs as EbpfKnobs
 from dataplanes.errors import Usage
 from dataplanes.ipvs import DOCKER, MODERN, IpvsMechanism
 from dataplanes.nft import Knobs as NftKnobs
 from dataplanes.nft import Nft
 from dataplanes.placed import PlacedPlane
-from dataplanes.placements import Container, Host, Lb, Overlay
+from dataplanes.placements import Container, Host, Lb, Overlay, Socket, Tc
 from dataplanes.requirements import Feature, Requirement
 
 
@@ -96,6 +98,18 @@ _ROWS = (
         "nftables in the node's host namespace, the VIPs on its attachment to the overlay, SNATed",
         lambda knobs: (Host(dummy=False), Nft(knobs)),
         _NFT,
+    ),
+    Row(
+        "ebpf-socket",
+        "eBPF in the container's own connect() and sendmsg(), on its cgroup: no packet carries the VIP",
+        lambda knobs: (Socket(), Ebpf("socket", knobs)),
+        {"": EbpfKnobs()},
+    ),
+    Row(
+        "ebpf-tc",
+        "eBPF on the node's end of each container's veth, own connection table: the container is untouched",
+        lambda knobs: (Tc(), Ebpf("tc", knobs)),
+        {"": EbpfKnobs()},
     ),
 )
 ROWS: dict[str, Row] = {row.name: row for row in _ROWS}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 from msgspec import Struct
 
 
@@ -19,6 +21,14 @@ class Service(Struct, frozen=True):
     network: str
     vip: str
     backends: tuple[Backend, ...] = ()
+
+
+def turns(service: Service) -> tuple[str, ...]:
+    """Whose turn comes when, by weight reduced by the common divisor; backends of weight 0 have none."""
+    weights = [backend.weight for backend in service.backends]
+    unit = gcd(*weights) or 1
+    rounds = range(max(weights, default=0) // unit)
+    return tuple(backend.address for turn in rounds for backend in service.backends if backend.weight // unit > turn)
 
 
 class Segment(Struct, frozen=True):

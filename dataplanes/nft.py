@@ -34,9 +34,9 @@ from dataplanes.errors import BenchError, Unsupported, Usage
 from dataplanes.kernel import sysctl
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.nft import Nftables
-from dataplanes.model import Service
-from dataplanes.nft_rules import BACKENDS, Ruleset, Scheduler, Slots, slots
-from dataplanes.requirements import Feature, Requirement, Tool
+from dataplanes.model import Service, turns
+from dataplanes.nft_rules import BACKENDS, Ruleset, Scheduler, Slots
+from dataplanes.requirements import Feature, Package, Requirement
 
 
 class Knobs(Struct, frozen=True):
@@ -65,8 +65,7 @@ class Nft(Mechanism):
             Feature("NFT_CT", "nft_ct", "telling balanced connections from others"),
             Feature("NFT_REJECT", "nft_reject", "refusing what has no backend"),
             Feature("NFT_REJECT_IPV4", "nft_reject_ipv4", "refusing what has no backend"),
-            # What is used is the Python binding of the program's library.
-            Tool("nft", "nftables python3-nftables", "programming nftables through libnftables"),
+            Package("nftables", "python3-nftables", "programming nftables through libnftables"),
         )
 
     def open(self, site: Site) -> Director:
@@ -99,7 +98,7 @@ class _NftDirector(Director):
             holder = self._holders.get(service.vip, service.name)
             if wanted.get(service.vip) is not None or (holder != service.name and service.vip not in moved):
                 raise Usage(f"{service.vip} is the VIP of two services", where=f"{service.network}/{service.name}")
-            wanted[service.vip] = slots(service)
+            wanted[service.vip] = turns(service)
         self._transact(wanted)
         for vip in moved:
             self._holders.pop(vip, None)

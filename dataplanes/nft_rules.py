@@ -16,13 +16,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from itertools import chain
-from math import gcd
 from typing import Literal
 
 from msgspec import Struct
 
 from dataplanes.base import Site
-from dataplanes.model import Service
 
 Scheduler = Literal["rr", "random"]
 Slots = tuple[str, ...]
@@ -30,14 +28,6 @@ Slots = tuple[str, ...]
 
 VIPS, SERVICES, BACKENDS, HAIRPINS = "vips", "services", "backends", "hairpins"
 _COUNTERS = 256  # per number of slots; one octet, so that a VIP names its own without any bookkeeping
-
-
-def slots(service: Service) -> Slots:
-    """Whose turn comes when. Backends of weight 0 have none."""
-    weights = [backend.weight for backend in service.backends]
-    unit = gcd(*weights) or 1
-    rounds = range(max(weights, default=0) // unit)
-    return tuple(backend.address for turn in rounds for backend in service.backends if backend.weight // unit > turn)
 
 
 def table_name(network: str) -> str:

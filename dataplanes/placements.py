@@ -17,10 +17,10 @@ from ipaddress import ip_network
 from typing import Literal
 
 from dataplanes.base import Fabric, Placement, Site
-from dataplanes.kernel import sysctl
+from dataplanes.kernel import bpf, sysctl
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Endpoint, Segment, Service
-from dataplanes.requirements import Feature, Requirement
+from dataplanes.requirements import Condition, Feature, Requirement
 
 _FORWARDS = {"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.send_redirects": "0"}
 
@@ -234,13 +234,25 @@ class Host(Placement):
         return self.DEVICE if self._dummy else site.interface
 
 
+def _cgroup_obstacle() -> str:
+    """Some hosts have a program on the root cgroup that allows no other below it."""
+    try:
+        taken = bpf.cgroup_taken("/sys/fs/cgroup", bpf.CONNECT4)
+    except OSError as error:
+        return f"no cgroup v2 at /sys/fs/cgroup: {error.strerror}"
+    return "a program on the root cgroup's connect4 excludes others (BPF_PROG_ATTACH without flags)" if taken else ""
+
+
 class Socket(Placement):
     """In the container's own connect() and sendmsg(), on its cgroup: nothing is ever sent to the VIP."""
 
     name = "socket"
 
     def requires(self) -> tuple[Requirement, ...]:
-        return (Feature("CGROUP_BPF", "", "programs on the socket calls of a cgroup"),)
+        return (
+            Feature("CGROUP_BPF", "", "programs on the socket calls of a cgroup"),
+            Condition("cgroup hooks", "programs on the socket calls of a cgroup", _cgroup_obstacle),
+        )
 
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
         return [_endpoint_site(endpoint, segment, "socket")]
@@ -252,7 +264,10 @@ class Tc(Placement):
     name = "tc"
 
     def requires(self) -> tuple[Requirement, ...]:
-        return ()
+        return (
+            Feature("NET_SCH_INGRESS", "sch_ingress", "the clsact hooks of an interface"),
+            Feature("NET_CLS_BPF", "cls_bpf", "programs at the clsact hooks"),
+        )
 
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
         return [_endpoint_site(endpoint, segment, "tc")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 
@@ -21,4 +23,27 @@ class Tool(Struct, frozen=True):
     purpose: str
 
 
-Requirement = Feature | Tool
+class Package(Struct, frozen=True):
+    """A Python package of the distribution, not on PyPI, and the Debian package that has it."""
+
+    name: str
+    package: str
+    purpose: str
+
+
+class Condition(Struct, frozen=True):
+    """Something about the running machine that only asking tells; a guest, where nothing else runs, meets it."""
+
+    name: str
+    purpose: str
+    obstacle: Callable[[], str]  # what is in the way, or nothing
+
+
+class Compiled(Struct, frozen=True):
+    """An eBPF object of dataplanes/bpf, which a run compiles before it starts if it is not in the cache."""
+
+    name: str
+    purpose: str
+
+
+Requirement = Feature | Tool | Package | Condition | Compiled

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from dataplanes.base import DataPlane
@@ -334,6 +336,15 @@ class Lab:
         with netns.inside(found.netns):
             return subprocess.Popen(argv, **popen)
 
+    def socket(self, container: str, kind: int, protocol: int = 0) -> socket.socket:
+        """An IPv4 socket of a container's: of its network namespace and, if there is one, its cgroup, for good.
+
+        The kernel remembers the cgroup of the process that makes a socket (kernel/cgroup/cgroup.c, cgroup_sk_alloc).
+        """
+        found = self.containers[container]
+        with netns.inside(found.netns), _within(found.cgroup):
+            return socket.socket(socket.AF_INET, kind, protocol)
+
     def attachments(self) -> list[Endpoint]:
         """What placements have attached beyond the containers."""
         return [e for e in self._fabric.endpoints.values() if e.name not in self.containers]
@@ -377,12 +388,32 @@ class Lab:
                     "service": container.task.service,
                     "node": container.task.node,
                     "netns": container.netns,
+                    "cgroup": container.cgroup,
                     "mac": container.task.mac,
                     "addresses": {endpoint.network: endpoint.address for endpoint in container.endpoints},
                 }
                 for container in self.containers.values()
             ],
         }
+
+
+@contextmanager
+def _within(cgroup: str | None) -> Iterator[None]:
+    if cgroup is None:
+        yield
+        return
+    with open("/proc/self/cgroup", encoding="ascii") as file:
+        home = next(line.rstrip()[3:] for line in file if line.startswith("0::"))
+    _move_to(cgroup)
+    try:
+        yield
+    finally:
+        _move_to(_CGROUPS + home)
+
+
+def _move_to(cgroup: str) -> None:
+    with open(f"{cgroup}/cgroup.procs", "w", encoding="ascii") as file:
+        file.write("0")
 
 
 def _stop(container: Container) -> None:

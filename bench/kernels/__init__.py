@@ -2,5 +2,6 @@
 
 from bench.kernels.base import Command, Kernel
 from bench.kernels.choice import list_kernels, resolve
+from bench.kernels.packages import headers
 
-__all__ = ["Command", "Kernel", "list_kernels", "resolve"]
+__all__ = ["Command", "Kernel", "headers", "list_kernels", "resolve"]

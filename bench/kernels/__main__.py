@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from bench import objects
 from bench.dispatch import requirements
 from bench.kernels import Command, resolve
 from bench.preflight import modules
@@ -17,9 +18,9 @@ def main() -> int:
     name, clock, *argv = sys.argv[1:]
     try:
         kernel = resolve(name, clock)
-        command = Command(
-            tuple(argv), dict(os.environ), os.getcwd(), modules=modules(requirements(catalog.select("all")))
-        )
+        needs = requirements(catalog.select("all"))
+        objects.prepare(needs, kernel)
+        command = Command(tuple(argv), dict(os.environ), os.getcwd(), modules=modules(needs))
         return kernel.execute(command, lambda line: None)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

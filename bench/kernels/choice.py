@@ -13,8 +13,8 @@ from bench.kernels.base import Command, Kernel
 from bench.kernels.guest import QEMU, Guest
 from bench.kernels.host import Host
 from bench.kernels.modules import Modules
-from bench.paths import cache
 from dataplanes.errors import BenchError, Prerequisite, Usage
+from dataplanes.paths import cache
 
 _PROBE_SECONDS = 20.0
 

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.paths import cache
 from dataplanes.errors import Prerequisite
+from dataplanes.paths import cache
 
 _NEEDED_MB = 900
 _IMAGE = re.compile(r"linux-image-((\d+\.\d+)\.[0-9.]+(?:-\d+|\+deb\d+)?-(?:amd64|generic))\Z")
@@ -80,17 +80,61 @@ def fetch(name: str) -> Path:
             raise Prerequisite(f"no kernel {name}", why="apt does not offer it", fix=f"there are: {known}")
         _check_room(target.parent)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as work:
-            made = _unpack(wanted[name], _download(wanted[name], Path(work)), Path(work, "made"))
+            made = _unpack(wanted[name], _download(_image_packages(wanted[name]), Path(work)), Path(work, "made"))
             if target.exists():
                 shutil.rmtree(target)
             made.rename(target)
     return target
 
 
-def _download(kernel: str, work: Path) -> Sequence[Path]:
+def headers(kernel: str) -> Path:
+    """Kernel headers for bcc: this release's own if they can be had, else any: see dataplanes/ebpf_object.py.
+
+    Raises Prerequisite where there are none.
+    """
+    own = Path("/lib/modules", kernel, "build")
+    if own.exists():
+        return own
+    base = cache() / "headers"
+    present = sorted(base.glob("[0-9]*"))
+    if present:
+        return base / kernel if base / kernel in present else present[-1]
+    offered = list(available().values())
+    wanted = kernel if kernel in offered else next(iter(offered), kernel)
+    target = base / wanted
+    with _lock(base):
+        if not target.exists():
+            _check_room(base)
+            with tempfile.TemporaryDirectory(prefix=".headers-", dir=base) as work:
+                debs = _download([f"linux-headers-{wanted}", f"linux-headers-{_common(wanted)}"], Path(work))
+                _merge_headers(wanted, debs, Path(work, "made")).rename(target)
+    return target
+
+
+def _common(kernel: str) -> str:
+    """The package with what is the same for every flavour."""
+    return f"{kernel.removesuffix('-amd64')}-common" if kernel.endswith("-amd64") else kernel.removesuffix("-generic")
+
+
+def _merge_headers(kernel: str, debs: Sequence[Path], target: Path) -> Path:
+    """Distributions split them in two; bcc searches one directory."""
+    whole = target.with_name("whole")
+    _extract(debs, whole)
+    for name in (_common(kernel), kernel):
+        for part in ("include", "arch/x86"):
+            source = whole / "usr" / "src" / f"linux-headers-{name}" / part
+            shutil.copytree(source, target / part, dirs_exist_ok=True, symlinks=True)
+    return target
+
+
+def _image_packages(kernel: str) -> list[str]:
     packages = [f"linux-image-{kernel}"]
     if kernel.endswith("-generic"):  # Ubuntu splits its modules off
         packages += [f"linux-modules-{kernel}", f"linux-modules-extra-{kernel}"]
+    return packages
+
+
+def _download(packages: Sequence[str], work: Path) -> Sequence[Path]:
     done = subprocess.run(
         ("apt-get", "download", "-q", *packages), cwd=work, capture_output=True, text=True, check=False
     )
@@ -103,10 +147,7 @@ def _download(kernel: str, work: Path) -> Sequence[Path]:
 
 def _unpack(kernel: str, debs: Sequence[Path], target: Path) -> Path:
     whole = target.with_name("whole")
-    for deb in debs:
-        done = subprocess.run(("dpkg-deb", "-x", deb, whole), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Prerequisite(f"cannot unpack {deb.name}", why=done.stderr.strip().partition("\n")[0])
+    _extract(debs, whole)
     modules = next(iter([*whole.glob(f"lib/modules/{kernel}"), *whole.glob(f"usr/lib/modules/{kernel}")]))
     kept = target / "lib" / "modules" / kernel
     kept.mkdir(parents=True)
@@ -132,6 +173,13 @@ def _unpack(kernel: str, debs: Sequence[Path], target: Path) -> Path:
         raise Prerequisite("no depmod", fix="apt-get install kmod")
     subprocess.run((depmod, "-b", target, kernel), check=True, capture_output=True)
     return target
+
+
+def _extract(debs: Sequence[Path], target: Path) -> None:
+    for deb in debs:
+        done = subprocess.run(("dpkg-deb", "-x", deb, target), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Prerequisite(f"cannot unpack {deb.name}", why=done.stderr.strip().partition("\n")[0])
 
 
 def _decompress(modules: Path) -> None:

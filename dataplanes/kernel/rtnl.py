@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_interface, ip_network
 from typing import Any
@@ -18,12 +19,17 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from dataplanes.kernel import netlink, netns
-from dataplanes.kernel.netlink import CREATE, EXCL, REPLACE, Netlink, Request
+from dataplanes.kernel.netlink import CREATE, EXCL, REPLACE, Netlink, Request, attribute
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _GETROUTE = 24, 26
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
+_NEWQDISC, _DELQDISC, _NEWTFILTER = 36, 37, 44
+_CLSACT_HANDLE, _CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1  # TC_H_CLSACT
+_CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # its two hooks
+_TCA_KIND, _TCA_OPTIONS, _BPF_FD, _BPF_NAME, _BPF_FLAGS = 1, 2, 6, 7, 8
+_ETH_P_ALL = 3
 _IFF_UP = 1
 _PERMANENT = 0x80  # NUD_PERMANENT
 _SELF, _MASTER = 0x02, 0x04  # NTF_*
@@ -191,6 +197,28 @@ class Rtnl:
         fields = {"family": family, "ifindex": self.index(interface), "state": _PERMANENT, "flags": ntf}
         # pyroute2 picks the encoding of NDA_DST by the family, and takes AF_BRIDGE's to be IPv4 as well.
         return _request(kind, flags, ndmsg(), fields, pairs)
+
+    def clsact_add(self, interface: str) -> Request:
+        """The hooks for classifiers in both directions; refused (EEXIST) if they are taken."""
+        body = self._tc(interface, _CLSACT_HANDLE, _CLSACT_PARENT, 0) + attribute(_TCA_KIND, b"clsact\0")
+        return Request(_NEWQDISC, CREATE | EXCL, body)
+
+    def clsact_del(self, interface: str) -> Request:
+        """Remove the hooks, and every classifier on them."""
+        body = self._tc(interface, _CLSACT_HANDLE, _CLSACT_PARENT, 0) + attribute(_TCA_KIND, b"clsact\0")
+        return Request(_DELQDISC, 0, body)
+
+    def classifier_add(self, interface: str, direction: str, program: int, name: str) -> Request:
+        """A BPF program that decides what becomes of each packet (direct action). `direction`: ingress or egress."""
+        options = attribute(_BPF_FD, struct.pack("=I", program)) + attribute(_BPF_NAME, name.encode() + b"\0")
+        options += attribute(_BPF_FLAGS, struct.pack("=I", 1))  # TCA_BPF_FLAG_ACT_DIRECT
+        info = 1 << 16 | socket.htons(_ETH_P_ALL)  # priority, protocol
+        body = self._tc(interface, 1, _CLSACT[direction], info)
+        body += attribute(_TCA_KIND, b"bpf\0") + attribute(_TCA_OPTIONS | 0x8000, options)
+        return Request(_NEWTFILTER, CREATE | EXCL, body)
+
+    def _tc(self, interface: str, handle: int, parent: int, info: int) -> bytes:
+        return struct.pack("=BxHiIII", 0, 0, self.index(interface), handle, parent, info)  # struct tcmsg
 
     # -- what is there ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from dnslib import QTYPE, DNSRecord
 
 from bench import trial
 from dataplanes import catalog
-from dataplanes.kernel import netns
 from scenarios import topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
@@ -26,12 +25,11 @@ class View:
     """The network as one container sees it."""
 
     def __init__(self, lab: Lab, container: str = CLIENT) -> None:
-        self._netns = lab.containers[container].netns
         self._lab = lab
+        self._container = container
 
     def connect(self, address: str = VIP, port: int = 80) -> socket.socket:
-        with netns.inside(self._netns):
-            handle = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        handle = self._lab.socket(self._container, socket.SOCK_STREAM)
         handle.settimeout(5)
         try:
             handle.connect((address, port))
@@ -41,8 +39,7 @@ class View:
         return handle
 
     def datagram(self) -> socket.socket:
-        with netns.inside(self._netns):
-            handle = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        handle = self._lab.socket(self._container, socket.SOCK_DGRAM)
         handle.settimeout(5)
         return handle
 

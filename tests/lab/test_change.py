@@ -13,7 +13,7 @@ from scenarios.journal import Journal
 from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
 from tests.lab.conftest import CLIENT, VIP, View, running
-from tests.lab.test_seed import MASQUERADING as PLANES
+from tests.lab.test_seed import SERVING
 
 
 def facts(lab: Lab) -> dict[str, str]:
@@ -29,7 +29,7 @@ def facts(lab: Lab) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("dataplane", PLANES)
+@pytest.mark.parametrize("dataplane", SERVING)
 def test_scaling_takes_effect_both_ways(dataplane: str) -> None:
     with running(dataplane) as lab:
         view = View(lab)
@@ -43,7 +43,7 @@ def test_scaling_takes_effect_both_ways(dataplane: str) -> None:
         assert view.spread(4) == {"2": 4}
 
 
-@pytest.mark.parametrize("dataplane", PLANES)
+@pytest.mark.parametrize("dataplane", SERVING)
 def test_a_new_container_gets_every_service(dataplane: str) -> None:
     with running(dataplane) as lab:
         lab.create_service(ServiceSpec("late", "my-network", tasks=[Task("late.1", "manager1")]))
@@ -52,7 +52,7 @@ def test_a_new_container_gets_every_service(dataplane: str) -> None:
         assert View(lab).who(lab.service("late").vip)[1:4:2]
 
 
-@pytest.mark.parametrize("dataplane", PLANES)
+@pytest.mark.parametrize("dataplane", SERVING)
 def test_after_removal_every_namespace_is_as_it_was_before(dataplane: str) -> None:
     with running(dataplane) as lab:
         before = facts(lab)
@@ -101,7 +101,7 @@ def test_a_crashed_backend_stays_listed_and_fails_its_share() -> None:
         assert sorted(outcomes) == ["1"] * 3 + ["3"] * 3 + ["refused"] * 3
 
 
-@pytest.mark.parametrize("dataplane", [*PLANES, "ipvs-lb-dsr", "direct"])
+@pytest.mark.parametrize("dataplane", [*SERVING, "ipvs-lb-dsr", "direct"])
 def test_close_takes_the_plane_away_and_leaves_the_lab(dataplane: str) -> None:
     with running("direct") as plain, running(dataplane) as lab:
         assert lab.plane

@@ -11,10 +11,9 @@ from scenarios.lab import Lab
 from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, Labs, View
 
 WEB = {"my-web.1": "10.0.0.3", "my-web.2": "10.0.0.4", "my-web.3": "10.0.0.5"}
-MASQUERADING = [
-    f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in ("container", "lb", "overlay", "host")
-]
-IPVS = [*MASQUERADING, "ipvs-lb-dsr"]
+PLACES = ("container", "lb", "overlay", "host")
+SERVING = [*(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES), "ebpf-socket", "ebpf-tc"]
+"""Every plane but `direct`, and `ipvs-lb-dsr`, whose tasks cannot reach each other through the VIP."""
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def test_every_container_has_the_documents_rules(lab: Lab, container: str, addre
     assert sysctl.read(name, "net.ipv4.vs.conntrack") == "1"
 
 
-@pytest.mark.parametrize("dataplane", MASQUERADING)
+@pytest.mark.parametrize("dataplane", SERVING)
 @pytest.mark.parametrize("container", [CLIENT, "my-web.1", "my-web.3"])
 def test_every_placement_reaches_every_backend_on_both_nodes(labs: Labs, dataplane: str, container: str) -> None:
     view = View(labs(dataplane), container)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dataplanes.base import Hook, Reply, Site
-from dataplanes.model import Backend, Service
-from dataplanes.nft_rules import Ruleset, Scheduler, Slots, slots, table_name
+from dataplanes.model import Backend, Service, turns
+from dataplanes.nft_rules import Ruleset, Scheduler, Slots, table_name
 
 GOLDEN = Path(__file__).parent / "golden" / "nft"
 HOOKS: dict[Hook, tuple[Reply, str, str]] = {
@@ -107,7 +107,7 @@ def test_services_of_a_slash_24_share_no_counter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "turns"),
+    ("weights", "expected"),
     [
         ((1, 1, 1), (A, B, C)),
         ((1, 0, 1), (A, C)),
@@ -118,9 +118,9 @@ def test_services_of_a_slash_24_share_no_counter() -> None:
         ((10, 30, 0), (A, B, B, B)),
     ],
 )
-def test_a_weight_is_a_number_of_turns(weights: tuple[int, ...], turns: Slots) -> None:
+def test_a_weight_is_a_number_of_turns(weights: tuple[int, ...], expected: Slots) -> None:
     backends = tuple(map(Backend, (A, B, C), weights))
-    assert slots(Service("web", "n", "10.0.0.2", backends)) == turns
+    assert turns(Service("web", "n", "10.0.0.2", backends)) == expected
 
 
 @pytest.mark.parametrize(

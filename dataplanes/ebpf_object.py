@@ -1,0 +1,164 @@
+"""Compiled eBPF: what bcc makes of the C in dataplanes/bpf, kept so that it is made once.
+
+An object holds maps and programs, the references of the latter to the former still open. Only structures of the user
+API are touched, so an object fits every kernel; the headers it was compiled with only have to be there.
+
+    python -m dataplanes.ebpf_object socket tc    compiles; BCC_KERNEL_SOURCE names the headers
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import sys
+from ctypes import sizeof
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from dataplanes.errors import BenchError, Prerequisite
+from dataplanes.kernel import bpf
+from dataplanes.paths import cache
+
+_SOURCES = Path(__file__).parent / "bpf"
+_SCHED_CLS, _CGROUP_SOCK_ADDR = 3, 18
+_LOAD_IMMEDIATE, _MAP_FD = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW, BPF_PSEUDO_MAP_FD
+
+PROGRAMS: dict[str, dict[str, tuple[int, int]]] = {
+    "socket": {
+        "on_connect": (_CGROUP_SOCK_ADDR, bpf.CONNECT4),
+        "on_sendmsg": (_CGROUP_SOCK_ADDR, bpf.SENDMSG4),
+        "on_recvmsg": (_CGROUP_SOCK_ADDR, bpf.RECVMSG4),
+        "on_getpeername": (_CGROUP_SOCK_ADDR, bpf.GETPEERNAME4),
+    },
+    "tc": {"from_container": (_SCHED_CLS, 0), "to_container": (_SCHED_CLS, 0)},
+}
+"""Object -> program -> (BPF_PROG_TYPE_*, attach type)."""
+
+_MAPS = {
+    "socket": ("services", "turns", "counts", "vips", "flows"),
+    "tc": ("services", "turns", "counts", "flows", "fragments", "bridge"),
+}
+
+
+class MapSpec(Struct, frozen=True):
+    """A map as the program declares it; how much it holds is settled when it is made."""
+
+    name: str
+    kind: int  # BPF_MAP_TYPE_*
+    key_size: int
+    value_size: int
+    flags: int
+
+
+class Object(Struct, frozen=True):
+    """Maps and programs; in the instructions a map is referred to by its index."""
+
+    maps: list[MapSpec]
+    programs: dict[str, bytes]
+
+
+class Loaded:
+    """An object in the kernel, its maps empty."""
+
+    def __init__(self, name: str, capacities: dict[str, int]) -> None:
+        """Raises Prerequisite if it was not compiled, KernelRefused if the kernel does not take it."""
+        found = read(name)
+        self.maps: dict[str, bpf.Map] = {}
+        self.programs: dict[str, int] = {}
+        try:
+            for spec in found.maps:
+                sizes = (spec.kind, spec.key_size, spec.value_size, capacities[spec.name], spec.flags)
+                self.maps[spec.name] = bpf.Map(spec.name, *sizes)
+            fds = {index: self.maps[spec.name].fd for index, spec in enumerate(found.maps)}
+            for program, instructions in found.programs.items():
+                kind, attach_type = PROGRAMS[name][program]
+                self.programs[program] = bpf.load(program, kind, attach_type, _rewrite(instructions, fds))
+        except BenchError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of it; what is attached lives on. Idempotent."""
+        for each in self.maps.values():
+            each.close()
+        for fd in self.programs.values():
+            os.close(fd)
+        self.programs.clear()
+
+
+def cached(name: str) -> Path:
+    """Where the object is, or would be; the file's name holds the hash of what it is made of."""
+    return cache() / "bpf" / (f"{name}-{hashlib.sha256(_source(name).encode()).hexdigest()[:12]}.json")
+
+
+def read(name: str) -> Object:
+    """The compiled object. Raises Prerequisite if there is none."""
+    try:
+        return msgspec.json.decode(cached(name).read_bytes(), type=Object)
+    except OSError as error:
+        fix = "every `bench` command with an eBPF plane compiles it before it starts"
+        raise Prerequisite(f"{name}.c is not compiled", where=str(cached(name)), fix=fix) from error
+
+
+def compile_object(name: str) -> Object:
+    """Compile with bcc, which wants to make the maps while it is at it: needs root (CAP_BPF) and kernel headers.
+
+    Raises Prerequisite without bcc or headers, BenchError when the source does not compile.
+    """
+    try:
+        from bcc import BPF  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise Prerequisite("bcc's Python binding is not installed", fix="apt-get install python3-bpfcc") from error
+    try:
+        module = BPF(text=_source(name), cflags=["-w"])  # headers newer than bcc's clang warn a lot
+    except Exception as error:  # bcc raises bare Exceptions
+        why = f"{error}; headers: {os.environ.get('BCC_KERNEL_SOURCE') or 'the running kernel'}"
+        raise BenchError(f"{name}.c does not compile", why=why) from error
+    tables = {each: module[each] for each in _MAPS[name]}
+    indexes = {tables[each].map_fd: index for index, each in enumerate(_MAPS[name])}
+    maps = [_spec(module, each, table) for each, table in tables.items()]
+    # Where bcc put the descriptor of the map it made, put the map's index.
+    programs = {each: _rewrite(module.dump_func(each.encode()), indexes) for each in PROGRAMS[name]}
+    return Object(maps, programs)
+
+
+def _source(name: str) -> str:
+    """One text: bcc turns `map.lookup()` into code in the main file only, not in what it includes."""
+    shared = (_SOURCES / "services.h").read_text("utf-8")
+    return (_SOURCES / f"{name}.c").read_text("utf-8").replace('#include "services.h"', shared)
+
+
+def _spec(module: Any, name: str, table: Any) -> MapSpec:
+    from bcc import lib  # type: ignore[import-not-found, unused-ignore]
+
+    identity = lib.bpf_table_id(module.module, name.encode())
+    flags = lib.bpf_table_flags_id(module.module, identity)
+    kind = lib.bpf_table_type_id(module.module, identity)
+    return MapSpec(name, kind, sizeof(table.Key), sizeof(table.Leaf), flags)
+
+
+def _rewrite(instructions: bytes, values: dict[int, int]) -> bytes:
+    code = bytearray(instructions)
+    for at in range(0, len(code), 8):
+        operation, registers = code[at], code[at + 1]
+        if operation == _LOAD_IMMEDIATE and registers >> 4 == _MAP_FD:
+            (value,) = struct.unpack_from("=i", code, at + 4)
+            struct.pack_into("=i", code, at + 4, values[value])
+    return bytes(code)
+
+
+def main(names: list[str]) -> int:
+    """Compile each and write it to the event channel (else stdout), one line of JSON: {name: object}."""
+    channel = int(os.environ.get("BENCH_EVENTS_FD", "1"))
+    for name in names:
+        with open(channel, "wb", closefd=False) as file:
+            file.write(msgspec.json.encode({name: compile_object(name)}) + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,205 @@
+"""The bpf() system call: maps, programs, links (include/uapi/linux/bpf.h).
+
+Programs are compiled by bcc (dataplanes/ebpf_object.py) and loaded here: loading through bcc takes its whole compiler
+into every process, which in an emulated guest costs seconds before anything has happened.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+
+from dataplanes.errors import KernelRefused, Prerequisite
+
+_SYSCALL = {"x86_64": 321, "aarch64": 280}
+_MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROG_LOAD = 0, 1, 2, 3, 4, 5
+_PROG_QUERY, _LOOKUP_BATCH, _UPDATE_BATCH, _DELETE_BATCH, _LINK_CREATE = 16, 24, 26, 27, 28
+_BATCH = 4096
+_LOG = 1 << 20
+_QUERY_EFFECTIVE = 1
+CONNECT4, SENDMSG4, RECVMSG4, GETPEERNAME4 = 10, 14, 19, 29  # BPF_CGROUP_*
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _MapCreate(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint32)
+        for name in ("type", "key_size", "value_size", "max_entries", "flags", "inner_map_fd", "numa_node")
+    ] + [("name", ctypes.c_char * 16)]
+
+
+class _Element(ctypes.Structure):
+    _fields_ = [
+        ("fd", ctypes.c_uint32),
+        ("key", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    ]
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_uint64) for name in ("in_batch", "out_batch", "keys", "values")),
+        *((name, ctypes.c_uint32) for name in ("count", "fd")),
+        *((name, ctypes.c_uint64) for name in ("elem_flags", "flags")),
+    ]
+
+
+class _ProgLoad(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("type", "count")),
+        *((name, ctypes.c_uint64) for name in ("instructions", "license")),
+        *((name, ctypes.c_uint32) for name in ("log_level", "log_size")),
+        ("log", ctypes.c_uint64),
+        *((name, ctypes.c_uint32) for name in ("kern_version", "prog_flags")),
+        ("name", ctypes.c_char * 16),
+        *((name, ctypes.c_uint32) for name in ("ifindex", "attach_type")),
+    ]
+
+
+class _LinkCreate(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint32) for name in ("prog_fd", "target_fd", "attach_type", "flags")]
+
+
+class _ProgQuery(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("target_fd", "attach_type", "query_flags", "attach_flags")),
+        ("prog_ids", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+    ]
+
+
+def _call(command: int, attr: ctypes.Structure) -> int:
+    """The system call; returns its result, or minus errno."""
+    number = _SYSCALL.get(platform.machine())
+    if number is None:
+        raise Prerequisite(
+            "no eBPF planes on this machine", why=f"its bpf() system call ({platform.machine()}) is unknown"
+        )
+    result: int = _libc.syscall(number, command, ctypes.byref(attr), ctypes.sizeof(attr))
+    return result if result >= 0 else -ctypes.get_errno()
+
+
+def _refused(what: str, where: str, code: int, detail: str = "") -> KernelRefused:
+    fixes = {errno.E2BIG: "the map is full: raise capacity=", errno.ENOSPC: "the map is full: raise capacity="}
+    why = os.strerror(-code) + (f": {detail}" if detail else "")
+    return KernelRefused(what, where=where, why=why, fix=fixes.get(-code, ""))
+
+
+class Map:
+    """A BPF map: fixed-size keys to fixed-size values, as bytes. Gone when closed and no program uses it."""
+
+    def __init__(self, name: str, kind: int, key_size: int, value_size: int, capacity: int, flags: int) -> None:
+        """Raises KernelRefused where the kernel has no such map type, or no memory."""
+        self.name, self.key_size, self.value_size, self.capacity = name, key_size, value_size, capacity
+        attr = _MapCreate(kind, key_size, value_size, capacity, flags, 0, 0, name.encode()[:15])
+        self.fd = _call(_MAP_CREATE, attr)
+        if self.fd < 0:
+            raise _refused("BPF map refused", name, self.fd)
+
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def update(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Set elements in bulk. Raises KernelRefused; the elements before the refused one are then set."""
+        for start in range(0, len(items), _BATCH):
+            part = items[start : start + _BATCH]
+            keys, values = b"".join(key for key, _ in part), b"".join(value for _, value in part)
+            code, done = self._batch(_UPDATE_BATCH, keys, values, len(part))
+            if code < 0:
+                raise _refused(f"element {start + done} of BPF map {self.name} refused", self.name, code)
+
+    def delete(self, keys: Iterable[bytes]) -> None:
+        """Delete elements; one that is not there is as good as deleted."""
+        for key in keys:
+            code = _call(_DELETE, _Element(self.fd, _address(key), 0, 0))
+            if code < 0 and code != -errno.ENOENT:
+                raise _refused(f"deletion from BPF map {self.name} refused", self.name, code)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every element, in batches; one that moves while this reads may be missed or told twice."""
+        position: ctypes.Array[ctypes.c_char] | None = None
+        room = _BATCH
+        while True:
+            keys, values = (ctypes.create_string_buffer(room * size) for size in (self.key_size, self.value_size))
+            after = ctypes.create_string_buffer(max(self.key_size, 8))
+            attr = _Batch(_address(position), _address(after), _address(keys), _address(values), room, self.fd, 0, 0)
+            code = _call(_LOOKUP_BATCH, attr)
+            if code == -errno.ENOSPC:  # a hash bucket with more than fits
+                room *= 2
+                continue
+            if code < 0 and code != -errno.ENOENT:  # ENOENT: that was the last batch
+                raise _refused(f"BPF map {self.name} cannot be read", self.name, code)
+            for index in range(attr.count):
+                yield (
+                    keys.raw[index * self.key_size : (index + 1) * self.key_size],
+                    values.raw[index * self.value_size : (index + 1) * self.value_size],
+                )
+            if code < 0:
+                return
+            position = after
+
+    def _batch(self, command: int, keys: bytes, values: bytes, count: int) -> tuple[int, int]:
+        attr = _Batch(0, 0, _address(keys), _address(values), count, self.fd, 0, 0)
+        return _call(command, attr), attr.count
+
+
+def load(name: str, kind: int, attach_type: int, instructions: bytes) -> int:
+    """Load a program; returns its descriptor. Raises KernelRefused with the verifier's last words."""
+    log = ctypes.create_string_buffer(1)
+    license_ = b"Dual BSD/GPL\0"
+    attr = _ProgLoad(kind, len(instructions) // 8, _address(instructions), _address(license_), name=name.encode()[:15])
+    attr.attach_type = attach_type
+    fd = _call(_PROG_LOAD, attr)
+    if fd < 0:
+        log = ctypes.create_string_buffer(_LOG)
+        attr.log_level, attr.log_size, attr.log = 1, _LOG, _address(log)
+        fd = _call(_PROG_LOAD, attr)
+    if fd < 0:
+        words = [line for line in log.value.decode("utf-8", "replace").splitlines() if not line.startswith("processed")]
+        raise _refused(f"BPF program {name} refused", name, fd, "; ".join(words[-2:]))
+    return fd
+
+
+def link_cgroup(program: int, cgroup: str, attach_type: int) -> int:
+    """Attach to a cgroup by a link: it is gone with its descriptor, and so with a process that is killed."""
+    target = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = _call(_LINK_CREATE, _LinkCreate(program, target, attach_type, 0))
+    finally:
+        os.close(target)
+    if fd < 0:
+        hint = "a program on a parent cgroup excludes others" if fd == -errno.EPERM else ""
+        raise _refused("BPF program cannot be attached to the cgroup", cgroup, fd, hint)
+    return fd
+
+
+def cgroup_taken(cgroup: str, attach_type: int) -> bool:
+    """True if a program is attached here without allowing others below (kernel/bpf/cgroup.c, hierarchy_allows_attach).
+
+    Also where the kernel does not tell: then attaching would fail as well.
+    """
+    target = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        attr = _ProgQuery(target, attach_type, 0, 0, 0, 0)
+        code = _call(_PROG_QUERY, attr)
+        effective = _ProgQuery(target, attach_type, _QUERY_EFFECTIVE, 0, 0, 0)
+        code = code or _call(_PROG_QUERY, effective)
+    finally:
+        os.close(target)
+    return code < 0 or bool(effective.count and attr.attach_flags == 0)
+
+
+def _address(data: bytes | ctypes.Array[ctypes.c_char] | None) -> int:
+    """Where the bytes are; they must stay referenced until the call is over."""
+    if data is None:
+        return 0
+    pointer = ctypes.c_char_p(data) if isinstance(data, bytes) else data
+    return ctypes.cast(pointer, ctypes.c_void_p).value or 0
