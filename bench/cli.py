@@ -135,6 +135,69 @@ def run(
         sys.exit(1)
 
 
+@main.command()
+@_options(_dataplane, _clock, _timeout)
+@click.option(
+    "-k", "expression", default="", metavar="EXPR", help="Only checks whose names match: words, and, or, not."
+)
+@click.option(
+    "--kernel", default="auto", show_default=True, metavar="K[,K]", help="One or several kernels, side by side."
+)
+@click.option(
+    "--output", "-o", multiple=True, metavar="FILE", help="Write the matrix: .json, .md; - is JSON on stdout."
+)
+@click.option("--junit", metavar="FILE", help="Write JUnit XML.")
+@click.option("--pause-on-fail", is_flag=True, help="A shell in the lab of a cell that is not as expected.")
+def matrix(
+    dataplane: str,
+    clock: str | None,
+    timeout: float | None,
+    expression: str,
+    kernel: str,
+    output: tuple[str, ...],
+    junit: str | None,
+    pause_on_fail: bool,
+) -> None:
+    """Observe every semantic of a VIP on every data plane; exit 1 if an outcome is not the expected one."""
+    from pathlib import Path
+
+    from bench import choose, matrix_table
+    from bench import matrix as runner
+    from bench.progress import cells
+    from scenarios import checks
+
+    selections = runner.planes(catalog.select(dataplane))
+    chosen_checks = checks.select(expression)
+    writers = [(path, _output(path)) for path in (*output, *filter(None, [junit]))]
+    kernels = [choose.choose(name, clock, selections) for name in kernel.split(",")]
+    first = next((path for path in (*output, junit) if path and path != "-"), None)
+    evidence = Path(f"{os.path.splitext(first)[0]}-failures") if first else None
+    total = len(selections) * len(chosen_checks) * len(kernels)
+    with cells(total) as on_event:
+        result = runner.run(
+            selections,
+            chosen_checks,
+            kernels,
+            evidence=evidence,
+            pause=pause_on_fail,
+            timeout=timeout,
+            on_event=on_event,
+        )
+    for path, write in writers:
+        if path == junit:
+            write(matrix_table.junit(result))
+        elif path.endswith(".md"):
+            write(matrix_table.markdown(result).encode())
+        else:
+            write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    if "-" not in output:
+        matrix_table.show(result)
+    if runner.unexpected(result):
+        sys.exit(1)
+    if all(cell.outcome == "skip" for cell in result.cells):
+        sys.exit(4)
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @_options(_dataplane, _scenario, _kernel, _clock, _timeout)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -200,7 +263,7 @@ def doctor(as_json: bool) -> None:
 
 
 @main.command("list")
-@click.argument("what", type=click.Choice(["dataplanes", "scenarios", "workloads", "kernels"]))
+@click.argument("what", type=click.Choice(["dataplanes", "scenarios", "checks", "workloads", "kernels"]))
 @click.option("--json", "as_json", is_flag=True)
 def list_(what: str, as_json: bool) -> None:
     """What there is, one line each."""
@@ -219,6 +282,12 @@ def _scenarios() -> dict[str, str]:
     return topology.named()
 
 
+def _checks() -> dict[str, str]:
+    from scenarios import checks
+
+    return {name: each.statement for name, each in checks.CHECKS.items()}
+
+
 def _kernels() -> dict[str, str]:
     from bench import kernels
 
@@ -228,6 +297,7 @@ def _kernels() -> dict[str, str]:
 _LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "dataplanes": lambda: catalog.SUMMARIES,
     "scenarios": _scenarios,
+    "checks": _checks,
     "workloads": lambda: {"crr": "connect, 1-byte request, 1-byte reply, close"},
     "kernels": _kernels,
 }

@@ -68,19 +68,45 @@ class TrialPlan(Struct):
     workload: str = "crr"
 
 
+class MatrixCell(Struct):
+    """What one check saw on one plane and kernel, what was expected, and why where that is not a pass."""
+
+    kernel: str
+    dataplane: str
+    check: str
+    outcome: str  # pass, fail, skip, error
+    expected: str  # pass, fail, skip
+    detail: str
+    seconds: float  # by the clock of the kernel under test
+    reason: str = ""
+    reference: str = ""
+
+
+class Matrix(Struct):
+    """What `bench matrix` writes; environment and clock per kernel."""
+
+    tool: dict[str, Any]
+    environment: dict[str, Any]
+    plan: dict[str, Any]
+    cells: list[MatrixCell]
+    schema: int = SCHEMA
+
+
 class Job(Struct):
-    """What the inside is asked to do. `kind`: trials, lab, inspect or probe."""
+    """What the inside is asked to do. `kind`: trials, lab, inspect or matrix."""
 
     kind: str
     scenario: str = "seed"
     dataplane: str = "direct"
     trials: list[TrialPlan] = field(default_factory=list)
     command: list[str] = field(default_factory=list)  # lab: empty means a shell
-    document: str = ""  # lab: where to write the lab document
+    dataplanes: list[str] = field(default_factory=list)  # matrix
+    checks: list[str] = field(default_factory=list)  # matrix: their names
+    pause: bool = False  # matrix: a shell in the lab of a cell that is not as expected
 
 
 class Event(Struct, omit_defaults=True):
-    """One message from the inside. `kind`: stage, environment, trial, report, or error."""
+    """One message from the inside. `kind`: stage, environment, trial, report, cell, evidence, or error."""
 
     kind: str
     text: str = ""

@@ -55,16 +55,21 @@ def _lab(job: Job, clock: str) -> int:
     scenario = topology.load(job.scenario)
     (selection,) = catalog.select(job.dataplane)
     with Journal() as journal, trial.build(scenario, selection, journal) as lab:
-        path = journal.scratch("lab.json")
+        return _command(lab, job.command)
+
+
+def _command(lab: Lab, argv: list[str]) -> int:
+    """Run a command, or a shell, with the lab at hand."""
+    with Journal() as journal:
+        path, tool = journal.scratch("lab.json"), journal.scratch("container")
         with open(path, "wb") as file:
             file.write(msgspec.json.format(_encoder.encode(lab.document()), indent=1))
-        tool = journal.scratch("container")
-        with open(tool, "w", encoding="utf-8") as file:
-            file.write(_enter(lab))
+        with open(tool, "w", encoding="utf-8") as script:
+            script.write(_enter(lab))
         os.chmod(tool, 0o755)
-        command = job.command or [os.environ.get("SHELL", "/bin/sh")]
-        client = scenario.workload.client
+        command = argv or [os.environ.get("SHELL", "/bin/sh")]
         search = f"{os.path.dirname(tool)}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"
+        client = lab.scenario.workload.client
         environ = {**os.environ, "BENCH_LAB": path, "BENCH_CLIENT": client, "PATH": search}
         _tell(Event("stage", "ready"))
         try:
@@ -73,6 +78,12 @@ def _lab(job: Job, clock: str) -> int:
             print(f"bench: {command[0]}: {error.strerror}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
         return _wait(process)
+
+
+def _matrix(job: Job, clock: str) -> int:
+    from bench import observe
+
+    return observe.matrix(job, clock, _tell, lambda lab: _command(lab, []))
 
 
 def _enter(lab: Lab) -> str:
@@ -118,7 +129,7 @@ def _inspect(job: Job, clock: str) -> int:
     return 0
 
 
-_KINDS = {"trials": _trials, "lab": _lab, "inspect": _inspect}
+_KINDS = {"trials": _trials, "lab": _lab, "inspect": _inspect, "matrix": _matrix}
 
 
 def main() -> int:

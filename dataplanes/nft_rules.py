@@ -62,8 +62,8 @@ class Ruleset:
         return "\n".join(self._base)
 
     def delete(self) -> str:
-        """Everything goes."""
-        return f"delete table ip {self.table}"
+        """Everything goes; also where somebody has flushed the ruleset meanwhile."""
+        return f"add table ip {self.table}\ndelete table ip {self.table}"
 
     def change(self, wanted: Mapping[str, Slots | None]) -> Change:
         """The transaction that gives these VIPs these slots, or (None) takes them away."""

@@ -47,7 +47,7 @@ def report(lab: Lab, make: Callable[[Lab], DataPlane]) -> dict[str, Any]:
     Returns {"namespaces": [{"name", "kind", "node", "sections": [{"command", "lines": [[mark, text]]}]}]} where mark is
     "+" for what the plane added, "-" for what it took away, " " for the rest.
     """
-    commands = [argv for argv in _COMMANDS if shutil.which(argv[0], path="/usr/sbin:/usr/bin:/sbin:/bin")]
+    commands = _present()
     before = _look(lab, commands)
     lab.install(make)
     after = _look(lab, commands)
@@ -57,6 +57,21 @@ def report(lab: Lab, make: Callable[[Lab], DataPlane]) -> dict[str, Any]:
             for kind, node, name in lab.namespaces()
         ]
     }
+
+
+def walk(lab: Lab) -> dict[str, Any]:
+    """The walk through a lab as it is, nothing marked."""
+    found = _look(lab, _present())
+    return {
+        "namespaces": [
+            {"name": name, "kind": kind, "node": node, "sections": list(_sections(found[name], found[name]))}
+            for kind, node, name in lab.namespaces()
+        ]
+    }
+
+
+def _present() -> list[tuple[str, ...]]:
+    return [argv for argv in _COMMANDS if shutil.which(argv[0], path="/usr/sbin:/usr/bin:/sbin:/bin")]
 
 
 def _look(lab: Lab, commands: list[tuple[str, ...]]) -> Snapshot:

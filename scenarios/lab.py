@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError, Usage
 from dataplanes.kernel import netns
 from dataplanes.model import Backend, Endpoint, Service
+from scenarios import cgroup
 from scenarios.dns import ADDRESS, Resolver
 from scenarios.fabric import Fabric
 from scenarios.journal import Journal, start_time
 from scenarios.topology import Pool, Scenario, ServiceSpec, Task
-
-_CGROUPS = "/sys/fs/cgroup"
-_INTO_CGROUP = 'echo 0 > "$0/cgroup.procs" && exec "$@"'
 
 
 class Container:
@@ -110,11 +107,16 @@ class Lab:
         plane.apply([*self.services(), *self._fillers()])
         self._publish()
 
+    def reinstall(self) -> None:
+        """Take the plane away and put it on anew, as a daemon's restart does."""
+        self._plane().close()
+        self.install(self._make_plane)
+
     def _start(self, task: Task) -> Container:
         container = Container(task, self._fabric.namespace(task.name))
         self.containers[task.name] = container
         if self._cgroups:
-            container.cgroup = self._cgroup(task.name)
+            container.cgroup = cgroup.make(self._journal, task.name)
         networks = {task.network: task.address, **task.joins}
         for number, (network, address) in enumerate(networks.items()):
             vip = self._specs[task.service].vip if network == task.network else None
@@ -143,14 +145,6 @@ class Lab:
         assert process.stdout
         if not process.stdout.readline():
             raise BenchError("the server did not start", where=container.task.name, why=f"exit code {process.wait()}")
-
-    def _cgroup(self, name: str) -> str:
-        parent = f"{_CGROUPS}/vip-bench-{self._journal.run}"
-        for path in (parent, f"{parent}/{name}"):
-            if not os.path.isdir(path):
-                self._journal.record("cgroup", path)
-                os.mkdir(path)
-        return f"{parent}/{name}"
 
     def _resolv_conf(self, name: str) -> None:
         """`ip netns exec` shows /etc/netns/NAME/resolv.conf as /etc/resolv.conf."""
@@ -332,7 +326,7 @@ class Lab:
         """Start a program in a container: its network namespace and, if there is one, its cgroup."""
         found = self.containers[container]
         if found.cgroup:
-            argv = ("/bin/sh", "-c", _INTO_CGROUP, found.cgroup, *argv)
+            argv = cgroup.enter_argv(found.cgroup, argv)
         with netns.inside(found.netns):
             return subprocess.Popen(argv, **popen)
 
@@ -342,7 +336,7 @@ class Lab:
         The kernel remembers the cgroup of the process that makes a socket (kernel/cgroup/cgroup.c, cgroup_sk_alloc).
         """
         found = self.containers[container]
-        with netns.inside(found.netns), _within(found.cgroup):
+        with netns.inside(found.netns), cgroup.within(found.cgroup):
             return socket.socket(socket.AF_INET, kind, protocol)
 
     def attachments(self) -> list[Endpoint]:
@@ -395,25 +389,6 @@ class Lab:
                 for container in self.containers.values()
             ],
         }
-
-
-@contextmanager
-def _within(cgroup: str | None) -> Iterator[None]:
-    if cgroup is None:
-        yield
-        return
-    with open("/proc/self/cgroup", encoding="ascii") as file:
-        home = next(line.rstrip()[3:] for line in file if line.startswith("0::"))
-    _move_to(cgroup)
-    try:
-        yield
-    finally:
-        _move_to(_CGROUPS + home)
-
-
-def _move_to(cgroup: str) -> None:
-    with open(f"{cgroup}/cgroup.procs", "w", encoding="ascii") as file:
-        file.write("0")
 
 
 def _stop(container: Container) -> None:

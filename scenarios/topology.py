@@ -98,10 +98,15 @@ def mac(address: str) -> str:
 
 
 class Pool:
-    """Addresses of one network, handed out lowest first."""
+    """Addresses of one network, handed out in turn.
+
+    An address comes again only when the rest have been used, as in swarm since 18.03 (moby/libnetwork#2105): with it
+    comes the MAC derived from it, which the bridges of other nodes still remember where it was.
+    """
 
     def __init__(self, subnet: str) -> None:
         self._network = IPv4Network(subnet)
+        self._next = 2
         self._used = {self._network.network_address, self._network.broadcast_address, self._network[1]}
 
     def claim(self, address: str) -> str | None:
@@ -118,11 +123,13 @@ class Pool:
         return None
 
     def take(self) -> str | None:
-        """The lowest free address, or None when the subnet is full."""
-        for offset in range(2, self._network.num_addresses - 1):
+        """The next free address, or None when the subnet is full."""
+        first, last = 2, self._network.num_addresses - 2
+        for offset in (*range(self._next, last + 1), *range(first, self._next)):
             candidate = self._network[offset]
             if candidate not in self._used:
                 self._used.add(candidate)
+                self._next = offset + 1
                 return str(candidate)
         return None
 

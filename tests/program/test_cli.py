@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import kernels
 from tests.conftest import ROOT
 
 BENCH = [str(Path(sys.executable).with_name("bench"))]
@@ -77,6 +78,7 @@ def test_a_bad_scenario_is_refused_with_line_and_field(old: str, new: str, says:
 
 
 def test_what_the_machine_lacks_is_exit_3(tmp_path: Path) -> None:
+    kernels.resolve("guest", "wall")  # downloads it where it is not there yet: with a bare PATH it could not
     empty = tmp_path / "bin"
     empty.mkdir()
     no_qemu = bench("lab", "--dataplane", "ipvs-container", "--kernel", "guest", "--", "true", PATH=str(empty))

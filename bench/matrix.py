@@ -1,0 +1,100 @@
+"""`bench matrix`: every check on every plane and kernel; what was seen against what is expected."""
+
+from __future__ import annotations
+
+import base64
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench import __version__
+from bench.dispatch import dispatch
+from bench.documents import Event, Job, Matrix, MatrixCell
+from bench.kernels import Kernel
+from bench.parallel import Worker, gather
+from dataplanes.catalog import DIRECT, Selection
+from dataplanes.errors import Usage
+from scenarios.checks import Check
+
+Told = Callable[[str, Event], None]
+"""Called with the kernel's name and each event."""
+
+
+def planes(selections: Sequence[Selection]) -> list[Selection]:
+    """Those that have a VIP. Raises Usage if none is left."""
+    found = [each for each in selections if each.dataplane != DIRECT]
+    if not found:
+        raise Usage("nothing to observe", where=DIRECT, why="it has no VIP", fix="name another data plane")
+    return found
+
+
+def run(
+    selections: Sequence[Selection],
+    checks: Sequence[Check],
+    kernels: Sequence[tuple[Kernel, str]],
+    *,
+    evidence: Path | None,
+    pause: bool,
+    timeout: float | None,
+    on_event: Told,
+) -> Matrix:
+    """Observe every cell; kernels run side by side. Raises what the inside raised."""
+    cells: list[MatrixCell] = []
+    environments: dict[str, Any] = {}
+
+    def take(kernel: str, event: Event) -> None:
+        if event.kind == "cell":
+            cells.append(msgspec.convert({"kernel": kernel} | event.data, MatrixCell))
+        elif event.kind == "environment":
+            environments[kernel] = event.data
+        elif event.kind == "evidence" and evidence:
+            _keep(evidence, kernel, event.data)
+        on_event(kernel, event)
+
+    names = [each.name for each in selections]
+    job = Job("matrix", dataplanes=names, checks=[each.name for each in checks], pause=pause)
+    if len(kernels) == 1:
+        kernel, tty = kernels[0][0], pause and sys.stdin.isatty()
+        dispatch(job, kernel, selections, timeout=timeout, tty=tty, on_event=lambda event: take(kernel.name, event))
+    else:
+        workers = [Worker(kernel.name, kernel.clock, names, job, timeout) for kernel, _ in kernels]
+        gather(workers, take)
+    for kernel, reason in kernels:
+        environments[kernel.name]["kernel_reason"] = reason
+    order = {each.name: number for number, each in enumerate(checks)}
+    cells.sort(key=lambda cell: (cell.kernel, job.dataplanes.index(cell.dataplane), order[cell.check]))
+    return Matrix(
+        tool={"name": "bench", "version": __version__, "python": platform.python_version()},
+        environment=environments,
+        plan={
+            "dataplanes": [msgspec.to_builtins(each) for each in selections],
+            "checks": [
+                {"name": c.name, "theme": c.theme, "statement": c.statement, "source": c.source} for c in checks
+            ],
+            "command": shlex.join(["bench", *sys.argv[1:]]),
+        },
+        cells=cells,
+    )
+
+
+def unexpected(matrix: Matrix) -> list[MatrixCell]:
+    """The cells that are not as expected."""
+    return [cell for cell in matrix.cells if cell.outcome != cell.expected]
+
+
+def _keep(directory: Path, kernel: str, data: dict[str, Any]) -> None:
+    """The walk through the lab and the packets of a cell that was not as expected."""
+    place = directory / re.sub(r"[^\w.@+=-]", "_", f"{kernel}_{data['dataplane']}_{data['check']}")
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "again.txt").write_text(data["again"] + "\n", "utf-8")
+    if "inspect" in data:
+        (place / "inspect.txt").write_text(data["inspect"] + "\n", "utf-8")
+    for name, packets in data.get("packets", {}).items():
+        (place / f"{os.path.basename(name)}.pcap").write_bytes(base64.b64decode(packets))

@@ -1,0 +1,111 @@
+"""Jobs on several kernels at once: a process each, because a kernel's signals and streams want one to themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+import msgspec
+
+from bench.documents import Event, Job
+from bench.kernels.relay import Lines, Relay, signals
+from dataplanes import catalog, errors
+from dataplanes.errors import BenchError
+
+_decoder = msgspec.json.Decoder(Event)
+
+
+class Worker:
+    """A job on one kernel, in a process of its own; its events come on its stdout."""
+
+    def __init__(self, kernel: str, clock: str, dataplanes: Sequence[str], job: Job, timeout: float | None) -> None:
+        self.kernel = kernel
+        given = msgspec.json.encode(job).decode()
+        argv = (sys.executable, "-m", "bench.parallel", kernel, clock, ",".join(dataplanes), str(timeout or 0), given)
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def gather(workers: Sequence[Worker], take: Callable[[str, Event], None]) -> None:
+    """Hand on every event with its kernel's name until all have ended. The first error ends all, and is raised."""
+    _Gathering(workers, take).run()
+
+
+class _Gathering:
+    def __init__(self, workers: Sequence[Worker], take: Callable[[str, Event], None]) -> None:
+        self._workers = workers
+        self._take = take
+        self._failure: list[BenchError] = []
+        self._caught: list[int] = []
+
+    def run(self) -> None:
+        relay = Relay(None)
+        try:
+            with signals() as interrupts:
+                relay.watch(interrupts, self._forward, counts=False)
+                for each in self._workers:
+                    assert each.process.stdout
+                    relay.watch(each.process.stdout.fileno(), Lines(partial(self._receive, each.kernel)).feed)
+                relay.run()
+                codes = {each.kernel: each.process.wait() for each in self._workers}
+        finally:
+            self._end(signal.SIGKILL)
+            for each in self._workers:
+                each.process.communicate()
+            relay.close()
+        if self._caught:
+            raise KeyboardInterrupt(self._caught[0])
+        if self._failure:
+            raise self._failure[0]
+        for kernel, code in codes.items():
+            if code:
+                raise BenchError("the run ended early", where=kernel, why=f"exit code {code}")
+
+    def _receive(self, kernel: str, line: bytes) -> None:
+        event = _decoder.decode(line)
+        if event.kind == "error":
+            self._failure.append(getattr(errors, event.text)(**event.data))
+            self._end(signal.SIGTERM)
+        else:
+            self._take(kernel, event)
+
+    def _forward(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number != signal.SIGWINCH:
+                self._caught.append(number)
+                self._end(number)
+
+    def _end(self, number: int) -> None:
+        for each in self._workers:
+            with suppress(ProcessLookupError):
+                each.process.send_signal(number)
+
+
+def main() -> int:
+    """The worker: dispatch the job, events to stdout."""
+    from bench import kernels
+    from bench.dispatch import dispatch
+
+    kernel, clock, dataplanes, timeout, job = sys.argv[1:]
+
+    def tell(event: Event) -> None:
+        os.write(1, msgspec.json.encode(event) + b"\n")
+
+    try:
+        chosen = kernels.resolve(kernel, clock if kernel != "host" else None)
+        given = msgspec.json.decode(job, type=Job)
+        return dispatch(given, chosen, catalog.select(dataplanes), timeout=float(timeout) or None, on_event=tell)
+    except BenchError as error:
+        parts = {"message": error.message, "where": error.where, "why": error.why, "fix": error.fix}
+        tell(Event("error", type(error).__name__, parts))
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

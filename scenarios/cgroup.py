@@ -1,0 +1,47 @@
+"""Containers' cgroups (v2), below one of the run's own; made only for planes that attach programs to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from scenarios.journal import Journal
+
+_ROOT = "/sys/fs/cgroup"
+_ENTER = 'echo 0 > "$0/cgroup.procs" && exec "$@"'
+
+
+def make(journal: Journal, name: str) -> str:
+    """The cgroup of a container; returns its path."""
+    parent = f"{_ROOT}/vip-bench-{journal.run}"
+    for path in (parent, f"{parent}/{name}"):
+        if not os.path.isdir(path):
+            journal.record("cgroup", path)
+            os.mkdir(path)
+    return f"{parent}/{name}"
+
+
+def enter_argv(path: str, argv: Sequence[str]) -> tuple[str, ...]:
+    """The command that enters the cgroup and becomes `argv`."""
+    return ("/bin/sh", "-c", _ENTER, path, *argv)
+
+
+@contextmanager
+def within(path: str | None) -> Iterator[None]:
+    """This process is in the cgroup for the block; None changes nothing."""
+    if path is None:
+        yield
+        return
+    with open("/proc/self/cgroup", encoding="ascii") as file:
+        home = next(line.rstrip()[3:] for line in file if line.startswith("0::"))
+    _move_to(path)
+    try:
+        yield
+    finally:
+        _move_to(_ROOT + home)
+
+
+def _move_to(path: str) -> None:
+    with open(f"{path}/cgroup.procs", "w", encoding="ascii") as file:
+        file.write("0")

@@ -1,0 +1,76 @@
+"""Whose turn it is."""
+
+from __future__ import annotations
+
+from scenarios.checks import check
+from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, retransmits, same, shares
+
+
+@check("balance.round-robin", "D4")
+def round_robin(world: World) -> str:
+    """300 connections of one client, one after another, are 100 for each of three backends."""
+    seen = [world.ask(CLIENT, world.vip("my-web")).task for _ in range(300)]
+    return same("connections", shares(seen), dict.fromkeys(world.tasks("my-web"), 100))
+
+
+@check("balance.many-clients", "D5")
+def many_clients(world: World) -> str:
+    """Six clients with one connection each, on three nodes, are spread over three backends, two each."""
+    with world.service("worker1", "worker2", "manager1") as probe:
+        clients = (CLIENT, VISITOR, LOCAL, "my-web.1", "my-web.2", "lone.1")
+        seen = [world.ask(client, probe.vip).task for client in clients]
+        return same("connections", shares(seen), dict.fromkeys(probe.tasks, 2))
+
+
+@check("balance.many-clients-one-node", "D5")
+def many_clients_one_node(world: World) -> str:
+    """Three clients of one node with one connection each reach three different backends."""
+    with world.service("worker1", "worker2", "manager1") as probe:
+        seen = [world.ask(client, probe.vip).task for client in (CLIENT, "my-web.1", "my-web.2")]
+        return same("connections", shares(seen), dict.fromkeys(probe.tasks, 1))
+
+
+@check("balance.udp-sticks", "D24")
+def udp_sticks(world: World) -> str:
+    """Datagrams of one socket stay with one backend."""
+    handle = world.datagrams(CLIENT)
+    seen = [world.ask_udp(CLIENT, world.vip("my-web"), by=handle).task for _ in range(6)]
+    if len(set(seen)) > 1:
+        raise Differs(f"6 datagrams of one socket: {shares(seen)}")
+    return f"6 datagrams of one socket: all {seen[0]}"
+
+
+@check("balance.port-reuse", "D6, moby/moby#35082, kubernetes/kubernetes#81775")
+def port_reuse(world: World) -> str:
+    """A client that uses a source port again at once is served without a retransmission (a second's stall)."""
+    for attempt in range(4):
+        world.hang_up(CLIENT, world.vip("my-web"), 23458)
+        world.doing = f"connection {attempt + 2} from port 23458"
+        with world.connect(CLIENT, world.vip("my-web"), source_port=23458) as made:
+            world.who(made)
+            if again := retransmits(made):
+                raise Differs(f"connection {attempt + 2} from the same port: {again} segments sent again")
+            made.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            while made.recv(4096):
+                pass
+    return "8 connections from one port, no segment sent twice"
+
+
+@check("balance.not-rebalanced", "D18, traefik/traefik#718")
+def not_rebalanced(world: World) -> str:
+    """Scaling up moves no established connection."""
+    with world.service("worker1") as probe:
+        made = world.connect(CLIENT, probe.vip)
+        before = world.who(made).task
+        world.lab.scale(probe.name, 3)
+        after = {world.who(made).task for _ in range(3)}
+        fresh = {world.ask(CLIENT, probe.vip).task for _ in range(6)}
+        if after != {before} or len(fresh) != 3:
+            raise Differs(f"{before} before, {', '.join(sorted(after))} after; new ones reach {len(fresh)} of 3")
+        return f"stayed with {before}; new connections reach all 3"
+
+
+@check("balance.affinity", "D37, moby/moby#23813", skip="no plane has session affinity: swarm's is always round robin")
+def affinity(world: World) -> str:
+    """A client stays with its backend from one connection to the next."""
+    raise NotImplementedError

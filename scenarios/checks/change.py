@@ -1,0 +1,311 @@
+"""Services change: backends come, drain, go and crash; VIPs change hands."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+
+from dataplanes.kernel import netns, process
+from scenarios.checks import check
+from scenarios.checks.world import CLIENT, Differs, World, same, shares
+
+
+@check("change.scale-up", "D17")
+def scale_up(world: World) -> str:
+    """An established connection survives scaling up, and new ones reach the new backend."""
+    with world.service("worker1", "worker2") as probe:
+        made = world.connect(CLIENT, probe.vip)
+        world.who(made)
+        world.lab.scale(probe.name, 3)
+        world.who(made)
+        seen = [world.ask(CLIENT, probe.vip).task for _ in range(6)]
+        return same("connections", len(set(seen)), 3)
+
+
+@check("change.drain", "D19, moby/moby#30321")
+def drain(world: World) -> str:
+    """Of a drained backend established connections go on; no new one comes to it."""
+    with world.service("worker1", "worker2") as probe:
+        made = [world.connect(CLIENT, probe.vip) for _ in range(2)]
+        owners = [world.who(each).task for each in made]
+        drained = probe.tasks[0]
+        world.lab.drain(drained)
+        seen = [world.ask(CLIENT, probe.vip).task for _ in range(4)]
+        if drained in seen:
+            raise Differs(f"new connections after the drain: {shares(seen)}")
+        world.doing = f"an established connection to {drained}"
+        for each, owner in zip(made, owners, strict=True):
+            same("established connection answered by", world.who(each).task, owner)
+        return f"connections to {', '.join(owners)} went on; new ones only to {seen[0]}"
+
+
+@check("change.drain-udp", "D25")
+def drain_udp(world: World) -> str:
+    """A UDP flow leaves a drained backend."""
+    with world.service("worker1", "worker2") as probe:
+        handle = world.datagrams(CLIENT)
+        first = world.ask_udp(CLIENT, probe.vip, by=handle).task
+        world.lab.drain(first)
+        seen = [world.ask_udp(CLIENT, probe.vip, by=handle).task for _ in range(3)]
+        if first in seen:
+            raise Differs(f"still answered by {first}, which is drained")
+        return f"moved from {first} to {seen[0]}"
+
+
+@check("change.delete-is-noticed", "D20")
+def delete_is_noticed(world: World) -> str:
+    """A client whose backend is removed from the service while it runs on learns at its next packet."""
+    with world.service("worker1", "worker2") as probe:
+        made = {world.who(each).task: each for each in (world.connect(CLIENT, probe.vip) for _ in range(2))}
+        removed = probe.tasks[0]
+        _forget(world, probe.name, removed)
+        world.doing = f"the established connection to {removed}"
+        try:
+            answered = world.who(made[removed]).task
+        except TimeoutError as error:
+            raise Differs("silence: no answer and no reset within 10 s") from error
+        except OSError as error:
+            return f"told by {type(error).__name__}"
+        raise Differs(f"still answered by {answered}, which is removed")
+
+
+@check("change.others-survive-delete", "kubernetes e2e: no interrupted connections")
+def others_survive_delete(world: World) -> str:
+    """Removing one backend leaves the connections to the others alone."""
+    with world.service("worker1", "worker2") as probe:
+        made = {world.who(each).task: each for each in (world.connect(CLIENT, probe.vip) for _ in range(2))}
+        removed, kept = probe.tasks
+        _forget(world, probe.name, removed)
+        world.doing = f"the established connection to {kept}"
+        return same("answered by", world.who(made[kept]).task, kept)
+
+
+def _forget(world: World, service: str, task: str) -> None:
+    """The plane is told the service has one backend less; the container runs on."""
+    from msgspec.structs import replace
+
+    plane, known = world.lab.plane, world.lab.service(service)
+    assert plane
+    address = world.address(task)
+    plane.apply([replace(known, backends=tuple(b for b in known.backends if b.address != address))])
+
+
+@check("change.new-avoid-removed", "D16")
+def new_avoid_removed(world: World) -> str:
+    """No new connection comes to a backend that was removed."""
+    with world.service("worker1", "worker2") as probe:
+        _forget(world, probe.name, probe.tasks[0])
+        seen = [world.ask(CLIENT, probe.vip).task for _ in range(6)]
+        return same("connections", shares(seen), {probe.tasks[1]: 6})
+
+
+@check("change.udp-moves", "D25, moby/moby#36878")
+def udp_moves(world: World) -> str:
+    """An unconnected socket's flow moves on when its backend is removed, at the cost of at most one datagram."""
+    with world.service("worker1", "worker2") as probe:
+        handle = world.datagrams(CLIENT)
+        first = world.ask_udp(CLIENT, probe.vip, by=handle).task
+        _forget(world, probe.name, first)
+        return _moved(world, handle, first, lambda: world.ask_udp(CLIENT, probe.vip, by=handle).task)
+
+
+@check("change.udp-moves-connected", "cilium/cilium#48244")
+def udp_moves_connected(world: World) -> str:
+    """A connected UDP socket's flow moves on, too."""
+    with world.service("worker1", "worker2") as probe:
+        handle = world.datagrams(CLIENT)
+        handle.connect((probe.vip, 80))
+
+        def ask() -> str:
+            handle.send(b"w")
+            return handle.recv(256).decode().split()[3]
+
+        first = ask()
+        task = next(name for name in probe.tasks if world.address(name) == first)
+        _forget(world, probe.name, task)
+        return _moved(world, handle, first, ask)
+
+
+def _moved(world: World, handle: socket.socket, first: str, ask: Callable[[], str]) -> str:
+    handle.settimeout(2)
+    lost = 0
+    for _ in range(4):
+        world.doing = f"a datagram after {first} was removed"
+        try:
+            now = ask()
+        except OSError:
+            lost += 1
+            continue
+        if now == first:
+            raise Differs(f"still answered by {first}, which is removed")
+        if lost > 1:
+            raise Differs(f"moved to {now} after {lost} lost datagrams")
+        return f"moved from {first} to {now}, {lost} datagrams lost"
+    raise Differs(f"4 datagrams lost: the flow is stuck to {first}")
+
+
+@check("change.crash", "D21, moby/moby#28564")
+def crash(world: World) -> str:
+    """A crashed backend that is still listed fails its share of connections and no more."""
+    with world.service("worker1", "worker2") as probe:
+        world.lab.stop_server(probe.tasks[0])
+        outcomes = []
+        for _ in range(6):
+            try:
+                outcomes.append(world.ask(CLIENT, probe.vip).task)
+            except OSError as error:
+                outcomes.append(type(error).__name__)
+        return same("connections", shares(outcomes), {"ConnectionRefusedError": 3, probe.tasks[1]: 3})
+
+
+@check("change.no-backend", "D14, kubernetes e2e: REFUSED within 3 s")
+def no_backend(world: World) -> str:
+    """A service all of whose backends are drained refuses connections at once."""
+    with world.service("worker1") as probe:
+        world.lab.drain(probe.tasks[0])
+        made = world.handle(CLIENT, socket.SOCK_STREAM)
+        made.settimeout(3)
+        try:
+            made.connect((probe.vip, 80))
+        except ConnectionRefusedError:
+            return "refused"
+        except TimeoutError as error:
+            raise Differs("silence for 3 s") from error
+        except OSError as error:
+            raise Differs(f"{error}") from error
+        raise Differs(f"answered by {world.who(made).task}")
+
+
+@check("change.no-backend-udp", "D14")
+def no_backend_udp(world: World) -> str:
+    """The same by UDP: the sender is told at once that it is refused."""
+    with world.service("worker1") as probe:
+        world.lab.drain(probe.tasks[0])
+        handle = world.datagrams(CLIENT)
+        handle.settimeout(3)
+        seen = []
+        for _ in range(2):
+            try:
+                handle.connect((probe.vip, 80))
+                handle.send(b"w")
+                seen.append(handle.recv(256).decode())
+            except OSError as error:
+                seen.append(type(error).__name__)
+        if "ConnectionRefusedError" not in seen:
+            raise Differs(", ".join(seen))
+        return ", ".join(seen)
+
+
+@check("change.removed-service", "D15")
+def removed_service(world: World) -> str:
+    """A removed service's VIP is unreachable: nobody answers, nobody refuses."""
+    with world.service("worker1") as probe:
+        world.ask(CLIENT, probe.vip)
+        vip = probe.vip
+    try:
+        seen = world.ask(CLIENT, vip).task
+    except ConnectionRefusedError as error:
+        raise Differs(f"{error}: somebody has the address") from error
+    except OSError as error:
+        return f"{error}"
+    raise Differs(f"still answered by {seen}")
+
+
+@check("change.vip-reused", "D16, moby/moby#25985")
+def vip_reused(world: World) -> str:
+    """A VIP given to another service leads to that one's backends only."""
+    with world.service("worker1") as first:
+        vip, handle = first.vip, world.datagrams(CLIENT)
+        world.ask(CLIENT, vip)
+        world.ask_udp(CLIENT, vip, by=handle)
+    with world.service("worker2", vip=vip) as second:
+        seen = {world.ask(CLIENT, vip).task for _ in range(3)} | {world.ask_udp(CLIENT, vip).task}
+        return same("answered by", sorted(seen), list(second.tasks))
+
+
+@check("change.name-follows", "D38, moby/moby#26772")
+def name_follows(world: World) -> str:
+    """A name resolves once its balancer is ready, and no longer when there is no backend."""
+    from dnslib import RCODE, DNSRecord
+
+    def resolve(name: str) -> tuple[str, list[str]]:
+        handle = world.datagrams(CLIENT)
+        handle.sendto(DNSRecord.question(name).pack(), ("127.0.0.11", 53))
+        reply = DNSRecord.parse(handle.recv(4096))
+        return RCODE[reply.header.rcode], [str(each.rdata) for each in reply.rr]
+
+    with world.service("worker1") as probe:
+        same("name", resolve(probe.name), ("NOERROR", [probe.vip]))
+        world.ask(CLIENT, probe.vip)
+        world.lab.scale(probe.name, 0)
+        return same("with no task left", resolve(probe.name)[0], "NXDOMAIN")
+
+
+@check("change.restart", "D45, moby/moby#41668")
+def restart(world: World) -> str:
+    """A plane that is taken away and put on again serves as before."""
+    world.lab.reinstall()
+    seen = [world.ask(CLIENT, world.vip("my-web")).task for _ in range(6)]
+    return same("connections", shares(seen), dict.fromkeys(world.tasks("my-web"), 2))
+
+
+@check("change.leaves-nothing", "derived matrix 18")
+def leaves_nothing(world: World) -> str:
+    """After a service is removed every namespace is as before: addresses, routes, rules, IPVS, and no connection entry
+    leads from its VIP to its backends."""
+    before = _state(world)
+    with world.service("worker1", "worker2") as probe:
+        own = (probe.vip, [world.address(task) for task in probe.tasks])
+        for client in (CLIENT, "visitor.1"):
+            world.ask(client, probe.vip)
+            world.ask_udp(client, probe.vip)
+    left = [f"{line} ({where})" for where, lines in _state(world, own).items() for line in lines - before[where]]
+    gone = [line for where, lines in before.items() for line in lines - _state(world)[where]]
+    if left or gone:
+        raise Differs(
+            f"left: {'; '.join(sorted(left)[:3]) or 'nothing'}; gone: {'; '.join(sorted(gone)[:3]) or 'nothing'}"
+        )
+    return f"{len(before)} views of {len(world.lab.namespaces())} namespaces unchanged"
+
+
+_STATE = (
+    "ip -o address",
+    "ip route",
+    "iptables-legacy-save -t nat",
+    "iptables-legacy-save -t mangle",
+    "nft list ruleset",
+)
+
+
+def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[str, set[str]]:
+    """What the kernel holds per namespace and view; of connections those from a removed VIP to its backends."""
+    found: dict[str, set[str]] = {}
+    for _, _, name in world.lab.namespaces():
+        for command in _STATE:
+            if shutil.which(command.split()[0], path="/usr/sbin:/usr/bin:/sbin:/bin"):
+                text = process.run(name, command.split(), accept=range(256))
+                lines = {line.partition(" [")[0] for line in text.splitlines() if not line.startswith(("#", ":"))}
+                found[f"{name}: {command}"] = {line for line in lines if "counter" not in line and line.strip()}
+        for path in ("ip_vs_conn", "nf_conntrack"):
+            found[f"{name}: {path}"] = set(_connections(name, path, removed)) if removed else set()
+    return found
+
+
+def _connections(name: str, path: str, removed: tuple[str, list[str]]) -> Iterator[str]:
+    """Lines with the VIP and a backend, written in decimal (conntrack) or hexadecimal (IPVS)."""
+    vip, backends = removed
+    with netns.inside(name):
+        try:
+            with open(f"/proc/thread-self/net/{path}", encoding="ascii") as file:
+                lines = file.read().splitlines()
+        except OSError:
+            return
+    for line in lines:
+        words = set(line.replace("=", " ").split())
+        if {vip, _hex(vip)} & words and {each for b in backends for each in (b, _hex(b))} & words:
+            yield " ".join(line.split()[:8])
+
+
+def _hex(address: str) -> str:
+    return "".join(f"{int(part):02X}" for part in address.split("."))

@@ -1,0 +1,112 @@
+"""Errors and fragments: what is not the plain packet of a connection."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import suppress
+
+from scenarios.checks import check
+from scenarios.checks.world import CLIENT, Differs, World, same
+
+_IP_MTU = 14
+
+
+@check("icmp.port-unreachable", "kernel selftests: ICMP through NAT")
+def port_unreachable(world: World) -> str:
+    """A datagram to a port no backend has is refused: the backend's ICMP error finds the client's socket."""
+    handle = world.datagrams(CLIENT)
+    handle.connect((world.vip("lone"), 4712))
+    handle.settimeout(5)
+    world.doing = "a datagram to a closed port"
+    handle.send(b"?")
+    try:
+        handle.recv(16)
+    except ConnectionRefusedError:
+        return "refused"
+    except TimeoutError as error:
+        raise Differs("silence for 5 s: the ICMP error did not arrive") from error
+    raise Differs("answered from a closed port")
+
+
+@check("icmp.path-mtu", "katran: frag-needed to the right real")
+def path_mtu(world: World) -> str:
+    """A client's "fragmentation needed", sent to the VIP, lowers the path MTU of the backend it is about."""
+    server, client = world.listen("lone.1", 7003, socket.SOCK_DGRAM), world.datagrams(CLIENT)
+    world.doing = "a datagram to port 7003"
+    client.connect((world.vip("lone"), 7003))
+    client.send(b"?")
+    _, seen_as = server.recvfrom(16)
+    server.connect(seen_as)
+    before = server.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+    raw = world.handle(CLIENT, socket.SOCK_RAW, protocol=socket.IPPROTO_ICMP)
+    raw.sendto(_fragmentation_needed((world.vip("lone"), 7003), client.getsockname(), 1000), (world.vip("lone"), 0))
+    client.send(b"?")  # behind the error on the same path, so that it has been dealt with
+    with suppress(OSError):  # the error itself, EMSGSIZE, is told to the socket as well
+        server.recv(16)
+    after = server.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+    if after != 1000:
+        raise Differs(f"path MTU at the backend {before} before, {after} after an error that said 1000")
+    return f"path MTU at the backend {before} before, 1000 after"
+
+
+def _fragmentation_needed(source: tuple[str, int], destination: tuple[str, int], mtu: int) -> bytes:
+    """An ICMP error about a UDP datagram from source to destination."""
+    addresses = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
+    quoted = struct.pack(">BBHHHBBH", 0x45, 0, 1400, 1, 0x4000, 64, socket.IPPROTO_UDP, 0) + addresses
+    quoted = quoted[:10] + _checksum(quoted) + quoted[12:]
+    quoted += struct.pack(">HHHH", source[1], destination[1], 1380, 0)
+    message = struct.pack(">BBHHH", 3, 4, 0, 0, mtu) + quoted
+    return message[:2] + _checksum(message) + message[4:]
+
+
+def _checksum(data: bytes) -> bytes:
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF)
+
+
+@check("icmp.fragments", "D26")
+def fragments(world: World) -> str:
+    """A datagram of 4000 bytes arrives whole in both directions."""
+    handle = world.datagrams(CLIENT)
+    sent = bytes(range(250)) * 16
+    world.doing = "a datagram of 4000 bytes"
+    handle.sendto(sent, (world.vip("lone"), 80))
+    got, (source, _) = handle.recvfrom(8192)
+    if got[1:] != sent[1:]:
+        raise Differs(f"{len(got)} bytes came back, or changed")
+    return same("4000 bytes came back from", source, world.vip("lone"))
+
+
+@check("icmp.fragments-hairpin", "D26")
+def fragments_hairpin(world: World) -> str:
+    """So does one a backend sends to itself through its VIP."""
+    handle = world.datagrams("lone.1")
+    world.doing = "a datagram of 4000 bytes to oneself"
+    handle.sendto(bytes(4000), (world.vip("lone"), 80))
+    got, (source, _) = handle.recvfrom(8192)
+    return same("came back", (len(got), source), (4000, world.vip("lone")))
+
+
+@check("icmp.ping", "D30, moby/libnetwork#1566")
+def ping(world: World) -> str:
+    """The VIP answers a ping, whoever sends it."""
+    for client in (CLIENT, "visitor.1"):
+        raw = world.handle(client, socket.SOCK_RAW, protocol=socket.IPPROTO_ICMP)
+        raw.settimeout(5)
+        message = struct.pack(">BBHHH", 8, 0, 0, 0x4242, 1)
+        raw.sendto(message[:2] + _checksum(message) + message[4:], (world.vip("lone"), 0))
+        world.doing = f"{client} pings the VIP"
+        while True:
+            try:
+                answer, (source, _) = raw.recvfrom(256)
+            except TimeoutError as error:
+                raise Differs(f"{client}: no answer in 5 s") from error
+            except OSError as error:
+                raise Differs(f"{client}: {error}") from error
+            if answer[20] == 0 and answer[24:26] == b"\x42\x42":
+                break
+            if answer[20] == 3:
+                raise Differs(f"{client}: unreachable, says {source}")
+    return f"answered by {source}"

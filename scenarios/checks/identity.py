@@ -1,0 +1,125 @@
+"""Who is seen: the client by the backend, the VIP by the client."""
+
+from __future__ import annotations
+
+import socket
+
+from scenarios.checks import check
+from scenarios.checks.world import CLIENT, LOCAL, Differs, World, same
+
+
+def _source(world: World, client: str, service: str) -> str:
+    own = world.address(client)
+    seen = {each.source for each in (world.ask(client, world.vip(service)) for _ in range(3))}
+    if seen != {own}:
+        raise Differs(f"backend saw {', '.join(sorted(seen))}, client is {own}")
+    return f"backend saw {own}, the client's own"
+
+
+@check("identity.source-same-node", "D9")
+def source_same_node(world: World) -> str:
+    """A backend on the client's node sees the client's own address."""
+    return _source(world, LOCAL, "lone")
+
+
+@check("identity.source-other-node", "D9, moby/moby#39665")
+def source_other_node(world: World) -> str:
+    """A backend on another node sees the client's own address."""
+    return _source(world, CLIENT, "lone")
+
+
+@check("identity.source-udp", "D9")
+def source_udp(world: World) -> str:
+    """By UDP, too, backends see the client's own address."""
+    own = world.address(CLIENT)
+    seen = {world.ask_udp(CLIENT, world.vip("my-web")).source for _ in range(3)}
+    return same("backends saw", sorted(seen), [own])
+
+
+@check("identity.source-port", "kubernetes e2e: preserve source pod IP")
+def source_port(world: World) -> str:
+    """The backend sees the client's own port as well."""
+    seen = world.ask(CLIENT, world.vip("lone"), source_port=23456)
+    return same("backend saw port", seen.source_port, 23456)
+
+
+@check("identity.other-replica", "D7, moby/moby#24377")
+def other_replica(world: World) -> str:
+    """A backend that calls its own VIP reaches the other replicas, as itself."""
+    seen = [world.ask("my-web.1", world.vip("my-web")) for _ in range(6)]
+    others = {each.task: each.source for each in seen if each.task != "my-web.1"}
+    own = world.address("my-web.1")
+    if set(others) != {"my-web.2", "my-web.3"}:
+        raise Differs(f"reached {', '.join(sorted(others)) or 'none of the others'}")
+    return same("they saw", sorted(set(others.values())), [own])
+
+
+@check("identity.hairpin", "D8, moby/moby#24398")
+def hairpin(world: World) -> str:
+    """A backend that calls its own VIP reaches itself when its turn comes."""
+    seen = [world.ask("my-web.1", world.vip("my-web")).task for _ in range(6)]
+    if "my-web.1" not in seen:
+        raise Differs(f"6 calls reached {', '.join(sorted(set(seen)))}, never itself")
+    return f"itself {seen.count('my-web.1')} times of 6"
+
+
+@check("identity.hairpin-lone", "D8; kubernetes e2e: hairpin")
+def hairpin_lone(world: World) -> str:
+    """A service's only backend reaches itself through its VIP, by TCP and by UDP."""
+    same("TCP answered by", world.ask("lone.1", world.vip("lone")).task, "lone.1")
+    return same("TCP and UDP answered by", world.ask_udp("lone.1", world.vip("lone")).task, "lone.1")
+
+
+@check("identity.hairpin-source", "D10")
+def hairpin_source(world: World) -> str:
+    """A backend that reaches itself sees its own address as the source."""
+    seen = world.ask("lone.1", world.vip("lone")).source
+    return same("it saw", seen, world.address("lone.1"))
+
+
+@check("identity.peer-name", "D11")
+def peer_name(world: World) -> str:
+    """The client's getpeername() is the VIP."""
+    made = world.connect(CLIENT, world.vip("lone"))
+    return same("getpeername()", made.getpeername()[0], world.vip("lone"))
+
+
+@check("identity.peer-name-udp", "D11, D23")
+def peer_name_udp(world: World) -> str:
+    """A connected UDP socket's peer is the VIP, and its answers are taken."""
+    made = world.datagrams(CLIENT)
+    made.connect((world.vip("lone"), 80))
+    world.doing = "a datagram by a connected socket"
+    made.send(b"w")
+    made.recv(256)
+    return same("getpeername()", made.getpeername()[0], world.vip("lone"))
+
+
+@check("identity.ttl", "D43")
+def ttl(world: World) -> str:
+    """A packet arrives with the TTL it was sent with: the overlay is one hop."""
+    return same("TTL at the backend", world.ask_udp(CLIENT, world.vip("lone")).ttl, 64)
+
+
+@check("identity.two-vips-one-port", "cilium/cilium#11810")
+def two_vips_one_port(world: World) -> str:
+    """A client uses one source port to the same backend behind two VIPs at once, and each connection works."""
+    from dataplanes.model import Backend, Service
+
+    plane = world.lab.plane
+    assert plane
+    alias = Service("alias", "my-network", "10.0.0.250", (Backend(world.address("lone.1")),))
+    plane.apply([alias])
+    try:
+        first = world.connect(CLIENT, world.vip("lone"), source_port=23457)
+        second = world.handle(CLIENT, socket.SOCK_STREAM)
+        second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        second.bind(("", 23457))
+        world.doing = "the second connection from port 23457"
+        second.connect((alias.vip, 80))
+        for each in (second, first):
+            world.who(each)
+        return "both answered"
+    finally:
+        world.settle()
+        plane.remove([alias])

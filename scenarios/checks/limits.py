@@ -1,0 +1,41 @@
+"""How far it goes, and what it does not do."""
+
+from __future__ import annotations
+
+from dataplanes.kernel import sysctl
+from scenarios.checks import check
+from scenarios.checks.world import World, same
+
+
+@check("limits.recycled-ports", "D46, moby/moby#35082")
+def recycled_ports(world: World) -> str:
+    """A client with 64 ports makes 256 connections, one after another, and none fails."""
+    with world.service("worker2") as probe:
+        client = probe.tasks[0]
+        sysctl.write(world.netns(client), {"net.ipv4.ip_local_port_range": "40000 40063"})
+        ports = [world.hang_up(client, world.vip("my-web"), 0).task for _ in range(256)]
+        return same("connections answered", len(ports), 256)
+
+
+@check("limits.ipv6", "D36, moby/moby#24379", skip="swarm's VIPs are IPv4 only, and so are these planes")
+def ipv6(world: World) -> str:
+    """A VIP can be an IPv6 address."""
+    raise NotImplementedError
+
+
+@check("limits.health", "D22, moby/moby#30321", skip="which task is ready is the control plane's business")
+def health(world: World) -> str:
+    """A task that is not healthy gets no traffic."""
+    raise NotImplementedError
+
+
+@check("limits.user-namespaces", "D41", skip="the lab's containers have no user namespaces")
+def user_namespaces(world: World) -> str:
+    """A container with a remapped root is served."""
+    raise NotImplementedError
+
+
+@check("limits.join-time", "D44, moby/moby#30820", skip="measured, not judged: bench run --workload program")
+def join_time(world: World) -> str:
+    """A container joins in the same time however many services there are."""
+    raise NotImplementedError

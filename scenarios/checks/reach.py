@@ -1,0 +1,167 @@
+"""Does it arrive: from everywhere, by every transport, on every port, whole."""
+
+from __future__ import annotations
+
+import socket
+
+from scenarios.checks import check
+from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, same
+
+_CLIENTS = (CLIENT, VISITOR, LOCAL, "my-web.1", "lone.1")
+
+
+@check("reach.same-node", "D1")
+def same_node(world: World) -> str:
+    """A client reaches a backend on its own node through the VIP."""
+    return same("answered by", world.ask(LOCAL, world.vip("lone")).task, "lone.1")
+
+
+@check("reach.other-node", "D2")
+def other_node(world: World) -> str:
+    """A client reaches a service whose only backend is on another node."""
+    return same("answered by", world.ask(CLIENT, world.vip("lone")).task, "lone.1")
+
+
+@check("reach.node-without-backend", "D3")
+def node_without_backend(world: World) -> str:
+    """A client on a node that runs no backend reaches every one elsewhere."""
+    seen = {world.ask(VISITOR, world.vip("my-web")).task for _ in range(6)}
+    return same("answered by", sorted(seen), world.tasks("my-web"))
+
+
+@check("reach.tcp-everywhere", "D1-D3, D7")
+def tcp_everywhere(world: World) -> str:
+    """Every client on every node, backends included, reaches every backend by TCP."""
+    missed = {
+        client: sorted(set(world.tasks("my-web")) - {world.ask(client, world.vip("my-web")).task for _ in range(6)})
+        for client in _CLIENTS
+    }
+    missed = {client: tasks for client, tasks in missed.items() if tasks}
+    if missed:
+        raise Differs("; ".join(f"{client} never reached {', '.join(tasks)}" for client, tasks in missed.items()))
+    return f"{len(_CLIENTS)} clients on 3 nodes each reached all {len(world.tasks('my-web'))}"
+
+
+@check("reach.udp-everywhere", "D23")
+def udp_everywhere(world: World) -> str:
+    """The same by UDP, and every answer comes from the VIP."""
+    for client in _CLIENTS:
+        seen = {world.ask_udp(client, world.vip("my-web")).task for _ in range(6)}
+        missed = sorted(set(world.tasks("my-web")) - seen)
+        if missed:
+            raise Differs(f"{client} never reached {', '.join(missed)} by UDP")
+    return f"{len(_CLIENTS)} clients on 3 nodes each reached all {len(world.tasks('my-web'))}, answered from the VIP"
+
+
+@check("reach.any-port", "D12")
+def any_port(world: World) -> str:
+    """Every TCP and UDP port of the VIP leads to the same port of a backend, nothing being published."""
+    tcp, udp = world.listen("lone.1", 7000), world.listen("lone.1", 7001, socket.SOCK_DGRAM)
+    world.connect(CLIENT, world.vip("lone"), 7000)
+    tcp.accept()[0].close()
+    world.doing = "a datagram to port 7001"
+    world.datagrams(CLIENT).sendto(b"?", (world.vip("lone"), 7001))
+    udp.recvfrom(16)
+    return "TCP port 7000 and UDP port 7001 arrived unchanged"
+
+
+@check("reach.closed-port", "D13")
+def closed_port(world: World) -> str:
+    """A port nobody listens on at the backend is refused at once."""
+    try:
+        world.connect(CLIENT, world.vip("lone"), 4711)
+    except ConnectionRefusedError:
+        return "refused"
+    raise Differs("connected to a port nobody listens on")
+
+
+@check("reach.payload", "kubernetes e2e: large requests")
+def payload(world: World) -> str:
+    """What is sent arrives whole and in order, 256 KiB in each direction."""
+    block = bytes(range(256)) * 64
+    server = world.listen("lone.1", 7002)
+    client = world.connect(CLIENT, world.vip("lone"), 7002)
+    backend, _ = server.accept()
+    with backend:
+        backend.settimeout(10)
+        for sender, receiver in ((client, backend), (backend, client)):
+            for number in range(16):
+                sender.sendall(block)
+                got = receiver.recv(len(block), socket.MSG_WAITALL)
+                if got != block:
+                    raise Differs(f"block {number} of 16 arrived as {len(got)} bytes, or changed")
+    return "256 KiB each way, unchanged"
+
+
+@check("reach.segment-size", "D27")
+def segment_size(world: World) -> str:
+    """TCP segments fit the overlay: an MSS of at most 1410 below an MTU of 1450."""
+    client = world.connect(CLIENT, world.vip("lone"))
+    size = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+    if size > 1410:
+        raise Differs(f"MSS {size}")
+    return f"MSS {size}"
+
+
+@check("reach.other-service", "D31")
+def other_service(world: World) -> str:
+    """Two services of a network never mix."""
+    for _ in range(3):
+        for service in ("my-web", "lone", "visitor"):
+            seen = world.ask(CLIENT, world.vip(service)).task
+            if seen not in world.tasks(service):
+                raise Differs(f"asked {service}, answered by {seen}")
+    return "9 connections to 3 services, each answered by its own"
+
+
+@check("reach.new-container", "D41, kubernetes e2e")
+def new_container(world: World) -> str:
+    """A container that joins later reaches every service, and its service is reached."""
+    with world.service("manager1") as probe:
+        same("its own call", world.ask(probe.tasks[0], world.vip("lone")).task, "lone.1")
+        return same("a call to it", world.ask(CLIENT, probe.vip).task, probe.tasks[0])
+
+
+@check("reach.two-networks", "D32, moby/libnetwork#1396")
+def two_networks(world: World) -> str:
+    """A client on two networks reaches a VIP on each, as itself on that network."""
+    for network, service in (("my-network", "lone"), ("side", "side-web")):
+        seen = world.ask("both.1", world.vip(service))
+        own = world.address("both.1", network)
+        if seen.source != own:
+            raise Differs(f"{service} on {network} saw {seen.source}, the client is {own}")
+    return "seen as its own address on either"
+
+
+@check("reach.overlapping-subnets", "D34", scenario="twin")
+def overlapping_subnets(world: World) -> str:
+    """Two networks with the same subnet and the same VIP on one node are served apart."""
+    for client, service in (("my-busybox.1", "my-web"), ("twin-busybox.1", "twin-web")):
+        seen = {world.ask(client, "10.0.0.2").task for _ in range(4)}
+        if seen != set(world.tasks(service)):
+            raise Differs(f"{client} asked for {service} and was answered by {', '.join(sorted(seen))}")
+    return "each client was answered by its own network's tasks only"
+
+
+@check("reach.outsider", "D33, moby/moby#25295")
+def outsider(world: World) -> str:
+    """A container that is not on the network cannot reach the VIP."""
+    try:
+        seen = world.ask("side-web.1", world.vip("lone")).task
+    except OSError as error:
+        return f"side-web.1, on another network: {error}"
+    raise Differs(f"side-web.1, on another network, was answered by {seen}")
+
+
+@check("reach.forwarded", "D42")
+def forwarded(world: World) -> str:
+    """Traffic that is forwarded through a container is load-balanced as well."""
+    from dataplanes.kernel import sysctl
+    from dataplanes.kernel.rtnl import Rtnl
+
+    with world.service("worker2") as router, world.service("worker2") as sender:
+        (through,), (client,) = router.tasks, sender.tasks
+        sysctl.write(world.netns(through), {"net.ipv4.conf.eth0.send_redirects": "0"})
+        with Rtnl(world.netns(client)) as rtnl:
+            rtnl.send([rtnl.route_add(f"{world.vip('lone')}/32", interface="eth0", gateway=world.address(through))])
+        return same("answered by", world.ask(client, world.vip("lone")).task, "lone.1")

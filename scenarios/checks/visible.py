@@ -1,0 +1,174 @@
+"""What a plane shows: to the application, to other nodes, to who should not see it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from dataplanes.kernel import netns, process, sysctl
+from scenarios.checks import check
+from scenarios.checks.world import CLIENT, Differs, World
+
+_ETH_P_ALL, _ETH_P_ARP = 3, 0x0806
+
+
+def _own(world: World, command: str) -> list[str]:
+    return process.run(world.netns("lone.1"), command.split(), accept=range(256)).splitlines()
+
+
+@check("visible.addresses", "D39, moby/moby#33770")
+def addresses(world: World) -> str:
+    """The application sees no address but its container's own."""
+    vips = {each.vip for each in world.lab.services()}
+    foreign = [line.split()[1] + " " + line.split()[3] for line in _own(world, "ip -o -4 address")]
+    foreign = [each for each in foreign if each.split()[1].partition("/")[0] in vips]
+    if foreign:
+        raise Differs(f"it also has {', '.join(foreign)}")
+    return "its own addresses only"
+
+
+@check("visible.rules", "D39")
+def rules(world: World) -> str:
+    """The application's namespace has no packet filter rule of the plane's."""
+    found = [
+        line
+        for table in ("nat", "mangle")
+        for line in _own(world, f"iptables-legacy-save -t {table}")
+        if line.startswith("-A") and ("ipvs" in line or "MARK" in line)
+    ]
+    found += [line.strip() for line in _own(world, "nft list tables") if "vip-" in line]
+    if found:
+        raise Differs(f"{len(found)} of them: {found[0]}")
+    return "none"
+
+
+@check("visible.proc", "D39")
+def proc(world: World) -> str:
+    """/proc/net/ip_vs in the container lists no service."""
+    with netns.inside(world.netns("lone.1")):
+        try:
+            with open("/proc/thread-self/net/ip_vs", encoding="ascii") as file:
+                services = [line for line in file if line.startswith("FWM")]
+        except FileNotFoundError:
+            return "there is no such file"
+    if services:
+        raise Differs(f"it lists {len(services)} services")
+    return "it lists none"
+
+
+@check("visible.flush", "D40")
+def flush(world: World) -> str:
+    """An application that flushes its own packet filter still reaches services."""
+    with world.service("worker2") as probe:
+        name = world.netns(probe.tasks[0])
+        for table in ("mangle", "nat", "filter"):
+            process.run(name, ("iptables-legacy", "-t", table, "-F"), accept=range(256))
+        process.run(name, ("nft", "flush", "ruleset"), accept=range(256))
+        world.doing = "a connection after the flush"
+        try:
+            seen = world.ask(probe.tasks[0], world.vip("lone")).task
+        except OSError as error:
+            raise Differs(f"after iptables -F and nft flush ruleset: {error}") from error
+        finally:
+            world.lab.reinstall()
+        return f"answered by {seen}"
+
+
+@check("visible.host-service", "derived matrix 7, kubernetes/kubernetes#72236")
+def host_service(world: World) -> str:
+    """A server in a node's host or overlay namespace is not reached through a VIP."""
+    servers = [
+        world.listen_in(name, 7006)
+        for kind, node, name in world.lab.namespaces()
+        if kind in ("host", "overlay", "lb") and node == "worker2"
+    ]
+    try:
+        made = world.connect(CLIENT, world.vip("lone"), 7006)
+    except ConnectionRefusedError:
+        return f"{len(servers)} servers on worker2; the backend refused the port"
+    raise Differs(f"connected to {made.getpeername()[0]}:7006, where only the node listens")
+
+
+@check("visible.arp", "D35")
+def arp(world: World) -> str:
+    """An ARP request for a VIP is answered at most once."""
+    with netns.inside(world.netns(CLIENT)):
+        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ARP))
+    with raw:
+        raw.bind(("eth0", _ETH_P_ARP))
+        own = raw.getsockname()[4]
+        vip, source = socket.inet_aton(world.vip("lone")), socket.inet_aton(world.address(CLIENT))
+        request = struct.pack(">HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, own, source, bytes(6), vip)
+        raw.send(b"\xff" * 6 + own + struct.pack(">H", _ETH_P_ARP) + request)
+        raw.settimeout(3)
+        answers = set()
+        try:
+            while True:
+                frame = raw.recv(128)
+                if frame[20:22] == b"\0\2" and frame[28:32] == vip:
+                    answers.add(frame[22:28].hex(":"))
+        except TimeoutError:
+            pass
+    if len(answers) > 1:
+        raise Differs(f"answered by {', '.join(sorted(answers))}")
+    return f"answered by {', '.join(answers) or 'nobody'}"
+
+
+@check("visible.wire", "swarm: never a VIP between nodes")
+def wire(world: World) -> str:
+    """No packet between nodes carries a VIP."""
+    taps = []
+    for kind, node, name in world.lab.namespaces():
+        if kind == "overlay":
+            with netns.inside(name):
+                tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+            tap.bind(("vxlan0", _ETH_P_ALL))
+            tap.setblocking(False)
+            taps.append((node, tap))
+    vips = {socket.inet_aton(each.vip): each.name for each in world.lab.services()}
+    try:
+        for client in (CLIENT, "visitor.1", "lone.1"):
+            world.ask(client, world.vip("lone"))
+            world.ask_udp(client, world.vip("my-web"))
+        for node, tap in taps:
+            while frame := _frame(tap):
+                if frame[12:14] == b"\x08\x00" and (found := {frame[26:30], frame[30:34]} & vips.keys()):
+                    raise Differs(f"a packet with the VIP of {vips[found.pop()]} on {node}'s vxlan0")
+    finally:
+        for _, tap in taps:
+            tap.close()
+    return "none on any vxlan"
+
+
+def _frame(tap: socket.socket) -> bytes:
+    try:
+        return tap.recv(2048)
+    except BlockingIOError:
+        return b""
+
+
+@check("visible.sysctl", "moby/moby#38723")
+def settings(world: World) -> str:
+    """The plane changes no network setting of the application's namespace."""
+    with world.service("worker2") as probe:
+        name = world.netns(probe.tasks[0])
+        keys = ("conntrack", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template")
+        defaults = {
+            "conntrack": "0",
+            "conn_reuse_mode": "1",
+            "expire_nodest_conn": "0",
+            "expire_quiescent_template": "0",
+        }
+        changed = [
+            f"net.ipv4.vs.{key}={value}"
+            for key in keys
+            if (value := sysctl.read(name, f"net.ipv4.vs.{key}")) not in (None, defaults[key])
+        ]
+        changed += [
+            f"net.ipv4.conf.eth0.{key}={value}"
+            for key in ("arp_ignore", "arp_announce")
+            if (value := sysctl.read(name, f"net.ipv4.conf.eth0.{key}")) != "0"
+        ]
+    if changed:
+        raise Differs(", ".join(changed))
+    return "none"

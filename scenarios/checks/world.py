@@ -1,0 +1,207 @@
+"""What a check does in a lab: connects, asks, listens, and brings up services of its own."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from msgspec import Struct
+
+from dataplanes.kernel import netns
+from scenarios.lab import Lab
+from scenarios.topology import ServiceSpec, Task
+
+CLIENT, VISITOR, LOCAL = "my-busybox.1", "visitor.1", "my-web.3"
+"""The document's client on worker2; one on a node without backends; one on the node with one backend of my-web."""
+TIMEOUT = 10.0
+_TCP_INFO_TOTAL_RETRANS = 100  # offset in struct tcp_info (include/uapi/linux/tcp.h)
+
+
+class Differs(Exception):
+    """The semantic does not hold; the message says what was seen."""
+
+
+class Seen(Struct, frozen=True):
+    """A connection or datagram as the backend that answered saw it."""
+
+    task: str
+    source: str
+    source_port: int
+    destination: str
+    port: int
+    ttl: int  # 0 for TCP
+
+
+class Probe(Struct, frozen=True):
+    """A service a check has brought up for itself."""
+
+    name: str
+    vip: str
+    tasks: tuple[str, ...]
+
+
+class World:
+    """A lab as a check sees it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.doing = "nothing yet"  # told when a check ends in an error of the network
+        self._open: list[socket.socket] = []
+        self._probes = 0
+
+    # -- who is where --------------------------------------------------------------------------------------
+
+    def vip(self, service: str) -> str:
+        """A service's VIP."""
+        return self.lab.service(service).vip
+
+    def address(self, container: str, network: str | None = None) -> str:
+        """A container's address on a network, its first if none is named."""
+        endpoints = self.lab.containers[container].endpoints
+        return next(each.address for each in endpoints if network in (None, each.network))
+
+    def tasks(self, service: str) -> list[str]:
+        """The names of a service's tasks, in the order of their servers' numbers."""
+        return [name for name, each in self.lab.containers.items() if each.task.service == service]
+
+    def netns(self, container: str) -> str:
+        """A container's namespace."""
+        return self.lab.containers[container].netns
+
+    # -- connections ---------------------------------------------------------------------------------------
+
+    def handle(self, container: str, kind: int, *, protocol: int = 0) -> socket.socket:
+        """A socket of a container's, closed when the check ends at the latest."""
+        made = self.lab.socket(container, kind, protocol)
+        made.settimeout(TIMEOUT)
+        self._open.append(made)
+        return made
+
+    def connect(self, container: str, address: str, port: int = 80, *, source_port: int = 0) -> socket.socket:
+        """A TCP connection."""
+        self.doing = f"{container} connects to {address}:{port}"
+        made = self.handle(container, socket.SOCK_STREAM)
+        if source_port:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(("", source_port))
+        made.connect((address, port))
+        return made
+
+    def ask(self, container: str, address: str, port: int = 80, *, source_port: int = 0) -> Seen:
+        """Connect, have the backend say whom it sees, close."""
+        with self.connect(container, address, port, source_port=source_port) as made:
+            return self.who(made, container)
+
+    def who(self, connection: socket.socket, container: str = CLIENT) -> Seen:
+        """Have the backend at the other end of a container's connection say whom it sees."""
+        connection.sendall(b"w")
+        return self._seen(container, connection.recv(256))
+
+    def hang_up(self, container: str, address: str, source_port: int) -> Seen:
+        """A connection the server closes first, so that nothing lingers at the client."""
+        with self.connect(container, address, source_port=source_port) as made:
+            made.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = b""
+            while part := made.recv(4096):
+                answer += part
+        return self._seen(container, answer.rpartition(b"\r\n")[2])
+
+    def datagrams(self, container: str) -> socket.socket:
+        """An unconnected UDP socket."""
+        return self.handle(container, socket.SOCK_DGRAM)
+
+    def ask_udp(self, container: str, address: str, port: int = 80, *, by: socket.socket | None = None) -> Seen:
+        """Ask by one datagram; the answer must come from where it was asked."""
+        self.doing = f"{container} sends a datagram to {address}:{port}"
+        handle = by or self.datagrams(container)
+        handle.sendto(b"w", (address, port))
+        answer, (source, _) = handle.recvfrom(256)
+        if source != address:
+            raise Differs(f"asked {address}, answered by {source}")
+        return self._seen(container, answer)
+
+    def _seen(self, client: str, answer: bytes) -> Seen:
+        if not answer.strip():
+            raise ConnectionResetError("closed without an answer")
+        _, source, source_port, destination, port, ttl = answer.decode().split()
+        networks = {each.network for each in self.lab.containers[client].endpoints}
+        owner = next(
+            (
+                name
+                for name, each in self.lab.containers.items()
+                if any(e.address == destination and e.network in networks for e in each.endpoints)
+            ),
+            destination,
+        )
+        return Seen(owner, source, int(source_port), destination, int(port), int(ttl))
+
+    def listen(self, container: str, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A server of the check's own in a container."""
+        return self._listen(self.handle(container, kind), port, kind)
+
+    def listen_in(self, namespace: str, port: int) -> socket.socket:
+        """A TCP server in a node's own namespace."""
+        with netns.inside(namespace):
+            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        made.settimeout(TIMEOUT)
+        self._open.append(made)
+        return self._listen(made, port, socket.SOCK_STREAM)
+
+    def _listen(self, made: socket.socket, port: int, kind: int) -> socket.socket:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(("", port))
+        if kind == socket.SOCK_STREAM:
+            made.listen(16)
+        return made
+
+    def pair(self, container: str, probe: Probe, port: int) -> tuple[socket.socket, socket.socket]:
+        """A connection through a one-task service to a server of the check's own: (client's end, backend's end)."""
+        server = self.listen(probe.tasks[0], port)
+        client = self.connect(container, probe.vip, port)
+        backend, _ = server.accept()
+        backend.settimeout(TIMEOUT)
+        self._open.append(backend)
+        return client, backend
+
+    # -- services ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def service(self, *nodes: str, vip: str = "") -> Iterator[Probe]:
+        """A service of the check's own on my-network, a task on each of the nodes; gone afterwards."""
+        self._probes += 1
+        name = f"probe{self._probes}"
+        spec = ServiceSpec(
+            name, "my-network", vip, tasks=[Task(f"{name}.{n + 1}", node) for n, node in enumerate(nodes)]
+        )
+        self.lab.create_service(spec)
+        try:
+            yield Probe(name, self.vip(name), tuple(self.tasks(name)))
+        finally:
+            self.settle()
+            self.lab.remove_service(name)
+
+    def settle(self) -> None:
+        """Close what the check left open."""
+        for each in self._open:
+            each.close()
+        self._open.clear()
+
+
+def retransmits(connection: socket.socket) -> int:
+    """How many segments this end has sent again."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+    return int(struct.unpack_from("=I", info, _TCP_INFO_TOTAL_RETRANS)[0])
+
+
+def same(what: str, seen: object, expected: object) -> str:
+    """The observation, if it is the expected one."""
+    if seen != expected:
+        raise Differs(f"{what}: {seen}, expected {expected}")
+    return f"{what}: {seen}"
+
+
+def shares(seen: Sequence[str]) -> dict[str, int]:
+    """How often each was seen, by name."""
+    return {name: seen.count(name) for name in sorted(set(seen))}

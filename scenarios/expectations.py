@@ -1,0 +1,50 @@
+"""What each check is expected to see on each plane: expected.toml, where every difference has its reason."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from dataplanes.catalog import Selection
+
+_FILE = os.path.join(os.path.dirname(__file__), "expected.toml")
+
+
+class Expectation(Struct, frozen=True, forbid_unknown_fields=True):
+    """An outcome other than pass, or for some planes, variants or kernels another one than for the rest."""
+
+    checks: list[str]
+    planes: list[str]  # names; `name@variant` means that variant only
+    reason: str
+    expected: Literal["pass", "fail", "skip"] = "fail"
+    reference: str = ""
+    kernels: list[str] = []  # how releases begin; empty: all
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    difference: list[Expectation]
+
+
+PLAIN = Expectation([], [], "", "pass")
+
+
+@cache
+def load() -> list[Expectation]:
+    """Every expectation, in the order of the file; of several that match the last one holds."""
+    with open(_FILE, encoding="utf-8") as file:
+        return msgspec.toml.decode(file.read(), type=_File).difference
+
+
+def expected(selection: Selection, check: str, release: str) -> Expectation:
+    """What is expected of a check on a plane and a kernel."""
+    names = {selection.dataplane, selection.name, f"{selection.dataplane}@{selection.variant}"}
+    found = PLAIN
+    for each in load():
+        kernel = not each.kernels or any(release.startswith(start) for start in each.kernels)
+        if check in each.checks and names & set(each.planes) and kernel:
+            found = each
+    return found
