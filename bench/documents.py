@@ -102,6 +102,7 @@ class Job(Struct):
     command: list[str] = field(default_factory=list)  # lab: empty means a shell
     dataplanes: list[str] = field(default_factory=list)  # matrix
     checks: list[str] = field(default_factory=list)  # matrix: their names
+    evidence: bool = False  # matrix: look into cells that are not as expected
     pause: bool = False  # matrix: a shell in the lab of a cell that is not as expected
 
 

@@ -20,6 +20,7 @@ from dataplanes import catalog
 from dataplanes.errors import BenchError
 from dataplanes.kernel.process import die_with_parent
 from scenarios import topology
+from scenarios.document import document
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 
@@ -63,7 +64,7 @@ def _command(lab: Lab, argv: list[str]) -> int:
     with Journal() as journal:
         path, tool = journal.scratch("lab.json"), journal.scratch("container")
         with open(path, "wb") as file:
-            file.write(msgspec.json.format(_encoder.encode(lab.document()), indent=1))
+            file.write(msgspec.json.format(_encoder.encode(document(lab)), indent=1))
         with open(tool, "w", encoding="utf-8") as script:
             script.write(_enter(lab))
         os.chmod(tool, 0o755)
@@ -108,13 +109,16 @@ def _enter(lab: Lab) -> str:
 
 
 def _wait(process: subprocess.Popen[Any]) -> int:
-    """The command's exit code as a shell tells it. A signal for us is one for it, too; its end is ours to wait for."""
+    """The command's exit code as a shell tells it. A signal for us is one for it, too; its end is ours to wait for.
+
+    It is passed on even if the command is in our process group: between fork and exec a child loses what it gets.
+    """
     while True:
         try:
             code = process.wait()
             return code if code >= 0 else 128 - code
-        except KeyboardInterrupt:
-            continue
+        except KeyboardInterrupt as interrupt:
+            process.send_signal(interrupt.args[0] if interrupt.args else signal.SIGINT)
 
 
 def _inspect(job: Job, clock: str) -> int:

@@ -60,6 +60,7 @@ def run(
 
     names = [each.name for each in selections]
     job = Job("matrix", dataplanes=names, checks=[each.name for each in checks], pause=pause)
+    job.evidence = evidence is not None
     if len(kernels) == 1:
         kernel, tty = kernels[0][0], pause and sys.stdin.isatty()
         dispatch(job, kernel, selections, timeout=timeout, tty=tty, on_event=lambda event: take(kernel.name, event))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 from bench import load
@@ -18,20 +19,27 @@ _PROOF_PER_BACKEND = 2
 
 
 def build(
-    scenario: Scenario, selection: catalog.Selection, journal: Journal, *, cgroups_for: catalog.Selection | None = None
+    scenario: Scenario,
+    selection: catalog.Selection,
+    journal: Journal,
+    *,
+    cgroups_for: catalog.Selection | None = None,
+    make: Callable[[Lab], DataPlane] | None = None,
 ) -> Lab:
-    """The lab of a scenario with one plane on, every task serving; with cgroups if that or another plane needs them."""
+    """The lab of a scenario with one plane on, every task serving; with cgroups if that or another plane needs them.
+
+    `make` makes the plane, if it is not simply the selected one.
+    """
     ids: dict[str, list[str]] = {}  # service -> its tasks in the order they came
     port = scenario.workload.port
 
     def server(task: Task) -> list[str]:
         known = ids.setdefault(task.service, [])
         known.append(task.name)
-        return load.serve_argv(len(known), tcp=[port], udp=[port])
+        task.number = len(known)
+        return load.serve_argv(task.number, tcp=[port], udp=[port])
 
-    def plane(fabric: Lab) -> DataPlane:
-        return catalog.make(selection, fabric)
-
+    plane = make or (lambda lab: catalog.make(selection, lab))
     return Lab(scenario, plane, journal=journal, server=server, cgroups=catalog.needs_cgroups(cgroups_for or selection))
 
 

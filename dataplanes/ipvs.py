@@ -155,7 +155,7 @@ class _IpvsDirector(Director):
     def close(self) -> None:
         self.remove(list(self._services.values()))
         if self._nat:
-            iptables.program(self._site.netns, "nat", [rule.replace("-A", "-D", 1) for rule in reversed(self._nat)])
+            iptables.withdraw(self._site.netns, "nat", [rule.replace("-A", "-D", 1) for rule in reversed(self._nat)])
             self._nat = []
         sysctl.write(self._site.netns, self._before)
         self._before = {}
@@ -199,10 +199,11 @@ class _IpvsDirector(Director):
             return
         marks = [(service.vip, self._mechanism.mark(service)) for service in services]
         rules = [f"{action} {self._chain} -d {vip}/32 -j MARK --set-xmark {mark:#x}/0xffffffff" for vip, mark in marks]
-        iptables.program(self._site.netns, "mangle", rules)
+        change = iptables.program if action == "-A" else iptables.withdraw
+        change(self._site.netns, "mangle", rules)
         if self._mechanism.knobs.icmp and self._site.hook == "output":
             echo = "-p icmp -m icmp --icmp-type 8 -j DNAT --to-destination 127.0.0.1"
-            iptables.program(self._site.netns, "nat", [f"{action} OUTPUT -d {vip}/32 {echo}" for vip, _ in marks])
+            change(self._site.netns, "nat", [f"{action} OUTPUT -d {vip}/32 {echo}" for vip, _ in marks])
 
     def _add_hairpins(self, services: Sequence[Service]) -> None:
         """SNAT a backend's connection to itself, and no other: it would not accept its own address from outside."""
@@ -216,7 +217,7 @@ class _IpvsDirector(Director):
         used = {backend.address for service in self._services.values() for backend in service.backends}
         gone = [self._hairpin(address) for address in sorted(self._hairpins - used)]
         if gone:
-            iptables.program(self._site.netns, "nat", [rule.replace("-A", "-D", 1) for rule in gone])
+            iptables.withdraw(self._site.netns, "nat", [rule.replace("-A", "-D", 1) for rule in gone])
             self._nat = [rule for rule in self._nat if rule not in gone]
             self._hairpins &= used
 

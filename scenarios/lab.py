@@ -11,7 +11,7 @@ from typing import Any, Literal
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError, Usage
 from dataplanes.kernel import netns
-from dataplanes.model import Backend, Endpoint, Service
+from dataplanes.model import Backend, Endpoint, Segment, Service
 from scenarios import cgroup
 from scenarios.dns import ADDRESS, Resolver
 from scenarios.fabric import Fabric
@@ -52,6 +52,7 @@ class Lab:
         self._fabric = Fabric(scenario, journal)
         self._pools = {network.name: Pool(network.subnet) for network in scenario.networks}
         self._attachments = 0
+        self._attached: dict[str, str] = {}  # attachment -> its address
         self._resolver: Resolver | None = None
         self._specs: dict[str, ServiceSpec] = {}
         self._drained: set[str] = set()
@@ -159,11 +160,14 @@ class Lab:
     # -- what a placement may ask (dataplanes.base.Fabric) ------------------------------------------------------------
 
     def attach(self, network: str, node: str, role: Literal["lb", "host"]) -> Endpoint:
-        """A further attachment with an address from the network's pool: lb in a namespace of its own, or the host's."""
-        address = self._pools[network].take()
-        if address is None:
-            raise BenchError("no address left", where=network, why=f"{role} on {node} needs one")
+        """A further attachment with an address from the network's pool: lb in a namespace of its own, or the host's.
+
+        The address is the same whenever it comes back, as swarm's managers remember it: neighbours know its MAC.
+        """
         name = f"{role}.{node}.{network}"
+        if name not in self._attached:
+            self._attached[name] = self._address(network)
+        address = self._attached[name]
         if role == "lb":
             return self._fabric.plug(name, network, node, address, into=self._fabric.namespace(name), interface="eth0")
         self._attachments += 1
@@ -173,7 +177,6 @@ class Lab:
     def detach(self, endpoint: Endpoint) -> None:
         """Undo `attach`."""
         self._fabric.unplug(endpoint)
-        self._pools[endpoint.network].release(endpoint.address)
         if endpoint.name.startswith("lb."):
             self._fabric.drop_namespace(endpoint.netns)
 
@@ -351,44 +354,13 @@ class Lab:
         known = {name for _, _, name in found}
         return found + [("lb", e.node, e.netns) for e in self._fabric.endpoints.values() if e.netns not in known]
 
-    def document(self) -> dict[str, Any]:
-        """The lab document: nodes, networks, services and tasks with their namespaces and addresses."""
-        return {
-            "nodes": [{"name": node, "netns": self._fabric.host(node)} for node in self.scenario.nodes],
-            "networks": [
-                {
-                    "name": network.name,
-                    "subnet": network.subnet,
-                    "mtu": network.mtu,
-                    "overlay_netns": {
-                        s.node: s.overlay_netns for s in self._fabric.segments.values() if s.network == network.name
-                    },
-                }
-                for network in self.scenario.networks
-            ],
-            "services": [
-                {
-                    "name": name,
-                    "network": spec.network,
-                    "vip": spec.vip,
-                    "ports": [self.scenario.workload.port],
-                    "tasks": [task.name for task in spec.tasks],
-                }
-                for name, spec in self._specs.items()
-            ],
-            "tasks": [
-                {
-                    "name": container.task.name,
-                    "service": container.task.service,
-                    "node": container.task.node,
-                    "netns": container.netns,
-                    "cgroup": container.cgroup,
-                    "mac": container.task.mac,
-                    "addresses": {endpoint.network: endpoint.address for endpoint in container.endpoints},
-                }
-                for container in self.containers.values()
-            ],
-        }
+    def specs(self) -> list[ServiceSpec]:
+        """Every service as it is now, with its tasks."""
+        return list(self._specs.values())
+
+    def segments(self) -> list[Segment]:
+        """Every network on every node where it is."""
+        return list(self._fabric.segments.values())
 
 
 def _stop(container: Container) -> None:

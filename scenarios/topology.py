@@ -33,6 +33,7 @@ class Task(Struct, forbid_unknown_fields=True):
     address: str = ""
     service: str = ""  # filled in
     network: str = ""  # filled in
+    number: int = 0  # filled in: what its server calls itself, from 1 within the service
     joins: dict[str, str] = {}  # further networks it is attached to, with the address there ("" = from the pool)
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+from dataplanes.errors import KernelRefused
 from dataplanes.kernel import process
 
 _TABLES = ("mangle", "nat", "filter")
@@ -16,6 +18,16 @@ def program(name: str, table: str, lines: Sequence[str]) -> None:
     """
     text = "\n".join((f"*{table}", *lines, "COMMIT", ""))
     process.run(name, ("iptables-legacy-restore", "--noflush", "--wait", "10"), text)
+
+
+def withdraw(name: str, table: str, lines: Sequence[str]) -> None:
+    """Delete rules (`-D CHAIN ...`) of one table; one that somebody else has deleted is as good as deleted."""
+    try:
+        program(name, table, lines)
+    except KernelRefused:
+        for line in lines:
+            with suppress(KernelRefused):
+                program(name, table, [line])
 
 
 def rules(name: str, table: str) -> list[str]:

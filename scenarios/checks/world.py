@@ -125,17 +125,19 @@ class World:
     def _seen(self, client: str, answer: bytes) -> Seen:
         if not answer.strip():
             raise ConnectionResetError("closed without an answer")
-        _, source, source_port, destination, port, ttl = answer.decode().split()
-        networks = {each.network for each in self.lab.containers[client].endpoints}
-        owner = next(
-            (
-                name
-                for name, each in self.lab.containers.items()
-                if any(e.address == destination and e.network in networks for e in each.endpoints)
-            ),
-            destination,
-        )
+        number, source, source_port, destination, port, ttl = answer.decode().split()
+        owner = self._owner(client, destination, int(number))
         return Seen(owner, source, int(source_port), destination, int(port), int(ttl))
+
+    def _owner(self, client: str, destination: str, number: int) -> str:
+        """Whose address it is, on the client's networks; with direct routing it is the VIP, and the number tells."""
+        networks = {each.network for each in self.lab.containers[client].endpoints}
+        for name, each in self.lab.containers.items():
+            for endpoint in each.endpoints:
+                numbered = endpoint.vip == destination and each.task.number == number
+                if endpoint.network in networks and (endpoint.address == destination or numbered):
+                    return name
+        return destination
 
     def listen(self, container: str, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """A server of the check's own in a container."""
