@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -100,6 +100,8 @@ _timeout = click.option(
     "--connections", "-n", type=click.IntRange(1, 10_000_000), help="Per trial. Default: 2000, or 20000 by wall."
 )
 @click.option("--concurrency", "-c", type=click.IntRange(1, 10_000), default=16, show_default=True, help="At a time.")
+@click.option("--workload", "-w", default="crr", show_default=True, metavar="W[,W]", help="`bench list workloads`.")
+@click.option("--services", default="0", metavar="N[,N]", help="This many more services.")
 @click.option("--output", "-o", metavar="FILE", help="Write the result document (JSON); - is stdout.")
 def run(
     dataplane: str,
@@ -110,21 +112,25 @@ def run(
     repeat: int,
     connections: int | None,
     concurrency: int,
+    workload: str,
+    services: str,
     output: str | None,
 ) -> None:
     """Measure data planes against the direct path, in interleaved rounds, each trial in a fresh lab."""
-    from bench import choose, table
+    from bench import choose, table, workloads
     from bench import run as runner
     from bench.progress import progress
     from scenarios import topology
 
     selections = catalog.select(dataplane)
-    path = _scenario_path(scenario)
+    names = workloads.parse(workload)
+    sizes = _sizes(services, names)
+    path = _scenario_path("scale" if scenario == "seed" and max(sizes) > 100 else scenario)
     topology.load(path)
     write = _output(output)
     chosen, reason = choose.choose(kernel, clock, selections)
     count = connections or (2000 if chosen.clock == "instructions" else 20_000)
-    trials = runner.plan(selections, repeat, count, concurrency)
+    trials = runner.plan(selections, repeat, count, concurrency, names, sizes)
     with progress(len(trials), f"{chosen.name}, {chosen.clock} clock") as on_event:
         result = runner.run(path, selections, trials, chosen, reason=reason, timeout=timeout, on_event=on_event)
     if output:
@@ -282,6 +288,12 @@ def _scenarios() -> dict[str, str]:
     return topology.named()
 
 
+def _workloads() -> dict[str, str]:
+    from bench import workloads
+
+    return {name: each.summary for name, each in workloads.WORKLOADS.items()}
+
+
 def _checks() -> dict[str, str]:
     from scenarios import checks
 
@@ -298,7 +310,7 @@ _LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "dataplanes": lambda: catalog.SUMMARIES,
     "scenarios": _scenarios,
     "checks": _checks,
-    "workloads": lambda: {"crr": "connect, 1-byte request, 1-byte reply, close"},
+    "workloads": _workloads,
     "kernels": _kernels,
 }
 
@@ -322,6 +334,17 @@ def completion(shell: str) -> None:
     if cls is None:
         raise Usage(f"no completion for {shell}")
     click.echo(cls(main, {}, "bench", "_BENCH_COMPLETE").source())
+
+
+def _sizes(text: str, workloads: Sequence[str]) -> list[int]:
+    """The numbers of further services; the seed's subnet has room for a hundred, the scenario scale for the rest."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise Usage(f"--services {text!r} is not a list of numbers") from error
+    if any(not 0 <= each <= 20_000 for each in found):
+        raise Usage(f"--services {text} is not between 0 and 20000")
+    return found if any(found) or "program" not in workloads else [*found, 1000]
 
 
 def _one(dataplane: str) -> list[catalog.Selection]:

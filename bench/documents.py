@@ -22,6 +22,7 @@ class Trial(Struct):
     warmup: bool
     metrics: dict[str, Any]
     error: str = ""
+    services: int = 0  # that only made up the number, beside the scenario's own
 
 
 class Interval(Struct):
@@ -44,6 +45,7 @@ class Summary(Struct):
     errors: dict[str, int]
     backends: dict[str, int]
     note: str = ""  # why there is no number
+    services: int = 0
 
 
 class Result(Struct):
@@ -66,6 +68,7 @@ class TrialPlan(Struct):
     connections: int
     concurrency: int
     workload: str = "crr"
+    services: int = 0
 
 
 class MatrixCell(Struct):

@@ -14,14 +14,26 @@ WARMUP_SHARE = 10
 
 
 def interleave(
-    dataplanes: Sequence[str], rounds: int, *, connections: int, concurrency: int, workload: str = "crr"
+    dataplanes: Sequence[str],
+    rounds: int,
+    *,
+    connections: int,
+    concurrency: int,
+    workloads: Sequence[str] = ("crr",),
+    services: Sequence[int] = (0,),
 ) -> list[TrialPlan]:
-    """A warm-up round, then `rounds` rounds: A B C, C B A, A B C, ..."""
-    plans = [
-        TrialPlan(name, 0, True, max(connections // WARMUP_SHARE, concurrency), concurrency, workload)
-        for name in dataplanes
-    ]
+    """A warm-up round, then `rounds` rounds: A B C, C B A, A B C, ...; in each every workload at every size."""
+
+    def trials(number: int, order: Sequence[str], count: int) -> list[TrialPlan]:
+        return [
+            TrialPlan(name, number, number == 0, count, concurrency, workload, size)
+            for workload in workloads
+            for size in services
+            for name in order
+            if size or workload != "program"
+        ]
+
+    plans = trials(0, dataplanes, max(connections // WARMUP_SHARE, concurrency))
     for number in range(1, rounds + 1):
-        order = dataplanes if number % 2 else list(reversed(dataplanes))
-        plans += [TrialPlan(name, number, False, connections, concurrency, workload) for name in order]
+        plans += trials(number, dataplanes if number % 2 else list(reversed(dataplanes)), connections)
     return plans

@@ -17,10 +17,18 @@ from bench.kernels import Kernel
 from dataplanes.catalog import DIRECT, Selection
 
 
-def plan(selections: Sequence[Selection], repeat: int, connections: int, concurrency: int) -> list[TrialPlan]:
+def plan(
+    selections: Sequence[Selection],
+    repeat: int,
+    connections: int,
+    concurrency: int,
+    workloads: Sequence[str] = ("crr",),
+    services: Sequence[int] = (0,),
+) -> list[TrialPlan]:
     """The trials in order; `direct` is always among them, and first, as the ceiling."""
-    names = [selection.name for selection in selections if selection.dataplane != DIRECT]
-    return rounds.interleave([DIRECT, *names], repeat, connections=connections, concurrency=concurrency)
+    names = [DIRECT, *(selection.name for selection in selections if selection.dataplane != DIRECT)]
+    sizes = {"connections": connections, "concurrency": concurrency}
+    return rounds.interleave(names, repeat, workloads=workloads, services=services, **sizes)
 
 
 def run(

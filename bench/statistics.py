@@ -22,6 +22,14 @@ METRICS = (
     "request_p99_us",
     "instructions_per_connection",
     "cpu_us_per_connection",
+    "install_ms",
+    "add_service_ms",
+    "remove_backend_ms",
+    "add_backend_ms",
+    "remove_service_ms",
+    "join_ms",
+    "objects",
+    "bytes",
 )
 
 
@@ -66,20 +74,24 @@ def flat(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def summarise(trials: Sequence[Trial], base: str = "direct") -> list[Summary]:
-    """One summary per data plane, in the order they first ran; warm-ups do not count."""
-    counted = [trial for trial in trials if not trial.warmup]
-    reference = _rate([trial for trial in counted if trial.dataplane == base])
+    """One summary per workload, size and data plane, in the order they first ran; warm-ups do not count."""
+    groups: dict[tuple[str, int, str], list[Trial]] = {}
+    for trial in trials:
+        group = groups.setdefault((trial.workload, trial.services, trial.dataplane), [])
+        if not trial.warmup:
+            group.append(trial)
     return [
-        _summary(name, [trial for trial in counted if trial.dataplane == name], reference)
-        for name in dict.fromkeys(trial.dataplane for trial in trials)
+        _summary(name, workload, size, found, _rate(groups.get((workload, size, base), [])))
+        for (workload, size, name), found in groups.items()
     ]
 
 
 def _rate(trials: Sequence[Trial]) -> dict[int, float]:
-    return {t.round: t.metrics["connections_per_second"] for t in trials if not t.error}
+    rates = {t.round: t.metrics.get("connections_per_second") for t in trials if not t.error}
+    return {number: rate for number, rate in rates.items() if rate}
 
 
-def _summary(name: str, trials: Sequence[Trial], reference: dict[int, float]) -> Summary:
+def _summary(name: str, workload: str, services: int, trials: Sequence[Trial], reference: dict[int, float]) -> Summary:
     good = [trial for trial in trials if not trial.error]
     columns: dict[str, list[float]] = {}
     errors: dict[str, int] = {}
@@ -93,13 +105,14 @@ def _summary(name: str, trials: Sequence[Trial], reference: dict[int, float]) ->
     return Summary(
         name,
         trials[0].scenario if trials else "",
-        trials[0].workload if trials else "",
+        workload,
         len(good),
         {metric: interval(values) for metric, values in columns.items()},
         ratio(_rate(good), reference),
         errors,
         backends,
         failed[0] if failed else "",
+        services,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -11,10 +13,21 @@ from bench.documents import Interval, Result, Summary
 
 def render(result: Result) -> RenderableType:
     """The comparison as a person reads it, with what the figures are: kernel, clock, n."""
-    environment = result.environment
-    clock = environment["clock"]
+    groups: dict[tuple[str, int], list[Summary]] = {}
+    for row in result.summary:
+        groups.setdefault((row.workload, row.services), []).append(row)
+    tables = [_TABLES[workload](result, size, rows) for (workload, size), rows in groups.items()]
+    return Group(*tables, *(_notes(result)))
+
+
+def _title(result: Result, what: str, services: int) -> str:
+    return f"{result.plan['scenario']}: {what}" + (f", with {services:,} more services" if services else "")
+
+
+def _crr(result: Result, services: int, rows: Sequence[Summary]) -> Table:
+    clock = result.environment["clock"]
     cost = "instructions_per_connection" if clock == "instructions" else "cpu_us_per_connection"
-    table = Table(title=f"{result.plan['scenario']}: connect / request / reply / close", title_justify="left")
+    table = Table(title=_title(result, "connect / request / reply / close", services), title_justify="left")
     table.add_column("data plane", no_wrap=True)
     table.add_column("connections/s", justify="right")
     table.add_column("ratio [95 %]", justify="right")
@@ -23,9 +36,34 @@ def render(result: Result) -> RenderableType:
     table.add_column("errors", justify="right")
     table.add_column("backends", justify="right")
     table.add_column("n", justify="right")
-    for row in result.summary:
+    for row in rows:
         table.add_row(*_cells(row, cost))
-    return Group(table, *(_notes(result)))
+    return table
+
+
+_PROGRAM = {
+    "install_ms": "all",
+    "add_service_ms": "1 service more",
+    "remove_service_ms": "1 less",
+    "add_backend_ms": "1 backend more",
+    "remove_backend_ms": "1 less",
+    "join_ms": "1 container more",
+}
+
+
+def _program(result: Result, services: int, rows: Sequence[Summary]) -> Table:
+    table = Table(title=_title(result, "time to program, ms", services), title_justify="left")
+    table.add_column("data plane", no_wrap=True)
+    for heading in (*_PROGRAM.values(), "objects", "MB", "n"):
+        table.add_column(heading, justify="right")
+    for row in (row for row in rows if row.n):
+        times = [f"{row.metrics[name].value:,.1f}" for name in _PROGRAM]
+        held = [f"{row.metrics['objects'].value:,.0f}", f"{row.metrics['bytes'].value / 1e6:,.1f}"]
+        table.add_row(row.dataplane, *times, *held, str(row.n))
+    return table
+
+
+_TABLES: dict[str, Callable[[Result, int, Sequence[Summary]], Table]] = {"crr": _crr, "program": _program}
 
 
 def _cells(row: Summary, cost: str) -> list[str]:

@@ -16,7 +16,7 @@ from scenarios import cgroup
 from scenarios.dns import ADDRESS, Resolver
 from scenarios.fabric import Fabric
 from scenarios.journal import Journal, start_time
-from scenarios.topology import Pool, Scenario, ServiceSpec, Task
+from scenarios.topology import Filler, Pool, Scenario, ServiceSpec, Task
 
 
 class Container:
@@ -52,6 +52,7 @@ class Lab:
         self._fabric = Fabric(scenario, journal)
         self._pools = {network.name: Pool(network.subnet) for network in scenario.networks}
         self._attachments = 0
+        self._filled = 0
         self._attached: dict[str, str] = {}  # attachment -> its address
         self._resolver: Resolver | None = None
         self._specs: dict[str, ServiceSpec] = {}
@@ -105,7 +106,7 @@ class Lab:
         for container in self.containers.values():
             for endpoint in container.endpoints:
                 plane.add_endpoint(endpoint)
-        plane.apply([*self.services(), *self._fillers()])
+        plane.apply([*self.services(), *self.fillers()])
         self._publish()
 
     def reinstall(self) -> None:
@@ -196,18 +197,17 @@ class Lab:
         """Every service that has tasks."""
         return [self.service(name) for name, spec in self._specs.items() if spec.tasks]
 
-    def _fillers(self) -> list[Service]:
-        """The services that only make up the number; their VIPs are in the second half of the network's subnet."""
-        filler = self.scenario.filler
-        if filler is None:
-            return []
+    def fillers(self, count: int | None = None) -> list[Service]:
+        """Services that only make up the number, the scenario's or this many; their backends are the workload's."""
+        filler = self.scenario.filler or Filler(0)
         model = self.service(self.scenario.workload.service)
         made = []
-        for number in range(filler.count):
+        for _ in range(filler.count if count is None else count):
             vip = self._pools[model.network].take()
             if vip is None:
-                raise Usage("the subnet is too small", where=model.network, why=f"{filler.count} filler services")
-            made.append(Service(f"filler-{number + 1}", model.network, vip, model.backends[: filler.backends]))
+                raise Usage("the subnet is too small", where=model.network, why=f"for {count or filler.count} services")
+            self._filled += 1
+            made.append(Service(f"filler-{self._filled}", model.network, vip, model.backends[: filler.backends]))
         return made
 
     def create_service(self, spec: ServiceSpec) -> None:

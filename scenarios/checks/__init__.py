@@ -82,6 +82,8 @@ def observe(each: Check, world: World, dataplane: str) -> Cell:
         outcome, detail = "fail", f"{type(error).__name__}: {error}; last: {world.doing}"
     except BenchError as error:
         outcome, detail = "error", f"{error}; last: {world.doing}"
+    except Exception as error:  # a fault of the check's own must not take the other cells along
+        outcome, detail = "error", f"{type(error).__name__}: {error}; last: {world.doing}"
     world.settle()
     return Cell(dataplane, each.name, outcome, detail, time.monotonic() - start)
 

@@ -118,11 +118,10 @@ def udp_moves_connected(world: World) -> str:
 
         def ask() -> str:
             handle.send(b"w")
-            return handle.recv(256).decode().split()[3]
+            return world.seen(CLIENT, handle.recv(256)).task
 
         first = ask()
-        task = next(name for name in probe.tasks if world.address(name) == first)
-        _forget(world, probe.name, task)
+        _forget(world, probe.name, first)
         return _moved(world, handle, first, ask)
 
 

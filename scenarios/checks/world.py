@@ -97,7 +97,7 @@ class World:
     def who(self, connection: socket.socket, container: str = CLIENT) -> Seen:
         """Have the backend at the other end of a container's connection say whom it sees."""
         connection.sendall(b"w")
-        return self._seen(container, connection.recv(256))
+        return self.seen(container, connection.recv(256))
 
     def hang_up(self, container: str, address: str, source_port: int) -> Seen:
         """A connection the server closes first, so that nothing lingers at the client."""
@@ -106,7 +106,7 @@ class World:
             answer = b""
             while part := made.recv(4096):
                 answer += part
-        return self._seen(container, answer.rpartition(b"\r\n")[2])
+        return self.seen(container, answer.rpartition(b"\r\n")[2])
 
     def datagrams(self, container: str) -> socket.socket:
         """An unconnected UDP socket."""
@@ -120,9 +120,10 @@ class World:
         answer, (source, _) = handle.recvfrom(256)
         if source != address:
             raise Differs(f"asked {address}, answered by {source}")
-        return self._seen(container, answer)
+        return self.seen(container, answer)
 
-    def _seen(self, client: str, answer: bytes) -> Seen:
+    def seen(self, client: str, answer: bytes) -> Seen:
+        """What a backend said whom it sees, and which one it is on the client's networks."""
         if not answer.strip():
             raise ConnectionResetError("closed without an answer")
         number, source, source_port, destination, port, ttl = answer.decode().split()
