@@ -168,6 +168,7 @@ def matrix(
     from pathlib import Path
 
     from bench import choose, matrix_table
+    from bench import kernels as kernel_names
     from bench import matrix as runner
     from bench.progress import cells
     from scenarios import checks
@@ -175,7 +176,7 @@ def matrix(
     selections = runner.planes(catalog.select(dataplane))
     chosen_checks = checks.select(expression)
     writers = [(path, _output(path)) for path in (*output, *filter(None, [junit]))]
-    kernels = [choose.choose(name, clock, selections) for name in kernel.split(",")]
+    kernels = [choose.choose(name, clock, selections) for name in kernel_names.expand(kernel)]
     first = next((path for path in (*output, junit) if path and path != "-"), None)
     evidence = Path(f"{os.path.splitext(first)[0]}-failures") if first else None
     total = len(selections) * len(chosen_checks) * len(kernels)

@@ -219,10 +219,12 @@ class Host(Placement):
         for site in sites:
             if site.endpoint:
                 fabric.detach(site.endpoint)
-        with Rtnl(segment.host_netns) as rtnl:
-            names = {link.get_attr("IFLA_IFNAME") for link in rtnl.links()}
-            if self._dummy and self.DEVICE in names:
-                rtnl.send([rtnl.link_del(self.DEVICE)])
+        if self._dummy:
+            with Rtnl(segment.host_netns) as rtnl:
+                links = {link.get_attr("IFLA_IFNAME"): link["index"] for link in rtnl.links()}
+                used = {address["index"] for address in rtnl.addresses()}
+                if self.DEVICE in links and links[self.DEVICE] not in used:  # by another network on this node
+                    rtnl.send([rtnl.link_del(self.DEVICE)])
 
     def publish(self, site: Site, services: Sequence[Service]) -> None:
         _own(site.netns, self._device(site), services)

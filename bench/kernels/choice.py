@@ -17,6 +17,8 @@ from dataplanes.errors import BenchError, Prerequisite, Usage
 from dataplanes.paths import cache
 
 _PROBE_SECONDS = 20.0
+PUBLISHED = ("debian-6.1", "debian-6.12")
+"""The kernels figures are published for."""
 
 
 def list_kernels() -> dict[str, str]:
@@ -30,6 +32,15 @@ def list_kernels() -> dict[str, str]:
         release = packages.release(packages.directory(name))
         found[name] = f"{release or offered[name]}, in a guest" + ("" if release else " (to be downloaded)")
     return found
+
+
+def expand(names: str) -> list[str]:
+    """The kernels of a comma-separated list. `guests`: those figures are published for, or the distribution's own."""
+    found: list[str] = []
+    for name in names.split(","):
+        offered = [each for each in PUBLISHED if each in list_kernels()] if name == "guests" else [name]
+        found += offered or ["guest"]
+    return list(dict.fromkeys(found))
 
 
 def resolve(name: str, clock: str | None) -> Kernel:

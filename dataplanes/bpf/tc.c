@@ -181,6 +181,12 @@ static __always_inline struct fragment *find_fragment(struct packet *packet)
 	return fragments.lookup(&key);
 }
 
+/* Signed: another CPU may have seen a later packet, and then `seen` is after this one's `now`. */
+static __always_inline int alive(struct flow *flow, u64 now)
+{
+	return (s64)(now - flow->seen) < (s64)flow->idle;
+}
+
 /* The time-out follows what the packet says of its connection; each side of a flow has its own. */
 static __always_inline void touch(struct flow *flow, struct packet *packet, u64 now)
 {
@@ -380,7 +386,7 @@ int from_container(struct __sk_buff *skb)
 	int closing = known && known->idle == TCP_PASSING;
 
 	/* A port used again while the last connection lingers is a new connection. */
-	if (known && now - known->seen < known->idle && !(closing && (packet.flags & SYN_OR_ACK) == SYN_ONLY)) {
+	if (known && alive(known, now) && !(closing && (packet.flags & SYN_OR_ACK) == SYN_ONLY)) {
 		touch(known, &packet, now);
 		flow = *known;
 	} else {
@@ -440,7 +446,7 @@ int to_container(struct __sk_buff *skb)
 	struct flow *flow = flows.lookup(&key);
 	u64 now = bpf_ktime_get_ns();
 
-	if (!flow || flow->kind != TO_CLIENT || now - flow->seen >= flow->idle)
+	if (!flow || flow->kind != TO_CLIENT || !alive(flow, now))
 		return TC_ACT_OK;
 	touch(flow, &packet, now);
 	u32 source = flow->source, destination = flow->destination;
