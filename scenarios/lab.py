@@ -288,6 +288,7 @@ class Lab:
             self._pools[endpoint.network].release(endpoint.address)
         _stop(container)
         self._fabric.drop_namespace(container.netns)
+        self._journal.discharge("directory", f"/etc/netns/{container.netns}")
         self._drained.discard(task.name)
 
     def _changed(self, name: str, empty: Service | None = None) -> None:

@@ -64,6 +64,15 @@ def test_after_removal_every_namespace_is_as_it_was_before(dataplane: str) -> No
         assert facts(lab) == before
 
 
+def test_a_removed_service_can_be_made_again() -> None:
+    with running("nft-lb") as lab:
+        for _ in range(2):
+            lab.create_service(ServiceSpec("again", "my-network", tasks=[Task("again.1", "worker1")]))
+            (endpoint,) = lab.containers["again.1"].endpoints
+            assert View(lab).who(lab.service("again").vip)[3] == endpoint.address
+            lab.remove_service("again")
+
+
 def test_a_removed_service_is_gone_from_rules_and_names() -> None:
     with running("ipvs-container") as lab:
         lab.remove_service("my-web")
