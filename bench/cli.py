@@ -142,6 +142,34 @@ def run(
 
 
 @main.command()
+@click.argument("base")
+@click.argument("new", nargs=-1, required=True)
+@click.option("--fail-on", default="", metavar="METRIC:-5%[,...]", help="Exit 1 if a metric changed at least so much.")
+@click.option(
+    "--noise", type=click.FloatRange(0, 50), metavar="PERCENT", help="Default: 0.5 by instructions, 3 by wall."
+)
+@click.option("--json", "as_json", is_flag=True, help="The differences as JSON.")
+def compare(base: str, new: tuple[str, ...], fail_on: str, noise: float | None, as_json: bool) -> None:
+    """Compare result documents: each metric's change, its interval, and better, worse, same or inconclusive."""
+    from bench import compare as comparing
+    from bench import table
+
+    rules = comparing.parse_rules(fail_on)
+    reference = comparing.load(base)
+    broken = False
+    for path in new:
+        result = comparing.load(path)
+        threshold = comparing.NOISE[reference.environment["clock"]] if noise is None else noise / 100
+        differences = comparing.compare(reference, result, threshold)
+        broken = broken or any(rule.broken_by(each) for rule in rules for each in differences)
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(differences), indent=1))
+        else:
+            table.show_differences(path, differences, comparing.warnings(reference, result), threshold)
+    sys.exit(1 if broken else 0)
+
+
+@main.command()
 @_options(_dataplane, _clock, _timeout)
 @click.option(
     "-k", "expression", default="", metavar="EXPR", help="Only checks whose names match: words, and, or, not."

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from bench.documents import Interval, Result, Summary
+
+if TYPE_CHECKING:
+    from bench.compare import Difference
 
 
 def render(result: Result) -> RenderableType:
@@ -108,3 +112,23 @@ def _notes(result: Result) -> list[Text]:
 def show(result: Result) -> None:
     """Print the comparison on stdout."""
     Console(width=None if Console().is_terminal else 120).print(render(result))
+
+
+def show_differences(name: str, differences: Sequence[Difference], warnings: Sequence[str], noise: float) -> None:
+    """Print what `bench compare` found about one run."""
+    console = Console(width=None if Console().is_terminal else 120)
+    table = Table(title=name, title_justify="left")
+    for heading in ("data plane", "workload", "metric"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("base", "new", "new / base [95 %]", "verdict"):
+        table.add_column(heading, justify="right")
+    for each in differences:
+        needed = f", {each.rounds_needed} rounds would tell" if each.rounds_needed else ""
+        workload = f"{each.workload} +{each.services}" if each.services else each.workload
+        figures = (f"{each.base:,.6g}", f"{each.new:,.6g}", _ratio(each.ratio), each.verdict + needed)
+        style = {"worse": "red", "better": "green", "inconclusive": "yellow"}.get(each.verdict)
+        table.add_row(each.dataplane, workload, each.metric, *figures, style=style)
+    console.print(table)
+    console.print(Text(f"noise threshold {noise:.1%}; ratios of medians, 95 % bootstrap over rounds", style="dim"))
+    for warning in warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"))

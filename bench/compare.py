@@ -1,0 +1,151 @@
+"""`bench compare`: what changed between two result documents, metric by metric, and whether that is more than noise.
+
+The unit is the round. Rounds of different runs are no pairs, so both sides are resampled on their own and the ratio of
+their medians gets a 95 % bootstrap interval. The verdict is about the interval, not the point:
+
+    worse, better    all of it is beyond the noise threshold
+    same             all of it is within
+    inconclusive     it is on both sides; told with how many rounds would narrow it enough
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from bench.documents import SCHEMA, Interval, Result
+from bench.statistics import METRICS, flat
+from dataplanes.errors import Usage
+
+Verdict = Literal["better", "worse", "same", "inconclusive"]
+NOISE = {"instructions": 0.005, "wall": 0.03}
+"""By clock: runs of one tree on one machine differ by less (README, "How to read the figures")."""
+_HIGHER_IS_BETTER = ("connections_per_second",)
+_RESAMPLES = 9999
+_SEED = 20161012
+_RULE = re.compile(r"(\w+):([+-])(\d+(?:\.\d+)?)%\Z")
+
+
+class Difference(Struct, frozen=True):
+    """One metric of one plane: NEW over BASE with its interval, and what that means."""
+
+    workload: str
+    services: int
+    dataplane: str
+    metric: str
+    base: float
+    new: float
+    ratio: Interval
+    verdict: Verdict
+    rounds_needed: int | None = None  # in each run, when inconclusive
+
+
+class Rule(Struct, frozen=True):
+    """`METRIC:-5%`: fail if all of the interval is at least that far in that direction."""
+
+    metric: str
+    change: float  # -0.05
+
+    def broken_by(self, difference: Difference) -> bool:
+        """True if the whole interval is beyond the rule's change."""
+        ratio = difference.ratio
+        if difference.metric != self.metric or ratio.low is None or ratio.high is None:
+            return False
+        return ratio.high < 1 + self.change if self.change < 0 else ratio.low > 1 + self.change
+
+
+def load(path: str) -> Result:
+    """A result document. Raises Usage if it is none, or of another schema."""
+    try:
+        found = msgspec.json.decode(Path(path).read_bytes(), type=Result)
+    except OSError as error:
+        raise Usage("cannot read the result", where=path, why=error.strerror or "") from error
+    except msgspec.MsgspecError as error:
+        raise Usage("not a result of `bench run`", where=path, why=str(error)) from error
+    if found.schema != SCHEMA:
+        raise Usage(f"schema {found.schema}", where=path, why=f"this program reads {SCHEMA}")
+    return found
+
+
+def parse_rules(text: str) -> list[Rule]:
+    """What `--fail-on` names. Raises Usage."""
+    rules = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        match = _RULE.match(part)
+        if not match or match[1] not in METRICS:
+            raise Usage(
+                f"cannot read --fail-on {part!r}", fix=f"METRIC:-5% or METRIC:+5%; metrics: {', '.join(METRICS)}"
+            )
+        rules.append(Rule(match[1], float(match[2] + match[3]) / 100))
+    return rules
+
+
+def compare(base: Result, new: Result, noise: float | None = None) -> list[Difference]:
+    """Every metric both runs have, in the order of the new one. Raises Usage if the clocks differ."""
+    clocks = base.environment.get("clock"), new.environment.get("clock")
+    if clocks[0] != clocks[1]:
+        raise Usage("nothing to compare", why=f"one is by the {clocks[0]} clock, the other by the {clocks[1]} clock")
+    threshold = NOISE.get(str(clocks[0]), 0.03) if noise is None else noise
+    known, found = _samples(base), _samples(new)
+    return [_difference(key, known[key], values, threshold) for key, values in found.items() if key in known]
+
+
+def warnings(base: Result, new: Result) -> list[str]:
+    """What else is different, and may be why."""
+    keys = ("kernel", "machine", "cpu", "cpus", "mitigations", "versions", "sysctl", "cmdline")
+    differing = [key for key in keys if base.environment.get(key) != new.environment.get(key)]
+    told = [f"the runs' {key} differ" for key in differing]
+    plans = [{key: each.plan["trials"][-1].get(key) for key in ("connections", "concurrency")} for each in (base, new)]
+    return told + ([f"the runs' loads differ: {plans[0]} and {plans[1]}"] if plans[0] != plans[1] else [])
+
+
+_Key = tuple[str, int, str, str]
+
+
+def _samples(result: Result) -> dict[_Key, list[float]]:
+    found: dict[_Key, list[float]] = {}
+    for trial in result.trials:
+        if not trial.warmup and not trial.error:
+            for metric, value in flat(trial.metrics).items():
+                if metric in METRICS and value > 0:
+                    found.setdefault((trial.workload, trial.services, trial.dataplane, metric), []).append(value)
+    return found
+
+
+def _difference(key: _Key, base: Sequence[float], new: Sequence[float], noise: float) -> Difference:
+    ratio = _ratio(np.log(base), np.log(new))
+    verdict = _verdict(ratio, noise, higher=key[3] in _HIGHER_IS_BETTER)
+    needed = None
+    if verdict == "inconclusive" and ratio.low and ratio.high:
+        width = math.log(ratio.high / ratio.low) / 2
+        needed = max(len(new) + 1, math.ceil(len(new) * (width / noise) ** 2))
+    return Difference(*key, float(np.median(base)), float(np.median(new)), ratio, verdict, needed)
+
+
+def _ratio(base: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> Interval:
+    point = math.exp(float(np.median(new) - np.median(base)))
+    if min(len(base), len(new)) < 3:
+        return Interval(point)
+    random = np.random.default_rng(_SEED)
+    medians = [np.median(side[random.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1) for side in (base, new)]
+    low, high = np.quantile(medians[1] - medians[0], (0.025, 0.975))
+    return Interval(point, math.exp(float(low)), math.exp(float(high)))
+
+
+def _verdict(ratio: Interval, noise: float, *, higher: bool) -> Verdict:
+    if ratio.low is None or ratio.high is None:
+        return "inconclusive"
+    if 1 - noise <= ratio.low and ratio.high <= 1 + noise:
+        return "same"
+    if ratio.high < 1 - noise:
+        return "worse" if higher else "better"
+    if ratio.low > 1 + noise:
+        return "better" if higher else "worse"
+    return "inconclusive"
