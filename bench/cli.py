@@ -6,13 +6,25 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import click
 import msgspec
 
 from bench import __version__
+from bench.options import (
+    clock_option,
+    dataplane_option,
+    kernel_option,
+    one,
+    options,
+    output_writer,
+    scenario_option,
+    scenario_path,
+    sizes,
+    timeout_option,
+)
 from dataplanes import catalog
 from dataplanes.errors import BenchError, Usage
 
@@ -40,61 +52,8 @@ def main() -> None:
     """Compare where and how a service VIP is load-balanced: correctness and cost, on real kernels."""
 
 
-def _complete_dataplane(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    done, comma, last = incomplete.rpartition(",")
-    return [f"{done}{comma}{name}" for name in (*catalog.SUMMARIES, "all") if name.startswith(last)]
-
-
-def _complete_scenario(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from scenarios import topology
-
-    return [name for name in topology.named() if name.startswith(incomplete)]
-
-
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_dataplane = click.option(
-    "--dataplane",
-    "-d",
-    required=True,
-    metavar="NAME[,NAME]|all",
-    shell_complete=_complete_dataplane,
-    help="Data planes, or NAME@VARIANT+KNOB=VALUE; `bench list dataplanes` shows them.",
-)
-_scenario = click.option(
-    "--scenario",
-    "-s",
-    default="seed",
-    show_default=True,
-    shell_complete=_complete_scenario,
-    help="A named scenario or a TOML file.",
-)
-_kernel = click.option(
-    "--kernel",
-    default="auto",
-    show_default=True,
-    metavar="auto|host|guest|NAME",
-    help="The kernel under test; `bench list kernels` shows them. A path to a vmlinuz works too.",
-)
-_clock = click.option(
-    "--clock",
-    type=click.Choice(["wall", "instructions"]),
-    help="Default: instructions under emulation, wall on the host and under KVM.",
-)
-_timeout = click.option(
-    "--timeout", type=click.FloatRange(min=1), metavar="S", help="Give up after S seconds (exit 124)."
-)
-
-
 @main.command()
-@_options(_dataplane, _scenario, _kernel, _clock, _timeout)
+@options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option)
 @click.option("--repeat", "-r", type=click.IntRange(1, 1000), default=5, show_default=True, help="Interleaved rounds.")
 @click.option(
     "--connections", "-n", type=click.IntRange(1, 10_000_000), help="Per trial. Default: 2000, or 20000 by wall."
@@ -124,13 +83,13 @@ def run(
 
     selections = catalog.select(dataplane)
     names = workloads.parse(workload)
-    sizes = _sizes(services, names)
-    path = _scenario_path("scale" if scenario == "seed" and max(sizes) > 100 else scenario)
+    counts = sizes(services, names)
+    path = scenario_path("scale" if scenario == "seed" and max(counts) > 100 else scenario)
     topology.load(path)
-    write = _output(output)
+    write = output_writer(output)
     chosen, reason = choose.choose(kernel, clock, selections)
     count = connections or (2000 if chosen.clock == "instructions" else 20_000)
-    trials = runner.plan(selections, repeat, count, concurrency, names, sizes)
+    trials = runner.plan(selections, repeat, count, concurrency, names, counts)
     with progress(len(trials), f"{chosen.name}, {chosen.clock} clock") as on_event:
         result = runner.run(path, selections, trials, chosen, reason=reason, timeout=timeout, on_event=on_event)
     if output:
@@ -170,7 +129,7 @@ def compare(base: str, new: tuple[str, ...], fail_on: str, noise: float | None, 
 
 
 @main.command()
-@_options(_dataplane, _clock, _timeout)
+@options(dataplane_option, clock_option, timeout_option)
 @click.option(
     "-k", "expression", default="", metavar="EXPR", help="Only checks whose names match: words, and, or, not."
 )
@@ -203,7 +162,7 @@ def matrix(
 
     selections = runner.planes(catalog.select(dataplane))
     chosen_checks = checks.select(expression)
-    writers = [(path, _output(path)) for path in (*output, *filter(None, [junit]))]
+    writers = [(path, output_writer(path)) for path in (*output, *filter(None, [junit]))]
     kernels = [choose.choose(name, clock, selections) for name in kernel_names.expand(kernel)]
     first = next((path for path in (*output, junit) if path and path != "-"), None)
     evidence = Path(f"{os.path.splitext(first)[0]}-failures") if first else None
@@ -234,7 +193,7 @@ def matrix(
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@_options(_dataplane, _scenario, _kernel, _clock, _timeout)
+@options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def lab(
     dataplane: str, scenario: str, kernel: str, clock: str | None, timeout: float | None, command: tuple[str, ...]
@@ -249,8 +208,8 @@ def lab(
     from bench.documents import Job
     from scenarios import topology
 
-    (selection,) = _one(dataplane)
-    path = _scenario_path(scenario)
+    (selection,) = one(dataplane)
+    path = scenario_path(scenario)
     topology.load(path)
     chosen, reason = choose.choose(kernel, clock, [selection], measuring=False)
     click.echo(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
@@ -260,7 +219,7 @@ def lab(
 
 
 @main.command()
-@_options(_dataplane, _scenario, _kernel, _clock, _timeout)
+@options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option)
 @click.option("--json", "as_json", is_flag=True, help="The walk as JSON.")
 def inspect(
     dataplane: str, scenario: str, kernel: str, clock: str | None, timeout: float | None, as_json: bool
@@ -272,8 +231,8 @@ def inspect(
     from scenarios import inspect as walk
     from scenarios import topology
 
-    (selection,) = _one(dataplane)
-    path = _scenario_path(scenario)
+    (selection,) = one(dataplane)
+    path = scenario_path(scenario)
     topology.load(path)
     chosen, _ = choose.choose(kernel, clock, [selection], measuring=False)
     reports: list[dict[str, Any]] = []
@@ -363,44 +322,3 @@ def completion(shell: str) -> None:
     if cls is None:
         raise Usage(f"no completion for {shell}")
     click.echo(cls(main, {}, "bench", "_BENCH_COMPLETE").source())
-
-
-def _sizes(text: str, workloads: Sequence[str]) -> list[int]:
-    """The numbers of further services; the seed's subnet has room for a hundred, the scenario scale for the rest."""
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise Usage(f"--services {text!r} is not a list of numbers") from error
-    if any(not 0 <= each <= 20_000 for each in found):
-        raise Usage(f"--services {text} is not between 0 and 20000")
-    return found if any(found) or "program" not in workloads else [*found, 1000]
-
-
-def _one(dataplane: str) -> list[catalog.Selection]:
-    selections = catalog.select(dataplane)
-    if len(selections) != 1:
-        raise Usage("this command takes one data plane", where=dataplane)
-    return selections
-
-
-def _scenario_path(scenario: str) -> str:
-    return os.path.abspath(scenario) if os.path.sep in scenario or scenario.endswith(".toml") else scenario
-
-
-def _output(path: str | None) -> Callable[[bytes], object]:
-    """A writer for the result, opened before anything runs: a bad path fails in a second, not after ten minutes."""
-    if path is None:
-        return lambda data: None
-    if path == "-":
-        return sys.stdout.buffer.write
-    try:
-        with open(path, "ab"):
-            pass
-    except OSError as error:
-        raise Usage("cannot write the output file", where=path, why=error.strerror or "") from error
-
-    def write(data: bytes) -> None:
-        with open(path, "wb") as file:
-            file.write(data)
-
-    return write
