@@ -112,7 +112,12 @@ def test_lists() -> None:
     assert "ipvs-container" in bench("list", "dataplanes").stdout
     names = [each["name"] for each in json.loads(bench("list", "kernels", "--json").stdout)]
     assert names[0] == "host"
-    assert [each["name"] for each in json.loads(bench("list", "scenarios", "--json").stdout)] == ["seed"]
+    assert [each["name"] for each in json.loads(bench("list", "scenarios", "--json").stdout)] == [
+        "matrix",
+        "scale",
+        "seed",
+        "twin",
+    ]
     assert bench("list", "workloads").stdout.startswith("crr ")
     assert "_BENCH_COMPLETE" in bench("completion", "bash").stdout
     assert bench("--version").stdout.startswith("bench, version ")
