@@ -23,6 +23,7 @@ class Trial(Struct):
     metrics: dict[str, Any]
     error: str = ""
     services: int = 0  # that only made up the number, beside the scenario's own
+    settings: dict[str, dict[str, str]] = field(default_factory=dict)  # on the client's node, by kind; warm-ups only
 
 
 class Interval(Struct):

@@ -36,9 +36,19 @@ def collect(clock: str) -> dict[str, Any]:
         "memory_kb": _field("/proc/meminfo", "MemTotal"),
         "load": _read("/proc/loadavg"),
         "python": platform.python_version(),
-        "versions": {name: _first_line(argv) for name, argv in _VERSIONS.items()},
+        "versions": {name: _last_line(argv) for name, argv in _VERSIONS.items()} | {"bcc": _bcc()},
         "sysctl": {key: _read("/proc/sys/" + key.replace(".", "/")) for key in _SYSCTLS},
     }
+
+
+def _bcc() -> str:
+    """From its metadata: importing it takes its compiler along."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("bcc")
+    except PackageNotFoundError:
+        return ""
 
 
 def settings() -> dict[str, str]:
@@ -72,9 +82,9 @@ def _field(path: str, name: str) -> str:
     return ""
 
 
-def _first_line(argv: Sequence[str]) -> str:
+def _last_line(argv: Sequence[str]) -> str:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     except OSError:
         return ""
-    return (done.stdout or done.stderr).strip().partition("\n")[0]
+    return (done.stdout or done.stderr).strip().rpartition("\n")[2]  # before it, what ipvsadm has to say of modprobe

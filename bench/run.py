@@ -58,7 +58,8 @@ def run(
 
     return Result(
         tool={"name": "bench", "version": __version__, "python": platform.python_version()},
-        environment=environment | {"kernel_name": kernel.name, "kernel_reason": reason},
+        environment=environment
+        | {"kernel_name": kernel.name, "kernel_reason": reason, "accelerated": kernel.accelerated},
         plan={
             "scenario": scenario,
             "dataplanes": [msgspec.to_builtins(selection) for selection in selections],

@@ -103,7 +103,7 @@ def _notes(result: Result) -> list[Text]:
         f"kernel {environment['kernel']} ({environment['kernel_name']}: {environment['kernel_reason']}); {what}",
         "medians over n interleaved rounds, each in a fresh lab; intervals are 95 % bootstrap of paired ratios",
     ]
-    if environment["clock"] == "wall" and environment["kernel_name"] != "host" and not environment.get("kvm"):
+    if environment["clock"] == "wall" and environment["kernel_name"] != "host" and not environment.get("accelerated"):
         notes.append("wall clock under emulation: a smoke test, not a measurement")
     notes += [f"{row.dataplane}: no number, {row.note}" for row in result.summary if row.note]
     return [Text(note, style="dim") for note in notes]

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from bench import load
+from bench import environment, load
 from bench.documents import Trial, TrialPlan
 from bench.workloads import WORKLOADS, prove
 from dataplanes import catalog
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError
+from dataplanes.kernel import netns
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 from scenarios.topology import Filler, Scenario, Task
@@ -50,7 +51,20 @@ def run(scenario: Scenario, selection: catalog.Selection, plan: TrialPlan, clock
     try:
         with Journal() as journal, build(world, selection, journal) as lab:
             prove(lab, selection)
+            if plan.warmup:
+                trial.settings = _settings(lab)
             trial.metrics = workload.measure(lab, selection, plan, clock)
     except BenchError as error:
         trial.error = str(error)
     return trial
+
+
+def _settings(lab: Lab) -> dict[str, dict[str, str]]:
+    """IPVS's and conntrack's settings where the workload passes: the client's container, and what its node has."""
+    client = lab.containers[lab.scenario.workload.client]
+    found = {}
+    for kind, node, name in lab.namespaces():
+        if node == client.task.node and (kind != "container" or name == client.netns):
+            with netns.inside(name):
+                found[kind] = environment.settings()
+    return found
