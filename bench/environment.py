@@ -84,7 +84,7 @@ def _field(path: str, name: str) -> str:
 
 def _last_line(argv: Sequence[str]) -> str:
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
     except OSError:
         return ""
     return (done.stdout or done.stderr).strip().rpartition("\n")[2]  # before it, what ipvsadm has to say of modprobe

@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from bench.documents import Event, Job, Matrix, MatrixCell
 from bench.kernels import Kernel
 from bench.parallel import Worker, gather
 from dataplanes.catalog import DIRECT, Selection
-from dataplanes.errors import Usage
+from dataplanes.errors import BenchError, Usage
 from scenarios.checks import Check
 
 Told = Callable[[str, Event], None]
@@ -63,7 +64,10 @@ def run(
     job.evidence = evidence is not None
     if len(kernels) == 1:
         kernel, tty = kernels[0][0], pause and sys.stdin.isatty()
-        dispatch(job, kernel, selections, timeout=timeout, tty=tty, on_event=lambda event: take(kernel.name, event))
+        told = partial(take, kernel.name)
+        code = dispatch(job, kernel, selections, timeout=timeout, tty=tty, on_event=told)
+        if code:
+            raise BenchError("the run ended early", where=kernel.name, why=f"exit code {code}")
     else:
         workers = [Worker(kernel.name, kernel.clock, names, job, timeout) for kernel, _ in kernels]
         gather(workers, take)

@@ -15,6 +15,7 @@ from bench.dispatch import dispatch
 from bench.documents import Event, Job, Result, Trial, TrialPlan
 from bench.kernels import Kernel
 from dataplanes.catalog import DIRECT, Selection
+from dataplanes.errors import BenchError
 
 
 def plan(
@@ -53,7 +54,9 @@ def run(
         on_event(event)
 
     job = Job("trials", scenario, trials=list(trials))
-    dispatch(job, kernel, selections, timeout=timeout, on_event=take)
+    code = dispatch(job, kernel, selections, timeout=timeout, on_event=take)
+    if code:
+        raise BenchError("the run ended early", where=kernel.name, why=f"exit code {code}")
     from bench.statistics import summarise  # numpy and scipy load while nobody waits for the plan
 
     return Result(
