@@ -44,7 +44,7 @@ def dispatch(
     def take(line: bytes) -> None:
         event = _decoder.decode(line)
         if event.kind == "error":
-            failure.append(getattr(errors, event.text)(**event.data))
+            failure.append(event.error())
         else:
             on_event(event)
 

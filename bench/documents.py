@@ -9,6 +9,9 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from dataplanes import errors
+from dataplanes.errors import BenchError
+
 SCHEMA = 1
 
 
@@ -116,3 +119,14 @@ class Event(Struct, omit_defaults=True):
     kind: str
     text: str = ""
     data: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: BenchError) -> Event:
+        """An error as an event."""
+        parts = {"message": error.message, "where": error.where, "why": error.why, "fix": error.fix}
+        return cls("error", type(error).__name__, parts)
+
+    def error(self) -> BenchError:
+        """The error an event tells of, as if it had happened here."""
+        made: BenchError = getattr(errors, self.text)(**self.data)
+        return made

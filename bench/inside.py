@@ -145,8 +145,7 @@ def main() -> int:
     try:
         return _KINDS[job.kind](job, clock)
     except BenchError as error:
-        parts = {"message": error.message, "where": error.where, "why": error.why, "fix": error.fix}
-        _tell(Event("error", type(error).__name__, parts))
+        _tell(Event.of(error))
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)

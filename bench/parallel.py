@@ -14,7 +14,7 @@ import msgspec
 
 from bench.documents import Event, Job
 from bench.kernels.relay import Lines, Relay, signals
-from dataplanes import catalog, errors
+from dataplanes import catalog
 from dataplanes.errors import BenchError
 
 _decoder = msgspec.json.Decoder(Event)
@@ -68,7 +68,7 @@ class _Gathering:
     def _receive(self, kernel: str, line: bytes) -> None:
         event = _decoder.decode(line)
         if event.kind == "error":
-            self._failure.append(getattr(errors, event.text)(**event.data))
+            self._failure.append(event.error())
             self._end(signal.SIGTERM)
         else:
             self._take(kernel, event)
@@ -100,8 +100,7 @@ def main() -> int:
         given = msgspec.json.decode(job, type=Job)
         return dispatch(given, chosen, catalog.select(dataplanes), timeout=float(timeout) or None, on_event=tell)
     except BenchError as error:
-        parts = {"message": error.message, "where": error.where, "why": error.why, "fix": error.fix}
-        tell(Event("error", type(error).__name__, parts))
+        tell(Event.of(error))
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
