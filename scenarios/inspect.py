@@ -56,7 +56,21 @@ def report(lab: Lab, make: Callable[[Lab], DataPlane]) -> dict[str, Any]:
             {"name": name, "kind": kind, "node": node, "sections": list(_sections(before.get(name, {}), after[name]))}
             for kind, node, name in lab.namespaces()
         ]
+        + _held(lab)
     }
+
+
+def _held(lab: Lab) -> list[dict[str, Any]]:
+    """What the plane says it holds in the kernel: BPF maps are in no namespace, and no walk comes by them."""
+    assert lab.plane
+    held = [
+        f"{each.netns}: {each.kind}: {each.objects}" + (f", {each.bytes:,} bytes" if each.bytes else "")
+        for each in lab.plane.footprint()
+    ]
+    lines = [["+", line] for line in held]
+    return [
+        {"name": lab.plane.name, "kind": "plane", "node": "all", "sections": [{"command": "footprint", "lines": lines}]}
+    ]
 
 
 def walk(lab: Lab) -> dict[str, Any]:
