@@ -142,9 +142,7 @@ class _Table:
 
     def footprint(self) -> list[Footprint]:
         return [
-            Footprint(
-                self.node, f"bpf map {name}", sum(1 for _ in each.items()) if name != "bridge" else 1, _memory(each)
-            )
+            Footprint(self.node, f"bpf map {name}", sum(1 for _ in each.items()), _memory(each))
             for name, each in self._maps.items()
         ]
 

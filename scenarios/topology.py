@@ -101,8 +101,8 @@ def mac(address: str) -> str:
 class Pool:
     """Addresses of one network, handed out in turn.
 
-    An address comes again only when the rest have been used, as in swarm since 18.03 (moby/libnetwork#2105): with it
-    comes the MAC derived from it, which the bridges of other nodes still remember where it was.
+    An address comes again only when the rest have been used: with it comes the MAC derived from it, and the bridges of
+    other nodes still remember where that was.
     """
 
     def __init__(self, subnet: str) -> None:

@@ -78,6 +78,8 @@ def observe(each: Check, world: World, dataplane: str) -> Cell:
         outcome, detail = "pass", each.observe(world)
     except Differs as differs:
         outcome, detail = "fail", str(differs)
+    except (FileExistsError, FileNotFoundError) as error:  # the lab's files, not the network under test
+        outcome, detail = "error", f"{error}; last: {world.doing}"
     except OSError as error:
         outcome, detail = "fail", f"{type(error).__name__}: {error}; last: {world.doing}"
     except BenchError as error:

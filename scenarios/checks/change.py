@@ -190,10 +190,13 @@ def no_backend_udp(world: World) -> str:
                 seen.append(handle.recv(256).decode())
             except ConnectionRefusedError:
                 return "refused"
-            except PermissionError:  # the drop is on the sender's own path; the error is the next call's
-                with suppress(TimeoutError, ConnectionRefusedError):
+            except PermissionError:  # the drop is on the sender's own path; the refusal is the next call's error
+                try:
                     handle.recv(256)
-                return "not permitted, then refused"
+                except ConnectionRefusedError:
+                    return "not permitted, then refused"
+                except OSError as error:
+                    seen.append(f"not permitted, then {type(error).__name__}")
             except OSError as error:
                 seen.append(type(error).__name__)
         raise Differs(", ".join(seen))
