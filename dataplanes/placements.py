@@ -155,6 +155,11 @@ class Overlay(Placement):
             segment.overlay_netns,
             _FORWARDS | {"net.bridge.bridge-nf-call-iptables": "1", f"net.ipv4.conf.{bridge}.send_redirects": "0"},
         )
+        # A bridge has its lowest port's MAC until it is given one (net/bridge/br_stp_if.c,
+        # br_stp_recalculate_bridge_id): a task that came or went would change it, and clients would go on sending to
+        # the MAC they know the VIPs by.
+        with Rtnl(segment.overlay_netns) as rtnl:
+            rtnl.send([rtnl.link_set(bridge, address=rtnl.mac(bridge))])
         address = str(ip_network(segment.subnet)[1])  # swarm gives br0 the subnet's first address
         return [
             Site(

@@ -87,6 +87,11 @@ class Rtnl:
             found = self._index[interface] = link["index"]
         return found
 
+    def mac(self, interface: str) -> str:
+        """The MAC of an interface."""
+        index = self.index(interface)
+        return next(str(link.get_attr("IFLA_ADDRESS")) for link in self.links() if link["index"] == index)
+
     # -- requests, to be sent in bulk ----------------------------------------------------------------------------
 
     def link_add(self, interface: str, kind: str, *, data: Sequence[tuple[str, Any]] = (), **attrs: Any) -> Request:

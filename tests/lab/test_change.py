@@ -9,6 +9,7 @@ import pytest
 
 from dataplanes.kernel import iptables, netns
 from dataplanes.kernel.ipvs import Ipvs
+from dataplanes.kernel.rtnl import Rtnl
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
@@ -41,6 +42,17 @@ def test_scaling_takes_effect_both_ways(dataplane: str) -> None:
         assert sorted(view.resolve("tasks.my-web")[1]) == ["10.0.0.3", "10.0.0.4"]
         lab.remove_task("my-web.1")
         assert view.spread(4) == {"2": 4}
+
+
+@pytest.mark.parametrize("dataplane", ["ipvs-overlay", "nft-overlay"])
+def test_a_vip_on_the_bridge_keeps_its_mac_whatever_port_comes(dataplane: str) -> None:
+    with running(dataplane) as lab:
+        view = View(lab)
+        assert view.who()
+        (endpoint,) = lab.containers[CLIENT].endpoints
+        with Rtnl(endpoint.overlay_netns) as rtnl:  # as if a task had come whose port has the lowest MAC
+            rtnl.send([rtnl.link_set(endpoint.bridge_port, address="02:00:00:00:00:01")])
+        assert view.who()
 
 
 @pytest.mark.parametrize("dataplane", SERVING)
