@@ -14,7 +14,9 @@ import msgspec
 
 from bench import __version__
 from bench.options import (
+    axis_options,
     clock_option,
+    crowded,
     dataplane_option,
     kernel_option,
     one,
@@ -22,7 +24,7 @@ from bench.options import (
     output_writer,
     scenario_option,
     scenario_path,
-    sizes,
+    series,
     timeout_option,
 )
 from dataplanes import catalog
@@ -58,9 +60,8 @@ def main() -> None:
 @click.option(
     "--connections", "-n", type=click.IntRange(1, 10_000_000), help="Per trial. Default: 2000, or 20000 by wall."
 )
-@click.option("--concurrency", "-c", type=click.IntRange(1, 10_000), default=16, show_default=True, help="At a time.")
-@click.option("--workload", "-w", default="crr", show_default=True, metavar="W[,W]", help="`bench list workloads`.")
-@click.option("--services", default="0", metavar="N[,N]", help="This many more services.")
+@click.option("--workload", "-w", metavar="W[,W]", help="Default: crr, or the sweep's. `bench list workloads`.")
+@axis_options
 @click.option("--output", "-o", metavar="FILE", help="Write the result document (JSON); - is stdout.")
 def run(
     dataplane: str,
@@ -70,10 +71,9 @@ def run(
     timeout: float | None,
     repeat: int,
     connections: int | None,
-    concurrency: int,
-    workload: str,
-    services: str,
+    workload: str | None,
     output: str | None,
+    **axes: str | None,
 ) -> None:
     """Measure data planes against the direct path, in interleaved rounds, each trial in a fresh lab."""
     from bench import choose, table, workloads
@@ -82,18 +82,23 @@ def run(
     from scenarios import topology
 
     selections = catalog.select(dataplane)
-    names = workloads.parse(workload)
-    counts = sizes(services, names)
-    path = scenario_path("scale" if scenario == "seed" and max(counts) > 100 else scenario)
-    topology.load(path)
+    sweeps = topology.load(scenario_path(scenario)).sweep
+    names = workloads.parse(workload, [name for sweep in sweeps for name in sweep.workloads])
+    found = series(names, axes, sweeps)
+    path = scenario_path("scale" if scenario == "seed" and crowded(found) else scenario)
     write = output_writer(output)
     chosen, reason = choose.choose(kernel, clock, selections)
     count = connections or (2000 if chosen.clock == "instructions" else 20_000)
-    trials = runner.plan(selections, repeat, count, concurrency, names, counts)
-    with progress(len(trials), f"{chosen.name}, {chosen.clock} clock") as on_event:
-        result = runner.run(path, selections, trials, chosen, reason=reason, timeout=timeout, on_event=on_event)
+    trials = runner.plan(selections, repeat, count, found)
+    for point in dict.fromkeys(trial.axes for trial in trials):
+        topology.load(path, point)  # refused before anything is created
+    work = runner.Run(path, selections, trials, chosen, reason=reason, output=output)
+    title = f"{chosen.name}, {chosen.clock} clock"
+    with progress(len(work.left), title, done=len(trials) - len(work.left), lanes=work.lanes()) as on_event:
+        result = work.execute(timeout=timeout, on_event=on_event)
     if output:
         write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+        work.written()
     if output != "-":
         table.show(result)
     if any(row.note for row in result.summary):

@@ -23,6 +23,7 @@ from msgspec import Struct
 from bench.documents import SCHEMA, Interval, Result
 from bench.statistics import METRICS, flat
 from dataplanes.errors import Usage
+from scenarios.axes import Axes
 
 Verdict = Literal["better", "worse", "same", "inconclusive"]
 NOISE = {"instructions": 0.005, "wall": 0.03}
@@ -37,7 +38,7 @@ class Difference(Struct, frozen=True):
     """One metric of one plane: NEW over BASE with its interval, and what that means."""
 
     workload: str
-    services: int
+    axes: Axes
     dataplane: str
     metric: str
     base: float
@@ -106,7 +107,7 @@ def warnings(base: Result, new: Result) -> list[str]:
     return told + ([f"the runs' loads differ: {plans[0]} and {plans[1]}"] if plans[0] != plans[1] else [])
 
 
-_Key = tuple[str, int, str, str]
+_Key = tuple[str, Axes, str, str]
 
 
 def _samples(result: Result) -> dict[_Key, list[float]]:
@@ -115,7 +116,7 @@ def _samples(result: Result) -> dict[_Key, list[float]]:
         if not trial.warmup and not trial.error:
             for metric, value in flat(trial.metrics).items():
                 if metric in METRICS and value > 0:
-                    found.setdefault((trial.workload, trial.services, trial.dataplane, metric), []).append(value)
+                    found.setdefault((trial.workload, trial.axes, trial.dataplane, metric), []).append(value)
     return found
 
 

@@ -25,6 +25,14 @@ def requirements(selections: Iterable[Selection]) -> tuple[Requirement, ...]:
     return tuple(dict.fromkeys((*REQUIRES, *(need for each in selections for need in catalog.requires(each)))))
 
 
+def prepare(selections: Sequence[Selection], kernel: Kernel) -> None:
+    """Everything that is made once and kept. Raises Prerequisite if the kernel or the machine lacks something."""
+    preflight.demand(requirements(selections), kernel, ", ".join(selection.name for selection in selections))
+    load.binary()  # the guest can run it, but not compile it into the cache
+    compile_bytecode()
+    objects.prepare(requirements(selections), kernel)
+
+
 def dispatch(
     job: Job,
     kernel: Kernel,
@@ -35,10 +43,7 @@ def dispatch(
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> int:
     """Run a job on a kernel; returns the exit code. Raises what the inside raised, as if it had happened here."""
-    preflight.demand(requirements(selections), kernel, ", ".join(selection.name for selection in selections))
-    load.binary()  # the guest can run it, but not compile it into the cache
-    compile_bytecode()
-    objects.prepare(requirements(selections), kernel)
+    prepare(selections, kernel)
     failure: list[errors.BenchError] = []
 
     def take(line: bytes) -> None:

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from dataplanes import errors
 from dataplanes.errors import BenchError
+from scenarios.axes import Axes
 
 SCHEMA = 1
 
@@ -25,8 +26,12 @@ class Trial(Struct):
     warmup: bool
     metrics: dict[str, Any]
     error: str = ""
-    services: int = 0  # that only made up the number, beside the scenario's own
+    axes: Axes = Axes()
     settings: dict[str, dict[str, str]] = field(default_factory=dict)  # on the client's node, by kind; warm-ups only
+
+    def key(self) -> tuple[object, ...]:
+        """What tells it from the others of its run."""
+        return self.dataplane, self.workload, self.axes, self.round
 
 
 class Interval(Struct):
@@ -49,7 +54,7 @@ class Summary(Struct):
     errors: dict[str, int]
     backends: dict[str, int]
     note: str = ""  # why there is no number
-    services: int = 0
+    axes: Axes = Axes()
 
 
 class Result(Struct):
@@ -70,9 +75,12 @@ class TrialPlan(Struct):
     round: int
     warmup: bool
     connections: int
-    concurrency: int
     workload: str = "crr"
-    services: int = 0
+    axes: Axes = Axes()
+
+    def key(self) -> tuple[object, ...]:
+        """The key of the trial it will be."""
+        return self.dataplane, self.workload, self.axes, self.round
 
 
 class MatrixCell(Struct):

@@ -43,11 +43,10 @@ def _interrupted(number: int, frame: object) -> NoReturn:
 
 
 def _trials(job: Job, clock: str) -> int:
-    scenario = topology.load(job.scenario)
     _tell(Event("environment", data=environment.collect(clock)))
     selections = {plan.dataplane: catalog.select(plan.dataplane)[0] for plan in job.trials}
     for plan in job.trials:
-        done = trial.run(scenario, selections[plan.dataplane], plan, clock)
+        done = trial.run(job.scenario, selections[plan.dataplane], plan, clock)
         _tell(Event("trial", data=msgspec.to_builtins(done)))
     return 0
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
+from bench.rounds import Series
 from dataplanes import catalog
 from dataplanes.errors import Usage
+from scenarios import axes
+from scenarios.axes import Sweep
 
 
 def _complete_dataplane(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -66,15 +69,43 @@ timeout_option = click.option(
 )
 
 
-def sizes(text: str, workloads: Sequence[str]) -> list[int]:
-    """The numbers of further services; the seed's subnet has room for a hundred, the scenario scale for the rest."""
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise Usage(f"--services {text!r} is not a list of numbers") from error
-    if any(not 0 <= each <= 20_000 for each in found):
-        raise Usage(f"--services {text} is not between 0 and 20000")
-    return found if any(found) or "program" not in workloads else [*found, 1000]
+def axis_options(command: Any) -> Any:
+    """An option per axis, each a value or a list."""
+    for name, (words, _, _) in reversed(axes.AXES.items()):
+        told = words.replace("{:,} ", "").capitalize() + "."
+        letter = ("-c",) if name == "concurrency" else ()
+        option = click.option(f"--{name}", *letter, metavar="N[,N]", help=told)
+        command = option(command)
+    return command
+
+
+def series(workloads: Sequence[str], given: Mapping[str, str | None], sweeps: Sequence[Sweep]) -> list[Series]:
+    """What to measure where: the axes given as options, or else the scenario's sweeps, or else its own point.
+
+    Raises Usage. `program` needs services to program: 1,000 unless told.
+    """
+    values = {name: axes.parse(name, text) for name, text in given.items() if text is not None}
+    names = tuple(workloads)
+    if not values and sweeps:
+        return [
+            Series(tuple(w for w in each.workloads or names if w in names), tuple(each.points()), each.without)
+            for each in sweeps
+        ]
+    points = axes.grid(values)
+    if "program" not in names or any(point.services for point in points):
+        return [Series(names, points)]
+    others = tuple(name for name in names if name != "program")
+    more = axes.grid({**values, "services": [1000]})
+    return [*([Series(others, points)] if others else []), Series(("program",), more)]
+
+
+def crowded(found: Sequence[Series]) -> bool:
+    """True if the seed's subnet may have no room for it; the scenario scale has."""
+    return any(
+        at.services + at.backends + at.nodes * at.containers > 100 or at.containers > 30
+        for each in found
+        for at in each.points
+    )
 
 
 def one(dataplane: str) -> list[catalog.Selection]:

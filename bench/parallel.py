@@ -51,7 +51,7 @@ class _Gathering:
                     assert each.process.stdout
                     relay.watch(each.process.stdout.fileno(), Lines(partial(self._receive, each.kernel)).feed)
                 relay.run()
-                codes = {each.kernel: each.process.wait() for each in self._workers}
+                codes = [(each.kernel, each.process.wait()) for each in self._workers]
         finally:
             self._end(signal.SIGKILL)
             for each in self._workers:
@@ -61,7 +61,7 @@ class _Gathering:
             raise KeyboardInterrupt(self._caught[0])
         if self._failure:
             raise self._failure[0]
-        for kernel, code in codes.items():
+        for kernel, code in codes:
             if code:
                 raise BenchError("the run ended early", where=kernel, why=f"exit code {code}")
 

@@ -3,32 +3,85 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from bench.documents import Event
+from dataplanes.paths import cache
+
+_EVERY = 15.0
+"""Seconds between two lines where there is no terminal for a bar."""
 
 
 @contextmanager
-def progress(total: int, title: str) -> Iterator[Callable[[Event], None]]:
-    """Show trials as they end; yields the function that is told about events."""
+def progress(total: int, title: str, *, done: int = 0, lanes: int = 1) -> Iterator[Callable[[Event], None]]:
+    """Show trials as they end; yields the function that is told about events. `done`: of an earlier, cut-short run."""
     console = Console(stderr=True)
+    kept = f", {done} done before" if done else ""
+    shared = f" in {lanes} guests" if lanes > 1 else ""
+    pace = _Pace(title, total, lanes)
+    print(f"bench: {title}: {total} trials{shared}{kept}{pace.guess()}", file=sys.stderr)
     if not console.is_terminal:
-        print(f"bench: {title}, {total} trials", file=sys.stderr)
-        yield lambda event: None
+        yield pace.take
+        pace.remember()
         return
     with _bar(console) as bar:
         task = bar.add_task(title, total=total)
 
         def take(event: Event) -> None:
+            pace.count(event)
             if event.kind == "trial":
                 bar.update(task, advance=1, description=f"{title}: {event.data['dataplane']}")
 
         yield take
+    pace.remember()
+
+
+class _Pace:
+    """How fast trials end, here and now or in the last run of the like; tells it in lines."""
+
+    def __init__(self, title: str, total: int, lanes: int) -> None:
+        self._file = cache() / "pace.json"
+        self._title, self._total, self._lanes = title, total, lanes
+        self._begun = self._told = time.monotonic()
+        self._ended = 0
+
+    def guess(self) -> str:
+        seconds = self._known().get(self._title)
+        return f", about {_span(seconds * self._total / self._lanes)} at the last run's pace" if seconds else ""
+
+    def _known(self) -> dict[str, float]:
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=dict[str, float])
+        except (OSError, msgspec.MsgspecError):
+            return {}
+
+    def count(self, event: Event) -> None:
+        self._ended += event.kind == "trial"
+
+    def take(self, event: Event) -> None:
+        self.count(event)
+        time_now = time.monotonic()
+        if event.kind == "trial" and time_now - self._told > _EVERY:
+            self._told = time_now
+            left = (time_now - self._begun) / self._ended * (self._total - self._ended)
+            print(f"bench: {self._ended} of {self._total} trials, about {_span(left)} left", file=sys.stderr)
+
+    def remember(self) -> None:
+        if self._ended and self._ended == self._total:
+            each = (time.monotonic() - self._begun) / self._ended * self._lanes
+            with suppress(OSError):  # a guess is not worth an error
+                self._file.write_bytes(msgspec.json.encode(self._known() | {self._title: each}))
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 @contextmanager

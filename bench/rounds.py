@@ -7,33 +7,54 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from bench.documents import TrialPlan
+from dataplanes.catalog import DIRECT
+from scenarios.axes import Axes
 
 WARMUP_SHARE = 10
 """A warm-up trial makes one tenth of the connections: it is there to load modules and page in programs."""
 
 
+class Series(Struct, frozen=True):
+    """Workloads at points of the axes; some planes may be left out of it."""
+
+    workloads: tuple[str, ...] = ("crr",)
+    points: tuple[Axes, ...] = (Axes(),)
+    without: tuple[str, ...] = ()  # names of data planes, whatever their variant
+
+
 def interleave(
-    dataplanes: Sequence[str],
-    rounds: int,
-    *,
-    connections: int,
-    concurrency: int,
-    workloads: Sequence[str] = ("crr",),
-    services: Sequence[int] = (0,),
+    dataplanes: Sequence[str], rounds: int, *, connections: int, series: Sequence[Series] = (Series(),)
 ) -> list[TrialPlan]:
-    """A warm-up round, then `rounds` rounds: A B C, C B A, A B C, ...; in each every workload at every size."""
+    """A warm-up round at the first point, then `rounds` rounds: A B C, C B A, A B C, ...; no trial is in it twice."""
 
-    def trials(number: int, order: Sequence[str], count: int) -> list[TrialPlan]:
-        return [
-            TrialPlan(name, number, number == 0, count, concurrency, workload, size)
-            for workload in workloads
-            for size in services
-            for name in order
-            if size or workload != "program"
-        ]
+    def trials(number: int, order: Sequence[str]) -> list[TrialPlan]:
+        found: dict[tuple[str, str, Axes], TrialPlan] = {}
+        for each in series:
+            for workload in each.workloads:
+                for at in each.points if number else each.points[:1]:
+                    for name in order:
+                        if _makes_sense(name, workload, at) and _base(name) not in each.without:
+                            count = connections if number else max(connections // WARMUP_SHARE, at.concurrency)
+                            plan = TrialPlan(name, number, number == 0, count, workload, at)
+                            found[(name, workload, at) if number else (name, workload, Axes())] = plan
+        return list(found.values())
 
-    plans = trials(0, dataplanes, max(connections // WARMUP_SHARE, concurrency))
-    for number in range(1, rounds + 1):
-        plans += trials(number, dataplanes if number % 2 else list(reversed(dataplanes)), connections)
-    return plans
+    return [
+        plan
+        for number in range(rounds + 1)
+        for plan in trials(number, dataplanes if number % 2 or not number else list(reversed(dataplanes)))
+    ]
+
+
+def _base(name: str) -> str:
+    return name.partition("@")[0].partition("+")[0]
+
+
+def _makes_sense(name: str, workload: str, at: Axes) -> bool:
+    """Without a plane there is nothing to program, and further services are nothing to it."""
+    if workload == "program":
+        return bool(at.services) and _base(name) != DIRECT
+    return True

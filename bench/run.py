@@ -2,73 +2,121 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
 
 import msgspec
 
 from bench import __version__, rounds
-from bench.dispatch import dispatch
-from bench.documents import Event, Job, Result, Trial, TrialPlan
+from bench.dispatch import dispatch, prepare
+from bench.documents import Event, Job, Result, TrialPlan
 from bench.kernels import Kernel
+from bench.parallel import Worker, gather
+from bench.rounds import Series
+from bench.store import Store
 from dataplanes.catalog import DIRECT, Selection
 from dataplanes.errors import BenchError
+from scenarios import topology
 
 
 def plan(
-    selections: Sequence[Selection],
-    repeat: int,
-    connections: int,
-    concurrency: int,
-    workloads: Sequence[str] = ("crr",),
-    services: Sequence[int] = (0,),
+    selections: Sequence[Selection], repeat: int, connections: int, series: Sequence[Series] = (Series(),)
 ) -> list[TrialPlan]:
     """The trials in order; `direct` is always among them, and first, as the ceiling."""
     names = [DIRECT, *(selection.name for selection in selections if selection.dataplane != DIRECT)]
-    sizes = {"connections": connections, "concurrency": concurrency}
-    return rounds.interleave(names, repeat, workloads=workloads, services=services, **sizes)
+    return rounds.interleave(names, repeat, connections=connections, series=series)
 
 
-def run(
-    scenario: str,
-    selections: Sequence[Selection],
-    trials: Sequence[TrialPlan],
-    kernel: Kernel,
-    *,
-    reason: str,
-    timeout: float | None,
-    on_event: Callable[[Event], None],
-) -> Result:
-    """Have the trials done. Raises what the inside raised; returns every trial and their summary."""
-    done: list[Trial] = []
-    environment: dict[str, Any] = {}
+class Run:
+    """Trials on one kernel, kept as they end."""
 
-    def take(event: Event) -> None:
-        if event.kind == "trial":
-            done.append(msgspec.convert(event.data, Trial))
-        elif event.kind == "environment":
-            environment.update(event.data)
-        on_event(event)
+    def __init__(
+        self,
+        scenario: str,
+        selections: Sequence[Selection],
+        trials: Sequence[TrialPlan],
+        kernel: Kernel,
+        *,
+        reason: str,
+        output: str | None = None,
+    ) -> None:
+        """`output`: the result's file; beside it the trials are kept until it is written."""
+        self._scenario = scenario
+        self._selections = selections
+        self._plan = list(trials)
+        self._kernel = kernel
+        self._reason = reason
+        path = Path(f"{output}.trials") if output and output != "-" else None
+        identity = (__version__, kernel.name, kernel.release, kernel.clock, topology.load(scenario), self._plan)
+        self._store = Store(path, identity)
+        self.left = self._store.left(self._plan)
 
-    job = Job("trials", scenario, trials=list(trials))
-    code = dispatch(job, kernel, selections, timeout=timeout, on_event=take)
-    if code:
-        raise BenchError("the run ended early", where=kernel.name, why=f"exit code {code}")
-    from bench.statistics import summarise  # numpy and scipy load while nobody waits for the plan
+    def lanes(self) -> int:
+        """How many guests share the work: by the instruction clock one's load is nothing to the other's figures."""
+        planes = len({trial.dataplane for trial in self.left})
+        return max(1, min(os.cpu_count() or 1, planes)) if self._kernel.clock == "instructions" else 1
 
-    return Result(
-        tool={"name": "bench", "version": __version__, "python": platform.python_version()},
-        environment=environment
-        | {"kernel_name": kernel.name, "kernel_reason": reason, "accelerated": kernel.accelerated},
-        plan={
-            "scenario": scenario,
-            "dataplanes": [msgspec.to_builtins(selection) for selection in selections],
-            "command": shlex.join(["bench", *sys.argv[1:]]),
-            "trials": msgspec.to_builtins(list(trials)),
-        },
-        trials=done,
-        summary=summarise(done),
-    )
+    def execute(self, *, timeout: float | None, on_event: Callable[[Event], None]) -> Result:
+        """Have the trials done that are left. Raises what the inside raised; what ended stays on disk then."""
+
+        def take(event: Event) -> None:
+            self._store.add(event)
+            on_event(event)
+
+        try:
+            if self.left:
+                self._execute(timeout, take)
+        finally:
+            self._store.close(discard=False)
+        return self._result()
+
+    def _execute(self, timeout: float | None, take: Callable[[Event], None]) -> None:
+        lanes = self.lanes()
+        if lanes == 1:
+            job = Job("trials", self._scenario, trials=self.left)
+            code = dispatch(job, self._kernel, self._selections, timeout=timeout, on_event=take)
+            if code:
+                raise BenchError("the run ended early", where=self._kernel.name, why=f"exit code {code}")
+            return
+        prepare(self._selections, self._kernel)  # once, not in every lane
+        workers = []
+        for share in _deal(self.left, lanes):
+            names = list(dict.fromkeys(trial.dataplane for trial in share))
+            job = Job("trials", self._scenario, trials=share)
+            workers.append(Worker(self._kernel.name, self._kernel.clock, names, job, timeout))
+        gather(workers, lambda _, event: take(event))
+
+    def _result(self) -> Result:
+        from bench.statistics import summarise  # numpy and scipy load while nobody waits for the plan
+
+        order = {trial.key(): number for number, trial in enumerate(self._plan)}
+        done = sorted(self._store.trials, key=lambda trial: order[trial.key()])
+        kernel = self._kernel
+        return Result(
+            tool={"name": "bench", "version": __version__, "python": platform.python_version()},
+            environment=self._store.environment
+            | {"kernel_name": kernel.name, "kernel_reason": self._reason, "accelerated": kernel.accelerated},
+            plan={
+                "scenario": self._scenario,
+                "dataplanes": [msgspec.to_builtins(selection) for selection in self._selections],
+                "command": shlex.join(["bench", *sys.argv[1:]]),
+                "trials": msgspec.to_builtins(self._plan),
+            },
+            trials=done,
+            summary=summarise(done),
+        )
+
+    def written(self) -> None:
+        """The result is on disk: the trials need not be."""
+        self._store.close(discard=True)
+
+
+def _deal(trials: Sequence[TrialPlan], lanes: int) -> list[list[TrialPlan]]:
+    """The trials by data plane, so that each guest warms up what it measures."""
+    names = list(dict.fromkeys(trial.dataplane for trial in trials))
+    lane = {name: number % lanes for number, name in enumerate(names)}
+    return [[trial for trial in trials if lane[trial.dataplane] == number] for number in range(lanes)]

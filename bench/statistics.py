@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from bench.documents import Interval, Summary, Trial
+from scenarios.axes import Axes
 
 _RESAMPLES = 9999
 _SEED = 20161012
@@ -75,14 +76,15 @@ def flat(metrics: dict[str, Any]) -> dict[str, float]:
 
 def summarise(trials: Sequence[Trial], base: str = "direct") -> list[Summary]:
     """One summary per workload, size and data plane, in the order they first ran; warm-ups do not count."""
-    groups: dict[tuple[str, int, str], list[Trial]] = {}
+    groups: dict[tuple[str, Axes, str], list[Trial]] = {}
     for trial in trials:
-        group = groups.setdefault((trial.workload, trial.services, trial.dataplane), [])
+        group = groups.setdefault((trial.workload, trial.axes, trial.dataplane), [])
         if not trial.warmup:
             group.append(trial)
     return [
-        _summary(name, workload, size, found, _rate(groups.get((workload, size, base), [])))
-        for (workload, size, name), found in groups.items()
+        _summary(name, workload, at, found, _rate(groups.get((workload, at, base), [])))
+        for (workload, at, name), found in groups.items()
+        if found
     ]
 
 
@@ -91,7 +93,7 @@ def _rate(trials: Sequence[Trial]) -> dict[int, float]:
     return {number: rate for number, rate in rates.items() if rate}
 
 
-def _summary(name: str, workload: str, services: int, trials: Sequence[Trial], reference: dict[int, float]) -> Summary:
+def _summary(name: str, workload: str, at: Axes, trials: Sequence[Trial], reference: dict[int, float]) -> Summary:
     good = [trial for trial in trials if not trial.error]
     columns: dict[str, list[float]] = {}
     errors: dict[str, int] = {}
@@ -112,7 +114,7 @@ def _summary(name: str, workload: str, services: int, trials: Sequence[Trial], r
         errors,
         backends,
         failed[0] if failed else "",
-        services,
+        at,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.documents import Interval, Result, Summary
+from scenarios.axes import Axes
 
 if TYPE_CHECKING:
     from bench.compare import Difference
@@ -17,21 +19,22 @@ if TYPE_CHECKING:
 
 def render(result: Result) -> RenderableType:
     """The comparison as a person reads it, with what the figures are: kernel, clock, n."""
-    groups: dict[tuple[str, int], list[Summary]] = {}
+    groups: dict[tuple[str, Axes], list[Summary]] = {}
     for row in result.summary:
-        groups.setdefault((row.workload, row.services), []).append(row)
-    tables = [_TABLES[workload](result, size, rows) for (workload, size), rows in groups.items()]
+        groups.setdefault((row.workload, row.axes), []).append(row)
+    tables = [_TABLES[workload](result, at, rows) for (workload, at), rows in groups.items()]
     return Group(*tables, *(_notes(result)))
 
 
-def _title(result: Result, what: str, services: int) -> str:
-    return f"{result.plan['scenario']}: {what}" + (f", with {services:,} more services" if services else "")
+def _title(result: Result, what: str, at: Axes) -> str:
+    scenario = os.path.basename(result.plan["scenario"]).removesuffix(".toml")
+    return ", ".join(filter(None, (f"{scenario}: {what}", at.label())))
 
 
-def _crr(result: Result, services: int, rows: Sequence[Summary]) -> Table:
+def _crr(result: Result, at: Axes, rows: Sequence[Summary]) -> Table:
     clock = result.environment["clock"]
     cost = "instructions_per_connection" if clock == "instructions" else "cpu_us_per_connection"
-    table = Table(title=_title(result, "connect / request / reply / close", services), title_justify="left")
+    table = Table(title=_title(result, "connect / request / reply / close", at), title_justify="left")
     table.add_column("data plane", no_wrap=True)
     table.add_column("connections/s", justify="right")
     table.add_column("ratio [95 %]", justify="right")
@@ -55,8 +58,8 @@ _PROGRAM = {
 }
 
 
-def _program(result: Result, services: int, rows: Sequence[Summary]) -> Table:
-    table = Table(title=_title(result, "time to program, ms", services), title_justify="left")
+def _program(result: Result, at: Axes, rows: Sequence[Summary]) -> Table:
+    table = Table(title=_title(result, "time to program, ms", at), title_justify="left")
     table.add_column("data plane", no_wrap=True)
     for heading in (*_PROGRAM.values(), "objects", "MB", "n"):
         table.add_column(heading, justify="right")
@@ -67,7 +70,7 @@ def _program(result: Result, services: int, rows: Sequence[Summary]) -> Table:
     return table
 
 
-_TABLES: dict[str, Callable[[Result, int, Sequence[Summary]], Table]] = {"crr": _crr, "program": _program}
+_TABLES: dict[str, Callable[[Result, Axes, Sequence[Summary]], Table]] = {"crr": _crr, "program": _program}
 
 
 def _cells(row: Summary, cost: str) -> list[str]:
@@ -124,7 +127,7 @@ def show_differences(name: str, differences: Sequence[Difference], warnings: Seq
         table.add_column(heading, justify="right")
     for each in differences:
         needed = f", {each.rounds_needed} rounds would tell" if each.rounds_needed else ""
-        workload = f"{each.workload} +{each.services}" if each.services else each.workload
+        workload = ", ".join(filter(None, (each.workload, each.axes.label())))
         figures = (f"{each.base:,.6g}", f"{each.new:,.6g}", _ratio(each.ratio), each.verdict + needed)
         style = {"worse": "red", "better": "green", "inconclusive": "yellow"}.get(each.verdict)
         table.add_row(each.dataplane, workload, each.metric, *figures, style=style)

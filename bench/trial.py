@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msgspec.structs import replace
-
 from bench import environment, load
 from bench.documents import Trial, TrialPlan
 from bench.workloads import WORKLOADS, prove
 from dataplanes import catalog
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError
-from dataplanes.kernel import netns
+from dataplanes.kernel import netns, sysctl
+from scenarios import topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
-from scenarios.topology import Filler, Scenario, Task
+from scenarios.topology import Scenario, Task
 
 
 def build(
@@ -43,13 +42,17 @@ def build(
     return Lab(scenario, plane, journal=journal, server=server, cgroups=catalog.needs_cgroups(cgroups_for or selection))
 
 
-def run(scenario: Scenario, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Trial:
-    """Measure once. A plane that cannot reach its backends gets an error and no number."""
+def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Trial:
+    """Measure once, in the scenario at the plan's point. A plane that cannot reach its backends gets no number."""
     workload = WORKLOADS[plan.workload]
-    world = replace(scenario, filler=Filler(plan.services)) if plan.services and workload.filled else scenario
-    trial = Trial(plan.dataplane, scenario.name, plan.workload, plan.round, plan.warmup, {}, services=plan.services)
+    world = topology.load(scenario, plan.axes)
+    if not workload.filled:
+        world.filler = None
+    trial = Trial(plan.dataplane, world.name, plan.workload, plan.round, plan.warmup, {}, axes=plan.axes)
     try:
         with Journal() as journal, build(world, selection, journal) as lab:
+            if plan.axes.ports:
+                _few_ports(lab, plan.axes.ports)
             prove(lab, selection)
             if plan.warmup:
                 trial.settings = _settings(lab)
@@ -57,6 +60,12 @@ def run(scenario: Scenario, selection: catalog.Selection, plan: TrialPlan, clock
     except BenchError as error:
         trial.error = str(error)
     return trial
+
+
+def _few_ports(lab: Lab, count: int) -> None:
+    """Leave the client only so many ephemeral ports, the highest."""
+    client = lab.containers[lab.scenario.workload.client]
+    sysctl.write(client.netns, {"net.ipv4.ip_local_port_range": f"{65536 - count}\t65535"})
 
 
 def _settings(lab: Lab) -> dict[str, dict[str, str]]:

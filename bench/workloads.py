@@ -12,7 +12,7 @@ from msgspec import Struct
 from bench import load
 from bench.documents import TrialPlan
 from dataplanes import catalog
-from dataplanes.errors import KernelRefused
+from dataplanes.errors import KernelRefused, Usage
 from dataplanes.model import Service
 from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
@@ -65,7 +65,7 @@ def _load(lab: Lab, selection: catalog.Selection, connections: int, concurrency:
 
 def crr(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
     """Connect, 1-byte request, 1-byte reply, close."""
-    result = _load(lab, selection, plan.connections, plan.concurrency)
+    result = _load(lab, selection, plan.connections, plan.axes.concurrency)
     seconds = result.elapsed_ns / 1e9
     metrics: Metrics = {
         "connections": result.ok,
@@ -95,7 +95,7 @@ def program(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str)
     """What changes cost at size: all services at once, then one service, one backend, one container more or less."""
     plane = lab.plane
     assert plane
-    services = lab.fillers(plan.services)
+    services = lab.fillers(plan.axes.services, plan.axes.backends or 3)
     one, rest = services[-1], services[:-1]
     fewer = Service(one.name, one.network, one.vip, one.backends[:-1])
     spec = ServiceSpec("newcomer", one.network, tasks=[Task("newcomer.1", lab.scenario.nodes[-1])])
@@ -146,11 +146,11 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
-def parse(text: str) -> Sequence[str]:
-    """The names of a `--workload` value. Raises Usage."""
-    from dataplanes.errors import Usage
-
-    names = [part.strip() for part in text.split(",") if part.strip()]
+def parse(text: str | None, swept: Sequence[str] = ()) -> Sequence[str]:
+    """The names of a `--workload` value; by default what a sweep asks for, or crr. Raises Usage."""
+    names = list(swept) or ["crr"]
+    if text is not None:
+        names = [part.strip() for part in text.split(",") if part.strip()]
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown or not names:
         raise Usage(f"unknown workload {', '.join(unknown) or text!r}", fix=f"there are: {', '.join(WORKLOADS)}")

@@ -88,6 +88,8 @@ class Lab:
                 self._pools[task.network].claim(task.address)
                 for network, address in task.joins.items():
                     self._pools[network].claim(address)
+        for idler in self.scenario.idlers:
+            self._pools[idler.network].claim(idler.address)
         self._fabric.build()
         self._resolver = Resolver()
         self._journal.record("process", f"{self._resolver.pid}@{start_time(self._resolver.pid)}")
@@ -97,6 +99,8 @@ class Lab:
                 self._start(task)
         for container in self.containers.values():
             self._await_server(container)
+        for idler in self.scenario.idlers:
+            self._start(idler)
 
     def install(self, make: Callable[[Lab], DataPlane]) -> None:
         """Put a data plane on the running lab; names resolve when it is ready."""
@@ -121,7 +125,7 @@ class Lab:
             container.cgroup = cgroup.make(self._journal, task.name)
         networks = {task.network: task.address, **task.joins}
         for number, (network, address) in enumerate(networks.items()):
-            vip = self._specs[task.service].vip if network == task.network else None
+            vip = self._specs[task.service].vip if task.service and network == task.network else None
             interface = "eth0" if number == 0 else f"eth{number + 1}"  # eth1 is the gateway's
             container.endpoints.append(
                 self._fabric.plug(
@@ -139,7 +143,8 @@ class Lab:
         self._resolv_conf(container.netns)
         assert self._resolver
         self._resolver.add(container.netns, list(networks))
-        container.processes.append(self.spawn(task.name, self._server(task), stdout=subprocess.PIPE))
+        if task.service:
+            container.processes.append(self.spawn(task.name, self._server(task), stdout=subprocess.PIPE))
         return container
 
     def _await_server(self, container: Container) -> None:
@@ -197,15 +202,15 @@ class Lab:
         """Every service that has tasks."""
         return [self.service(name) for name, spec in self._specs.items() if spec.tasks]
 
-    def fillers(self, count: int | None = None) -> list[Service]:
+    def fillers(self, count: int | None = None, backends: int = 3) -> list[Service]:
         """Services that only make up the number, the scenario's or this many; their backends are the workload's."""
-        filler = self.scenario.filler or Filler(0)
+        filler = (self.scenario.filler or Filler(0)) if count is None else Filler(count, backends)
         model = self.service(self.scenario.workload.service)
         made = []
-        for _ in range(filler.count if count is None else count):
+        for _ in range(filler.count):
             vip = self._pools[model.network].take()
             if vip is None:
-                raise Usage("the subnet is too small", where=model.network, why=f"for {count or filler.count} services")
+                raise Usage("the subnet is too small", where=model.network, why=f"for {filler.count} services")
             self._filled += 1
             made.append(Service(f"filler-{self._filled}", model.network, vip, model.backends[: filler.backends]))
         return made

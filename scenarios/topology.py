@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from dataplanes.errors import Usage
+from scenarios import axes
+from scenarios.axes import Axes, Sweep
 
 _FILES = os.path.join(os.path.dirname(__file__), "files")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?\Z")
@@ -77,7 +79,10 @@ class Scenario(Struct, forbid_unknown_fields=True):
     workload: Workload
     description: str = ""
     filler: Filler | None = None
+    idle: int = 0  # containers on every node that only are there
+    sweep: list[Sweep] = []
     name: str = ""
+    idlers: list[Task] = []  # filled in
 
     def tasks(self) -> Iterator[Task]:
         """Every task of every service."""
@@ -145,8 +150,8 @@ def named() -> dict[str, str]:
     return {name: load(name).description for name in names}
 
 
-def load(name_or_path: str) -> Scenario:
-    """A named scenario or a TOML file, checked and with every address filled in.
+def load(name_or_path: str, at: Axes | None = None) -> Scenario:
+    """A named scenario or a TOML file, at a point of the axes, checked and with every address filled in.
 
     Raises Usage with file, line and field for the first thing that is wrong.
     """
@@ -167,8 +172,25 @@ def load(name_or_path: str) -> Scenario:
         raise Usage("not a scenario", where=path, why="not UTF-8 text") from error
     scenario = _parse(path, text)
     scenario.name = scenario.name or os.path.basename(path).removesuffix(".toml")
+    if at:
+        _move(scenario, at)
     _Checker(path, text, scenario).settle()
     return scenario
+
+
+def _move(scenario: Scenario, at: Axes) -> None:
+    """Make the scenario as large as the axes say."""
+    extra = axes.nodes_for(scenario.nodes, at.nodes)[len(scenario.nodes) :]
+    scenario.nodes += extra
+    scenario.idle = max(at.containers, scenario.idle, 1 if extra else 0)  # a node without a container has no overlay
+    if at.services:
+        scenario.filler = Filler(at.services, at.backends or 3)
+    for service in scenario.services:
+        if at.backends and service.name == scenario.workload.service:
+            nodes = service.nodes or scenario.nodes
+            kept = service.tasks[: at.backends]
+            service.tasks = kept + [Task(node=nodes[n % len(nodes)]) for n in range(len(kept), at.backends)]
+            service.replicas = 0
 
 
 def _parse(path: str, text: str) -> Scenario:
@@ -190,10 +212,12 @@ def _line(text: str, field: str, key: str = "") -> int:
     """The line a field like `services[1].tasks[0].node` stands on, as near as a scan of tables and keys tells."""
     lines = text.splitlines()
     found = 0
+    path = ""
     for part in field.split(".") if field else []:
         name, _, index = part.partition("[")
         number = int(index.rstrip("]")) if index.rstrip("]").isdigit() else 0
-        header = re.compile(rf"\s*\[\[?{re.escape(name)}\]\]?\s*(#.*)?$")
+        path = f"{path}.{name}" if path else name
+        header = re.compile(rf"\s*\[\[?{re.escape(path)}\]\]?\s*(#.*)?$")
         tables = [at for at, line in enumerate(lines) if header.match(line)]
         if tables:
             found = tables[min(number, len(tables) - 1)]
@@ -236,6 +260,10 @@ class _Checker:
         for service in scenario.services:
             self._fill(service)
         self._workload()
+        self._idlers()
+        for number, sweep in enumerate(scenario.sweep):
+            if found := axes.wrong(sweep):
+                self._fail(f"sweep[{number}].{found[0]}", found[1])
 
     def _fail(self, field: str, why: str) -> None:
         raise Usage(why, where=f"{self._path}:{_line(self._text, field)}: {field}")
@@ -301,6 +329,16 @@ class _Checker:
         for task in service.tasks:
             task.address = task.address or self._take(service.network)
             task.joins = {other: address or self._take(other) for other, address in task.joins.items()}
+
+    def _idlers(self) -> None:
+        if not 0 <= self._scenario.idle <= axes.AXES["containers"][2]:
+            self._fail("idle", f"{self._scenario.idle} is not between 0 and {axes.AXES['containers'][2]}")
+        network = self._scenario.service(self._scenario.workload.service).network
+        for node in self._scenario.nodes:
+            for number in range(self._scenario.idle):
+                idler = Task(f"idle{number + 1}.{node}", node, self._take(network), network=network)
+                self._name(idler.name, "idle", "a container")
+                self._scenario.idlers.append(idler)
 
     def _take(self, network: str) -> str:
         address = self._pools[network].take()

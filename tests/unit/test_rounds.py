@@ -10,7 +10,7 @@ from bench.statistics import interval, ratio, summarise
 
 
 def test_rounds_are_interleaved_and_every_second_one_reversed() -> None:
-    plans = interleave(["direct", "a", "b"], 3, connections=1000, concurrency=8)
+    plans = interleave(["direct", "a", "b"], 3, connections=1000)
     assert [(plan.round, plan.dataplane) for plan in plans] == [
         (0, "direct"),
         (0, "a"),
