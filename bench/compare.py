@@ -3,7 +3,7 @@
 The unit is the round. Rounds of different runs are no pairs, so both sides are resampled on their own and the ratio of
 their medians gets a 95 % bootstrap interval. The verdict is about the interval, not the point:
 
-    worse, better    all of it is beyond the noise threshold
+    worse, better    all of it is beyond the noise threshold, and not only because so many figures were looked at (Holm)
     same             all of it is within
     inconclusive     it is on both sides; told with how many rounds would narrow it enough
 """
@@ -19,18 +19,20 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from bench.documents import SCHEMA, Interval, Result
-from bench.statistics import METRICS, flat
+from bench.statistics import flat
+from bench.workloads import METRICS
 from dataplanes.errors import Usage
 from scenarios.axes import Axes
 
 Verdict = Literal["better", "worse", "same", "inconclusive"]
 NOISE = {"instructions": 0.005, "wall": 0.03}
 """By clock: runs of one tree on one machine differ by less (README, "How to read the figures")."""
-_HIGHER_IS_BETTER = ("connections_per_second",)
 _RESAMPLES = 9999
 _SEED = 20161012
+_LEVEL = 0.05
 _RULE = re.compile(r"(\w+):([+-])(\d+(?:\.\d+)?)%\Z")
 
 
@@ -46,6 +48,7 @@ class Difference(Struct, frozen=True):
     ratio: Interval
     verdict: Verdict
     rounds_needed: int | None = None  # in each run, when inconclusive
+    p: float | None = None  # of a difference this large by chance, one figure looked at; None below three rounds
 
 
 class Rule(Struct, frozen=True):
@@ -95,7 +98,21 @@ def compare(base: Result, new: Result, noise: float | None = None) -> list[Diffe
         raise Usage("nothing to compare", why=f"one is by the {clocks[0]} clock, the other by the {clocks[1]} clock")
     threshold = NOISE.get(str(clocks[0]), 0.03) if noise is None else noise
     known, found = _samples(base), _samples(new)
-    return [_difference(key, known[key], values, threshold) for key, values in found.items() if key in known]
+    differences = [_difference(key, known[key], values, threshold) for key, values in found.items() if key in known]
+    return _holm(differences)
+
+
+def _holm(differences: Sequence[Difference]) -> list[Difference]:
+    """One verdict of many must be surer than one alone: Holm's step-down at 5 % over each metric's cells (1979)."""
+    doubted = set()
+    for metric in {each.metric for each in differences}:
+        family = sorted((e.p, n) for n, e in enumerate(differences) if e.metric == metric and e.p is not None)
+        sure = True
+        for rank, (p, number) in enumerate(family):
+            sure = sure and p <= _LEVEL / (len(family) - rank)
+            if not sure and differences[number].verdict in ("better", "worse"):
+                doubted.add(number)
+    return [replace(e, verdict="inconclusive") if n in doubted else e for n, e in enumerate(differences)]
 
 
 def warnings(base: Result, new: Result) -> list[str]:
@@ -121,23 +138,28 @@ def _samples(result: Result) -> dict[_Key, list[float]]:
 
 
 def _difference(key: _Key, base: Sequence[float], new: Sequence[float], noise: float) -> Difference:
-    ratio = _ratio(np.log(base), np.log(new))
-    verdict = _verdict(ratio, noise, higher=key[3] in _HIGHER_IS_BETTER)
+    ratio, p = _ratio(np.log(base), np.log(new), noise)
+    verdict = _verdict(ratio, noise, higher=METRICS[key[3]].higher_is_better)
     needed = None
     if verdict == "inconclusive" and ratio.low and ratio.high:
         width = math.log(ratio.high / ratio.low) / 2
         needed = max(len(new) + 1, math.ceil(len(new) * (width / noise) ** 2))
-    return Difference(*key, float(np.median(base)), float(np.median(new)), ratio, verdict, needed)
+    return Difference(*key, float(np.median(base)), float(np.median(new)), ratio, verdict, needed, p)
 
 
-def _ratio(base: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> Interval:
+def _ratio(base: np.ndarray[Any, Any], new: np.ndarray[Any, Any], noise: float) -> tuple[Interval, float | None]:
+    """The ratio with its interval, and how likely it is no further from 1 than noise is."""
     point = math.exp(float(np.median(new) - np.median(base)))
     if min(len(base), len(new)) < 3:
-        return Interval(point)
+        return Interval(point), None
     random = np.random.default_rng(_SEED)
     medians = [np.median(side[random.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1) for side in (base, new)]
-    low, high = np.quantile(medians[1] - medians[0], (0.025, 0.975))
-    return Interval(point, math.exp(float(low)), math.exp(float(high)))
+    logs = medians[1] - medians[0]
+    low, high = np.quantile(logs, (0.025, 0.975))
+    beyond = max(int(np.sum(logs < math.log1p(-noise))), int(np.sum(logs > math.log1p(noise))))
+    return Interval(point, math.exp(float(low)), math.exp(float(high))), 2 * (1 + _RESAMPLES - beyond) / (
+        1 + _RESAMPLES
+    )
 
 
 def _verdict(ratio: Interval, noise: float, *, higher: bool) -> Verdict:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from bench.documents import TrialPlan
+from bench.workloads import WORKLOADS
 from dataplanes.catalog import DIRECT
 from scenarios.axes import Axes
 
@@ -54,7 +55,6 @@ def _base(name: str) -> str:
 
 
 def _makes_sense(name: str, workload: str, at: Axes) -> bool:
-    """Without a plane there is nothing to program, and further services are nothing to it."""
-    if workload == "program":
-        return bool(at.services) and _base(name) != DIRECT
-    return True
+    """Some workloads need a plane, and some need services to program."""
+    known = WORKLOADS[workload]
+    return not (known.needs_vip and _base(name) == DIRECT) and (known.filled or bool(at.services))

@@ -11,27 +11,11 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from bench.documents import Interval, Summary, Trial
+from bench.workloads import METRICS, WORKLOADS
 from scenarios.axes import Axes
 
 _RESAMPLES = 9999
 _SEED = 20161012
-METRICS = (
-    "connections_per_second",
-    "connect_p50_us",
-    "connect_p99_us",
-    "request_p50_us",
-    "request_p99_us",
-    "instructions_per_connection",
-    "cpu_us_per_connection",
-    "install_ms",
-    "add_service_ms",
-    "remove_backend_ms",
-    "add_backend_ms",
-    "remove_service_ms",
-    "join_ms",
-    "objects",
-    "bytes",
-)
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -67,10 +51,11 @@ def ratio(values: dict[int, float], base: dict[int, float]) -> Interval | None:
 
 def flat(metrics: dict[str, Any]) -> dict[str, float]:
     """The metrics of a trial that are summarised, by name."""
-    found = {name: metrics[name] for name in METRICS if isinstance(metrics.get(name), (int, float))}
-    for part in ("connect", "request"):
+    found = {name: value for name, value in metrics.items() if name in METRICS}
+    for part in ("connect", "request", "first", "next"):
         for quantile, value in metrics.get(f"{part}_us", {}).items():
-            found[f"{part}_{quantile}_us"] = value
+            if value and f"{part}_{quantile}_us" in METRICS:
+                found[f"{part}_{quantile}_us"] = value
     return found
 
 
@@ -82,15 +67,16 @@ def summarise(trials: Sequence[Trial], base: str = "direct") -> list[Summary]:
         if not trial.warmup:
             group.append(trial)
     return [
-        _summary(name, workload, at, found, _rate(groups.get((workload, at, base), [])))
+        _summary(name, workload, at, found, _primary(groups.get((workload, at, base), [])))
         for (workload, at, name), found in groups.items()
         if found
     ]
 
 
-def _rate(trials: Sequence[Trial]) -> dict[int, float]:
-    rates = {t.round: t.metrics.get("connections_per_second") for t in trials if not t.error}
-    return {number: rate for number, rate in rates.items() if rate}
+def _primary(trials: Sequence[Trial]) -> dict[int, float]:
+    """By round, what planes are compared by in this workload."""
+    found = {t.round: flat(t.metrics).get(WORKLOADS[t.workload].primary) for t in trials if not t.error}
+    return {number: value for number, value in found.items() if value}
 
 
 def _summary(name: str, workload: str, at: Axes, trials: Sequence[Trial], reference: dict[int, float]) -> Summary:
@@ -110,7 +96,7 @@ def _summary(name: str, workload: str, at: Axes, trials: Sequence[Trial], refere
         workload,
         len(good),
         {metric: interval(values) for metric, values in columns.items()},
-        ratio(_rate(good), reference),
+        ratio(_primary(good), reference),
         errors,
         backends,
         failed[0] if failed else "",

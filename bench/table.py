@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.documents import Interval, Result, Summary
+from bench.workloads import METRICS, WORKLOADS, Workload
 from scenarios.axes import Axes
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def render(result: Result) -> RenderableType:
     groups: dict[tuple[str, Axes], list[Summary]] = {}
     for row in result.summary:
         groups.setdefault((row.workload, row.axes), []).append(row)
-    tables = [_TABLES[workload](result, at, rows) for (workload, at), rows in groups.items()]
+    tables = [_table(result, WORKLOADS[workload], at, rows) for (workload, at), rows in groups.items()]
     return Group(*tables, *(_notes(result)))
 
 
@@ -31,62 +32,33 @@ def _title(result: Result, what: str, at: Axes) -> str:
     return ", ".join(filter(None, (f"{scenario}: {what}", at.label())))
 
 
-def _crr(result: Result, at: Axes, rows: Sequence[Summary]) -> Table:
-    clock = result.environment["clock"]
-    cost = "instructions_per_connection" if clock == "instructions" else "cpu_us_per_connection"
-    table = Table(title=_title(result, "connect / request / reply / close", at), title_justify="left")
+def _table(result: Result, workload: Workload, at: Axes, rows: Sequence[Summary]) -> Table:
+    cost = f"instructions_per_{workload.unit}" if result.environment["clock"] == "instructions" else ""
+    cost = cost or f"cpu_us_per_{workload.unit}"
+    metrics = [workload.primary, *workload.columns, *([cost] if any(cost in row.metrics for row in rows) else [])]
+    table = Table(title=_title(result, workload.title, at), title_justify="left")
     table.add_column("data plane", no_wrap=True)
-    table.add_column("connections/s", justify="right")
-    table.add_column("ratio [95 %]", justify="right")
-    table.add_column("connect p50 / p99", justify="right")
-    table.add_column("instr./conn" if clock == "instructions" else "CPU µs/conn", justify="right")
-    table.add_column("errors", justify="right")
-    table.add_column("backends", justify="right")
-    table.add_column("n", justify="right")
-    for row in rows:
-        table.add_row(*_cells(row, cost))
-    return table
-
-
-_PROGRAM = {
-    "install_ms": "all",
-    "add_service_ms": "1 service more",
-    "remove_service_ms": "1 less",
-    "add_backend_ms": "1 backend more",
-    "remove_backend_ms": "1 less",
-    "join_ms": "1 container more",
-}
-
-
-def _program(result: Result, at: Axes, rows: Sequence[Summary]) -> Table:
-    table = Table(title=_title(result, "time to program, ms", at), title_justify="left")
-    table.add_column("data plane", no_wrap=True)
-    for heading in (*_PROGRAM.values(), "objects", "MB", "n"):
+    compared = any(row.ratio_to_direct for row in rows)
+    for name in metrics:
+        table.add_column(METRICS[name].column(), justify="right")
+        if name == workload.primary and compared:
+            table.add_column("ratio [95 %]", justify="right")
+    for heading in (["errors", "backends"] if compared else []) + ["n"]:
         table.add_column(heading, justify="right")
-    for row in (row for row in rows if row.n):
-        times = [f"{row.metrics[name].value:,.1f}" for name in _PROGRAM]
-        held = [f"{row.metrics['objects'].value:,.0f}", f"{row.metrics['bytes'].value / 1e6:,.1f}"]
-        table.add_row(row.dataplane, *times, *held, str(row.n))
+    for row in rows:
+        cells = [_figure(row.metrics.get(name)) for name in metrics]
+        if compared:
+            cells.insert(1, _ratio(row.ratio_to_direct))
+            cells += [str(sum(row.errors.values())), str(sum(1 for count in row.backends.values() if count))]
+        table.add_row(row.dataplane, *cells, str(row.n))
     return table
 
 
-_TABLES: dict[str, Callable[[Result, Axes, Sequence[Summary]], Table]] = {"crr": _crr, "program": _program}
-
-
-def _cells(row: Summary, cost: str) -> list[str]:
-    if not row.n:
-        return [row.dataplane, "-", "-", "-", "-", "-", "-", "0"]
-    metrics = row.metrics
-    return [
-        row.dataplane,
-        f"{metrics['connections_per_second'].value:,.0f}",
-        _ratio(row.ratio_to_direct),
-        f"{metrics['connect_p50_us'].value:,.1f} / {metrics['connect_p99_us'].value:,.1f} µs",
-        f"{metrics[cost].value:,.0f}",
-        str(sum(row.errors.values())),
-        str(sum(1 for count in row.backends.values() if count)),
-        str(row.n),
-    ]
+def _figure(found: Interval | None) -> str:
+    """With three or four digits, as many as say something."""
+    if found is None:
+        return "-"
+    return f"{found.value:,.0f}" if found.value >= 1000 or found.value == 0 else f"{found.value:,.3g}"
 
 
 def _ratio(found: Interval | None) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from bench import environment, load
 from bench.documents import Trial, TrialPlan
-from bench.workloads import WORKLOADS, prove
+from bench.measure import measure, prove
+from bench.workloads import WORKLOADS
 from dataplanes import catalog
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError
@@ -44,9 +45,8 @@ def build(
 
 def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Trial:
     """Measure once, in the scenario at the plan's point. A plane that cannot reach its backends gets no number."""
-    workload = WORKLOADS[plan.workload]
     world = topology.load(scenario, plan.axes)
-    if not workload.filled:
+    if not WORKLOADS[plan.workload].filled:
         world.filler = None
     trial = Trial(plan.dataplane, world.name, plan.workload, plan.round, plan.warmup, {}, axes=plan.axes)
     try:
@@ -56,7 +56,7 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
             prove(lab, selection)
             if plan.warmup:
                 trial.settings = _settings(lab)
-            trial.metrics = workload.measure(lab, selection, plan, clock)
+            trial.metrics = measure(lab, selection, plan, clock)
     except BenchError as error:
         trial.error = str(error)
     return trial

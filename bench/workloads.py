@@ -1,153 +1,157 @@
-"""What is measured in a lab: one function per workload. A figure is a number with its unit in its name."""
+"""Which workloads there are, and which figures they give: names, units, what is better. How they run: bench.measure."""
 
 from __future__ import annotations
 
-import subprocess
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from msgspec import Struct
 
-from bench import load
-from bench.documents import TrialPlan
-from dataplanes import catalog
-from dataplanes.errors import KernelRefused, Usage
-from dataplanes.model import Service
-from scenarios.lab import Lab
-from scenarios.topology import ServiceSpec, Task
+from dataplanes.errors import Usage
 
-Metrics = dict[str, Any]
-_PROOF_PER_BACKEND = 2
+
+class Metric(Struct, frozen=True):
+    """A figure: how its column is headed, what it is counted in, which way is better."""
+
+    heading: str
+    unit: str
+    higher_is_better: bool = False
+
+    def column(self) -> str:
+        """The heading with the unit, unless it has it."""
+        told = self.unit in self.heading or self.unit in ("1/s", "instructions")
+        return self.heading if told else f"{self.heading}, {self.unit}"
+
+
+METRICS: dict[str, Metric] = {
+    "connections_per_second": Metric("connections/s", "1/s", True),
+    "transactions_per_second": Metric("transactions/s", "1/s", True),
+    "exchanges_per_second": Metric("exchanges/s", "1/s", True),
+    "megabits_per_second": Metric("Mbit/s", "Mbit/s", True),
+    "connect_p50_us": Metric("connect p50", "µs"),
+    "connect_p90_us": Metric("connect p90", "µs"),
+    "connect_p99_us": Metric("connect p99", "µs"),
+    "connect_p99.9_us": Metric("connect p99.9", "µs"),
+    "request_p50_us": Metric("request p50", "µs"),
+    "request_p90_us": Metric("request p90", "µs"),
+    "request_p99_us": Metric("request p99", "µs"),
+    "request_p99.9_us": Metric("request p99.9", "µs"),
+    "first_p50_us": Metric("first p50", "µs"),
+    "first_p99_us": Metric("first p99", "µs"),
+    "next_p50_us": Metric("next p50", "µs"),
+    "next_p99_us": Metric("next p99", "µs"),
+    "instructions_per_connection": Metric("instr./conn", "instructions"),
+    "instructions_per_transaction": Metric("instr./trans.", "instructions"),
+    "instructions_per_exchange": Metric("instr./exch.", "instructions"),
+    "instructions_per_kilobyte": Metric("instr./kB", "instructions"),
+    "cpu_us_per_connection": Metric("CPU µs/conn", "µs"),
+    "cpu_us_per_transaction": Metric("CPU µs/trans.", "µs"),
+    "cpu_us_per_exchange": Metric("CPU µs/exch.", "µs"),
+    "cpu_us_per_kilobyte": Metric("CPU µs/kB", "µs"),
+    "lost_percent": Metric("lost", "%"),
+    "stalled_percent": Metric("stalled > 1 s", "%"),
+    "changes": Metric("changes", "", True),
+    "retransmits": Metric("retransmits", ""),
+    "install_ms": Metric("all at once", "ms"),
+    "add_service_ms": Metric("1 service more", "ms"),
+    "obey_ms": Metric("until it answers", "ms"),
+    "remove_service_ms": Metric("1 less", "ms"),
+    "add_backend_ms": Metric("1 backend more", "ms"),
+    "remove_backend_ms": Metric("1 less", "ms"),
+    "join_ms": Metric("1 container more", "ms"),
+    "objects": Metric("objects", ""),
+    "bytes": Metric("bytes", "B"),
+    "conntrack_entries": Metric("conntrack", "entries"),
+    "slab_bytes": Metric("slab", "B"),
+}
 
 
 class Workload(Struct, frozen=True):
-    """A workload: what it is, how it is measured, whether the services that make up the number are there before."""
+    """A workload. `unit`: what one of its operations is called; `primary`: what planes are compared by."""
 
     summary: str
-    measure: Callable[[Lab, catalog.Selection, TrialPlan, str], Metrics]
-    filled: bool = True
-
-
-def prove(lab: Lab, selection: catalog.Selection) -> None:
-    """Every backend must answer, or there is no figure. Raises KernelRefused."""
-    backends = lab.service(lab.scenario.workload.service).backends
-    result = _load(lab, selection, _PROOF_PER_BACKEND * len(backends), 1)
-    failed = {name: count for name, count in result.errors.items() if count}
-    if failed:
-        raise KernelRefused(
-            f"{sum(failed.values())} of {result.connections} connections failed",
-            where=selection.name,
-            why=", ".join(f"{count} {name}" for name, count in failed.items()),
-            fix="no figure without reachability; look with `bench inspect`",
-        )
-
-
-def _targets(lab: Lab, selection: catalog.Selection) -> list[str]:
-    """Where the client connects: the VIP, or for `direct` every backend's own address in turn."""
-    workload = lab.scenario.workload
-    service = lab.service(workload.service)
-    if selection.dataplane == catalog.DIRECT:
-        return [f"{backend.address}:{workload.port}" for backend in service.backends]
-    return [f"{service.vip}:{workload.port}"]
-
-
-def _load(lab: Lab, selection: catalog.Selection, connections: int, concurrency: int) -> load.LoadResult:
-    warmup = connections // 10  # the program paged in, neighbours and routes resolved
-    argv = load.load_argv(_targets(lab, selection), connections=connections, concurrency=concurrency, warmup=warmup)
-    client = lab.scenario.workload.client
-    process = lab.spawn(client, argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    out, err = process.communicate()  # it gives up on a connection by itself
-    if process.returncode:
-        raise KernelRefused("the load generator failed", where=f"{selection.name}, {client}", why=err.decode().strip())
-    return load.parse(out)
-
-
-def crr(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
-    """Connect, 1-byte request, 1-byte reply, close."""
-    result = _load(lab, selection, plan.connections, plan.axes.concurrency)
-    seconds = result.elapsed_ns / 1e9
-    metrics: Metrics = {
-        "connections": result.ok,
-        "connections_per_second": result.ok / seconds,
-        "connect_us": _microseconds(result.connect_ns),
-        "request_us": _microseconds(result.request_ns),
-        "errors": {name: count for name, count in result.errors.items() if count},
-        "backends": result.backends,
-        "syn_retransmits": result.syn_retransmits,
-        "elapsed_ns": result.elapsed_ns,
-    }
-    busy = sum(ns for name, ns in result.stat_ns.items() if name not in ("idle", "iowait"))
-    if clock == "instructions":
-        # One vCPU, one nanosecond per instruction: what was not idle was executed.
-        idle = min(result.stat_ns.get("idle", 0) + result.stat_ns.get("iowait", 0), result.elapsed_ns)
-        metrics["instructions_per_connection"] = (result.elapsed_ns - idle) / result.ok
-    else:
-        metrics["cpu_us_per_connection"] = busy / 1e3 / result.ok
-    return metrics
-
-
-def _microseconds(latencies: dict[str, float]) -> dict[str, float]:
-    return {name: latencies[name] / 1e3 for name in ("p50", "p90", "p99", "p99.9")}
-
-
-def program(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
-    """What changes cost at size: all services at once, then one service, one backend, one container more or less."""
-    plane = lab.plane
-    assert plane
-    services = lab.fillers(plan.axes.services, plan.axes.backends or 3)
-    one, rest = services[-1], services[:-1]
-    fewer = Service(one.name, one.network, one.vip, one.backends[:-1])
-    spec = ServiceSpec("newcomer", one.network, tasks=[Task("newcomer.1", lab.scenario.nodes[-1])])
-    metrics: Metrics = {
-        "install_ms": _milliseconds(lambda: plane.apply(rest)),
-        "add_service_ms": _milliseconds(lambda: plane.apply([one])),
-        "remove_backend_ms": _milliseconds(lambda: plane.apply([fewer])),
-        "add_backend_ms": _milliseconds(lambda: plane.apply([one])),
-        "remove_service_ms": _milliseconds(lambda: plane.remove([one])),
-    }
-    metrics["join_ms"] = _joining(lab, spec)
-    held = plane.footprint()
-    metrics["objects"] = sum(each.objects for each in held)
-    metrics["bytes"] = sum(each.bytes or 0 for each in held)
-    metrics["errors"], metrics["backends"] = {}, {}
-    return metrics
-
-
-def _joining(lab: Lab, spec: ServiceSpec) -> float:
-    """What the plane does when a container joins: the container itself is not the plane's work."""
-    plane = lab.plane
-    assert plane
-    taken: list[float] = []
-    original = plane.add_endpoint
-
-    def timed(endpoint: Any) -> None:
-        taken.append(_milliseconds(lambda: original(endpoint)))
-
-    plane.add_endpoint = timed  # type: ignore[method-assign]
-    try:
-        lab.create_service(spec)
-    finally:
-        del plane.add_endpoint
-    return sum(taken)
-
-
-def _milliseconds(act: Callable[[], object]) -> float:
-    begun = time.monotonic()
-    act()
-    return (time.monotonic() - begun) * 1e3
+    title: str
+    primary: str
+    columns: tuple[str, ...]
+    unit: str = "connection"
+    needs_vip: bool = False  # nothing to do without a plane
+    filled: bool = True  # services that make up the number are there before it begins
 
 
 WORKLOADS: dict[str, Workload] = {
-    "crr": Workload("connect, 1-byte request, 1-byte reply, close", crr),
+    "crr": Workload(
+        "connect, 1-byte request, 1-byte reply, close",
+        "connect / request / reply / close",
+        "connections_per_second",
+        ("connect_p50_us", "connect_p99_us"),
+    ),
+    "crr-rst": Workload(
+        "as crr, closed by reset: no TIME_WAIT at the client, ports are used again",
+        "connect / request / reply / reset",
+        "connections_per_second",
+        ("connect_p50_us", "connect_p99_us"),
+    ),
+    "open": Workload(
+        "as crr, at half the rate it reached: latencies from when each connection was due",
+        "connections at half the closed loop's rate",
+        "connect_p50_us",
+        ("connect_p99_us", "connect_p99.9_us"),
+    ),
+    "rr": Workload(
+        "1-byte requests and replies on connections that stay",
+        "requests on long-lived connections",
+        "transactions_per_second",
+        ("request_p50_us", "request_p99_us"),
+        "transaction",
+    ),
+    "udp": Workload(
+        "datagrams there and back in flows that stay; what is lost, late, and answered by whom",
+        "UDP requests and replies",
+        "exchanges_per_second",
+        ("next_p50_us", "next_p99_us", "lost_percent"),
+        "exchange",
+    ),
+    "first": Workload(
+        "the first datagram of a new UDP flow against the next one: what a new connection costs on the way",
+        "UDP, a new flow each time, one at a time",
+        "first_p50_us",
+        ("first_p99_us", "next_p50_us", "next_p99_us"),
+        "exchange",
+    ),
+    "stream": Workload(
+        "bytes down one connection to a service with one backend on another node",
+        "bulk transfer to another node",
+        "megabits_per_second",
+        ("retransmits",),
+        "kilobyte",
+    ),
+    "churn": Workload(
+        "connections at a steady rate while replicas come and go: what is lost, stalled or sent to the dead",
+        "connections while replicas come and go",
+        "connections_per_second",
+        ("lost_percent", "stalled_percent", "changes", "connect_p99_us"),
+        needs_vip=True,
+    ),
+    "others": Workload(
+        "crr to the backends' own addresses while the plane is on: what it costs those that use no VIP",
+        "connections to a backend's own address, the plane on",
+        "connections_per_second",
+        ("connect_p50_us", "connect_p99_us"),
+    ),
     "program": Workload(
-        "time to program all services at once, and one service, backend, container more", program, False
+        "time to program all services at once, and one service, backend, container more",
+        "time to program, ms",
+        "install_ms",
+        ("add_service_ms", "obey_ms", "remove_service_ms", "add_backend_ms", "remove_backend_ms", "join_ms", "objects"),
+        needs_vip=True,
+        filled=False,
     ),
 }
 
 
 def parse(text: str | None, swept: Sequence[str] = ()) -> Sequence[str]:
-    """The names of a `--workload` value; by default what a sweep asks for, or crr. Raises Usage."""
+    """The names of a `--workload` value, `all` included; by default what a sweep asks for, or crr. Raises Usage."""
+    if text == "all":
+        return list(WORKLOADS)
     names = list(swept) or ["crr"]
     if text is not None:
         names = [part.strip() for part in text.split(",") if part.strip()]

@@ -1,28 +1,55 @@
-"""The load generator: a small C program, server and client; here its command lines and its result."""
+"""The load generator: a small C program, server and clients; here its command lines and its results."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 
-class LoadResult(Struct, frozen=True):
-    """What one client run measured. Latencies: mean, min, p50, p90, p99, p99.9, max in nanoseconds, exact."""
+class Counted(Struct, frozen=True):
+    """What the kernel counted while a client ran."""
+
+    elapsed_ns: int
+    syn_retransmits: int
+    retransmits: int
+    cpu_ns: dict[str, int]  # of the client process
+    stat_ns: dict[str, int]  # /proc/stat: softirq work is in no process's account
+
+
+class LoadResult(Counted, frozen=True):
+    """What `load` measured. Latencies: mean, min, p50, p90, p99, p99.9, max in nanoseconds, exact."""
 
     connections: int
     concurrency: int
-    elapsed_ns: int
     ok: int
+    requests: int  # answered
+    stalled: int  # connections that took more than a second, and were answered
     errors: dict[str, int]  # by class, every class named
-    backends: dict[str, int]  # connections answered, by server id
+    backends: dict[str, int]  # requests answered, by server id
     connect_ns: dict[str, float]
     request_ns: dict[str, float]
-    syn_retransmits: int
-    cpu_ns: dict[str, int]  # of the client process
-    stat_ns: dict[str, int]  # /proc/stat over the run: softirq work is in no process's account
+
+
+class DatagramResult(Counted, frozen=True):
+    """What `udp` measured. `first_ns` only with fresh flows: of a flow's first datagram; `next_ns` of all others."""
+
+    exchanges: int
+    concurrency: int
+    ok: int
+    lost: int
+    late: int
+    refused: int
+    backends: dict[str, int]
+    first_ns: dict[str, float]
+    next_ns: dict[str, float]
+
+
+class StreamResult(Counted, frozen=True):
+    """What `stream` measured."""
+
+    bytes: int
 
 
 def binary() -> Path:
@@ -38,12 +65,7 @@ def serve_argv(number: int, *, tcp: Sequence[int] = (), udp: Sequence[int] = ())
     return [str(binary()), "serve", "--id", str(number), *ports, "--with-parent"]
 
 
-def load_argv(targets: Sequence[str], *, connections: int, concurrency: int, warmup: int = 0) -> list[str]:
-    """A client that makes this many connections to IP:PORT targets in turn."""
-    sizes = ["--connections", str(connections), "--concurrency", str(concurrency), "--warmup", str(warmup)]
-    return [str(binary()), "load", "--to", ",".join(targets), *sizes]
-
-
-def parse(output: bytes) -> LoadResult:
-    """The client's output."""
-    return msgspec.json.decode(output, type=LoadResult)
+def argv(command: str, targets: Sequence[str], **options: int | str) -> list[str]:
+    """A client, `load`, `udp` or `stream`, to IP:PORT targets in turn; options as `vipload --help` names them."""
+    named = [item for name, value in options.items() for item in (f"--{name}", str(value))]
+    return [str(binary()), command, "--to", ",".join(targets), *named]

@@ -10,14 +10,24 @@
 static const char help[] =
 	"usage: vipload serve --id N [--tcp PORT]... [--udp PORT]... [--with-parent]\n"
 	"       vipload load --to IP:PORT[,IP:PORT...] --connections N --concurrency C\n"
-	"                    [--warmup N] [--close fin|rst] [--timeout MS] [--raw FILE]\n"
+	"                    [--requests N] [--rate PER-SECOND] [--warmup N] [--close fin|rst]\n"
+	"                    [--timeout MS] [--raw FILE]\n"
+	"       vipload udp --to IP:PORT[,IP:PORT...] --exchanges N --concurrency C\n"
+	"                    [--fresh 0|1] [--warmup N] [--timeout MS]\n"
+	"       vipload stream --to IP:PORT --bytes N\n"
 	"\n"
 	"serve answers each TCP byte with its id (a byte), \"w\" and \"G\" with a line of text that says\n"
 	"who answered and whom it saw, and each datagram likewise. It prints \"ready\" when it listens.\n"
 	"load connects, sends one byte, waits for one byte, closes; N times, C at a time, to the\n"
-	"targets in turn. It prints one JSON object; latencies are in nanoseconds. --raw writes every\n"
-	"connection's latencies in order of completion: pairs of little-endian 32-bit numbers, connect\n"
-	"and request; 0 0 for one that failed.\n";
+	"targets in turn. With --requests it asks more than once per connection; with --rate connections\n"
+	"begin when they are due, and latencies count from then. udp exchanges datagrams in C flows, or\n"
+	"with --fresh in a new flow of two each time. stream sends bytes that the server counts.\n"
+	"Each prints one JSON object; latencies are in nanoseconds. --raw writes every request's latencies\n"
+	"in order of completion: pairs of little-endian 32-bit numbers, connect and request; connect is 0\n"
+	"but for a connection's first request.\n";
+
+struct sockaddr_in targets[TARGETS];
+long target_count;
 
 void usage_error(const char *format, ...)
 {
@@ -61,15 +71,38 @@ struct sockaddr_in parse_address(const char *text)
 	return parsed;
 }
 
+void parse_targets(char *text)
+{
+	char *rest;
+	for (char *one = strtok_r(text, ",", &rest); one; one = strtok_r(NULL, ",", &rest)) {
+		if (target_count == TARGETS)
+			usage_error("more than %d targets", TARGETS);
+		targets[target_count++] = parse_address(one);
+	}
+}
+
+void parse_options(int argc, char **argv, int (*take)(const char *option, char *value))
+{
+	for (int i = 0; i < argc; i += 2) {
+		if (i + 1 == argc)
+			usage_error("%s: no value, or no such option", argv[i]);
+		if (!take(argv[i], argv[i + 1]))
+			usage_error("%s %s: no such option or value", argv[i], argv[i + 1]);
+	}
+}
+
 int main(int argc, char **argv)
 {
+	static const struct {
+		const char *name;
+		int (*run)(int argc, char **argv);
+	} commands[] = {{"serve", serve}, {"load", load}, {"udp", datagrams}, {"stream", stream}};
 	if (argc > 1 && !strcmp(argv[1], "--help")) {
 		fputs(help, stdout);
 		return 0;
 	}
-	if (argc > 1 && !strcmp(argv[1], "serve"))
-		return serve(argc - 2, argv + 2);
-	if (argc > 1 && !strcmp(argv[1], "load"))
-		return load(argc - 2, argv + 2);
-	usage_error("serve or load");
+	for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++)
+		if (!strcmp(argv[1], commands[i].name))
+			return commands[i].run(argc - 2, argv + 2);
+	usage_error("serve, load, udp or stream");
 }

@@ -1,6 +1,7 @@
 /* One process per backend: says who it is, and whom it saw, as cheaply as it can. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <endian.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,8 +14,9 @@
 
 #include "vipload.h"
 
-enum { LISTENERS = 16, BACKLOG = 4096, DATAGRAM = 65536 };
+enum { LISTENERS = 16, BACKLOG = 4096, DATAGRAM = 65536, STREAMS = 4096 };
 static unsigned char id;
+static uint64_t swallowed[STREAMS]; /* by descriptor: 1 + the bytes of a connection that began with "s" */
 
 static int listener(int type, long port)
 {
@@ -58,12 +60,35 @@ static void say_who(int handle, int http)
 		close(handle);
 }
 
-static void stream(int handle)
+/* Swallow what there is; at the end tell how much it was. */
+static void swallow(int handle)
 {
+	static char block[256 << 10];
+	ssize_t got;
+	while ((got = recv(handle, block, sizeof block, 0)) > 0)
+		swallowed[handle] += got;
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	uint64_t count = htole64(swallowed[handle] - 1);
+	swallowed[handle] = 0;
+	(void)!send(handle, &count, sizeof count, MSG_NOSIGNAL);
+	close(handle);
+}
+
+static void answer(int handle)
+{
+	if (handle < STREAMS && swallowed[handle]) {
+		swallow(handle);
+		return;
+	}
 	char request[4096];
 	ssize_t got = recv(handle, request, sizeof request, 0);
 	if (got == 1 && request[0] == 'w') {
 		say_who(handle, 0);
+	} else if (got == 1 && request[0] == 's' && handle < STREAMS) {
+		swallowed[handle] = 1;
+		if (send(handle, "s", 1, MSG_NOSIGNAL) < 0)
+			close(handle);
 	} else if (got > 4 && !memcmp(request, "GET ", 4)) {
 		say_who(handle, 1);
 	} else if (got > 0) {
@@ -151,7 +176,7 @@ int serve(int argc, char **argv)
 		for (int i = 0; i < ready; i++) {
 			uint64_t which = events[i].data.u64;
 			if (which >= LISTENERS) {
-				stream((int)(which - LISTENERS));
+				answer((int)(which - LISTENERS));
 			} else if (types[which] == SOCK_DGRAM) {
 				datagram(listeners[which]);
 			} else {

@@ -1,18 +1,53 @@
-/* vipload: the server every backend runs, and the client that measures connections to them. */
+/* vipload: the server every backend runs, and the clients that measure what it costs to reach them. */
 #ifndef VIPLOAD_H
 #define VIPLOAD_H
 
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
+
+enum { TARGETS = 256, BACKENDS = 256, STATES = 10 };
 
 int serve(int argc, char **argv);
 int load(int argc, char **argv);
+int datagrams(int argc, char **argv);
+int stream(int argc, char **argv);
 
-/* "10.0.0.2:80" -> address; exits with a usage error if it is not one. */
+/* -- arguments: each exits with a usage error that names the option ----------------------------------------------- */
+
+/* "10.0.0.2:80" -> address. */
 struct sockaddr_in parse_address(const char *text);
-/* A decimal number within bounds; exits with a usage error naming the option if it is not one. */
+/* A decimal number within bounds. */
 long parse_number(const char *option, const char *text, long least, long most);
+/* Comma-separated addresses into `targets`. */
+void parse_targets(char *text);
+/* `--name value` pairs: calls `take` for each; it returns 0 for an option it does not know. */
+void parse_options(int argc, char **argv, int (*take)(const char *option, char *value));
 void __attribute__((noreturn, format(printf, 1, 2))) usage_error(const char *format, ...);
 void __attribute__((noreturn)) fail(const char *what);
+
+extern struct sockaddr_in targets[TARGETS];
+extern long target_count;
+
+/* -- measuring ---------------------------------------------------------------------------------------------------- */
+
+/* What the kernel has counted so far. The clock is read last before a run and first after it. */
+struct counters {
+	uint64_t clock, states[STATES], syn_retransmits, retransmits;
+	struct rusage usage;
+};
+struct counters count_before(void);
+struct counters count_after(void);
+uint64_t now(void); /* nanoseconds, monotonic */
+/* Room for that many descriptors besides our own. */
+void allow_files(long count);
+
+/* ,"name":{"mean":...,"p50":...}: exact percentiles by nearest rank of the values that are not 0, `stride` bytes apart. */
+void print_latencies(const char *name, const uint32_t *first, size_t stride, uint64_t count);
+/* ,"backends":{"1":...} */
+void print_backends(const uint64_t counts[BACKENDS]);
+/* ,"syn_retransmits":...,"stat_ns":{...} and what else was counted. */
+void print_counters(const struct counters *from, const struct counters *to);
 
 #endif

@@ -62,13 +62,37 @@ def start() -> tuple[subprocess.Popen[bytes], int]:
     return process, reading
 
 
+def ended(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code. A run that does not end is told with what its processes are waiting for."""
+    try:
+        return process.wait(60)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"it does not end:\n{_waiting()}")
+
+
+def _waiting() -> str:
+    told = []
+    for each in Path("/proc").glob("[0-9]*"):
+        facts = [_read(each / name) for name in ("cmdline", "stat", "wchan", "syscall", "stack")]
+        if facts[0].strip("\0"):
+            told.append("\n".join([each.name, *facts]).replace("\0", " "))
+    return "\n".join(told)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")[:2000]
+    except OSError:
+        return ""
+
+
 def time_to_ready() -> float:
     begun = time.monotonic()
     process, reading = start()
     assert b"ready" in os.read(reading, 4096)
     taken = time.monotonic() - begun
     os.killpg(process.pid, signal.SIGTERM)
-    process.wait()
+    ended(process)
     os.close(reading)
     return taken
 
@@ -87,7 +111,7 @@ def test_kill_9_at_ten_random_moments_then_clean(clean_before: dict[str, object]
         process, reading = start()
         time.sleep(moments.uniform(0.3, 1.1) * length)
         process.kill()
-        process.wait()
+        ended(process)
         os.close(reading)
         wait_until_gone()
         journal.clean()
@@ -103,7 +127,7 @@ def test_a_signal_at_random_moments_leaves_nothing_to_clean(number: int, clean_b
         time.sleep(moments.uniform(0.6, 1.2) * length)
         os.killpg(process.pid, number)
         os.killpg(process.pid, number)  # impatient
-        assert process.wait() in (128 + number, -number)
+        assert ended(process) in (128 + number, -number)
         os.close(reading)
         wait_until_gone()
         assert left() == clean_before
@@ -119,5 +143,5 @@ def test_clean_leaves_a_live_run_alone() -> None:
         assert left() == before
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
+        ended(process)
         os.close(reading)

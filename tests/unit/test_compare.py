@@ -11,6 +11,7 @@ import pytest
 from bench import compare
 from bench.documents import Interval, Result, Trial
 from dataplanes.errors import Usage
+from scenarios.axes import Axes
 
 
 def result(rate: float, spread: float, *, rounds: int = 5, seed: int = 1, clock: str = "instructions") -> Result:
@@ -91,3 +92,33 @@ def test_a_different_environment_is_told() -> None:
     assert compare.warnings(base, new) == []
     new.environment["kernel"] = "6.12"
     assert compare.warnings(base, new) == ["the runs' kernel differ"]
+
+
+def planes(rates: dict[str, float], seed: int) -> Result:
+    """A run of many planes, each with its own rate, a tenth of a percent of noise."""
+    numbers = random.Random(seed)
+    trials = [
+        Trial(name, "seed", "crr", number, False, {"connections_per_second": rate * numbers.gauss(1, 0.001)})
+        for number in range(1, 6)
+        for name, rate in rates.items()
+    ]
+    return Result({}, {"clock": "instructions"}, {"trials": [{"connections": 10}]}, trials, [])
+
+
+def test_among_many_cells_the_one_that_changed_is_found_and_no_other() -> None:
+    rates = {f"plane{number}": 1000.0 for number in range(100)}
+    found = compare.compare(planes(rates, 1), planes(rates | {"plane7": 980.0}, 2))
+    assert {each.dataplane for each in found if each.verdict == "worse"} == {"plane7"}
+    assert not [each for each in found if each.verdict == "better"]
+
+
+def test_what_one_figure_alone_would_tell_is_doubted_among_many() -> None:
+    def difference(name: str, p: float) -> compare.Difference:
+        return compare.Difference("crr", Axes(), name, "connections_per_second", 1, 1, Interval(0.98), "worse", None, p)
+
+    alone = compare._holm([difference("a", 0.03)])
+    many = compare._holm(
+        [difference("a", 0.03), *(difference(f"b{n}", 0.0002) for n in range(3)), difference("c", 0.04)]
+    )
+    assert [each.verdict for each in alone] == ["worse"]
+    assert [each.verdict for each in many] == ["inconclusive", "worse", "worse", "worse", "inconclusive"]

@@ -1,0 +1,82 @@
+"""What changes cost at size: all services at once, then one service, one backend, one container more or less."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from bench.documents import TrialPlan
+from bench.measure.traffic import Metrics
+from dataplanes import catalog
+from dataplanes.errors import KernelRefused
+from dataplanes.model import Service
+from scenarios.lab import Lab
+from scenarios.topology import ServiceSpec, Task
+
+_OBEY_SECONDS = 10.0
+
+
+def program(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+    """What changes cost at size: all services at once, then one service, one backend, one container more or less."""
+    plane = lab.plane
+    assert plane
+    services = lab.fillers(plan.axes.services, plan.axes.backends or 3)
+    one, rest = services[-1], services[:-1]
+    fewer = Service(one.name, one.network, one.vip, one.backends[:-1])
+    spec = ServiceSpec("newcomer", one.network, tasks=[Task("newcomer.1", lab.scenario.nodes[-1])])
+    metrics: Metrics = {
+        "install_ms": _milliseconds(lambda: plane.apply(rest)),
+        "add_service_ms": _milliseconds(lambda: plane.apply([one])),
+        "obey_ms": _milliseconds(lambda: _answered(lab, one.vip)),
+        "remove_backend_ms": _milliseconds(lambda: plane.apply([fewer])),
+        "add_backend_ms": _milliseconds(lambda: plane.apply([one])),
+        "remove_service_ms": _milliseconds(lambda: plane.remove([one])),
+    }
+    metrics["obey_ms"] += metrics["add_service_ms"]
+    metrics["join_ms"] = _joining(lab, spec)
+    held = plane.footprint()
+    metrics["objects"] = sum(each.objects for each in held)
+    metrics["bytes"] = sum(each.bytes or 0 for each in held)
+    metrics["errors"], metrics["backends"] = {}, {}
+    return metrics
+
+
+def _answered(lab: Lab, vip: str) -> None:
+    """Return when the VIP answers the client. Raises KernelRefused if it never does."""
+    workload = lab.scenario.workload
+    deadline = time.monotonic() + _OBEY_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(OSError), lab.socket(workload.client, socket.SOCK_STREAM) as handle:
+            handle.settimeout(1)
+            handle.connect((vip, workload.port))
+            handle.sendall(b"r")
+            if handle.recv(1):
+                return
+    raise KernelRefused("a service that was programmed does not answer", where=f"{workload.client} to {vip}")
+
+
+def _joining(lab: Lab, spec: ServiceSpec) -> float:
+    """What the plane does when a container joins: the container itself is not the plane's work."""
+    plane = lab.plane
+    assert plane
+    taken: list[float] = []
+    original = plane.add_endpoint
+
+    def timed(endpoint: Any) -> None:
+        taken.append(_milliseconds(lambda: original(endpoint)))
+
+    plane.add_endpoint = timed  # type: ignore[method-assign]
+    try:
+        lab.create_service(spec)
+    finally:
+        del plane.add_endpoint
+    return sum(taken)
+
+
+def _milliseconds(act: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    act()
+    return (time.monotonic() - begun) * 1e3

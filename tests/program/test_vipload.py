@@ -1,0 +1,154 @@
+"""The load generator on its own, over loopback: what it counts is what happened."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bench import load
+
+pytestmark = pytest.mark.program
+
+
+@contextmanager
+def serving(count: int = 1) -> Iterator[list[str]]:
+    """Servers with ids 1 to `count` on 127.0.0.1, 127.0.0.2, ...; yields their targets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    try:
+        for number in range(count):
+            argv = load.serve_argv(number + 1, tcp=[port + number], udp=[port + number])
+            processes.append(subprocess.Popen(argv, stdout=subprocess.PIPE))
+            assert processes[-1].stdout
+            assert processes[-1].stdout.readline() == b"ready\n"
+        yield [f"127.0.0.1:{port + number}" for number in range(count)]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def run(command: str, targets: list[str], **options: Any) -> dict[str, Any]:
+    done = subprocess.run(load.argv(command, targets, **options), capture_output=True, check=True, timeout=60)
+    found: dict[str, Any] = msgspec.json.decode(done.stdout)
+    return found
+
+
+def test_connections_go_to_the_targets_in_turn_and_every_latency_is_kept(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    with serving(3) as targets:
+        found = msgspec.convert(
+            run("load", targets, connections=300, concurrency=8, warmup=30, raw=raw), load.LoadResult
+        )
+    assert (found.ok, found.requests, found.stalled, sum(found.errors.values())) == (300, 300, 0, 0)
+    assert found.backends == {"1": 100, "2": 100, "3": 100}
+    pairs = list(struct.iter_unpack("<II", raw.read_bytes()))
+    connects = sorted(pair[0] for pair in pairs)
+    assert len(pairs) == 300
+    assert (found.connect_ns["min"], found.connect_ns["max"]) == (connects[0], connects[-1])
+    assert found.connect_ns["p50"] == connects[149]  # nearest rank
+    assert found.connect_ns["p99"] == connects[296]
+
+
+def test_a_connection_can_ask_more_than_once() -> None:
+    with serving() as targets:
+        found = run("load", targets, connections=5, concurrency=5, requests=100)
+    assert (found["ok"], found["requests"], found["backends"]) == (5, 500, {"1": 500})
+
+
+def test_closing_by_reset_is_no_error() -> None:
+    with serving() as targets:
+        found = run("load", targets, connections=50, concurrency=4, close="rst")
+    assert (found["ok"], sum(found["errors"].values())) == (50, 0)
+
+
+def test_an_open_loop_keeps_its_rate() -> None:
+    with serving() as targets:
+        found = run("load", targets, connections=200, concurrency=64, rate=1000)
+    assert found["ok"] == 200
+    assert found["elapsed_ns"] >= 199_000_000
+
+
+def test_an_open_loop_counts_from_when_a_connection_was_due() -> None:
+    """A server that takes half a second for the first: those due meanwhile waited, and it shows."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        held = threading.Event()
+
+        def slow() -> None:
+            for number in range(20):
+                peer, _ = server.accept()
+                with peer:
+                    peer.recv(1)
+                    if number == 0:
+                        held.wait(0.5)
+                    peer.sendall(b"\x07")
+
+        thread = threading.Thread(target=slow)
+        thread.start()
+        target = [f"127.0.0.1:{server.getsockname()[1]}"]
+        found = run("load", target, connections=20, concurrency=1, rate=1000)
+        thread.join()
+    assert found["ok"] == 20
+    assert found["connect_ns"]["p50"] > 400e6
+
+
+def test_errors_have_a_class() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        target = [f"127.0.0.1:{closed.getsockname()[1]}"]
+        assert run("load", target, connections=10, concurrency=2)["errors"]["refused"] == 10
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = [f"127.0.0.1:{silent.getsockname()[1]}"]
+        found = run("load", target, connections=2, concurrency=2, timeout=200)
+    assert (found["ok"], found["errors"]["timeout_reply"]) == (0, 2)
+
+
+def test_datagrams_are_answered_counted_and_missed() -> None:
+    with serving(2) as targets:
+        found = msgspec.convert(run("udp", targets, exchanges=200, concurrency=4, warmup=20), load.DatagramResult)
+        fresh = msgspec.convert(run("udp", targets, exchanges=100, concurrency=4, fresh=1), load.DatagramResult)
+    assert (found.ok, found.lost, found.late, found.refused) == (200, 0, 0, 0)
+    assert sum(found.backends.values()) == 200
+    assert found.next_ns["p50"] > 0
+    assert (fresh.ok, sum(fresh.backends.values())) == (100, 200)
+    assert fresh.first_ns["p50"] > 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        target = [f"127.0.0.1:{deaf.getsockname()[1]}"]
+        missed = run("udp", target, exchanges=4, concurrency=2, timeout=100)
+    assert (missed["ok"], missed["lost"]) == (0, 4)
+    refused = run("udp", target, exchanges=4, concurrency=2, timeout=100)
+    assert refused["refused"] >= 2
+
+
+def test_a_stream_arrives_whole() -> None:
+    with serving() as targets:
+        assert run("stream", targets, bytes=50_000_001)["bytes"] == 50_000_001
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["load"], "load needs --to"),
+        (["load", "--to", "x:1"], "x:1: not IP:PORT"),
+        (["load", "--to"], "--to: no value"),
+        (["udp", "--bytes", "1"], "no such option"),
+        (["stream", "--bytes", "0"], "not a number from 1"),
+        (["fetch"], "serve, load, udp or stream"),
+    ],
+)
+def test_a_wrong_argument_is_named(argv: list[str], says: str) -> None:
+    done = subprocess.run([str(load.binary()), *argv], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert says in done.stderr
