@@ -58,7 +58,7 @@ def main() -> None:
 @options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option)
 @click.option("--repeat", "-r", type=click.IntRange(1, 1000), default=5, show_default=True, help="Interleaved rounds.")
 @click.option(
-    "--connections", "-n", type=click.IntRange(1, 10_000_000), help="Per trial. Default: 2000, or 20000 by wall."
+    "--connections", "-n", type=click.IntRange(1, 10_000_000), help="Per trial. Default: 2000, or 10000 by wall."
 )
 @click.option("--workload", "-w", metavar="W[,W]", help="Default: crr, or the sweep's. `bench list workloads`.")
 @axis_options
@@ -88,7 +88,7 @@ def run(
     path = scenario_path("scale" if scenario == "seed" and crowded(found) else scenario)
     write = output_writer(output)
     chosen, reason = choose.choose(kernel, clock, selections)
-    count = connections or (2000 if chosen.clock == "instructions" else 20_000)
+    count = connections or (2000 if chosen.clock == "instructions" else 10_000)
     trials = runner.plan(selections, repeat, count, found)
     for point in dict.fromkeys(trial.axes for trial in trials):
         topology.load(path, point)  # refused before anything is created
@@ -116,14 +116,14 @@ def run(
 def compare(base: str, new: tuple[str, ...], fail_on: str, noise: float | None, as_json: bool) -> None:
     """Compare result documents: each metric's change, its interval, and better, worse, same or inconclusive."""
     from bench import compare as comparing
-    from bench import table
+    from bench import judge, table
 
     rules = comparing.parse_rules(fail_on)
     reference = comparing.load(base)
     broken = False
     for path in new:
         result = comparing.load(path)
-        threshold = comparing.NOISE[reference.environment["clock"]] if noise is None else noise / 100
+        threshold = judge.NOISE[reference.environment["clock"]] if noise is None else noise / 100
         differences = comparing.compare(reference, result, threshold)
         broken = broken or any(rule.broken_by(each) for rule in rules for each in differences)
         if as_json:

@@ -22,14 +22,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from bench.documents import SCHEMA, Interval, Result
+from bench.judge import NOISE
 from bench.statistics import flat
 from bench.workloads import METRICS
 from dataplanes.errors import Usage
 from scenarios.axes import Axes
 
 Verdict = Literal["better", "worse", "same", "inconclusive"]
-NOISE = {"instructions": 0.005, "wall": 0.03}
-"""By clock: runs of one tree on one machine differ by less (README, "How to read the figures")."""
 _RESAMPLES = 9999
 _SEED = 20161012
 _LEVEL = 0.05

@@ -65,6 +65,7 @@ class Result(Struct):
     plan: dict[str, Any]
     trials: list[Trial]
     summary: list[Summary]
+    warnings: list[str] = []
     schema: int = SCHEMA
 
 

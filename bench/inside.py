@@ -16,6 +16,7 @@ import msgspec
 
 from bench import environment, trial
 from bench.documents import Event, Job
+from bench.measure.ceiling import ceiling
 from dataplanes import catalog
 from dataplanes.errors import BenchError
 from dataplanes.kernel.process import die_with_parent
@@ -43,7 +44,9 @@ def _interrupted(number: int, frame: object) -> NoReturn:
 
 
 def _trials(job: Job, clock: str) -> int:
-    _tell(Event("environment", data=environment.collect(clock)))
+    first = job.trials[-1]
+    facts = environment.collect(clock) | {"generator_ceiling": ceiling(first.connections, first.axes.concurrency)}
+    _tell(Event("environment", data=facts))
     selections = {plan.dataplane: catalog.select(plan.dataplane)[0] for plan in job.trials}
     for plan in job.trials:
         done = trial.run(job.scenario, selections[plan.dataplane], plan, clock)

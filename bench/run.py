@@ -91,14 +91,16 @@ class Run:
         gather(workers, lambda _, event: take(event))
 
     def _result(self) -> Result:
+        from bench import judge
         from bench.statistics import summarise  # numpy and scipy load while nobody waits for the plan
 
         order = {trial.key(): number for number, trial in enumerate(self._plan)}
         done = sorted(self._store.trials, key=lambda trial: order[trial.key()])
         kernel = self._kernel
+        environment = self._store.environment
         return Result(
             tool={"name": "bench", "version": __version__, "python": platform.python_version()},
-            environment=self._store.environment
+            environment=environment
             | {"kernel_name": kernel.name, "kernel_reason": self._reason, "accelerated": kernel.accelerated},
             plan={
                 "scenario": self._scenario,
@@ -108,6 +110,7 @@ class Run:
             },
             trials=done,
             summary=summarise(done),
+            warnings=judge.warnings(done, environment),
         )
 
     def written(self) -> None:

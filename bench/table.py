@@ -80,6 +80,7 @@ def _notes(result: Result) -> list[Text]:
     ]
     if environment["clock"] == "wall" and environment["kernel_name"] != "host" and not environment.get("accelerated"):
         notes.append("wall clock under emulation: a smoke test, not a measurement")
+    notes += [f"warning: {each}" for each in result.warnings]
     notes += [f"{row.dataplane}: no number, {row.note}" for row in result.summary if row.note]
     return [Text(note, style="dim") for note in notes]
 

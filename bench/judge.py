@@ -1,0 +1,82 @@
+"""What a reader should know before believing a run: noise, drift, outliers, a generator at its limit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from bench.documents import Trial
+from bench.statistics import flat
+from bench.workloads import WORKLOADS
+from dataplanes.catalog import DIRECT
+from scenarios.axes import Axes
+
+NOISE = {"instructions": 0.005, "wall": 0.03}
+"""By clock: runs of one tree on one machine differ by less (README, "How to read the figures")."""
+_UNSTABLE = 4  # times the noise: what rounds may be apart, the largest from the smallest
+_OUTLIER = 3.5  # modified z-score (Iglewicz and Hoaglin 1993)
+_BOUND = 0.9
+_LEAST = 5  # rounds, to speak of outliers and drift
+
+
+def warnings(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]:
+    """One line per thing that is wrong with a series of rounds; none if all is well."""
+    noise = NOISE.get(str(environment.get("clock")), 0.03)
+    told = []
+    for (name, workload, at), values in _series(trials).items():
+        where = ", ".join(filter(None, (name, workload, at.label())))
+        told += [f"{where}: {what}" for what in _wrong(values, noise)]
+        told += _bound(where, workload, median(values), environment)
+    return told + _ports(trials, environment)
+
+
+def _series(trials: Sequence[Trial]) -> dict[tuple[str, str, Axes], list[float]]:
+    """By plane, workload and point: the primary figure of each round, in order."""
+    found: dict[tuple[str, str, Axes], list[float]] = {}
+    for trial in trials:
+        if not trial.warmup and not trial.error:
+            value = flat(trial.metrics).get(WORKLOADS[trial.workload].primary)
+            if value:
+                found.setdefault((trial.dataplane, trial.workload, trial.axes), []).append(value)
+    return found
+
+
+def _wrong(values: Sequence[float], noise: float) -> list[str]:
+    told = []
+    if len(values) >= 3 and max(values) / min(values) - 1 > _UNSTABLE * noise:
+        told.append(f"unstable: its rounds are up to {max(values) / min(values) - 1:.1%} apart")
+    if len(values) < _LEAST:
+        return told
+    logs = [math.log(value) for value in values]
+    middle = median(logs)
+    spread = median(abs(each - middle) for each in logs)
+    for number, each in enumerate(logs):
+        if abs(each - middle) > max(noise, _OUTLIER * spread / 0.6745):
+            told.append(f"round {number + 1} is an outlier: {math.exp(each - middle) - 1:+.1%} from the median; kept")
+    steps = [later - earlier for earlier, later in itertools.pairwise(logs)]
+    if abs(logs[-1] - logs[0]) > noise and (min(steps) > 0 or max(steps) < 0):
+        told.append(f"drifts: {math.exp(logs[-1] - logs[0]) - 1:+.1%} from the first round to the last, never back")
+    return told
+
+
+def _ports(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]:
+    """Connecting looks for a free port among those of one parity, one by one (net/ipv4/inet_hashtables.c,
+    __inet_hash_connect): when TIME_WAIT has them all, the search costs more than everything that is to be measured."""
+    bounds = str(environment.get("sysctl", {}).get("net.ipv4.ip_local_port_range", "32768 60999")).split()
+    half = (int(bounds[1]) - int(bounds[0]) + 1) // 2
+    most = max((t.metrics.get("connections", 0) for t in trials if t.workload == "crr" and not t.warmup), default=0)
+    if most * 1.1 <= half or not any(trial.dataplane != DIRECT for trial in trials):
+        return []
+    return [
+        f"{most:,} connections to one VIP use up half the client's ports, and it searches for each: see --connections"
+    ]
+
+
+def _bound(where: str, workload: str, rate: float, environment: Mapping[str, Any]) -> list[str]:
+    ceiling = environment.get("generator_ceiling")
+    if not ceiling or WORKLOADS[workload].primary != "connections_per_second" or rate < _BOUND * ceiling:
+        return []
+    return [f"{where}: generator-bound: over loopback the generator itself reaches {ceiling:,.0f} connections/s"]

@@ -1,0 +1,40 @@
+"""What a run is warned of, and what it is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.documents import Trial
+from bench.judge import warnings
+
+INSTRUCTIONS = {"clock": "instructions"}
+
+
+def trials(*rates: float) -> list[Trial]:
+    found = [Trial("nft-lb", "seed", "crr", 0, True, {"connections_per_second": 1.0})]
+    return found + [
+        Trial("nft-lb", "seed", "crr", n + 1, False, {"connections_per_second": r}) for n, r in enumerate(rates)
+    ]
+
+
+def test_a_quiet_run_is_not_warned_of() -> None:
+    assert warnings(trials(1000, 1001, 999, 1000.5, 999.5), INSTRUCTIONS) == []
+
+
+@pytest.mark.parametrize(
+    ("rates", "says"),
+    [
+        ((1000, 1050, 990), "unstable: its rounds are up to 6.1% apart"),
+        ((1000, 1001, 999, 1000, 985), "round 5 is an outlier: -1.5% from the median"),
+        ((1000, 1002, 1004, 1006, 1008), "drifts: +0.8% from the first round to the last"),
+    ],
+)
+def test_what_is_wrong_is_told(rates: tuple[float, ...], says: str) -> None:
+    told = warnings(trials(*rates), INSTRUCTIONS)
+    assert any(says in each for each in told), told
+    assert all(each.startswith("nft-lb, crr: ") for each in told)
+
+
+def test_a_generator_at_its_limit_is_told() -> None:
+    assert "generator-bound" in warnings(trials(950, 950, 950), INSTRUCTIONS | {"generator_ceiling": 1000.0})[0]
+    assert warnings(trials(850, 850, 850), INSTRUCTIONS | {"generator_ceiling": 1000.0}) == []
