@@ -13,15 +13,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bench.documents import SCHEMA, Interval, Result
+from bench import documents
+from bench.documents import Interval, Result
 from bench.judge import NOISE
 from bench.statistics import flat
 from bench.workloads import METRICS
@@ -66,14 +65,9 @@ class Rule(Struct, frozen=True):
 
 def load(path: str) -> Result:
     """A result document. Raises Usage if it is none, or of another schema."""
-    try:
-        found = msgspec.json.decode(Path(path).read_bytes(), type=Result)
-    except OSError as error:
-        raise Usage("cannot read the result", where=path, why=error.strerror or "") from error
-    except msgspec.MsgspecError as error:
-        raise Usage("not a result of `bench run`", where=path, why=str(error)) from error
-    if found.schema != SCHEMA:
-        raise Usage(f"schema {found.schema}", where=path, why=f"this program reads {SCHEMA}")
+    found = documents.read(path)
+    if not isinstance(found, Result):
+        raise Usage("not a result of `bench run`", where=path, why="it is a matrix")
     return found
 
 

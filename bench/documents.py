@@ -5,12 +5,14 @@ Units are in the names: *_us microseconds, *_ns nanoseconds, instructions are gu
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct, field
 
 from dataplanes import errors
-from dataplanes.errors import BenchError
+from dataplanes.errors import BenchError, Usage
 from scenarios.axes import Axes
 
 SCHEMA = 1
@@ -139,3 +141,20 @@ class Event(Struct, omit_defaults=True):
         """The error an event tells of, as if it had happened here."""
         made: BenchError = getattr(errors, self.text)(**self.data)
         return made
+
+
+def read(path: str) -> Result | Matrix:
+    """A document from its file. Raises Usage if it is neither a result nor a matrix of this schema."""
+    fix = "give what `bench run -o` or `bench matrix -o` wrote"
+    try:
+        data = Path(path).read_bytes()
+        keys = msgspec.json.decode(data)
+        if not isinstance(keys, dict) or not {"cells", "trials"} & keys.keys():
+            raise Usage("neither a result nor a matrix", where=path, fix=fix)
+        if keys.get("schema") != SCHEMA:
+            raise Usage("cannot read the document", where=path, why=f"its schema is {keys.get('schema')}, not {SCHEMA}")
+        return msgspec.json.decode(data, type=Matrix) if "cells" in keys else msgspec.json.decode(data, type=Result)
+    except OSError as error:
+        raise Usage("cannot read the document", where=path, why=error.strerror or "") from error
+    except msgspec.MsgspecError as error:
+        raise Usage("neither a result nor a matrix", where=path, why=str(error), fix=fix) from error

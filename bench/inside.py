@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
@@ -19,7 +19,8 @@ from bench.documents import Event, Job
 from bench.measure.ceiling import ceiling
 from dataplanes import catalog
 from dataplanes.errors import BenchError
-from dataplanes.kernel.process import die_with_parent
+from dataplanes.kernel import interrupt
+from dataplanes.kernel.process import become_command
 from scenarios import topology
 from scenarios.document import document
 from scenarios.journal import Journal
@@ -32,15 +33,6 @@ def _tell(event: Event) -> None:
     channel = os.environ.get("BENCH_EVENTS_FD")
     if channel:
         os.write(int(channel), _encoder.encode(event) + b"\n")
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def _interrupted(number: int, frame: object) -> NoReturn:
-    for each in _SIGNALS:  # a second one must not cut the clean-up short
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt(number)
 
 
 def _trials(job: Job, clock: str) -> int:
@@ -75,8 +67,10 @@ def _command(lab: Lab, argv: list[str]) -> int:
         client = lab.scenario.workload.client
         environ = {**os.environ, "BENCH_LAB": path, "BENCH_CLIENT": client, "PATH": search}
         _tell(Event("stage", "ready"))
+        interrupt.check()
         try:
-            process = subprocess.Popen(command, env=environ, preexec_fn=die_with_parent)
+            with interrupt.held():  # between fork and exec a child loses what it gets
+                process = subprocess.Popen(command, env=environ, preexec_fn=become_command)
         except OSError as error:
             print(f"bench: {command[0]}: {error.strerror}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
@@ -111,16 +105,13 @@ def _enter(lab: Lab) -> str:
 
 
 def _wait(process: subprocess.Popen[Any]) -> int:
-    """The command's exit code as a shell tells it. A signal for us is one for it, too; its end is ours to wait for.
-
-    It is passed on even if the command is in our process group: between fork and exec a child loses what it gets.
-    """
+    """The command's exit code as a shell tells it. A signal for us is one for it, too; its end is ours to wait for."""
     while True:
         try:
             code = process.wait()
             return code if code >= 0 else 128 - code
-        except KeyboardInterrupt as interrupt:
-            process.send_signal(interrupt.args[0] if interrupt.args else signal.SIGINT)
+        except KeyboardInterrupt as caught:
+            process.send_signal(caught.args[0] if caught.args else signal.SIGINT)
 
 
 def _inspect(job: Job, clock: str) -> int:
@@ -140,8 +131,7 @@ _KINDS = {"trials": _trials, "lab": _lab, "inspect": _inspect, "matrix": _matrix
 
 def main() -> int:
     """Do the job; an error goes out as an event and as the exit code."""
-    for number in _SIGNALS:
-        signal.signal(number, _interrupted)
+    interrupt.catch()
     job = msgspec.json.decode(sys.argv[1], type=Job)
     clock = os.environ.get("BENCH_CLOCK", "wall")
     try:
@@ -149,8 +139,8 @@ def main() -> int:
     except BenchError as error:
         _tell(Event.of(error))
         return error.exit_code
-    except KeyboardInterrupt as interrupt:
-        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+    except KeyboardInterrupt as caught:
+        return 128 + (caught.args[0] if caught.args else signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from dataplanes.errors import BenchError, Prerequisite
-from dataplanes.kernel import netns
+from dataplanes.kernel import interrupt, netns
 
 _SUFFIX = ".jsonl"
 _NEWBORN = 60.0
@@ -129,6 +129,7 @@ class Journal:
     def record(self, kind: str, name: str) -> None:
         """Write down that `name` is about to be created."""
         assert kind in _UNDO, kind
+        interrupt.check()
         self._entries.append((kind, name))
         self._file.write(json.dumps([kind, name]) + "\n")
 

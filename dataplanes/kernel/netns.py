@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dataplanes.errors import KernelRefused, Prerequisite
+from dataplanes.kernel.interrupt import held
 
 RUN = "/run/netns"
 _CLONE_NEWNET = 0x40000000
@@ -53,24 +54,25 @@ def _share_run() -> None:
 
 def create(name: str) -> None:
     """Make a namespace and name it. Raises KernelRefused if the name is taken, Prerequisite without privilege."""
-    _share_run()
-    target = path(name)
-    try:
-        os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
-    except OSError as error:
-        raise KernelRefused("cannot create the namespace", where=name, why=error.strerror or "") from error
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _call(_libc.unshare(_CLONE_NEWNET), "cannot create the namespace", name)
+    with held():
+        _share_run()
+        target = path(name)
         try:
-            _call(_mount("/proc/thread-self/ns/net", target, _MS_BIND), "cannot name the namespace", name)
+            os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+        except OSError as error:
+            raise KernelRefused("cannot create the namespace", where=name, why=error.strerror or "") from error
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call(_libc.unshare(_CLONE_NEWNET), "cannot create the namespace", name)
+            try:
+                _call(_mount("/proc/thread-self/ns/net", target, _MS_BIND), "cannot name the namespace", name)
+            finally:
+                _call(_libc.setns(home, _CLONE_NEWNET), "cannot return from the namespace", name)
+        except BaseException:
+            os.unlink(target)
+            raise
         finally:
-            _call(_libc.setns(home, _CLONE_NEWNET), "cannot return from the namespace", name)
-    except BaseException:
-        os.unlink(target)
-        raise
-    finally:
-        os.close(home)
+            os.close(home)
 
 
 def delete(name: str) -> None:
@@ -90,13 +92,13 @@ def inside(name: str) -> Iterator[None]:
     """Run the block in the namespace, and return to where the caller was, whatever happens."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        enter(name)
-        try:
-            yield
-        finally:
-            _call(_libc.setns(home, _CLONE_NEWNET), "cannot return from the namespace", name)
+        with held():
+            enter(name)
+        yield
     finally:
-        os.close(home)
+        with held():
+            _call(_libc.setns(home, _CLONE_NEWNET), "cannot return from the namespace", name)
+            os.close(home)
 
 
 def enter(name: str) -> None:

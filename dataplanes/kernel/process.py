@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 
 from dataplanes.errors import KernelRefused, Prerequisite
-from dataplanes.kernel import netns
+from dataplanes.kernel import interrupt, netns
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -17,6 +17,14 @@ _libc = ctypes.CDLL(None)
 def die_with_parent() -> None:
     """Called in a child: be killed when the parent goes, however it goes."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def become_command() -> None:
+    """Called in a child that becomes a user's command: signals strike it as any other, and it goes when we do."""
+    die_with_parent()
+    for number in interrupt.SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)
 
 
 def run(name: str, argv: Sequence[str], stdin: str = "", *, accept: Sequence[int] = (0,)) -> str:

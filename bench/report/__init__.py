@@ -1,0 +1,1 @@
+"""`bench report` and `bench answer`: result and matrix documents as pages people decide from."""

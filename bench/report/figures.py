@@ -1,0 +1,116 @@
+"""Plots as inline SVG: readable in grey (a marker and a dash per plane), in light and dark (ink is the page's own)."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("svg")  # before pyplot is
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes as Plot
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from bench.documents import Interval
+from bench.report.model import Curve
+from bench.workloads import METRICS, WORKLOADS
+from scenarios.axes import AXES
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vip-bench",  # the same data, the same bytes
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+_INK = "#000000"
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#66ccee", "#aa3377")  # Tol's bright, told apart by the blind
+_MARKERS = "osD^vP*Xh<>d"
+_DASHES = ("-", "--", "-.", ":")
+
+
+def style(plane: str, planes: list[str]) -> tuple[str, str, str]:
+    """(colour, marker, dash) of a plane among others; the same in every plot of a report."""
+    number = planes.index(plane)
+    return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)], _DASHES[number % len(_DASHES)]
+
+
+def bars(title: str, axis: str, rows: Mapping[str, Interval], planes: list[str], *, reference: float = 1.0) -> str:
+    """A dot with its interval per plane, and a line at the reference."""
+    with mpl.rc_context(_STYLE):
+        figure, plot = plt.subplots(figsize=(7.2, 0.9 + 0.27 * len(rows)))
+        for number, (name, found) in enumerate(rows.items()):
+            colour, marker, _ = style(name, planes)
+            low, high = found.low or found.value, found.high or found.value
+            plot.plot([low, high], [number, number], color=colour, linewidth=2)
+            plot.plot([found.value], [number], marker=marker, color=colour)
+            plot.annotate(f"{found.value:.3f}", (high, number), xytext=(6, -3), textcoords="offset points", fontsize=9)
+        plot.axvline(reference, color=_INK, linewidth=0.8, linestyle=":")
+        plot.set_yticks(range(len(rows)), list(rows))
+        plot.invert_yaxis()
+        plot.set_xlabel(axis)
+        plot.margins(x=0.12)
+        return _svg(figure, title)
+
+
+def curve(found: Curve, planes: list[str]) -> str:
+    """A line per plane, both axes logarithmic."""
+    metric = METRICS[found.metric]
+    with mpl.rc_context(_STYLE):
+        figure, plot = plt.subplots(figsize=(7.2, 4.2))
+        for name, points in found.planes.items():
+            colour, marker, dash = style(name, planes)
+            xs, ys = [x for x, _ in points], [y.value for _, y in points]
+            plot.plot(xs, ys, color=colour, marker=marker, linestyle=dash, label=name, markersize=5, linewidth=1.4)
+        _logarithmic(plot, found)
+        plot.set_xlabel(AXES[found.axis][0].replace("{:,} ", ""))
+        plot.set_ylabel(f"{metric.heading} ({metric.unit})" if metric.unit else metric.heading)
+        plot.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+        return _svg(figure, title(found))
+
+
+def title(found: Curve) -> str:
+    """What a curve shows."""
+    axis = AXES[found.axis][0].replace("{:,} ", "")
+    return f"{WORKLOADS[found.workload].title}: {METRICS[found.metric].heading} against {axis}"
+
+
+def _logarithmic(plot: Plot, found: Curve) -> None:
+    values = sorted({x for points in found.planes.values() for x, _ in points})
+    if values[0] == 0:
+        plot.set_xscale("symlog", linthresh=1)
+    else:
+        plot.set_xscale("log")
+    plot.set_xticks(values, [f"{value:,}" for value in values], minor=False)
+    plot.minorticks_off()
+    if all(y.value > 0 for points in found.planes.values() for _, y in points):
+        plot.set_yscale("log")
+        plot.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        plot.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}" if _lead(value) in "25" else ""))
+    plot.grid(True, which="major", linewidth=0.4, alpha=0.4)
+
+
+def _lead(value: float) -> str:
+    return f"{value:e}"[0]
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """The drawing alone, titled for a reader that cannot see it, its ink the text's colour."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
+    plt.close(figure)
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    text = re.sub(r"(fill|stroke): ?#000000", r"\1: currentColor", text)
+    text = text.replace("<text ", '<text fill="currentColor" ')
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)

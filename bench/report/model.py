@@ -1,0 +1,204 @@
+"""What a report is about: documents read, and joined by data plane. No presentation here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from bench import documents
+from bench.documents import Interval, Matrix, MatrixCell, Result, Summary
+from bench.workloads import WORKLOADS
+from dataplanes import catalog
+from scenarios.axes import Axes
+
+REFERENCE = "ipvs-container"
+"""What "the same effect" is measured by: the plane of the document."""
+
+Answer = Literal["yes", "no", "partly", ""]
+
+
+class Question(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a chooser asks, and the checks that answer it."""
+
+    name: str
+    asks: str
+    checks: list[str]
+    situation: str
+
+
+class _Questions(Struct):
+    question: list[Question]
+
+
+QUESTIONS = msgspec.toml.decode((Path(__file__).parent / "questions.toml").read_text("utf-8"), type=_Questions).question
+
+
+class Curve(Struct, frozen=True):
+    """A metric against an axis: per plane, (value of the axis, figure) in order."""
+
+    workload: str
+    metric: str
+    axis: str
+    clock: str
+    planes: dict[str, list[tuple[int, Interval]]]
+
+
+class Verdict(Struct, frozen=True):
+    """One plane in a line. Against the reference, checks: `same` outcome, `more` hold here only, `less` there only."""
+
+    dataplane: str
+    summary: str
+    ratio: Interval | None
+    cost: Interval | None
+    latency: Interval | None
+    same: list[str]
+    more: list[str]
+    less: list[str]
+    answers: dict[str, Answer]
+
+
+class Report:
+    """Documents and what they say together."""
+
+    def __init__(self, results: Sequence[tuple[str, Result]], matrices: Sequence[tuple[str, Matrix]]) -> None:
+        self.results = list(results)
+        self.matrices = list(matrices)
+        self._cells: dict[tuple[str, str, str], MatrixCell] = {}
+        for _, matrix in matrices:
+            for cell in matrix.cells:
+                self._cells[cell.kernel, cell.dataplane, cell.check] = cell
+
+    # -- what there is -----------------------------------------------------------------------------------------------
+
+    def planes(self) -> list[str]:
+        """Every plane in the documents: the catalog's order, then variants."""
+        found = [row.dataplane for _, result in self.results for row in result.summary]
+        found += [cell.dataplane for cell in self._cells.values()]
+        order = list(catalog.SUMMARIES)
+        known = {name: (order.index(base) if base in order else len(order)) for name in found for base in [_base(name)]}
+        return sorted(known, key=lambda name: (known[name], name))
+
+    def kernels(self) -> list[str]:
+        """The kernels of the matrices."""
+        return list(dict.fromkeys(kernel for kernel, _, _ in self._cells))
+
+    def checks(self) -> dict[str, str]:
+        """Every check with its statement, in order."""
+        return {each["name"]: each["statement"] for _, matrix in self.matrices for each in matrix.plan["checks"]}
+
+    def cell(self, kernel: str, plane: str, check: str) -> MatrixCell | None:
+        """A cell of the matrix."""
+        return self._cells.get((kernel, plane, check))
+
+    def cells(self) -> list[MatrixCell]:
+        """All of them."""
+        return list(self._cells.values())
+
+    def warnings(self) -> list[str]:
+        """What the runs were warned of."""
+        return [f"{name}: {each}" for name, result in self.results for each in result.warnings]
+
+    # -- figures -----------------------------------------------------------------------------------------------------
+
+    def rows(self, workload: str, at: Axes | None = None) -> dict[str, tuple[Summary, str]]:
+        """Per plane the summary of a workload and its clock, at a point; by default where the scenario is itself."""
+        found: dict[str, tuple[Summary, str]] = {}
+        for _, result in self.results:
+            for row in result.summary:
+                if row.workload == workload and row.n and row.axes == (at or Axes()):
+                    found.setdefault(row.dataplane, (row, str(result.environment["clock"])))
+        return {name: found[name] for name in self.planes() if name in found}
+
+    def workloads(self) -> list[tuple[str, Axes]]:
+        """Every workload and point there are figures of."""
+        return list(dict.fromkeys((row.workload, row.axes) for _, result in self.results for row in result.summary))
+
+    def curves(self) -> list[Curve]:
+        """Every metric that has figures at two points or more of one axis, the other axes being equal."""
+        found: dict[tuple[str, str, str, str, Axes], dict[str, dict[int, Interval]]] = {}
+        for _, result in self.results:
+            clock = str(result.environment["clock"])
+            for row in result.summary:
+                for axis in Axes.__struct_fields__:
+                    rest = msgspec.structs.replace(row.axes, **{axis: getattr(Axes(), axis)})
+                    for metric, value in row.metrics.items():
+                        curve = found.setdefault((row.workload, metric, axis, clock, rest), {})
+                        curve.setdefault(row.dataplane, {})[getattr(row.axes, axis)] = value
+        made = []
+        for (workload, metric, axis, clock, _), planes in found.items():
+            lines = {name: sorted(points.items()) for name, points in planes.items() if len(points) > 1}
+            if lines and metric in _drawn(workload):
+                made.append(Curve(workload, metric, axis, clock, {n: lines[n] for n in self.planes() if n in lines}))
+        return made
+
+    # -- verdicts ----------------------------------------------------------------------------------------------------
+
+    def against_reference(self, plane: str) -> tuple[list[str], list[str], list[str]]:
+        """Checks with the reference's outcome on every kernel, those that hold only here, and only there."""
+        order: dict[str, int] = {}
+        for (kernel, name, check), cell in self._cells.items():
+            reference = self.cell(kernel, REFERENCE, check)
+            if name == plane and reference and "skip" not in (cell.outcome, reference.outcome):
+                here = (cell.outcome == "pass") - (reference.outcome == "pass")
+                order[check] = min(order.get(check, here), here) if here or order.get(check) else 0
+        same, more, less = ([c for c, sign in order.items() if sign == wanted] for wanted in (0, 1, -1))
+        return same, more, less
+
+    def answer(self, plane: str, question: Question) -> Answer:
+        """What the checks of a question say of a plane, on every kernel together."""
+        outcomes = [
+            cell.outcome == "pass"
+            for (_, name, check), cell in self._cells.items()
+            if name == plane and check in question.checks and cell.outcome != "skip"
+        ]
+        if not outcomes:
+            return ""
+        return "yes" if all(outcomes) else "partly" if any(outcomes) else "no"
+
+    def verdicts(self) -> list[Verdict]:
+        """One line per plane; `direct` first if it was measured."""
+        rows, made = self.rows("crr"), []
+        for name in self.planes():
+            row, clock = rows.get(name, (None, ""))
+            cost = "instructions_per_connection" if clock == "instructions" else "cpu_us_per_connection"
+            made.append(
+                Verdict(
+                    name,
+                    catalog.SUMMARIES.get(_base(name), ""),
+                    row.ratio_to_direct if row else None,
+                    row.metrics.get(cost) if row else None,
+                    row.metrics.get("connect_p50_us") if row else None,
+                    *self.against_reference(name),
+                    {question.name: self.answer(name, question) for question in QUESTIONS},
+                )
+            )
+        return made
+
+
+def _base(name: str) -> str:
+    return name.partition("@")[0].partition("+")[0]
+
+
+def _drawn(workload: str) -> set[str]:
+    """What is worth a curve."""
+    known = WORKLOADS[workload]
+    costs = {f"instructions_per_{known.unit}", f"cpu_us_per_{known.unit}", "conntrack_entries", "bytes"}
+    return {known.primary, *known.columns, *costs} - {"connect_p50_us"}
+
+
+def load(paths: Sequence[str]) -> Report:
+    """A report of documents. Raises Usage for a file that is neither a result nor a matrix."""
+    results, matrices = [], []
+    for path in paths:
+        found = documents.read(path)
+        name = os.path.basename(path)
+        if isinstance(found, Matrix):
+            matrices.append((name, found))
+        else:
+            results.append((name, found))
+    return Report(results, matrices)

@@ -1,0 +1,164 @@
+"""The report as one HTML file: nothing is fetched, it prints, it can be read without seeing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from bench.documents import Interval, Matrix, MatrixCell, Result
+from bench.matrix_table import differences
+from bench.report import figures
+from bench.report.model import QUESTIONS, REFERENCE, Curve, Report
+from bench.workloads import METRICS, WORKLOADS
+from scenarios.axes import Axes
+
+_HERE = Path(__file__).parent
+_MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
+_TOLD = ("kernel", "kernel_name", "kernel_reason", "clock", "cpu", "cpus", "memory_kb", "cmdline", "generator_ceiling")
+
+
+def figure(found: Interval | None) -> str:
+    """A figure with as many digits as say something, and its interval."""
+    if found is None:
+        return ""
+    return number(found.value)
+
+
+def number(value: float) -> str:
+    """With three digits at least."""
+    return f"{value:,.0f}" if value >= 1000 or value == 0 else f"{value:,.3g}"
+
+
+def ratio(found: Interval | None) -> str:
+    """A ratio with its interval."""
+    if found is None:
+        return ""
+    bounds = "" if found.low is None or found.low == found.high else f" [{found.low:.3f}, {found.high:.3f}]"
+    return f"{found.value:.3f}{bounds}"
+
+
+def page(report: Report) -> str:
+    """The whole file."""
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True)
+    environment.filters |= {"figure": figure, "ratio": ratio}
+    planes = report.planes()
+    groups = [_group(report, workload, at, planes) for workload, at in report.workloads()]
+    observed = list(dict.fromkeys(cell.dataplane for cell in report.cells()))
+    clock = groups[0]["clock"] if groups else ""
+    return environment.get_template("report.html.j2").render(
+        css=Markup((_HERE / "report.css").read_text("utf-8")),
+        js=Markup((_HERE / "report.js").read_text("utf-8")),
+        verdicts=report.verdicts(),
+        reference=REFERENCE,
+        questions=QUESTIONS,
+        warnings=report.warnings(),
+        cost_heading="instructions/connection" if clock == "instructions" else "CPU µs/connection",
+        groups=[group for group in groups if group["at"] == Axes() or not _on_a_curve(report, group["at"])],
+        curves=[_curve(curve, planes) for curve in report.curves()],
+        checks=report.checks(),
+        themes=list(dict.fromkeys(check.partition(".")[0] for check in report.checks())),
+        matrix_planes=[name for name in planes if name in observed],
+        matrix_rows=_rows(report, [name for name in planes if name in observed]),
+        differences=[line.replace("**", "") for line in differences(report.cells())],
+        documents=_documents(report),
+    )
+
+
+def _on_a_curve(report: Report, at: Axes) -> bool:
+    return any(getattr(at, curve.axis) in _xs(curve) for curve in report.curves())
+
+
+def _xs(curve: Curve) -> list[int]:
+    return sorted({x for points in curve.planes.values() for x, _ in points})
+
+
+def _group(report: Report, workload: str, at: Axes, planes: list[str]) -> dict[str, Any]:
+    """A workload at a point: a plot of the ratios, a table of the rest."""
+    rows = report.rows(workload, at)
+    clock = next((clock for _, clock in rows.values()), "")
+    known = WORKLOADS[workload]
+    cost = f"instructions_per_{known.unit}" if clock == "instructions" else f"cpu_us_per_{known.unit}"
+    columns = [m for m in (known.primary, *known.columns, cost) if any(m in row.metrics for row, _ in rows.values())]
+    ratios = {name: row.ratio_to_direct for name, (row, _) in rows.items() if row.ratio_to_direct}
+    title = ", ".join(filter(None, (known.title, at.label())))
+    label = f"{METRICS[known.primary].heading}, ratio to direct"
+    return {
+        "title": title[0].upper() + title[1:],
+        "at": at,
+        "clock": clock,
+        "figure": figures.bars(title, label, ratios, planes) if len(ratios) > 1 else "",
+        "headings": [METRICS[name].column() for name in columns],
+        "rows": [(name, [row.metrics.get(m) for m in columns], row.n) for name, (row, _) in rows.items()],
+    }
+
+
+def _curve(curve: Curve, planes: list[str]) -> dict[str, Any]:
+    xs = _xs(curve)
+    return {
+        "title": figures.title(curve),
+        "clock": curve.clock,
+        "svg": figures.curve(curve, planes),
+        "xs": xs,
+        "rows": [(name, [dict(points).get(x) for x in xs]) for name, points in curve.planes.items()],
+    }
+
+
+def _rows(report: Report, planes: Sequence[str]) -> list[dict[str, Any]]:
+    made = []
+    for check, statement in report.checks().items():
+        per_plane = [[c for k in report.kernels() if (c := report.cell(k, name, check))] for name in planes]
+        outcomes = {cell.outcome for cells in per_plane for cell in cells} - {"skip"}
+        made.append(
+            {
+                "check": check,
+                "statement": statement,
+                "differs": len(outcomes) > 1,
+                "cells": [_cell(check, name, cells) for name, cells in zip(planes, per_plane, strict=True)],
+            }
+        )
+    return made
+
+
+def _cell(check: str, plane: str, cells: Sequence[MatrixCell]) -> dict[str, Any] | None:
+    """What was seen on every kernel, as one mark; kernels that differ show both."""
+    if not cells:
+        return None
+    outcomes = list(dict.fromkeys(cell.outcome for cell in cells))
+    seen = "; ".join(f"{cell.kernel}: {cell.outcome}: {cell.detail}" for cell in cells)
+    reasons = list(dict.fromkeys(" ".join(filter(None, (c.reason, c.reference))) for c in cells if c.outcome != "pass"))
+    return {
+        "outcome": outcomes[0] if len(outcomes) == 1 else "partly",
+        "odd": any(cell.outcome != cell.expected for cell in cells),
+        "mark": "".join(_MARKS[outcome] for outcome in outcomes),
+        "label": f"{check} on {plane}: {seen}" + (f" ({'; '.join(filter(None, reasons))})" if any(reasons) else ""),
+    }
+
+
+def _documents(report: Report) -> list[dict[str, Any]]:
+    found: list[tuple[str, Result | Matrix]] = [*report.results, *report.matrices]
+    return [
+        {
+            "name": name,
+            "command": document.plan.get("command", ""),
+            "environment": _facts(document),
+            "data": msgspec.json.encode(document).decode().replace("<", "\\u003c"),
+        }
+        for name, document in found
+    ]
+
+
+def _facts(document: Result | Matrix) -> list[tuple[str, str]]:
+    """A result has one environment, a matrix one per kernel."""
+    if isinstance(document, Result):
+        return [(key, str(document.environment[key])) for key in _TOLD if document.environment.get(key)]
+    return [
+        (f"{kernel}: {key}", str(facts[key]))
+        for kernel, facts in document.environment.items()
+        for key in _TOLD
+        if facts.get(key)
+    ]

@@ -1,0 +1,68 @@
+"""A signal that ends a run is neither taken in the wrong place nor lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from dataplanes.kernel import interrupt
+
+
+@pytest.fixture(autouse=True)
+def caught() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    interrupt.catch()
+    yield
+    interrupt._caught.clear()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_waits_for_the_end_of_what_is_held() -> None:
+    done = []
+
+    def work() -> None:
+        with interrupt.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("all of it")
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        work()
+    assert done == ["all of it"]
+    assert raised.value.args == (signal.SIGTERM,)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_what_a_finalizer_swallowed_is_raised_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finalizer() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    generator = finalizer()
+    next(generator)
+    del generator  # Python tells of the exception, and goes on
+    assert told
+    with pytest.raises(KeyboardInterrupt) as raised:
+        interrupt.check()
+    assert raised.value.args == (signal.SIGHUP,)
+
+
+def test_a_second_signal_does_not_cut_the_clean_up_short() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_without_a_signal_nothing_is_raised() -> None:
+    interrupt.check()
+    with interrupt.held():
+        pass
