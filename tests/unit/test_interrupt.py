@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ def test_a_signal_waits_for_the_end_of_what_is_held() -> None:
 
     def work() -> None:
         with interrupt.held():
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             done.append("all of it")
 
     with pytest.raises(KeyboardInterrupt) as raised:
@@ -42,7 +41,7 @@ def test_what_a_finalizer_swallowed_is_raised_before_anything_is_made(monkeypatc
         try:
             yield
         finally:
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
 
     told: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
@@ -57,9 +56,9 @@ def test_what_a_finalizer_swallowed_is_raised_before_anything_is_made(monkeypatc
 
 def test_a_second_signal_does_not_cut_the_clean_up_short() -> None:
     with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
-    os.kill(os.getpid(), signal.SIGINT)
-    os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def test_without_a_signal_nothing_is_raised() -> None:
