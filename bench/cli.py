@@ -106,6 +106,47 @@ def run(
 
 
 @main.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("--output", "-o", metavar="FILE", help="Write .html, .md, .csv or .json; - is Markdown on stdout.")
+def report(files: tuple[str, ...], output: str | None) -> None:
+    """One page from any set of result and matrix documents: cost, scale, correctness, with the data in it."""
+    from bench.report import model, text
+
+    writers: dict[str, Callable[[model.Report], bytes]] = {
+        ".html": _page,
+        ".md": lambda found: text.markdown(found).encode(),
+        ".csv": lambda found: text.flat(found).encode(),
+        ".json": text.merged,
+    }
+    kind = os.path.splitext(output or "-")[1] or ".md"
+    if kind not in writers:
+        raise Usage(f"cannot write {kind}", where=output or "", fix=f"one of {', '.join(writers)}")
+    found = model.load(files)
+    write = output_writer(output or "-")
+    write(writers[kind](found))
+
+
+def _page(found: Any) -> bytes:
+    from bench.report.page import page  # matplotlib and jinja2 take a second to load
+
+    return page(found).encode()
+
+
+@main.command()
+@click.argument("files", nargs=-1)
+@click.option("--output", "-o", default="-", metavar="FILE", help="Write the Markdown there; - is stdout.")
+def answer(files: tuple[str, ...], output: str) -> None:
+    """The closing question, answered from documents (by default the published ones): who has the same effect, at what
+    cost."""
+    from bench.report import answer as answering
+    from bench.report import model
+
+    found = model.load(files or model.published())
+    write = output_writer(output)
+    write(answering.answer(found).encode())
+
+
+@main.command()
 @click.argument("base")
 @click.argument("new", nargs=-1, required=True)
 @click.option("--fail-on", default="", metavar="METRIC:-5%[,...]", help="Exit 1 if a metric changed at least so much.")

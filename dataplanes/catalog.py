@@ -171,6 +171,15 @@ def make(selection: Selection, fabric: Fabric) -> DataPlane:
     return PlacedPlane(selection.name, placement, mechanism, fabric)
 
 
+def placement(name: str) -> str:
+    """The placement of a data plane, by its name with or without variant; "" for `direct`."""
+    selection = _select(name)
+    if selection.dataplane == DIRECT:
+        return ""
+    row = ROWS[selection.dataplane]
+    return row.make(row.variants[row.default])[0].name
+
+
 def requires(selection: Selection) -> tuple[Requirement, ...]:
     """What the selected data plane needs of kernel and machine."""
     if selection.dataplane == DIRECT:

@@ -57,7 +57,7 @@ def bars(title: str, axis: str, rows: Mapping[str, Interval], planes: list[str],
         plot.set_yticks(range(len(rows)), list(rows))
         plot.invert_yaxis()
         plot.set_xlabel(axis)
-        plot.margins(x=0.12)
+        plot.margins(x=0.12, y=0.5 / max(len(rows), 1))
         return _svg(figure, title)
 
 

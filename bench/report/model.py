@@ -14,6 +14,7 @@ from bench import documents
 from bench.documents import Interval, Matrix, MatrixCell, Result, Summary
 from bench.workloads import WORKLOADS
 from dataplanes import catalog
+from dataplanes.errors import Usage
 from scenarios.axes import Axes
 
 REFERENCE = "ipvs-container"
@@ -189,6 +190,14 @@ def _drawn(workload: str) -> set[str]:
     known = WORKLOADS[workload]
     costs = {f"instructions_per_{known.unit}", f"cpu_us_per_{known.unit}", "conntrack_entries", "bytes"}
     return {known.primary, *known.columns, *costs} - {"connect_p50_us"}
+
+
+def published() -> list[str]:
+    """The documents that come with the program. Raises Usage if it was installed without them."""
+    found = sorted(str(path) for path in (Path(__file__).parents[2] / "results").glob("*.json"))
+    if not found:
+        raise Usage("no published documents here", fix="name documents of `bench run -o` and `bench matrix -o`")
+    return found
 
 
 def load(paths: Sequence[str]) -> Report:

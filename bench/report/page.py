@@ -10,36 +10,17 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from bench.documents import Interval, Matrix, MatrixCell, Result
+from bench.documents import Matrix, MatrixCell, Result
 from bench.matrix_table import differences
 from bench.report import figures
 from bench.report.model import QUESTIONS, REFERENCE, Curve, Report
+from bench.report.numbers import figure, ratio
 from bench.workloads import METRICS, WORKLOADS
 from scenarios.axes import Axes
 
 _HERE = Path(__file__).parent
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
 _TOLD = ("kernel", "kernel_name", "kernel_reason", "clock", "cpu", "cpus", "memory_kb", "cmdline", "generator_ceiling")
-
-
-def figure(found: Interval | None) -> str:
-    """A figure with as many digits as say something, and its interval."""
-    if found is None:
-        return ""
-    return number(found.value)
-
-
-def number(value: float) -> str:
-    """With three digits at least."""
-    return f"{value:,.0f}" if value >= 1000 or value == 0 else f"{value:,.3g}"
-
-
-def ratio(found: Interval | None) -> str:
-    """A ratio with its interval."""
-    if found is None:
-        return ""
-    bounds = "" if found.low is None or found.low == found.high else f" [{found.low:.3f}, {found.high:.3f}]"
-    return f"{found.value:.3f}{bounds}"
 
 
 def page(report: Report) -> str:

@@ -1,0 +1,180 @@
+"""`bench answer`: the document's closing question, answered from the data by the rules below, and by nothing else.
+
+Could rules in the host or overlay namespace have the same effect as IPVS in every container?
+
+- *Same effect* of a placement: a check has the outcome it has with the reference, on every kernel observed. What holds
+  there and not here is what is lost; what holds here and not there is what is gained.
+- The best plane of a placement is the one that loses least; of equals the one that gains most, then the cheaper one.
+- A placement **has the same effect** when its best plane loses nothing; **nearly**, when it loses at most one check in
+  twenty of those that hold there; else **not**.
+- Cost is instructions (or CPU time) per connection and per change, against the reference at the same point.
+- A recommendation names the planes that answer a question with yes, the cheapest first, at most three.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from bench.documents import Interval
+from bench.report.model import QUESTIONS, REFERENCE, Report, Verdict
+from bench.report.numbers import number
+from dataplanes import catalog
+from scenarios.axes import Axes
+
+_NEARLY = 0.05
+_MOST = 3
+_SERVICES = (1, 100, 1000)
+_CONTAINERS = (1, 10, 100)
+
+
+class Placement(Struct, frozen=True):
+    """What is said of a placement: its planes, the best of them, and whether that has the same effect."""
+
+    name: str
+    planes: list[str]
+    best: Verdict
+    effect: str  # "the same effect", "nearly the same effect", "not the same effect"
+
+
+def placements(report: Report) -> list[Placement]:
+    """Every placement but the reference's own, best first."""
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in report.verdicts():
+        if verdict.same and "@" not in verdict.dataplane:
+            groups.setdefault(catalog.placement(verdict.dataplane), []).append(verdict)
+    made = []
+    for name, verdicts in groups.items():
+        best = min(verdicts, key=lambda v: (len(v.less), -len(v.more), v.cost.value if v.cost else 0))
+        if best.dataplane != REFERENCE:
+            made.append(Placement(name, [v.dataplane for v in verdicts], best, _effect(report, best)))
+    return sorted(made, key=lambda each: (len(each.best.less), -len(each.best.more)))
+
+
+def _effect(report: Report, verdict: Verdict) -> str:
+    holds = {cell.check for cell in report.cells() if cell.dataplane == REFERENCE and cell.outcome == "pass"}
+    if not verdict.less:
+        return "the same effect"
+    return "nearly the same effect" if len(verdict.less) <= _NEARLY * len(holds) else "not the same effect"
+
+
+def recommend(report: Report) -> list[tuple[str, list[str]]]:
+    """(situation, planes that fit, the cheapest first) per question."""
+    verdicts = {verdict.dataplane: verdict for verdict in report.verdicts() if "@" not in verdict.dataplane}
+
+    def cost(name: str) -> tuple[float, int]:
+        found = verdicts[name]
+        return (found.cost.value if found.cost else float("inf"), len(found.less))
+
+    return [
+        (question.situation, sorted((n for n, v in verdicts.items() if v.answers[question.name] == "yes"), key=cost))
+        for question in QUESTIONS
+    ]
+
+
+def answer(report: Report) -> str:
+    """The answer as Markdown."""
+    found = placements(report)
+    lines = [
+        "# Could rules in the host or overlay namespace have the same effect?",
+        "",
+        f"Swarm programs IPVS in every container (`{REFERENCE}`). Each other placement against that, by the rules at",
+        "the end; every statement follows from the documents named there.",
+        "",
+    ]
+    for each in found:
+        lines += _placement(report, each)
+    lines += _cost(report)
+    lines += ["## Which one to choose", "", "| situation | planes that fit, the cheapest first |", "|---|---|"]
+    for situation, planes in recommend(report):
+        lines.append(f"| {situation} | {_names(planes[:_MOST]) or 'none'} |")
+    lines += ["", "## How this was derived", "", *_rules(), "", *_sources(report), ""]
+    return "\n".join(lines)
+
+
+def _placement(report: Report, each: Placement) -> list[str]:
+    best = each.best
+    statements = report.checks()
+    lines = [
+        f"## {each.name}: {each.effect}",
+        "",
+        f"`{best.dataplane}`, the best of {_names(each.planes)}: {len(best.same)} semantics are as "
+        f"with `{REFERENCE}`, {len(best.more)} hold here only, {len(best.less)} hold there only.",
+        "",
+    ]
+    if best.less:
+        lines += ["Lost:", "", *(_reason(report, best.dataplane, check, statements) for check in best.less), ""]
+    if best.more:
+        lines += ["Gained:", "", *(f"- {check}: {statements.get(check, '')}" for check in best.more), ""]
+    hidden = [check for check in best.more if check.startswith("visible.")]
+    if hidden:
+        lines += [f"The application no longer sees: {', '.join(check.partition('.')[2] for check in hidden)}.", ""]
+    return lines
+
+
+def _names(planes: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in planes)
+
+
+def _reason(report: Report, plane: str, check: str, statements: dict[str, str]) -> str:
+    cells = [c for c in (report.cell(k, plane, check) for k in report.kernels()) if c and c.outcome == "fail"]
+    why = "; ".join(dict.fromkeys(cell.reason for cell in cells if cell.reason))
+    return f"- {check}: {statements.get(check, '')} " + (f"*{why}*" if why else f"Seen: {cells[0].detail}")
+
+
+def _cost(report: Report) -> list[str]:
+    lines = []
+    for title, workload, metrics, axis, values in (
+        ("A connection, with more services", "crr", _PER_CONNECTION, "services", (0, *_SERVICES)),
+        ("A connection, with more containers on every node", "crr", _PER_CONNECTION, "containers", (0, *_CONTAINERS)),
+        ("One service more, ms", "program", ("add_service_ms",), "services", _SERVICES),
+        ("One service more, ms, by containers per node", "program", ("add_service_ms",), "containers", _CONTAINERS),
+        ("One container more, ms", "program", ("join_ms",), "services", _SERVICES),
+    ):
+        table = _table(report, workload, metrics, axis, values)
+        if table:
+            lines += [f"### {title}", "", *table, ""]
+    return ["## What it costs or saves", "", *lines] if lines else []
+
+
+_PER_CONNECTION = ("instructions_per_connection", "cpu_us_per_connection")
+
+
+def _table(report: Report, workload: str, metrics: tuple[str, ...], axis: str, values: tuple[int, ...]) -> list[str]:
+    """Planes against an axis; beside each figure what it is of the reference's."""
+    columns: dict[int, dict[str, Interval]] = {}
+    for name, at in report.workloads():
+        others = all(getattr(at, each) == getattr(Axes(), each) for each in Axes.__struct_fields__ if each != axis)
+        swept = axis == "services" or workload == "crr"
+        if name == workload and getattr(at, axis) in values and (others or not swept):
+            rows = report.rows(workload, at)
+            figures = {n: row.metrics[m] for n, (row, _) in rows.items() for m in metrics if m in row.metrics}
+            if figures:
+                columns[getattr(at, axis)] = figures
+    if not columns:
+        return []
+    used = sorted(columns)
+    lines = [f"| data plane | {' | '.join(f'{value:,}' for value in used)} |", "|---" + "|---:" * len(used) + "|"]
+    for name in report.planes():
+        cells = [_against(columns[value], name) for value in used]
+        if any(cells):
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _against(figures: dict[str, Interval], name: str) -> str:
+    if name not in figures:
+        return ""
+    base = figures.get(REFERENCE)
+    share = f" ({figures[name].value / base.value:.2f}x)" if base and base.value and name != REFERENCE else ""
+    return number(figures[name].value) + share
+
+
+def _rules() -> list[str]:
+    text = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
+    return text.strip().splitlines()
+
+
+def _sources(report: Report) -> list[str]:
+    told = [f"- {name}: `{document.plan.get('command', '')}`" for name, document in report.results]
+    told += [f"- {name}: `{document.plan.get('command', '')}`" for name, document in report.matrices]
+    return ["Documents:", "", *told]

@@ -1,0 +1,126 @@
+"""The report as Markdown (also what a terminal shows), CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import msgspec
+
+from bench.matrix_table import differences
+from bench.report.model import QUESTIONS, REFERENCE, Report
+from bench.report.numbers import figure, ratio
+from bench.workloads import METRICS, WORKLOADS
+
+_MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
+
+
+def markdown(report: Report) -> str:
+    """Everything but the plots."""
+    parts = ["# Service VIP data planes compared", "", *_verdicts(report)]
+    for workload, at in report.workloads():
+        known = WORKLOADS[workload]
+        rows = report.rows(workload, at)
+        costs = (f"instructions_per_{known.unit}", f"cpu_us_per_{known.unit}")
+        metrics = [m for m in (known.primary, *known.columns, *costs) if any(m in r.metrics for r, _ in rows.values())]
+        clock = next((clock for _, clock in rows.values()), "")
+        title = ", ".join(filter(None, (known.title, at.label())))
+        parts += [f"## {title} ({clock} clock)", ""]
+        headings = ["data plane", *(METRICS[m].column() for m in metrics), "ratio to direct", "n"]
+        body = [
+            [name, *(figure(row.metrics.get(m)) for m in metrics), ratio(row.ratio_to_direct), str(row.n)]
+            for name, (row, _) in rows.items()
+        ]
+        parts += [*table(headings, body), ""]
+    if report.cells():
+        parts += [
+            "## What holds",
+            "",
+            "● holds, ○ does not, - not applicable; two marks: by kernel",
+            "",
+            *_matrix(report),
+        ]
+        parts += [
+            "",
+            "## Differences and their reasons",
+            "",
+            *(f"- {line}" for line in differences(report.cells())),
+            "",
+        ]
+    warnings = report.warnings()
+    if warnings:
+        parts += ["## Warnings", "", *(f"- {line}" for line in warnings), ""]
+    return "\n".join(parts)
+
+
+def _verdicts(report: Report) -> list[str]:
+    observed = bool(report.cells())
+    headings = ["data plane", "rate, of direct", "cost/connection"]
+    headings += [f"as {REFERENCE}", *(q.name for q in QUESTIONS)] if observed else []
+    body = []
+    for v in report.verdicts():
+        cells = [v.dataplane, ratio(v.ratio), figure(v.cost)]
+        if observed:
+            told = f"{len(v.same)} same, {len(v.more)} more, {len(v.less)} less" if v.same else ""
+            cells += [told, *(v.answers[q.name] for q in QUESTIONS)]
+        body.append(cells)
+    return [*table(headings, body), ""]
+
+
+def _matrix(report: Report) -> list[str]:
+    observed = {cell.dataplane for cell in report.cells()}
+    planes = [name for name in report.planes() if name in observed]
+    body = []
+    for check in report.checks():
+        row = [check]
+        for name in planes:
+            outcomes = [c.outcome for k in report.kernels() if (c := report.cell(k, name, check))]
+            row.append("".join(_MARKS[outcome] for outcome in dict.fromkeys(outcomes)))
+        body.append(row)
+    return table(["check", *planes], body)
+
+
+def table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table whose columns line up, so that it is one on a terminal, too."""
+    widths = [max(len(row[n]) for row in (headings, *rows)) for n in range(len(headings))]
+
+    def line(cells: list[str]) -> str:
+        first, *rest = cells
+        parts = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
+        return f"| {' | '.join(parts)} |"
+
+    rule = f"|{'-' * (widths[0] + 2)}|" + "|".join(f"{'-' * (width + 1)}:" for width in widths[1:]) + "|"
+    return [line(headings), rule, *(line(row) for row in rows)]
+
+
+def flat(report: Report) -> str:
+    """CSV: a line per figure (dataplane, workload, axes, metric, value, low, high, n) and per cell."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["document", "dataplane", "workload", "at", "metric", "value", "low", "high", "n"])
+    for name, result in report.results:
+        for row in result.summary:
+            for metric, value in row.metrics.items():
+                writer.writerow(
+                    [
+                        name,
+                        row.dataplane,
+                        row.workload,
+                        row.axes.label(),
+                        metric,
+                        value.value,
+                        value.low,
+                        value.high,
+                        row.n,
+                    ]
+                )
+    for name, matrix in report.matrices:
+        for cell in matrix.cells:
+            writer.writerow([name, cell.dataplane, "matrix", cell.kernel, cell.check, cell.outcome, "", "", ""])
+    return out.getvalue()
+
+
+def merged(report: Report) -> bytes:
+    """JSON: verdicts and curves, as the page shows them."""
+    found = {"schema": 1, "verdicts": report.verdicts(), "curves": report.curves()}
+    return msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
