@@ -63,6 +63,7 @@ def main() -> None:
 @click.option("--workload", "-w", metavar="W[,W]", help="Default: crr, or the sweep's. `bench list workloads`.")
 @axis_options
 @click.option("--output", "-o", metavar="FILE", help="Write the result document (JSON); - is stdout.")
+@click.option("--benchmark-json", metavar="FILE", help="Write the rounds as pytest-benchmark does.")
 def run(
     dataplane: str,
     scenario: str,
@@ -73,6 +74,7 @@ def run(
     connections: int | None,
     workload: str | None,
     output: str | None,
+    benchmark_json: str | None,
     **axes: str | None,
 ) -> None:
     """Measure data planes against the direct path, in interleaved rounds, each trial in a fresh lab."""
@@ -86,7 +88,7 @@ def run(
     names = workloads.parse(workload, [name for sweep in sweeps for name in sweep.workloads])
     found = series(names, axes, sweeps)
     path = scenario_path("scale" if scenario == "seed" and crowded(found) else scenario)
-    write = output_writer(output)
+    write, write_benchmark = output_writer(output), output_writer(benchmark_json)
     chosen, reason = choose.choose(kernel, clock, selections)
     count = connections or (2000 if chosen.clock == "instructions" else 10_000)
     trials = runner.plan(selections, repeat, count, found)
@@ -99,6 +101,10 @@ def run(
     if output:
         write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
         work.written()
+    if benchmark_json:
+        from bench.export import pytest_benchmark
+
+        write_benchmark(msgspec.json.encode(pytest_benchmark(result)))
     if output != "-":
         table.show(result)
     if any(row.note for row in result.summary):
@@ -144,6 +150,22 @@ def answer(files: tuple[str, ...], output: str) -> None:
     found = model.load(files or model.published())
     write = output_writer(output)
     write(answering.answer(found).encode())
+
+
+@main.command()
+@click.argument("directory", default="results", type=click.Path(file_okay=False))
+def publish(directory: str) -> None:
+    """Make the data set in DIRECTORY: matrix, connections, workloads, scale; then report and answer from it."""
+    from pathlib import Path
+
+    from bench import publish as publishing
+    from bench.report import answer as answering
+    from bench.report import model
+
+    publishing.publish(Path(directory), lambda line: click.echo(f"bench: {line}", err=True))
+    found = model.load([str(Path(directory) / step.document) for step in publishing.STEPS])
+    (Path(directory) / "report.html").write_bytes(_page(found))
+    (Path(directory) / "answer.md").write_text(answering.answer(found), "utf-8")
 
 
 @main.command()

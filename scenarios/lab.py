@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -58,6 +59,7 @@ class Lab:
         self._specs: dict[str, ServiceSpec] = {}
         self._drained: set[str] = set()
         self.containers: dict[str, Container] = {}
+        self.applied_ms = 0.0  # what it took to program all services at once
 
     def __enter__(self) -> Lab:
         try:
@@ -110,7 +112,10 @@ class Lab:
         for container in self.containers.values():
             for endpoint in container.endpoints:
                 plane.add_endpoint(endpoint)
-        plane.apply([*self.services(), *self.fillers()])
+        services = [*self.services(), *self.fillers()]
+        begun = time.monotonic()
+        plane.apply(services)
+        self.applied_ms = (time.monotonic() - begun) * 1e3
         self._publish()
 
     def reinstall(self) -> None:

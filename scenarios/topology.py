@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -112,7 +113,8 @@ class Pool:
 
     def __init__(self, subnet: str) -> None:
         self._network = IPv4Network(subnet)
-        self._next = 2
+        self._first, self._last = int(self._network[2]), int(self._network.broadcast_address) - 1
+        self._next = self._first
         self._used = {self._network.network_address, self._network.broadcast_address, self._network[1]}
 
     def claim(self, address: str) -> str | None:
@@ -130,12 +132,11 @@ class Pool:
 
     def take(self) -> str | None:
         """The next free address, or None when the subnet is full."""
-        first, last = 2, self._network.num_addresses - 2
-        for offset in (*range(self._next, last + 1), *range(first, self._next)):
-            candidate = self._network[offset]
+        for number in itertools.chain(range(self._next, self._last + 1), range(self._first, self._next)):
+            candidate = IPv4Address(number)
             if candidate not in self._used:
                 self._used.add(candidate)
-                self._next = offset + 1
+                self._next = number + 1
                 return str(candidate)
         return None
 

@@ -189,7 +189,7 @@ def _drawn(workload: str) -> set[str]:
     """What is worth a curve."""
     known = WORKLOADS[workload]
     costs = {f"instructions_per_{known.unit}", f"cpu_us_per_{known.unit}", "conntrack_entries", "bytes"}
-    return {known.primary, *known.columns, *costs} - {"connect_p50_us"}
+    return {known.primary, *known.columns, *costs, "install_ms"} - {"connect_p50_us", "retransmits", "changes"}
 
 
 def published() -> list[str]:
