@@ -63,6 +63,7 @@ def main() -> None:
 @click.option("--workload", "-w", metavar="W[,W]", help="Default: crr, or the sweep's. `bench list workloads`.")
 @axis_options
 @click.option("--output", "-o", metavar="FILE", help="Write the result document (JSON); - is stdout.")
+@click.option("--profile", is_flag=True, help="Where the time goes, by kernel function, in a trial of its own (bcc).")
 @click.option("--benchmark-json", metavar="FILE", help="Write the rounds as pytest-benchmark does.")
 def run(
     dataplane: str,
@@ -74,6 +75,7 @@ def run(
     connections: int | None,
     workload: str | None,
     output: str | None,
+    profile: bool,
     benchmark_json: str | None,
     **axes: str | None,
 ) -> None:
@@ -91,7 +93,7 @@ def run(
     write, write_benchmark = output_writer(output), output_writer(benchmark_json)
     chosen, reason = choose.choose(kernel, clock, selections)
     count = connections or (2000 if chosen.clock == "instructions" else 10_000)
-    trials = runner.plan(selections, repeat, count, found)
+    trials = runner.plan(selections, repeat, count, found, profile=profile)
     for point in dict.fromkeys(trial.axes for trial in trials):
         topology.load(path, point)  # refused before anything is created
     work = runner.Run(path, selections, trials, chosen, reason=reason, output=output)

@@ -11,7 +11,7 @@ import msgspec
 from bench import load, objects, preflight
 from bench.bytecode import compile_bytecode
 from bench.documents import Event, Job
-from bench.kernels import Command, Kernel
+from bench.kernels import Command, Kernel, headers
 from dataplanes import catalog, errors
 from dataplanes.catalog import Selection
 from dataplanes.requirements import Requirement
@@ -31,6 +31,12 @@ def prepare(selections: Sequence[Selection], kernel: Kernel) -> None:
     load.binary()  # the guest can run it, but not compile it into the cache
     compile_bytecode()
     objects.prepare(requirements(selections), kernel)
+
+
+def _headers(job: Job, kernel: Kernel) -> dict[str, str]:
+    """Where bcc finds the kernel's headers, if the job profiles."""
+    profiled = any(trial.profile for trial in job.trials)
+    return {"BCC_KERNEL_SOURCE": str(headers(kernel.release))} if profiled else {}
 
 
 def dispatch(
@@ -55,7 +61,7 @@ def dispatch(
 
     command = Command(
         argv=(sys.executable, "-m", "bench.inside", msgspec.json.encode(job).decode()),
-        env={**os.environ, "BENCH_CLOCK": kernel.clock},
+        env={**os.environ, "BENCH_CLOCK": kernel.clock, **_headers(job, kernel)},
         cwd=os.getcwd(),
         tty=tty,
         timeout=timeout,

@@ -30,6 +30,7 @@ class Trial(Struct):
     error: str = ""
     axes: Axes = Axes()
     settings: dict[str, dict[str, str]] = field(default_factory=dict)  # on the client's node, by kind; warm-ups only
+    profile: list[dict[str, Any]] = []  # bench.measure.profile.Function; warm-ups of a profiled run only
 
     def key(self) -> tuple[object, ...]:
         """What tells it from the others of its run."""
@@ -80,6 +81,7 @@ class TrialPlan(Struct):
     connections: int
     workload: str = "crr"
     axes: Axes = Axes()
+    profile: bool = False
 
     def key(self) -> tuple[object, ...]:
         """The key of the trial it will be."""

@@ -30,6 +30,7 @@ def warnings(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[st
         where = ", ".join(filter(None, (name, workload, at.label())))
         told += [f"{where}: {what}" for what in _wrong(values, noise)]
         told += _bound(where, workload, median(values), environment)
+    told += [f"{t.dataplane}, {t.workload}: its warm-up failed: {t.error}" for t in trials if t.warmup and t.error]
     return told + _ports(trials, environment)
 
 

@@ -24,11 +24,20 @@ from scenarios import topology
 
 
 def plan(
-    selections: Sequence[Selection], repeat: int, connections: int, series: Sequence[Series] = (Series(),)
+    selections: Sequence[Selection],
+    repeat: int,
+    connections: int,
+    series: Sequence[Series] = (Series(),),
+    *,
+    profile: bool = False,
 ) -> list[TrialPlan]:
-    """The trials in order; `direct` is always among them, and first, as the ceiling."""
+    """The trials in order; `direct` is always among them, and first, as the ceiling. Warm-ups may be profiled."""
     names = [DIRECT, *(selection.name for selection in selections if selection.dataplane != DIRECT)]
-    return rounds.interleave(names, repeat, connections=connections, series=series)
+    found = rounds.interleave(names, repeat, connections=connections, series=series)
+    for trial in found:
+        if profile and trial.warmup:
+            trial.profile, trial.connections = True, connections
+    return found
 
 
 class Run:

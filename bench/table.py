@@ -10,12 +10,15 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.documents import Interval, Result, Summary
+from bench.documents import Interval, Result, Summary, Trial
 from bench.workloads import METRICS, WORKLOADS, Workload
 from scenarios.axes import Axes
 
 if TYPE_CHECKING:
     from bench.compare import Difference
+
+
+_FUNCTIONS = 25
 
 
 def render(result: Result) -> RenderableType:
@@ -24,7 +27,28 @@ def render(result: Result) -> RenderableType:
     for row in result.summary:
         groups.setdefault((row.workload, row.axes), []).append(row)
     tables = [_table(result, WORKLOADS[workload], at, rows) for (workload, at), rows in groups.items()]
-    return Group(*tables, *(_notes(result)))
+    profiles = [_profile(trial) for trial in result.trials if trial.profile]
+    return Group(*tables, *profiles, *(_notes(result)))
+
+
+def _profile(trial: Trial) -> Table:
+    """Where a trial's time went: by part of the kernel, and its most costly functions."""
+    operations = trial.metrics.get("connections") or 1
+    groups: dict[str, float] = {}
+    for each in trial.profile:
+        groups[each["group"]] = groups.get(each["group"], 0) + each["share"]
+    told = ", ".join(
+        f"{name} {share:.0%}" for name, share in sorted(groups.items(), key=lambda g: -g[1]) if share > 0.01
+    )
+    table = Table(title=f"{trial.dataplane}, {trial.workload}: where the time goes: {told}", title_justify="left")
+    for heading in ("function", "part"):
+        table.add_column(heading)
+    for heading in ("share", "calls/connection"):
+        table.add_column(heading, justify="right")
+    for each in sorted(trial.profile, key=lambda f: -f["share"])[:_FUNCTIONS]:
+        calls = "" if each["calls"] is None else f"{each['calls'] / operations:.1f}"
+        table.add_row(each["name"], each["group"], f"{each['share']:.1%}", calls)
+    return table
 
 
 def _title(result: Result, what: str, at: Axes) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from bench import environment, load
 from bench.documents import Trial, TrialPlan
 from bench.measure import measure, prove
@@ -56,7 +58,14 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
             prove(lab, selection)
             if plan.warmup:
                 trial.settings = _settings(lab)
-            trial.metrics = measure(lab, selection, plan, clock)
+            if plan.profile:
+                from bench.measure.profile import Profiler  # bcc takes its compiler along
+
+                with Profiler() as profiler:
+                    trial.metrics = measure(lab, selection, plan, clock)
+                trial.profile = msgspec.to_builtins(profiler.functions)
+            else:
+                trial.metrics = measure(lab, selection, plan, clock)
     except BenchError as error:
         trial.error = str(error)
     return trial

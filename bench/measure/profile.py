@@ -1,0 +1,148 @@
+"""Where the time goes: kernel functions by their own time, and how often the ones that matter are called. With bcc.
+
+Time is sampled by the CPU clock (under the instruction clock every so many instructions, exactly); calls are counted by
+kprobes, in a trial that is not in the figures, because both cost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from types import TracebackType
+from typing import Any
+
+from msgspec import Struct
+
+from dataplanes.errors import BenchError, Prerequisite
+
+_PERIOD_NS = 20_000
+_MOST = 40
+_COUNTED = (
+    "ip_vs_in_hook",
+    "ip_vs_out_hook",
+    "ip_vs_schedule",
+    "ip_vs_conn_in_get",
+    "ip_vs_nat_xmit",
+    "ip_vs_dr_xmit",
+    "ipt_do_table",
+    "nf_conntrack_in",
+    "nf_conntrack_confirm",
+    "nf_hook_slow",
+    "nf_nat_inet_fn",
+    "nf_nat_manip_pkt",
+    "nft_do_chain",
+    "br_handle_frame",
+    "br_nf_pre_routing",
+    "ip_rcv",
+    "ip_forward",
+    "ip_local_out",
+    "vxlan_xmit",
+    "veth_xmit",
+    "cls_bpf_classify",
+    "tcf_classify",
+    "__cgroup_bpf_run_filter_sock_addr",
+)
+"""By the names of Linux 6.1 to 6.18; what a kernel does not have is left out."""
+_GROUPS = (
+    ("IPVS", r"ip_vs_"),
+    ("conntrack", r"nf_conntrack|nf_ct_|__nf_conntrack|tcp_in_window|hash_conntrack"),
+    ("NAT", r"nf_nat|nf_xfrm"),
+    ("nftables", r"nft_|nf_tables"),
+    ("iptables", r"ipt_|xt_|iptable_|mark_(mt|tg)|ipvs_mt"),
+    ("netfilter hooks", r"nf_hook|nf_"),
+    ("BPF", r"bpf_|cls_bpf|tcf_|htab_|__htab|lookup_nulls|array_map|__cgroup_bpf"),
+    ("bridge", r"br_|fdb_"),
+    ("vxlan and tunnel", r"vxlan|udp_tunnel|iptunnel|udp_encap"),
+    ("veth and devices", r"veth|dev_|__dev_|netif_|__netif_|process_backlog|net_rx|napi_|sch_|enqueue_to|eth_"),
+    ("TCP", r"tcp_|__tcp|inet_csk|inet_hash|__inet"),
+    ("IP", r"ip_|__ip_|fib_|inet_|udp_|neigh_|arp_"),
+    ("sockets and files", r"sock_|__sys|sys_|ep_|do_epoll|alloc_file|fput|__x64|entry_|syscall|vfs_|__fget|d_alloc"),
+    ("memory", r"kmem|kmalloc|kfree|slab|___slab|__slab|skb_|__alloc_skb|page|__free|memset|memcpy|copy_user|rmqueue"),
+)
+_SOURCE = """
+#include <uapi/linux/bpf_perf_event.h>
+BPF_HASH(hits, u64, u64, 16384);
+BPF_ARRAY(calls, u64, 64);
+int sample(struct bpf_perf_event_data *ctx)
+{
+	u64 ip = PT_REGS_IP(&ctx->regs);
+	hits.increment(ip);
+	return 0;
+}
+"""
+_COUNTER = "int called_%d(struct pt_regs *ctx) { calls.increment(%d); return 0; }\n"
+
+
+class Function(Struct, frozen=True):
+    """A kernel function's share: of all samples, and calls where they were counted."""
+
+    name: str
+    group: str
+    share: float
+    calls: int | None = None
+
+
+class Profiler:
+    """Watches the whole kernel from entering to leaving."""
+
+    def __enter__(self) -> Profiler:
+        """Raises Prerequisite without bcc, BenchError where the kernel does not let it watch."""
+        try:
+            from bcc import BPF, PerfSWConfig, PerfType  # type: ignore[import-not-found, unused-ignore]
+        except ImportError as error:
+            raise Prerequisite("bcc's Python binding is not installed", fix="apt-get install python3-bpfcc") from error
+        source = _SOURCE + "".join(_COUNTER % (n, n) for n in range(len(_COUNTED)))
+        there = _symbols()
+        try:
+            self._bpf: Any = BPF(text=source, cflags=["-w"])
+            self._known = {name for n, name in enumerate(_COUNTED) if name in there and self._count(n, name)}
+            self._bpf.attach_perf_event(
+                ev_type=PerfType.SOFTWARE, ev_config=PerfSWConfig.CPU_CLOCK, fn_name="sample", sample_period=_PERIOD_NS
+            )
+        except Exception as error:  # bcc raises bare Exceptions
+            raise BenchError(
+                "cannot profile", why=str(error), fix="root, kprobes and kernel headers are needed"
+            ) from error
+        return self
+
+    def _count(self, number: int, name: str) -> bool:
+        """Count a function's calls; False where the kernel has no kprobes, or not of this function."""
+        try:
+            self._bpf.attach_kprobe(event=name, fn_name=f"called_{number}")
+        except Exception:  # bcc raises bare Exceptions
+            return False
+        return True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.functions = self._read() if error is None else []
+        self._bpf.cleanup()
+
+    def _read(self) -> list[Function]:
+        hits: Counter[str] = Counter()
+        for ip, count in self._bpf["hits"].items():
+            hits[_symbol(self._bpf.ksym(ip.value).decode())] += count.value
+        total = sum(hits.values()) or 1
+        calls = {name: self._bpf["calls"][number].value for number, name in enumerate(_COUNTED) if name in self._known}
+        named = dict.fromkeys([*(name for name, _ in hits.most_common(_MOST)), *(n for n, c in calls.items() if c)])
+        return [Function(name, group(name), hits[name] / total, calls.get(name)) for name in named]
+
+
+def _symbols() -> set[str]:
+    with open("/proc/kallsyms", encoding="ascii") as file:
+        return {line.split()[2] for line in file}
+
+
+def _symbol(name: str) -> str:
+    """Without the compiler's suffixes; what is no kernel symbol is the programs' own."""
+    if name.startswith("bpf_prog_"):
+        return "bpf_prog"
+    return "(programs)" if name in ("[unknown]", "") else name.partition(".")[0]
+
+
+def group(name: str) -> str:
+    """The part of the kernel a function belongs to, by its name."""
+    if name == "(programs)":
+        return "user space"
+    return next((title for title, pattern in _GROUPS if re.match(pattern, name)), "other")
