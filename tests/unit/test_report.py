@@ -1,0 +1,156 @@
+"""The report and the answer follow from the documents, and from nothing else."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+
+import pytest
+
+from bench.documents import Interval, Matrix, MatrixCell, Result, Summary
+from bench.report import answer, text
+from bench.report.model import QUESTIONS, Report
+from bench.report.page import page
+from scenarios import checks
+from scenarios.axes import Axes
+
+PLANES = ("ipvs-container", "ipvs-overlay", "nft-lb")
+CHECKS = (
+    "identity.source-same-node",
+    "identity.source-other-node",
+    "identity.source-udp",
+    "change.drain",
+    "reach.any-port",
+)
+
+
+def matrix(failing: Mapping[tuple[str, str], str]) -> Matrix:
+    """Every check on every plane holds, but for those that fail, with their reason."""
+    cells = []
+    for plane in PLANES:
+        for check in CHECKS:
+            reason = failing.get((plane, check))
+            outcome = "pass" if reason is None else "fail"
+            cells.append(MatrixCell("k", plane, check, outcome, outcome, f"saw {plane}", 0.1, reason or ""))
+    plan = {
+        "command": "bench matrix",
+        "dataplanes": [{"name": plane} for plane in PLANES],
+        "checks": [{"name": check, "statement": f"It is so: {check}."} for check in CHECKS],
+    }
+    return Matrix({}, {"k": {"kernel": "6.12", "clock": "instructions"}}, plan, cells)
+
+
+def summary(plane: str, cost: float, *, services: int = 0, workload: str = "crr") -> Summary:
+    metrics = {"connections_per_second": Interval(1e9 / cost), "instructions_per_connection": Interval(cost)}
+    if workload == "program":
+        metrics = {"install_ms": Interval(cost), "add_service_ms": Interval(cost / 10)}
+    ratio = Interval(300_000 / cost, 299_000 / cost, 301_000 / cost)
+    return Summary(plane, "seed", workload, 5, metrics, ratio, {}, {"1": 1}, "", Axes(services=services))
+
+
+def result() -> Result:
+    rows = [summary("direct", 300_000), summary("ipvs-container", 400_000), summary("ipvs-overlay", 380_000)]
+    for size in (1, 10, 100):
+        rows += [summary(plane, 400_000 + 100 * size, services=size) for plane in PLANES]
+        rows.append(summary("nft-lb", 5.0, services=size, workload="program"))
+    rows.append(summary("nft-lb", 500_000))
+    return Result(
+        {}, {"clock": "instructions", "kernel": "6.12"}, {"command": "bench run"}, [], rows, ["x is unstable"]
+    )
+
+
+FAILING = {
+    ("ipvs-container", "change.drain"): "Docker deletes",
+    ("nft-lb", "identity.source-same-node"): "SNAT",
+    ("nft-lb", "identity.source-other-node"): "SNAT",
+    ("nft-lb", "identity.source-udp"): "SNAT",
+}
+
+
+@pytest.fixture
+def report() -> Report:
+    return Report([("r.json", result())], [("m.json", matrix(FAILING))])
+
+
+def test_a_plane_is_held_against_the_reference_check_by_check(report: Report) -> None:
+    assert report.against_reference("ipvs-overlay")[1:] == (["change.drain"], [])
+    same, more, less = report.against_reference("nft-lb")
+    assert (same, more, less) == (["reach.any-port"], ["change.drain"], list(CHECKS[:3]))
+
+
+def test_questions_are_answered_by_their_checks(report: Report) -> None:
+    answers = {verdict.dataplane: verdict.answers for verdict in report.verdicts()}
+    assert answers["ipvs-overlay"]["client address"] == "yes"
+    assert answers["nft-lb"]["client address"] == "no"
+    assert answers["ipvs-container"]["drain"] == "no"
+    assert answers["nft-lb"]["hairpin"] == ""  # not observed
+
+
+def test_every_question_asks_for_checks_there_are() -> None:
+    assert {check for question in QUESTIONS for check in question.checks} <= checks.CHECKS.keys()
+
+
+def test_curves_are_what_has_two_points(report: Report) -> None:
+    found = {(curve.metric, curve.axis): curve for curve in report.curves()}
+    curve = found["instructions_per_connection", "services"]
+    assert [x for x, _ in curve.planes["nft-lb"]] == [0, 1, 10, 100]
+    assert "direct" not in curve.planes
+    assert ("add_service_ms", "services") in found
+
+
+def test_the_answer_says_which_placement_has_the_effect_what_it_costs_and_what_to_choose(report: Report) -> None:
+    told = answer.answer(report)
+    assert "## overlay: the same effect" in told
+    assert "## lb: not the same effect" in told
+    assert "- identity.source-udp: It is so: identity.source-udp. *SNAT*" in told
+    assert "| nft-lb | 500,000 (1.25x) |" in told
+    assert re.search(r"must see who calls \| `ipvs-overlay`, `ipvs-container` \|", told)
+
+
+def test_changing_the_data_changes_the_answer(report: Report) -> None:
+    changed = Report(report.results, [("m.json", matrix({**FAILING, ("ipvs-overlay", "reach.any-port"): "broken"}))])
+    told = answer.answer(changed)
+    assert "## overlay: not the same effect" in told
+    assert "- reach.any-port: It is so: reach.any-port. *broken*" in told
+    assert told != answer.answer(report)
+
+
+def test_the_page_needs_nothing_from_anywhere_and_says_everything(report: Report) -> None:
+    made = page(report)
+    assert len(made) < 2_000_000
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", made)
+    assert made.count("<svg") >= 3
+    for drawing in re.findall(r"<svg.*?</svg>", made, re.S):
+        ET.fromstring(drawing)
+        assert "aria-label" in drawing
+        assert "#000000" not in drawing  # ink is the page's
+    assert "identity.source-udp on nft-lb: k: fail: saw nft-lb (SNAT)" in made
+    assert "x is unstable" in made
+    assert made == page(report)
+
+
+def test_data_cannot_break_out_of_the_page(report: Report) -> None:
+    report.matrices[0][1].cells[0].detail = "</script><script>alert(1)</script>"
+    assert "<script>alert(1)" not in page(report)
+
+
+def test_markdown_csv_and_json_have_every_plane(report: Report) -> None:
+    made = (text.markdown(report), text.flat(report), text.merged(report).decode())
+    assert all(plane in each for plane in PLANES for each in made)
+    assert "| change.drain" in made[0]
+    assert "m.json,nft-lb,matrix,k,identity.source-udp,fail,,," in made[1]
+
+
+def test_numbers_have_the_digits_that_say_something() -> None:
+    from bench.report.numbers import number, ratio
+
+    assert [number(each) for each in (0, 0.01234, 7.891, 365.24, 365_245.1)] == [
+        "0",
+        "0.0123",
+        "7.89",
+        "365",
+        "365,245",
+    ]
+    assert ratio(Interval(0.8, 0.79, 0.81)) == "0.800 [0.790, 0.810]"
+    assert ratio(None) == ""
