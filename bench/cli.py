@@ -291,8 +291,15 @@ def lab(
 @main.command()
 @options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option)
 @click.option("--json", "as_json", is_flag=True, help="The walk as JSON.")
+@click.option("--svg", metavar="FILE", help="Draw it: namespaces, links, addresses, what the plane added; - is stdout.")
 def inspect(
-    dataplane: str, scenario: str, kernel: str, clock: str | None, timeout: float | None, as_json: bool
+    dataplane: str,
+    scenario: str,
+    kernel: str,
+    clock: str | None,
+    timeout: float | None,
+    as_json: bool,
+    svg: str | None,
 ) -> None:
     """Walk host, overlay and container namespaces as the document does; what the plane added is marked with +."""
     from bench import choose
@@ -304,6 +311,7 @@ def inspect(
     (selection,) = one(dataplane)
     path = scenario_path(scenario)
     topology.load(path)
+    write = output_writer(svg)
     chosen, _ = choose.choose(kernel, clock, [selection], measuring=False)
     reports: list[dict[str, Any]] = []
 
@@ -312,7 +320,11 @@ def inspect(
             reports.append(event.data)
 
     code = dispatch(Job("inspect", path, selection.name), chosen, [selection], timeout=timeout, on_event=take)
-    for report in reports:
+    for report in reports if svg else []:
+        from bench.drawing import draw
+
+        write(draw(report, f"{selection.name} on {scenario}").encode())
+    for report in [] if svg else reports:
         click.echo(json.dumps(report, indent=1) if as_json else walk.text(report))
     sys.exit(code)
 
