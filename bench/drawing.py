@@ -50,7 +50,8 @@ def draw(report: dict[str, Any], title: str) -> str:
     width, height = _PAD * 2 + len(nodes) * (_WIDTH + _GAP) - _GAP, max(bottoms.values()) + 60
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(title)}"'
-        f' viewBox="0 0 {width} {height}" font-family="ui-monospace, monospace" font-size="11" fill="currentColor" stroke="none">',
+        f' viewBox="0 0 {width} {height}" font-family="ui-monospace, monospace" font-size="11"'
+        ' fill="currentColor" stroke="none">',
         "<style>svg{color:#1a1a1a;background:#fff}"
         "@media(prefers-color-scheme:dark){svg{color:#e8e8e6;background:#161616}}"
         "rect,path{fill:none;stroke:currentColor}.overlay{stroke-width:2}.lb{stroke-dasharray:5 3}</style>",
