@@ -12,7 +12,7 @@ from typing import Any
 import click
 import msgspec
 
-from bench import __version__
+from bench import __version__, cli_documents
 from bench.options import (
     axis_options,
     clock_option,
@@ -54,6 +54,10 @@ def main() -> None:
     """Compare where and how a service VIP is load-balanced: correctness and cost, on real kernels."""
 
 
+for _command in (cli_documents.compare, cli_documents.report, cli_documents.answer, cli_documents.publish):
+    main.add_command(_command)
+
+
 @main.command()
 @options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option)
 @click.option("--repeat", "-r", type=click.IntRange(1, 1000), default=5, show_default=True, help="Interleaved rounds.")
@@ -63,6 +67,7 @@ def main() -> None:
 @click.option("--workload", "-w", metavar="W[,W]", help="Default: crr, or the sweep's. `bench list workloads`.")
 @axis_options
 @click.option("--output", "-o", metavar="FILE", help="Write the result document (JSON); - is stdout.")
+@click.option("--self-check", is_flag=True, help="The generator's ceiling, and its agreement with wrk and nginx.")
 @click.option("--profile", is_flag=True, help="Where the time goes, by kernel function, in a trial of its own (bcc).")
 @click.option("--benchmark-json", metavar="FILE", help="Write the rounds as pytest-benchmark does.")
 def run(
@@ -75,6 +80,7 @@ def run(
     connections: int | None,
     workload: str | None,
     output: str | None,
+    self_check: bool,
     profile: bool,
     benchmark_json: str | None,
     **axes: str | None,
@@ -87,7 +93,11 @@ def run(
 
     selections = catalog.select(dataplane)
     sweeps = topology.load(scenario_path(scenario)).sweep
-    names = workloads.parse(workload, [name for sweep in sweeps for name in sweep.workloads])
+    names = (
+        ["crr", "wrk"]
+        if self_check
+        else workloads.parse(workload, [name for sweep in sweeps for name in sweep.workloads])
+    )
     found = series(names, axes, sweeps)
     path = scenario_path("scale" if scenario == "seed" and crowded(found) else scenario)
     write, write_benchmark = output_writer(output), output_writer(benchmark_json)
@@ -109,93 +119,10 @@ def run(
         write_benchmark(msgspec.json.encode(pytest_benchmark(result)))
     if output != "-":
         table.show(result)
+        if self_check:
+            table.show_agreement(result)
     if any(row.note for row in result.summary):
         sys.exit(1)
-
-
-@main.command()
-@click.argument("files", nargs=-1, required=True)
-@click.option("--output", "-o", metavar="FILE", help="Write .html, .md, .csv or .json; - is Markdown on stdout.")
-def report(files: tuple[str, ...], output: str | None) -> None:
-    """One page from any set of result and matrix documents: cost, scale, correctness, with the data in it."""
-    from bench.report import model, text
-
-    writers: dict[str, Callable[[model.Report], bytes]] = {
-        ".html": _page,
-        ".md": lambda found: text.markdown(found).encode(),
-        ".csv": lambda found: text.flat(found).encode(),
-        ".json": text.merged,
-    }
-    kind = os.path.splitext(output or "-")[1] or ".md"
-    if kind not in writers:
-        raise Usage(f"cannot write {kind}", where=output or "", fix=f"one of {', '.join(writers)}")
-    found = model.load(files)
-    write = output_writer(output or "-")
-    write(writers[kind](found))
-
-
-def _page(found: Any) -> bytes:
-    from bench.report.page import page  # matplotlib and jinja2 take a second to load
-
-    return page(found).encode()
-
-
-@main.command()
-@click.argument("files", nargs=-1)
-@click.option("--output", "-o", default="-", metavar="FILE", help="Write the Markdown there; - is stdout.")
-def answer(files: tuple[str, ...], output: str) -> None:
-    """The closing question, answered from documents (by default the published ones): who has the same effect, at what
-    cost."""
-    from bench.report import answer as answering
-    from bench.report import model
-
-    found = model.load(files or model.published())
-    write = output_writer(output)
-    write(answering.answer(found).encode())
-
-
-@main.command()
-@click.argument("directory", default="results", type=click.Path(file_okay=False))
-def publish(directory: str) -> None:
-    """Make the data set in DIRECTORY: matrix, connections, workloads, scale; then report and answer from it."""
-    from pathlib import Path
-
-    from bench import publish as publishing
-    from bench.report import answer as answering
-    from bench.report import model
-
-    publishing.publish(Path(directory), lambda line: click.echo(f"bench: {line}", err=True))
-    found = model.load([str(Path(directory) / step.document) for step in publishing.STEPS])
-    (Path(directory) / "report.html").write_bytes(_page(found))
-    (Path(directory) / "answer.md").write_text(answering.answer(found), "utf-8")
-
-
-@main.command()
-@click.argument("base")
-@click.argument("new", nargs=-1, required=True)
-@click.option("--fail-on", default="", metavar="METRIC:-5%[,...]", help="Exit 1 if a metric changed at least so much.")
-@click.option(
-    "--noise", type=click.FloatRange(0, 50), metavar="PERCENT", help="Default: 0.5 by instructions, 3 by wall."
-)
-@click.option("--json", "as_json", is_flag=True, help="The differences as JSON.")
-def compare(base: str, new: tuple[str, ...], fail_on: str, noise: float | None, as_json: bool) -> None:
-    """Compare result documents: each metric's change, its interval, and better, worse, same or inconclusive."""
-    from bench import compare as comparing
-    from bench import judge, table
-
-    rules = comparing.parse_rules(fail_on)
-    reference = comparing.load(base)
-    broken = False
-    for path in new:
-        result = comparing.load(path)
-        threshold = judge.NOISE[reference.environment["clock"]] if noise is None else noise / 100
-        differences = comparing.compare(reference, result, threshold)
-        broken = broken or any(rule.broken_by(each) for rule in rules for each in differences)
-        if as_json:
-            click.echo(msgspec.json.format(msgspec.json.encode(differences), indent=1))
-        else:
-            table.show_differences(path, differences, comparing.warnings(reference, result), threshold)
-    sys.exit(1 if broken else 0)
 
 
 @main.command()

@@ -12,6 +12,7 @@ from bench import load, objects, preflight
 from bench.bytecode import compile_bytecode
 from bench.documents import Event, Job
 from bench.kernels import Command, Kernel, headers
+from bench.workloads import WORKLOADS
 from dataplanes import catalog, errors
 from dataplanes.catalog import Selection
 from dataplanes.requirements import Requirement
@@ -25,9 +26,10 @@ def requirements(selections: Iterable[Selection]) -> tuple[Requirement, ...]:
     return tuple(dict.fromkeys((*REQUIRES, *(need for each in selections for need in catalog.requires(each)))))
 
 
-def prepare(selections: Sequence[Selection], kernel: Kernel) -> None:
+def prepare(selections: Sequence[Selection], kernel: Kernel, workloads: Iterable[str] = ()) -> None:
     """Everything that is made once and kept. Raises Prerequisite if the kernel or the machine lacks something."""
-    preflight.demand(requirements(selections), kernel, ", ".join(selection.name for selection in selections))
+    tools = [tool for name in workloads for tool in WORKLOADS[name].tools]
+    preflight.demand((*requirements(selections), *tools), kernel, ", ".join(selection.name for selection in selections))
     load.binary()  # the guest can run it, but not compile it into the cache
     compile_bytecode()
     objects.prepare(requirements(selections), kernel)
@@ -49,7 +51,7 @@ def dispatch(
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> int:
     """Run a job on a kernel; returns the exit code. Raises what the inside raised, as if it had happened here."""
-    prepare(selections, kernel)
+    prepare(selections, kernel, {trial.workload for trial in job.trials})
     failure: list[errors.BenchError] = []
 
     def take(line: bytes) -> None:

@@ -91,7 +91,7 @@ class Run:
             if code:
                 raise BenchError("the run ended early", where=self._kernel.name, why=f"exit code {code}")
             return
-        prepare(self._selections, self._kernel)  # once, not in every lane
+        prepare(self._selections, self._kernel, {trial.workload for trial in self.left})  # once, not in every lane
         workers = []
         for share in _deal(self.left, lanes):
             names = list(dict.fromkeys(trial.dataplane for trial in share))

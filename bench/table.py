@@ -132,3 +132,24 @@ def show_differences(name: str, differences: Sequence[Difference], warnings: Seq
     console.print(Text(f"noise threshold {noise:.1%}; ratios of medians, 95 % bootstrap over rounds", style="dim"))
     for warning in warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def show_agreement(result: Result) -> None:
+    """Print whether wrk and nginx say the same of the planes as our own generator."""
+    rows = {(row.workload, row.dataplane): row for row in result.summary if row.n}
+    table = Table(title="the generator against wrk and nginx: ratios between planes", title_justify="left")
+    for heading in ("planes", "vipload", "wrk", "apart"):
+        table.add_column(heading, justify="left" if heading == "planes" else "right")
+    names = [name for workload, name in rows if workload == "crr" and ("wrk", name) in rows]
+    for number, name in enumerate(names):
+        for other in names[:number]:
+            ours, theirs = (
+                rows[w, name].metrics["connections_per_second"].value
+                / rows[w, other].metrics["connections_per_second"].value
+                for w in ("crr", "wrk")
+            )
+            table.add_row(f"{name} / {other}", f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours - 1:+.1%}")
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(table)
+    ceiling = result.environment.get("generator_ceiling", 0)
+    console.print(Text(f"over loopback the generator reaches {ceiling:,.0f} connections/s", style="dim"))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from dataplanes.errors import Usage
+from dataplanes.requirements import Tool
 
 
 class Metric(Struct, frozen=True):
@@ -75,6 +76,7 @@ class Workload(Struct, frozen=True):
     unit: str = "connection"
     needs_vip: bool = False  # nothing to do without a plane
     filled: bool = True  # services that make up the number are there before it begins
+    tools: tuple[Tool, ...] = ()
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -145,13 +147,24 @@ WORKLOADS: dict[str, Workload] = {
         needs_vip=True,
         filled=False,
     ),
+    "wrk": Workload(
+        "crr by other people's programs, wrk and nginx: the generator's cross-check",
+        "a connection per request, by wrk to nginx",
+        "connections_per_second",
+        (),
+        needs_vip=True,
+        tools=(
+            Tool("wrk", "wrk", "the other generator"),
+            Tool("nginx", "nginx-light", "the other server"),
+        ),
+    ),
 }
 
 
 def parse(text: str | None, swept: Sequence[str] = ()) -> Sequence[str]:
     """The names of a `--workload` value, `all` included; by default what a sweep asks for, or crr. Raises Usage."""
     if text == "all":
-        return list(WORKLOADS)
+        return [name for name, each in WORKLOADS.items() if not each.tools]
     names = list(swept) or ["crr"]
     if text is not None:
         names = [part.strip() for part in text.split(",") if part.strip()]

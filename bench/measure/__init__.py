@@ -10,6 +10,7 @@ from bench.measure import traffic
 from bench.measure.churn import churn
 from bench.measure.programming import program
 from bench.measure.traffic import Metrics
+from bench.measure.wrk import wrk
 from dataplanes import catalog
 from dataplanes.errors import KernelRefused
 from dataplanes.kernel import netns
@@ -29,6 +30,7 @@ MEASURES: dict[str, Callable[[Lab, catalog.Selection, TrialPlan, str], Metrics]]
     "churn": churn,
     "others": traffic.others,
     "program": program,
+    "wrk": wrk,
 }
 
 

@@ -160,19 +160,22 @@ def stream(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) 
 
 def _cost(result: Counted, operations: int, workload: str, clock: str) -> Metrics:
     """What one operation costs the machine: kernel, both ends and all between."""
-    unit = WORKLOADS[workload].unit
     told: Metrics = {"syn_retransmits": result.syn_retransmits, "elapsed_ns": result.elapsed_ns}
+    if clock == "wall":
+        told["generator_share"] = sum(result.cpu_ns.values()) / result.elapsed_ns
+    return told | cost_of(result.elapsed_ns, result.stat_ns, operations, WORKLOADS[workload].unit, clock)
+
+
+def cost_of(elapsed_ns: int, states_ns: dict[str, int], operations: int, unit: str, clock: str) -> Metrics:
+    """Instructions or CPU time per operation, from the time that was not idle."""
     if not operations:
-        return told
+        return {}
     if clock == "instructions":
         # One vCPU, one nanosecond per instruction: what was not idle was executed.
-        idle = min(result.stat_ns.get("idle", 0) + result.stat_ns.get("iowait", 0), result.elapsed_ns)
-        told[f"instructions_per_{unit}"] = (result.elapsed_ns - idle) / operations
-    else:
-        busy = sum(ns for name, ns in result.stat_ns.items() if name not in ("idle", "iowait"))
-        told[f"cpu_us_per_{unit}"] = busy / 1e3 / operations
-        told["generator_share"] = sum(result.cpu_ns.values()) / result.elapsed_ns
-    return told
+        idle = min(states_ns.get("idle", 0) + states_ns.get("iowait", 0), elapsed_ns)
+        return {f"instructions_per_{unit}": (elapsed_ns - idle) / operations}
+    busy = sum(ns for name, ns in states_ns.items() if name not in ("idle", "iowait"))
+    return {f"cpu_us_per_{unit}": busy / 1e3 / operations}
 
 
 def _microseconds(latencies: dict[str, float]) -> dict[str, float]:

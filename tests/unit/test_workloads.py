@@ -19,7 +19,7 @@ def test_names_are_parsed_and_a_sweeps_are_the_default() -> None:
     assert parse(None) == ["crr"]
     assert parse(None, ["rr", "crr", "rr"]) == ["rr", "crr"]
     assert parse("udp, first", ["rr"]) == ["udp", "first"]
-    assert parse("all") == list(WORKLOADS)
+    assert set(WORKLOADS) - set(parse("all")) == {"wrk"}  # it takes programs that ./run does not install
     with pytest.raises(Usage, match="unknown workload 'fast'"):
         parse("crr,fast")
 
