@@ -144,11 +144,11 @@ class Lab:
                     cgroup=container.cgroup,
                 )
             )
-        self._fabric.gateway(task.node, container.netns)
-        self._resolv_conf(container.netns)
-        assert self._resolver
-        self._resolver.add(container.netns, list(networks))
-        if task.service:
+        if task.service:  # else it is only there, to be programmed
+            self._fabric.gateway(task.node, container.netns)
+            self._resolv_conf(container.netns)
+            assert self._resolver
+            self._resolver.add(container.netns, list(networks))
             container.processes.append(self.spawn(task.name, self._server(task), stdout=subprocess.PIPE))
         return container
 
