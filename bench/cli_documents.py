@@ -91,9 +91,12 @@ def publish(directory: str) -> None:
 
     from bench import publish as publishing
     from bench.report import answer as answering
-    from bench.report import model
+    from bench.report import model, pages
 
     publishing.publish(Path(directory), lambda line: click.echo(f"bench: {line}", err=True))
-    found = model.load([str(Path(directory) / step.document) for step in publishing.STEPS])
+    found = model.load(publishing.documents(Path(directory)))
+    told = answering.answer(found)
     (Path(directory) / "report.html").write_bytes(_page(found))
-    (Path(directory) / "answer.md").write_text(answering.answer(found), "utf-8")
+    (Path(directory) / "answer.md").write_text(told, "utf-8")
+    if Path(directory).resolve() == model.PUBLISHED:
+        pages.write(model.PUBLISHED.parent, found, told)

@@ -12,35 +12,48 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from dataplanes import catalog
 from dataplanes.errors import BenchError
 
 
 class Step(Struct, frozen=True):
-    """A document of the data set and the command that makes it."""
+    """A document of the data set and the command that makes it, but for the document's path."""
 
     document: str
     arguments: tuple[str, ...]
 
 
-_MEASURED = ("--dataplane", "all", "--kernel", "debian-6.12", "--clock", "instructions")
+_KERNEL = ("--kernel", "debian-6.12")
+_MEASURED = ("run", "--dataplane", "all", *_KERNEL, "--clock", "instructions")
 STEPS = (
-    Step("matrix.json", ("matrix", "--dataplane", "all", "--kernel", "debian-6.1,debian-6.12")),
-    Step("connections.json", ("run", *_MEASURED, "--repeat", "5")),
-    Step("workloads.json", ("run", *_MEASURED, "--repeat", "1", "--workload", "rr,udp,first,stream,others")),
-    Step("scale.json", ("run", *_MEASURED, "--repeat", "1", "--scenario", "scale")),
+    Step("matrix.json", ("matrix", "--dataplane", "all", "--kernel", "debian-6.1,debian-6.12", "--output")),
+    Step("connections.json", (*_MEASURED, "--repeat", "5", "--output")),
+    Step("scale.json", (*_MEASURED, "--repeat", "1", "--scenario", "scale", "--output")),
+    Step("workloads.json", (*_MEASURED, "--repeat", "1", "--workload", "rr,udp,first,stream,others", "--output")),
+    *(
+        Step(f"planes/{name}.svg", ("inspect", "--dataplane", name, *_KERNEL, "--svg"))
+        for name in catalog.SUMMARIES
+        if name != catalog.DIRECT
+    ),
 )
 
 
+def documents(directory: Path) -> list[str]:
+    """The data set's documents, as far as they are there."""
+    paths = [directory / step.document for step in STEPS if step.document.endswith(".json")]
+    return [str(path) for path in paths if path.exists() and path.stat().st_size]
+
+
 def publish(directory: Path, tell: Callable[[str], None]) -> None:
-    """Make what is not there yet. Raises BenchError when a step fails for want of anything but an expected outcome."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Make what is not there yet. Raises BenchError if a step's command fails."""
     for step in STEPS:
         path = directory / step.document
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.stat().st_size:
             tell(f"{step.document}: there already")
             continue
         tell(f"{step.document}: bench {' '.join(step.arguments)}")
-        argv = (sys.executable, "-m", "bench", *step.arguments, "--output", str(path))
+        argv = (sys.executable, "-m", "bench", *step.arguments, str(path))
         code = subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode
         if code:
             raise BenchError(f"{step.document} was not made", why=f"bench {step.arguments[0]} ended with {code}")

@@ -20,6 +20,9 @@ from scenarios.axes import Axes
 REFERENCE = "ipvs-container"
 """What "the same effect" is measured by: the plane of the document."""
 
+PUBLISHED = Path(__file__).resolve().parents[2] / "results"
+"""The data set of this checkout."""
+
 Answer = Literal["yes", "no", "partly", ""]
 
 
@@ -194,7 +197,7 @@ def _drawn(workload: str) -> set[str]:
 
 def published() -> list[str]:
     """The documents that come with the program. Raises Usage if it was installed without them."""
-    found = sorted(str(path) for path in (Path(__file__).parents[2] / "results").glob("*.json"))
+    found = sorted(str(path) for path in PUBLISHED.glob("*.json"))
     if not found:
         raise Usage("no published documents here", fix="name documents of `bench run -o` and `bench matrix -o`")
     return found
