@@ -66,4 +66,4 @@ def test_program_and_compare(tmp_path: Path) -> None:
 def test_comparing_what_is_no_result_is_exit_2(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
     done = bench("compare", str(tmp_path / "x.json"), str(tmp_path / "x.json"))
-    assert (done.returncode, "not a result of `bench run`" in done.stderr) == (2, True)
+    assert (done.returncode, "neither a result nor a matrix" in done.stderr) == (2, True)
