@@ -27,9 +27,17 @@ class Series(Struct, frozen=True):
 
 
 def interleave(
-    dataplanes: Sequence[str], rounds: int, *, connections: int, series: Sequence[Series] = (Series(),)
+    dataplanes: Sequence[str],
+    rounds: int,
+    *,
+    connections: int,
+    series: Sequence[Series] = (Series(),),
+    warm_each: bool = False,
 ) -> list[TrialPlan]:
-    """A warm-up round at the first point, then `rounds` rounds: A B C, C B A, A B C, ...; no trial is in it twice."""
+    """A warm-up of every plane, then `rounds` rounds: A B C, C B A, A B C, ...; no trial is in it twice.
+
+    `warm_each`: a warm-up of every workload, too.
+    """
 
     def trials(number: int, order: Sequence[str]) -> list[TrialPlan]:
         found: dict[tuple[str, str, Axes], TrialPlan] = {}
@@ -40,7 +48,8 @@ def interleave(
                         if _makes_sense(name, workload, at) and _base(name) not in each.without:
                             count = connections if number else max(connections // WARMUP_SHARE, at.concurrency)
                             plan = TrialPlan(name, number, number == 0, count, workload, at)
-                            found[(name, workload, at) if number else (name, workload, Axes())] = plan
+                            key = (name, workload, at) if number else (name, workload if warm_each else "", Axes())
+                            found.setdefault(key, plan)
         return list(found.values())
 
     return [

@@ -33,7 +33,7 @@ def plan(
 ) -> list[TrialPlan]:
     """The trials in order; `direct` is always among them, and first, as the ceiling. Warm-ups may be profiled."""
     names = [DIRECT, *(selection.name for selection in selections if selection.dataplane != DIRECT)]
-    found = rounds.interleave(names, repeat, connections=connections, series=series)
+    found = rounds.interleave(names, repeat, connections=connections, series=series, warm_each=profile)
     for trial in found:
         if profile and trial.warmup:
             trial.profile, trial.connections = True, connections

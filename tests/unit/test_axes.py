@@ -83,7 +83,15 @@ def test_no_trial_is_planned_twice_and_planes_can_be_left_out() -> None:
     assert ("b", "crr", "4 more containers per node") in measured
     assert ("direct", "program", "1 more services") not in measured
     warm = [(p.dataplane, p.workload) for p in plans if p.warmup]
-    assert sorted(warm) == [("a+x=1", "crr"), ("a+x=1", "program"), ("b", "crr"), ("b", "program"), ("direct", "crr")]
+    assert sorted(warm) == [("a+x=1", "crr"), ("b", "crr"), ("direct", "crr")]
+    each = interleave(["direct", "a+x=1", "b"], 1, connections=100, series=found, warm_each=True)
+    assert sorted((p.dataplane, p.workload) for p in each if p.warmup) == [
+        ("a+x=1", "crr"),
+        ("a+x=1", "program"),
+        ("b", "crr"),
+        ("b", "program"),
+        ("direct", "crr"),
+    ]
 
 
 def test_every_axis_is_a_field_a_sweep_and_a_word() -> None:

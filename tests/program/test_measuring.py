@@ -1,0 +1,60 @@
+"""Every workload on a real kernel; a run that is cut short; pages from what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.workloads import WORKLOADS
+from tests.program.test_cli import BENCH, bench
+
+pytestmark = pytest.mark.program
+RUN = ("run", "--dataplane", "nft-lb", "--kernel", "guest", "--clock", "instructions")
+
+
+def test_every_workload_gives_its_figures_and_a_page_shows_them(tmp_path: Path) -> None:
+    file, page = tmp_path / "all.json", tmp_path / "all.html"
+    sizes = ("--workload", "all", "--repeat", "1", "--connections", "60", "--services", "3")
+    done = bench(*RUN, *sizes, "--output", str(file), timeout=600)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(file.read_bytes())
+    rows = {(row["workload"], row["dataplane"]): row for row in result["summary"]}
+    for name, workload in WORKLOADS.items():
+        if not workload.tools:
+            row = rows[name, "nft-lb"]
+            assert row["n"] == 1, (name, row["note"])
+            assert {workload.primary, *workload.columns} <= row["metrics"].keys() | {"retransmits", "lost_percent"}
+            assert workload.title in done.stdout
+    assert rows["udp", "nft-lb"]["errors"] == {}
+    assert rows["churn", "nft-lb"]["metrics"]["changes"]["value"] >= 1
+    assert bench("report", str(file), "--output", str(page)).returncode == 0
+    assert "Requests on long-lived connections" in page.read_text("utf-8")
+    assert "| nft-lb" in bench("report", str(file)).stdout
+    assert bench("report", str(file), "--output", str(tmp_path / "x.pdf")).returncode == 2
+
+
+def test_a_run_that_is_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "r.json"
+    kept = tmp_path / "r.json.trials"
+    command = [*BENCH, *RUN, "--repeat", "4", "--connections", "100", "--output", str(file)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ)
+    deadline = time.monotonic() + 240
+    while (not kept.exists() or kept.read_text("utf-8").count('"kind":"trial"') < 3) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    assert first.returncode == -signal.SIGINT
+    done_before = kept.read_text("utf-8").count('"kind":"trial"')
+    assert 3 <= done_before < 10
+
+    again = bench(*command[len(BENCH) :])
+    assert again.returncode == 0, again.stderr
+    assert f"{done_before} done before" in again.stderr
+    assert len(json.loads(file.read_bytes())["trials"]) == 10
+    assert not kept.exists()
