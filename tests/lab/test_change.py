@@ -11,23 +11,9 @@ from dataplanes.kernel import iptables, netns
 from dataplanes.kernel.ipvs import Ipvs
 from dataplanes.kernel.rtnl import Rtnl
 from scenarios.journal import Journal
-from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
 from tests.lab.conftest import CLIENT, VIP, View, running
 from tests.lab.test_seed import SERVING
-
-
-def facts(lab: Lab) -> dict[str, str]:
-    """Addresses, routes, rules, IPVS and links of every namespace, as text; without what traffic leaves."""
-    commands = ("ip -o address", "ip route", "iptables-legacy-save -t nat", "iptables-legacy-save -t mangle")
-    found = {}
-    for _, _, name in lab.namespaces():
-        with netns.inside(name):
-            for command in (*commands, "ipvsadm -Sn"):
-                text = subprocess.run(command.split(), capture_output=True, text=True, check=False).stdout
-                lines = [line.partition(" [")[0] for line in text.splitlines() if not line.startswith("#")]
-                found[f"{name}: {command}"] = "\n".join(lines)
-    return found
 
 
 @pytest.mark.parametrize("dataplane", SERVING)
@@ -62,18 +48,6 @@ def test_a_new_container_gets_every_service(dataplane: str) -> None:
         assert len(View(lab, "late.1").spread(6)) == 3
         assert View(lab).resolve("late")[1] == [lab.service("late").vip]
         assert View(lab).who(lab.service("late").vip)[1:4:2]
-
-
-@pytest.mark.parametrize("dataplane", SERVING)
-def test_after_removal_every_namespace_is_as_it_was_before(dataplane: str) -> None:
-    with running(dataplane) as lab:
-        before = facts(lab)
-        lab.create_service(ServiceSpec("guest", "my-network", tasks=[Task("guest.1", "worker1")]))
-        assert View(lab).who(lab.service("guest").vip)
-        assert facts(lab) != before
-        lab.remove_service("guest")
-        assert View(lab).resolve("guest")[0] == "NXDOMAIN"
-        assert facts(lab) == before
 
 
 def test_a_removed_service_can_be_made_again() -> None:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from msgspec.structs import replace
 
 from dataplanes.errors import KernelRefused
+from dataplanes.kernel import netns
 from dataplanes.model import Backend, Service
 from scenarios.lab import Lab
 from tests.lab.conftest import VIP, View, running
-from tests.lab.test_change import facts
 
 IPVS = ["ipvs-container", "ipvs-lb", "ipvs-overlay", "ipvs-host"]
+COMMANDS = ("ip -o address", "ip route", "iptables-legacy-save -t nat", "iptables-legacy-save -t mangle", "ipvsadm -Sn")
+
+
+def facts(lab: Lab) -> dict[str, str]:
+    """Addresses, routes, rules and IPVS of every namespace, as text; without what traffic leaves."""
+    found = {}
+    for _, _, name in lab.namespaces():
+        with netns.inside(name):
+            for command in COMMANDS:
+                text = subprocess.run(command.split(), capture_output=True, text=True, check=False).stdout
+                lines = [line.partition(" [")[0] for line in text.splitlines() if not line.startswith("#")]
+                found[f"{name}: {command}"] = "\n".join(lines)
+    return found
 
 
 def refused(lab: Lab, changes: list[Service], match: str) -> None:
