@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from scenarios import cgroup
 from scenarios.dns import ADDRESS, Resolver
 from scenarios.fabric import Fabric
 from scenarios.journal import Journal, start_time
+from scenarios.stopwatch import Taken, timed
 from scenarios.topology import Filler, Pool, Scenario, ServiceSpec, Task
 
 
@@ -59,7 +59,7 @@ class Lab:
         self._specs: dict[str, ServiceSpec] = {}
         self._drained: set[str] = set()
         self.containers: dict[str, Container] = {}
-        self.applied_ms = 0.0  # what it took to program all services at once
+        self.applied = Taken()  # what it took to program all services at once
 
     def __enter__(self) -> Lab:
         try:
@@ -113,9 +113,7 @@ class Lab:
             for endpoint in container.endpoints:
                 plane.add_endpoint(endpoint)
         services = [*self.services(), *self.fillers()]
-        begun = time.monotonic()
-        plane.apply(services)
-        self.applied_ms = (time.monotonic() - begun) * 1e3
+        self.applied = timed(lambda: plane.apply(services))
         self._publish()
 
     def reinstall(self) -> None:

@@ -14,6 +14,7 @@ from dataplanes import catalog
 from dataplanes.errors import KernelRefused
 from dataplanes.model import Service
 from scenarios.lab import Lab
+from scenarios.stopwatch import timed
 from scenarios.topology import ServiceSpec, Task
 
 _OBEY_SECONDS = 10.0
@@ -27,16 +28,20 @@ def program(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str)
     one, rest = services[-1], services[:-1]
     fewer = Service(one.name, one.network, one.vip, one.backends[:-1])
     spec = ServiceSpec("newcomer", one.network, tasks=[Task("newcomer.1", lab.scenario.nodes[-1])])
+
+    def took(act: Callable[[], object]) -> float:
+        return timed(act).by(clock)
+
     metrics: Metrics = {
-        "install_ms": _milliseconds(lambda: plane.apply(rest)),
-        "add_service_ms": _milliseconds(lambda: plane.apply([one])),
-        "obey_ms": _milliseconds(lambda: _answered(lab, one.vip)),
-        "remove_backend_ms": _milliseconds(lambda: plane.apply([fewer])),
-        "add_backend_ms": _milliseconds(lambda: plane.apply([one])),
-        "remove_service_ms": _milliseconds(lambda: plane.remove([one])),
+        "install_ms": took(lambda: plane.apply(rest)),
+        "add_service_ms": took(lambda: plane.apply([one])),
+        "obey_ms": took(lambda: _answered(lab, one.vip)),
+        "remove_backend_ms": took(lambda: plane.apply([fewer])),
+        "add_backend_ms": took(lambda: plane.apply([one])),
+        "remove_service_ms": took(lambda: plane.remove([one])),
     }
     metrics["obey_ms"] += metrics["add_service_ms"]
-    metrics["join_ms"] = _joining(lab, spec)
+    metrics["join_ms"] = _joining(lab, spec, clock)
     held = plane.footprint()
     metrics["objects"] = sum(each.objects for each in held)
     metrics["bytes"] = sum(each.bytes or 0 for each in held)
@@ -58,7 +63,7 @@ def _answered(lab: Lab, vip: str) -> None:
     raise KernelRefused("a service that was programmed does not answer", where=f"{workload.client} to {vip}")
 
 
-def _joining(lab: Lab, spec: ServiceSpec) -> float:
+def _joining(lab: Lab, spec: ServiceSpec, clock: str) -> float:
     """What the plane does when a container joins: the container itself is not the plane's work."""
     plane = lab.plane
     assert plane
@@ -66,7 +71,7 @@ def _joining(lab: Lab, spec: ServiceSpec) -> float:
     original = plane.add_endpoint
 
     def timed(endpoint: Any) -> None:
-        taken.append(_milliseconds(lambda: original(endpoint)))
+        taken.append(timed(lambda: original(endpoint)).by(clock))
 
     plane.add_endpoint = timed  # type: ignore[method-assign]
     try:
@@ -74,9 +79,3 @@ def _joining(lab: Lab, spec: ServiceSpec) -> float:
     finally:
         del plane.add_endpoint
     return sum(taken)
-
-
-def _milliseconds(act: Callable[[], object]) -> float:
-    begun = time.monotonic()
-    act()
-    return (time.monotonic() - begun) * 1e3
