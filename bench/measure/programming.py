@@ -70,10 +70,10 @@ def _joining(lab: Lab, spec: ServiceSpec, clock: str) -> float:
     taken: list[float] = []
     original = plane.add_endpoint
 
-    def timed(endpoint: Any) -> None:
+    def watched(endpoint: Any) -> None:
         taken.append(timed(lambda: original(endpoint)).by(clock))
 
-    plane.add_endpoint = timed  # type: ignore[method-assign]
+    plane.add_endpoint = watched  # type: ignore[method-assign]
     try:
         lab.create_service(spec)
     finally:
