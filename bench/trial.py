@@ -17,6 +17,7 @@ from dataplanes.kernel import netns, sysctl
 from scenarios import topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
+from scenarios.stopwatch import settle
 from scenarios.topology import Scenario, Task
 
 
@@ -58,6 +59,8 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
             prove(lab, selection)
             if plan.warmup:
                 trial.settings = _settings(lab)
+            if clock == "instructions":
+                settle()
             if plan.profile:
                 from bench.measure.profile import Profiler  # bcc takes its compiler along
 
