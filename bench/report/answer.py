@@ -8,7 +8,8 @@ Could rules in the host or overlay namespace have the same effect as IPVS in eve
 - A placement **has the same effect** when its best plane loses nothing; **nearly**, when it loses at most one check in
   twenty of those that hold there; else **not**.
 - Cost is instructions (or CPU time) per connection and per change, against the reference at the same point.
-- A recommendation names the planes that answer a question with yes, the cheapest first, at most three.
+- A recommendation names the planes that answer a question with yes, the cheapest first, at most three; for many
+  services those whose cost per connection grows by less than one part in fifty from the fewest to the most measured.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataplanes import catalog
 from scenarios.axes import Axes
 
 _NEARLY = 0.05
+_FLAT = 0.02
 _MOST = 3
 _SERVICES = (1, 100, 1000)
 _CONTAINERS = (1, 10, 100)
@@ -65,10 +67,28 @@ def recommend(report: Report) -> list[tuple[str, list[str]]]:
         found = verdicts[name]
         return (found.cost.value if found.cost else float("inf"), len(found.less))
 
+    flat = _flat(report)
     return [
-        (question.situation, sorted((n for n, v in verdicts.items() if v.answers[question.name] == "yes"), key=cost))
-        for question in QUESTIONS
+        *([("There are many services", sorted((n for n in verdicts if n in flat), key=cost))] if flat else []),
+        *(
+            (
+                question.situation,
+                sorted((n for n, v in verdicts.items() if v.answers[question.name] == "yes"), key=cost),
+            )
+            for question in QUESTIONS
+        ),
     ]
+
+
+def _flat(report: Report) -> set[str]:
+    """The planes whose connections cost the same however many services there are."""
+    return {
+        name
+        for curve in report.curves()
+        if curve.axis == "services" and curve.metric in _PER_CONNECTION
+        for name, points in curve.planes.items()
+        if name != catalog.DIRECT and points[-1][1].value < (1 + _FLAT) * points[0][1].value
+    }
 
 
 def answer(report: Report) -> str:

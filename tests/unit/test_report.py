@@ -105,6 +105,7 @@ def test_the_answer_says_which_placement_has_the_effect_what_it_costs_and_what_t
     assert "## lb: not the same effect" in told
     assert "- identity.source-udp: It is so: identity.source-udp. *SNAT*" in told
     assert "| nft-lb | 500,000 (1.25x) |" in told
+    assert "| There are many services | `nft-lb` |" in told  # the others' connections grow by a fortieth
     assert re.search(r"must see who calls \| `ipvs-overlay`, `ipvs-container` \|", told)
 
 
