@@ -86,7 +86,7 @@ def answer(files: tuple[str, ...], output: str) -> None:
 @click.command()
 @click.argument("directory", default="results", type=click.Path(file_okay=False))
 def publish(directory: str) -> None:
-    """Make the data set in DIRECTORY: matrix, connections, workloads, scale; then report and answer from it."""
+    """Make the data set in DIRECTORY: matrix, connections, scale, drawings; then report and answer from it."""
     from pathlib import Path
 
     from bench import publish as publishing

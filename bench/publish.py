@@ -29,7 +29,6 @@ STEPS = (
     Step("matrix.json", ("matrix", "--dataplane", "all", "--kernel", "debian-6.1,debian-6.12", "--output")),
     Step("connections.json", (*_MEASURED, "--repeat", "5", "--output")),
     Step("scale.json", (*_MEASURED, "--repeat", "1", "--scenario", "scale", "--output")),
-    Step("workloads.json", (*_MEASURED, "--repeat", "1", "--workload", "rr,udp,first,stream,others", "--output")),
     *(
         Step(f"planes/{name}.svg", ("inspect", "--dataplane", name, *_KERNEL, "--svg"))
         for name in catalog.SUMMARIES
