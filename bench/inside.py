@@ -7,6 +7,7 @@ emulation they cost more than the work.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from scenarios.document import document
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 
+_FILES = 65_536
 _encoder = msgspec.json.Encoder()
 
 
@@ -129,9 +131,17 @@ def _inspect(job: Job, clock: str) -> int:
 _KINDS = {"trials": _trials, "lab": _lab, "inspect": _inspect, "matrix": _matrix}
 
 
+def _allow_files() -> None:
+    """A lab holds several sockets per namespace: 300 containers are more than the usual 1024 descriptors."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(most, _FILES) if os.geteuid() == 0 else most
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, _FILES), most))
+
+
 def main() -> int:
     """Do the job; an error goes out as an event and as the exit code."""
     interrupt.catch()
+    _allow_files()
     job = msgspec.json.decode(sys.argv[1], type=Job)
     clock = os.environ.get("BENCH_CLOCK", "wall")
     try:
