@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -134,8 +135,10 @@ _KINDS = {"trials": _trials, "lab": _lab, "inspect": _inspect, "matrix": _matrix
 def _allow_files() -> None:
     """A lab holds several sockets per namespace: 300 containers are more than the usual 1024 descriptors."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = max(most, _FILES) if os.geteuid() == 0 else most
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, _FILES), most))
+    with suppress(ValueError, OSError):  # raising the hard limit takes a capability that not every root has
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, _FILES), max(most, _FILES)))
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def main() -> int:
