@@ -6,6 +6,7 @@ pyroute2 encodes and decodes the messages; its sockets are not used because they
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ _ERROR, _DONE, _MULTI = 2, 3, 0x2
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _NLMSG = struct.Struct("=IHHII")
 _CHUNK = 128 * 1024  # well under the socket's send buffer
+_FD_SETSIZE = 1024
 
 
 class NetlinkError(KernelRefused):
@@ -60,6 +62,17 @@ def attributes(data: bytes | memoryview) -> dict[int, bytes]:
     return found
 
 
+def _aside(made: socket.socket) -> socket.socket:
+    """The same socket with a high descriptor, where the limit allows one: the low ones are libnftables', which waits by
+    select() (nftables, src/mnl.c, mnl_batch_talk) and aborts beyond FD_SETSIZE, as with a handle per 300 containers."""
+    try:
+        high = fcntl.fcntl(made.fileno(), fcntl.F_DUPFD_CLOEXEC, _FD_SETSIZE)
+    except OSError:
+        return made
+    made.close()
+    return socket.socket(fileno=high)
+
+
 class Netlink:
     """A blocking netlink socket in one namespace."""
 
@@ -67,7 +80,7 @@ class Netlink:
         """Open in namespace `name`. Raises KernelRefused where it does not exist."""
         self.netns = name
         with netns.inside(name):
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+            self._socket = _aside(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol))
         self._socket.bind((0, 0))
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
