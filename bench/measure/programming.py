@@ -11,13 +11,12 @@ from typing import Any
 from bench.documents import TrialPlan
 from bench.measure.traffic import Metrics
 from dataplanes import catalog
-from dataplanes.errors import KernelRefused
 from dataplanes.model import Service
 from scenarios.lab import Lab
 from scenarios.stopwatch import timed
 from scenarios.topology import ServiceSpec, Task
 
-_OBEY_SECONDS = 10.0
+_OBEY_SECONDS = 3.0
 
 
 def program(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
@@ -35,12 +34,16 @@ def program(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str)
     metrics: Metrics = {
         "install_ms": took(lambda: plane.apply(rest)),
         "add_service_ms": took(lambda: plane.apply([one])),
-        "obey_ms": took(lambda: _answered(lab, one.vip)),
+    }
+    answered: list[bool] = []
+    obeyed = took(lambda: answered.append(_answers(lab, one.vip)))
+    if answered[0]:
+        metrics["obey_ms"] = metrics["add_service_ms"] + obeyed
+    metrics |= {
         "remove_backend_ms": took(lambda: plane.apply([fewer])),
         "add_backend_ms": took(lambda: plane.apply([one])),
         "remove_service_ms": took(lambda: plane.remove([one])),
     }
-    metrics["obey_ms"] += metrics["add_service_ms"]
     metrics["join_ms"] = _joining(lab, spec, clock)
     held = plane.footprint()
     metrics["objects"] = sum(each.objects for each in held)
@@ -49,8 +52,11 @@ def program(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str)
     return metrics
 
 
-def _answered(lab: Lab, vip: str) -> None:
-    """Return when the VIP answers the client. Raises KernelRefused if it never does."""
+def _answers(lab: Lab, vip: str) -> bool:
+    """True as soon as the VIP answers the client; False if it never does.
+
+    With direct routing it does not: a filler's VIP is on no task's lo, its backends are another service's.
+    """
     workload = lab.scenario.workload
     deadline = time.monotonic() + _OBEY_SECONDS
     while time.monotonic() < deadline:
@@ -59,8 +65,8 @@ def _answered(lab: Lab, vip: str) -> None:
             handle.connect((vip, workload.port))
             handle.sendall(b"r")
             if handle.recv(1):
-                return
-    raise KernelRefused("a service that was programmed does not answer", where=f"{workload.client} to {vip}")
+                return True
+    return False
 
 
 def _joining(lab: Lab, spec: ServiceSpec, clock: str) -> float:
