@@ -5,6 +5,8 @@ Units are in the names: *_us microseconds, *_ns nanoseconds, instructions are gu
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from dataplanes.errors import BenchError, Usage
 from scenarios.axes import Axes
 
 SCHEMA = 1
+_GZIP = b"\x1f\x8b"
 
 
 class Trial(Struct):
@@ -146,17 +149,20 @@ class Event(Struct, omit_defaults=True):
 
 
 def read(path: str) -> Result | Matrix:
-    """A document from its file. Raises Usage if it is neither a result nor a matrix of this schema."""
+    """A document from its file, gzipped or not. Raises Usage if it is neither a result nor a matrix of this schema."""
     fix = "give what `bench run -o` or `bench matrix -o` wrote"
     try:
         data = Path(path).read_bytes()
+        if data.startswith(_GZIP):
+            data = gzip.decompress(data)
         keys = msgspec.json.decode(data)
         if not isinstance(keys, dict) or not {"cells", "trials"} & keys.keys():
             raise Usage("neither a result nor a matrix", where=path, fix=fix)
         if keys.get("schema") != SCHEMA:
             raise Usage("cannot read the document", where=path, why=f"its schema is {keys.get('schema')}, not {SCHEMA}")
         return msgspec.json.decode(data, type=Matrix) if "cells" in keys else msgspec.json.decode(data, type=Result)
-    except OSError as error:
-        raise Usage("cannot read the document", where=path, why=error.strerror or "") from error
+    except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError without strerror
+        why = getattr(error, "strerror", None) or str(error)
+        raise Usage("cannot read the document", where=path, why=why) from error
     except msgspec.MsgspecError as error:
         raise Usage("neither a result nor a matrix", where=path, why=str(error), fix=fix) from error

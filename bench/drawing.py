@@ -21,6 +21,7 @@ _COUNTED = {
     "iptables -t filter -S": "filter rule",
     "ipvsadm -Ln": "IPVS line",
     "nft list ruleset": "nft line",
+    "ip route show table local proto static": "local route",
     "bpftool net": "BPF attachment",
     "sysctl": "setting",
 }

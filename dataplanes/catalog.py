@@ -20,6 +20,7 @@ from dataplanes.nft import Nft
 from dataplanes.placed import PlacedPlane
 from dataplanes.placements import Container, Host, Lb, Overlay, Socket, Tc
 from dataplanes.requirements import Feature, Requirement
+from dataplanes.vips import LocalRoutes
 
 
 class Row(Struct, frozen=True):
@@ -84,19 +85,19 @@ _ROWS = (
     Row(
         "nft-lb",
         "nftables in one load-balancer namespace per network and node, SNATed",
-        lambda knobs: (Lb(), Nft(knobs)),
+        lambda knobs: (Lb(LocalRoutes()), Nft(knobs)),
         _NFT,
     ),
     Row(
         "nft-overlay",
         "nftables in the overlay namespace, the VIP on br0, bridge netfilter on",
-        lambda knobs: (Overlay(), Nft(knobs)),
+        lambda knobs: (Overlay(LocalRoutes()), Nft(knobs)),
         _NFT,
     ),
     Row(
         "nft-host",
         "nftables in the node's host namespace, the VIPs on its attachment to the overlay, SNATed",
-        lambda knobs: (Host(dummy=False), Nft(knobs)),
+        lambda knobs: (Host(LocalRoutes()), Nft(knobs)),
         _NFT,
     ),
     Row(

@@ -21,8 +21,7 @@ from dataplanes.kernel import bpf, sysctl
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Endpoint, Segment, Service
 from dataplanes.requirements import Condition, Feature, Requirement
-
-_FORWARDS = {"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.send_redirects": "0"}
+from dataplanes.vips import Addresses, Vips
 
 
 def _endpoint_site(endpoint: Endpoint, segment: Segment, hook: Literal["output", "socket", "tc"]) -> Site:
@@ -53,17 +52,30 @@ def _attachment_site(endpoint: Endpoint, segment: Segment, *, direct: bool = Fal
     )
 
 
-def _own(netns: str, interface: str, services: Sequence[Service]) -> None:
-    """Make the VIPs local addresses; one that is there already is fine (EEXIST: moby/moby#51657)."""
-    with Rtnl(netns) as rtnl:
-        rtnl.send((rtnl.address_add(interface, f"{s.vip}/32") for s in services), ignore=(errno.EEXIST,))
+class _Owner(Placement):
+    """The sites' namespaces take packets to the VIPs for their own."""
 
+    def __init__(self, vips: Vips | None = None) -> None:
+        self._vips = vips or Addresses()
 
-def _disown(netns: str, interface: str, services: Sequence[Service]) -> None:
-    with Rtnl(netns) as rtnl:
-        rtnl.send(
-            (rtnl.address_del(interface, f"{s.vip}/32") for s in services), ignore=(errno.EADDRNOTAVAIL, errno.ENODEV)
-        )
+    def publish(self, site: Site, services: Sequence[Service]) -> None:
+        self._vips.own(site.netns, self._device(site), [service.vip for service in services])
+
+    def withdraw(self, site: Site, services: Sequence[Service]) -> None:
+        self._vips.disown(site.netns, self._device(site), [service.vip for service in services])
+
+    def _device(self, site: Site) -> str:
+        """The interface the VIPs are on."""
+        return site.interface
+
+    def _forwards(self, interface: str) -> dict[str, str]:
+        """The sysctls of a namespace that sends on what comes in by an interface, out by the same."""
+        settings = {
+            "net.ipv4.ip_forward": "1",
+            "net.ipv4.conf.all.send_redirects": "0",
+            f"net.ipv4.conf.{interface}.send_redirects": "0",
+        }
+        return settings | self._vips.settings(interface)
 
 
 class Container(Placement):
@@ -81,27 +93,22 @@ class Container(Placement):
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
         if endpoint.vip and self._vip_on:
             # Without it a task that picks itself sends to its own address out of eth0 (moby/moby#24377, #24398).
-            _task_vip(endpoint, self._vip_on, own=True)
+            Addresses().own(endpoint.netns, self._vip_on, [endpoint.vip])
         return [_endpoint_site(endpoint, segment, "output")]
 
     def close_endpoint(self, endpoint: Endpoint, sites: Sequence[Site]) -> None:
         if endpoint.vip and self._vip_on:
-            _task_vip(endpoint, self._vip_on, own=False)
+            Addresses().disown(endpoint.netns, self._vip_on, [endpoint.vip])
 
 
-def _task_vip(endpoint: Endpoint, interface: str, *, own: bool) -> None:
-    (_own if own else _disown)(
-        endpoint.netns, interface, (Service(endpoint.name, endpoint.network, endpoint.vip or ""),)
-    )
-
-
-class Lb(Placement):
+class Lb(_Owner):
     """One load-balancer namespace per network and node: swarm since 18.06."""
 
     name = "lb"
 
-    def __init__(self, *, dsr: bool = False) -> None:
+    def __init__(self, vips: Vips | None = None, *, dsr: bool = False) -> None:
         """`dsr`: backends answer the client themselves; the VIP is on the tasks' lo, silent to ARP."""
+        super().__init__(vips)
         self._dsr = dsr
 
     def requires(self) -> tuple[Requirement, ...]:
@@ -111,7 +118,7 @@ class Lb(Placement):
         attachment = fabric.attach(segment.network, segment.node, "lb")
         # Swarm leaves ip_forward to what init_net has and is dead where that is 0 (moby/moby#38723); and it sends
         # redirects, because replies leave by the interface they came in.
-        sysctl.write(attachment.netns, _FORWARDS | {f"net.ipv4.conf.{attachment.interface}.send_redirects": "0"})
+        sysctl.write(attachment.netns, self._forwards(attachment.interface))
         return [_attachment_site(attachment, segment, direct=self._dsr)]
 
     def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:
@@ -123,23 +130,17 @@ class Lb(Placement):
         if endpoint.vip and self._dsr:
             prefix = f"net.ipv4.conf.{endpoint.interface}"
             sysctl.write(endpoint.netns, {f"{prefix}.arp_ignore": "1", f"{prefix}.arp_announce": "2"})
-            _task_vip(endpoint, "lo", own=True)
+            Addresses().own(endpoint.netns, "lo", [endpoint.vip])
         return []
 
     def close_endpoint(self, endpoint: Endpoint, sites: Sequence[Site]) -> None:
         if endpoint.vip and self._dsr:
-            _task_vip(endpoint, "lo", own=False)
+            Addresses().disown(endpoint.netns, "lo", [endpoint.vip])
             prefix = f"net.ipv4.conf.{endpoint.interface}"
             sysctl.write(endpoint.netns, {f"{prefix}.arp_ignore": "0", f"{prefix}.arp_announce": "0"})
 
-    def publish(self, site: Site, services: Sequence[Service]) -> None:
-        _own(site.netns, site.interface, services)
 
-    def withdraw(self, site: Site, services: Sequence[Service]) -> None:
-        _disown(site.netns, site.interface, services)
-
-
-class Overlay(Placement):
+class Overlay(_Owner):
     """In the overlay namespace itself, on br0: the document's closing question."""
 
     name = "overlay"
@@ -151,10 +152,8 @@ class Overlay(Placement):
         bridge = segment.bridge
         # Without bridge-nf-call-iptables a reply from a backend on the same bridge goes straight to the client,
         # untranslated (cloudnativelabs/kube-router#151).
-        sysctl.write(
-            segment.overlay_netns,
-            _FORWARDS | {"net.bridge.bridge-nf-call-iptables": "1", f"net.ipv4.conf.{bridge}.send_redirects": "0"},
-        )
+        settings = {"net.bridge.bridge-nf-call-iptables": "1"} | self._forwards(bridge)
+        sysctl.write(segment.overlay_netns, settings)
         # A bridge has its lowest port's MAC until it is given one (net/bridge/br_stp_if.c,
         # br_stp_recalculate_bridge_id): a task that came or went would change it, and clients would go on sending to
         # the MAC they know the VIPs by.
@@ -187,14 +186,8 @@ class Overlay(Placement):
         with Rtnl(endpoint.overlay_netns) as rtnl:
             rtnl.send([rtnl.hairpin(endpoint.bridge_port, on)])
 
-    def publish(self, site: Site, services: Sequence[Service]) -> None:
-        _own(site.netns, site.interface, services)
 
-    def withdraw(self, site: Site, services: Sequence[Service]) -> None:
-        _disown(site.netns, site.interface, services)
-
-
-class Host(Placement):
+class Host(_Owner):
     """In the node's host namespace.
 
     The host is given an attachment to the overlay, because a swarm host has no way into it: containers find the VIP by
@@ -204,8 +197,9 @@ class Host(Placement):
     name = "host"
     DEVICE = "vip0"
 
-    def __init__(self, *, dummy: bool) -> None:
+    def __init__(self, vips: Vips | None = None, *, dummy: bool = False) -> None:
         """`dummy`: the VIPs are on a dummy device, as kube-proxy's IPVS mode has them; else on the attachment."""
+        super().__init__(vips)
         self._dummy = dummy
 
     def requires(self) -> tuple[Requirement, ...]:
@@ -213,7 +207,7 @@ class Host(Placement):
 
     def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
         attachment = fabric.attach(segment.network, segment.node, "host")
-        sysctl.write(segment.host_netns, _FORWARDS | {f"net.ipv4.conf.{attachment.interface}.send_redirects": "0"})
+        sysctl.write(segment.host_netns, self._forwards(attachment.interface))
         if self._dummy:
             with Rtnl(segment.host_netns) as rtnl:
                 rtnl.send([rtnl.link_add(self.DEVICE, "dummy")], ignore=(errno.EEXIST,))
@@ -230,12 +224,6 @@ class Host(Placement):
                 used = {address["index"] for address in rtnl.addresses()}
                 if self.DEVICE in links and links[self.DEVICE] not in used:  # by another network on this node
                     rtnl.send([rtnl.link_del(self.DEVICE)])
-
-    def publish(self, site: Site, services: Sequence[Service]) -> None:
-        _own(site.netns, self._device(site), services)
-
-    def withdraw(self, site: Site, services: Sequence[Service]) -> None:
-        _disown(site.netns, self._device(site), services)
 
     def _device(self, site: Site) -> str:
         return self.DEVICE if self._dummy else site.interface

@@ -6,8 +6,10 @@ The lab is built without a plane and looked at, then the plane is put on and it 
 from __future__ import annotations
 
 import difflib
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from dataplanes.base import DataPlane
@@ -17,6 +19,7 @@ from scenarios.lab import Lab
 _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("ip", "address"),
     ("ip", "route"),
+    ("ip", "route", "show", "table", "local", "proto", "static"),  # VIPs that are routes and no addresses
     ("ip", "neighbour"),
     ("bridge", "fdb"),
     ("iptables-legacy", "-t", "nat", "-S"),
@@ -36,6 +39,7 @@ _SYSCTLS = (
     "net.ipv4.vs.expire_nodest_conn",
     "net.ipv4.vs.expire_quiescent_template",
 )
+_OF_INTERFACES = ("accept_local", "arp_announce", "arp_ignore", "send_redirects")  # told where not the default
 
 Snapshot = dict[str, dict[str, list[str]]]
 """Namespace -> command -> lines."""
@@ -103,11 +107,22 @@ def _walk(name: str, commands: list[tuple[str, ...]]) -> Iterator[tuple[str, lis
 def _sysctls(name: str) -> Iterator[str]:
     with netns.inside(name):
         for key in _SYSCTLS:
-            try:
-                with open("/proc/sys/" + key.replace(".", "/"), encoding="ascii") as file:
-                    yield f"{key} = {file.read().strip()}"
-            except OSError:
-                continue
+            value = _sysctl(key.replace(".", "/"))
+            if value is not None:
+                yield f"{key} = {value}"
+        for key in _OF_INTERFACES:
+            usual = _sysctl(f"net/ipv4/conf/default/{key}")
+            for interface in sorted({*os.listdir("/proc/sys/net/ipv4/conf")} - {"all", "default"}):
+                value = _sysctl(f"net/ipv4/conf/{interface}/{key}")
+                if value != usual:
+                    yield f"net.ipv4.conf.{interface}.{key} = {value}"
+
+
+def _sysctl(path: str) -> str | None:
+    try:
+        return Path("/proc/sys", path).read_text("ascii").strip()
+    except OSError:
+        return None
 
 
 def _sections(before: dict[str, list[str]], after: dict[str, list[str]]) -> Iterator[dict[str, Any]]:

@@ -32,6 +32,15 @@ _STYLE: Any = {
     "legend.frameon": False,
 }
 _INK = "#000000"
+_SUPERFLUOUS = [
+    re.compile(pattern, re.S)
+    for pattern in (
+        r"<metadata>.*?</metadata>",
+        r" font-family: [^;]*;",  # the page's own
+        r' transform="rotate\(-0 [^"]*"',
+        r"(?<=\.\d\d)\d+",  # a hundredth of a point
+    )
+]
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#66ccee", "#aa3377")  # Tol's bright, told apart by the blind
 _MARKERS = "osD^vP*Xh<>d"
 _DASHES = ("-", "--", "-.", ":")
@@ -109,8 +118,10 @@ def _svg(figure: Figure, title: str) -> str:
     plt.close(figure)
     text = out.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    for superfluous in _SUPERFLUOUS:
+        text = superfluous.sub("", text)
+    text = re.sub(r"\s*\n\s*", " ", text)  # two thirds of what matplotlib writes are these
     text = re.sub(r"(fill|stroke): ?#000000", r"\1: currentColor", text)
     text = text.replace("<text ", '<text fill="currentColor" ')
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)

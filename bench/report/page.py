@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +129,7 @@ def _documents(report: Report) -> list[dict[str, Any]]:
             "name": name,
             "command": document.plan.get("command", ""),
             "environment": _facts(document),
-            "data": msgspec.json.encode(document).decode().replace("<", "\\u003c"),
+            "data": base64.b64encode(gzip.compress(msgspec.json.encode(document), mtime=0)).decode(),
         }
         for name, document in found
     ]

@@ -41,9 +41,3 @@ if (matrix) {
   filter.addEventListener("input", apply);
   filter.addEventListener("submit", (event) => event.preventDefault());
 }
-for (const link of document.querySelectorAll("a.download")) {
-  link.addEventListener("click", () => {
-    const data = document.getElementById(link.dataset.of).textContent;
-    link.href = URL.createObjectURL(new Blob([data], { type: "application/json" }));
-  });
-}

@@ -23,7 +23,7 @@ from dataplanes.kernel.netlink import CREATE, EXCL, REPLACE, Netlink, Request, a
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
-_NEWROUTE, _GETROUTE = 24, 26
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _NEWQDISC, _DELQDISC, _NEWTFILTER = 36, 37, 44
 _CLSACT_HANDLE, _CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1  # TC_H_CLSACT
@@ -176,6 +176,25 @@ class Rtnl:
             "type": 1,  # RTN_UNICAST
         }
         return _request(_NEWROUTE, CREATE | REPLACE, rtmsg(), fields, pairs)
+
+    def local_add(self, interface: str, address: str) -> Request:
+        """A route that makes an address this namespace's own; refused (EEXIST) if it is there."""
+        return self._local(_NEWROUTE, CREATE | EXCL, interface, address)
+
+    def local_del(self, interface: str, address: str) -> Request:
+        """Remove such a route."""
+        return self._local(_DELROUTE, 0, interface, address)
+
+    def _local(self, kind: int, flags: int, interface: str, address: str) -> Request:
+        fields = {
+            "family": socket.AF_INET,
+            "dst_len": 32,
+            "table": 255,  # RT_TABLE_LOCAL
+            "proto": 4,  # RTPROT_STATIC
+            "scope": _SCOPE["host"],
+            "type": 2,  # RTN_LOCAL
+        }
+        return _request(kind, flags, rtmsg(), fields, [("RTA_DST", address), ("RTA_OIF", self.index(interface))])
 
     def neighbour_set(self, interface: str, address: str, mac: str) -> Request:
         """A permanent neighbour entry."""

@@ -139,3 +139,26 @@ def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
     }
     assert {key: sysctl.read(name, key) for key in wanted} == wanted
     assert netns.exists(name)
+
+
+@pytest.mark.parametrize(
+    ("dataplane", "on"),
+    [
+        ("ipvs-lb", {"address"}),
+        ("ipvs-overlay", {"address"}),
+        ("ipvs-host", {"address"}),
+        ("nft-lb", {"route"}),
+        ("nft-overlay", {"route"}),
+        ("nft-host", {"route"}),
+    ],
+)
+def test_how_a_vip_is_owned(labs: Labs, dataplane: str, on: set[str]) -> None:
+    """Once on the client's node: as an address, or as a local route, which is no address anywhere."""
+    found = set()
+    for _, node, name in labs(dataplane).namespaces():
+        with Rtnl(name) as rtnl:
+            if VIP in {address.get_attr("IFA_LOCAL") for address in rtnl.addresses()}:
+                found.add((node, "address"))
+            if any(r.get_attr("RTA_DST") == VIP and r["type"] == 2 and r["proto"] == 4 for r in rtnl.routes()):
+                found.add((node, "route"))
+    assert {how for node, how in found if node == "worker2"} == on

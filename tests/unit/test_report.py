@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
+from bench import documents
 from bench.documents import Interval, Matrix, MatrixCell, Result, Summary
 from bench.report import answer, text
 from bench.report.model import QUESTIONS, Report
 from bench.report.page import page
+from dataplanes.errors import Usage
 from scenarios import checks
 from scenarios.axes import Axes
 
@@ -134,6 +138,17 @@ def test_the_page_needs_nothing_from_anywhere_and_says_everything(report: Report
 def test_data_cannot_break_out_of_the_page(report: Report) -> None:
     report.matrices[0][1].cells[0].detail = "</script><script>alert(1)</script>"
     assert "<script>alert(1)" not in page(report)
+
+
+def test_the_documents_are_in_the_page_and_can_be_read_again(report: Report, tmp_path: Path) -> None:
+    found = re.findall(r'href="data:application/gzip;base64,([^"]+)" download="([^"]+)"', page(report))
+    assert [name for _, name in found] == [f"{name}.gz" for name, _ in (*report.results, *report.matrices)]
+    for (data, name), (_, document) in zip(found, (*report.results, *report.matrices), strict=True):
+        (tmp_path / name).write_bytes(base64.b64decode(data))
+        assert documents.read(str(tmp_path / name)) == document
+        (tmp_path / name).write_bytes(base64.b64decode(data)[:-20])
+        with pytest.raises(Usage, match="cannot read the document"):
+            documents.read(str(tmp_path / name))
 
 
 def test_markdown_csv_and_json_have_every_plane(report: Report) -> None:
