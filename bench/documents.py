@@ -21,6 +21,22 @@ SCHEMA = 1
 _GZIP = b"\x1f\x8b"
 
 
+class Function(Struct, frozen=True):
+    """A kernel function: its part of the kernel, its own share of all time, and calls per operation where counted."""
+
+    name: str
+    part: str
+    share: float
+    calls: float | None = None
+
+
+class Profile(Struct, frozen=True):
+    """Where a trial's time went: by part of the kernel, the largest first, and the functions with most of it."""
+
+    parts: dict[str, float]
+    functions: list[Function]
+
+
 class Trial(Struct):
     """One measurement of one data plane in a fresh lab. `metrics` is empty when `error` says why there are none."""
 
@@ -33,7 +49,7 @@ class Trial(Struct):
     error: str = ""
     axes: Axes = Axes()
     settings: dict[str, dict[str, str]] = field(default_factory=dict)  # on the client's node, by kind; warm-ups only
-    profile: list[dict[str, Any]] = []  # bench.measure.profile.Function; warm-ups of a profiled run only
+    profile: Profile | None = None  # warm-ups of a profiled run only
 
     def key(self) -> tuple[object, ...]:
         """What tells it from the others of its run."""

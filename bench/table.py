@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.documents import Interval, Result, Summary, Trial
+from bench.documents import Interval, Profile, Result, Summary, Trial
 from bench.workloads import METRICS, WORKLOADS, Workload
 from scenarios.axes import Axes
 
@@ -27,27 +27,20 @@ def render(result: Result) -> RenderableType:
     for row in result.summary:
         groups.setdefault((row.workload, row.axes), []).append(row)
     tables = [_table(result, WORKLOADS[workload], at, rows) for (workload, at), rows in groups.items()]
-    profiles = [_profile(trial) for trial in result.trials if trial.profile]
+    profiles = [_profile(trial, trial.profile) for trial in result.trials if trial.profile]
     return Group(*tables, *profiles, *(_notes(result)))
 
 
-def _profile(trial: Trial) -> Table:
+def _profile(trial: Trial, profile: Profile) -> Table:
     """Where a trial's time went: by part of the kernel, and its most costly functions."""
-    operations = trial.metrics.get("connections") or 1
-    groups: dict[str, float] = {}
-    for each in trial.profile:
-        groups[each["group"]] = groups.get(each["group"], 0) + each["share"]
-    told = ", ".join(
-        f"{name} {share:.0%}" for name, share in sorted(groups.items(), key=lambda g: -g[1]) if share > 0.01
-    )
+    told = ", ".join(f"{name} {share:.0%}" for name, share in profile.parts.items() if share > 0.01)
     table = Table(title=f"{trial.dataplane}, {trial.workload}: where the time goes: {told}", title_justify="left")
     for heading in ("function", "part"):
         table.add_column(heading)
-    for heading in ("share", "calls/connection"):
+    for heading in ("share", f"calls/{WORKLOADS[trial.workload].unit}"):
         table.add_column(heading, justify="right")
-    for each in sorted(trial.profile, key=lambda f: -f["share"])[:_FUNCTIONS]:
-        calls = "" if each["calls"] is None else f"{each['calls'] / operations:.1f}"
-        table.add_row(each["name"], each["group"], f"{each['share']:.1%}", calls)
+    for each in sorted(profile.functions, key=lambda f: -f.share)[:_FUNCTIONS]:
+        table.add_row(each.name, each.part, f"{each.share:.1%}", "" if each.calls is None else f"{each.calls:.1f}")
     return table
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import msgspec
+from typing import Any
 
 from bench import environment, load
-from bench.documents import Trial, TrialPlan
+from bench.documents import Profile, Trial, TrialPlan
 from bench.measure import measure, prove
 from bench.workloads import WORKLOADS
 from dataplanes import catalog
@@ -61,17 +60,25 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
                 trial.settings = _settings(lab)
             if clock == "instructions":
                 settle()
-            if plan.profile:
-                from bench.measure.profile import Profiler  # bcc takes its compiler along
-
-                with Profiler() as profiler:
-                    trial.metrics = measure(lab, selection, plan, clock)
-                trial.profile = msgspec.to_builtins(profiler.functions)
-            else:
-                trial.metrics = measure(lab, selection, plan, clock)
+            trial.metrics, trial.profile = _measure(lab, selection, plan, clock)
     except BenchError as error:
         trial.error = str(error)
     return trial
+
+
+def _measure(
+    lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str
+) -> tuple[dict[str, Any], Profile | None]:
+    if not plan.profile:
+        return measure(lab, selection, plan, clock), None
+    from bench.measure.profile import Profiler  # bcc takes its compiler along
+
+    with Profiler() as profiler:
+        with profiler.sampling():
+            metrics = measure(lab, selection, plan, clock)
+        with profiler.counting():
+            counted = measure(lab, selection, plan, clock)
+        return metrics, profiler.profile(counted.get("operations", 0))
 
 
 def _few_ports(lab: Lab, count: int) -> None:

@@ -1,21 +1,21 @@
 """Where the time goes: kernel functions by their own time, and how often the ones that matter are called. With bcc.
 
-Time is sampled by the CPU clock (under the instruction clock every so many instructions, exactly); calls are counted by
-kprobes, in a trial that is not in the figures, because both cost.
+Time is sampled by the CPU clock (under the instruction clock every so many instructions, exactly), calls are counted by
+kprobes; in a trial that is not in the figures, because both cost.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from msgspec import Struct
-
+from bench.documents import Function, Profile
 from dataplanes.errors import BenchError, Prerequisite
 
-_PERIOD_NS = 20_000
+_PERIOD_NS = 50_000
 _MOST = 40
 _COUNTED = (
     "ip_vs_in_hook",
@@ -43,7 +43,7 @@ _COUNTED = (
     "__cgroup_bpf_run_filter_sock_addr",
 )
 """By the names of Linux 6.1 to 6.18; what a kernel does not have is left out."""
-_GROUPS = (
+_PARTS = (
     ("IPVS", r"ip_vs_"),
     ("conntrack", r"nf_conntrack|nf_ct_|__nf_conntrack|tcp_in_window|hash_conntrack"),
     ("NAT", r"nf_nat|nf_xfrm"),
@@ -57,8 +57,18 @@ _GROUPS = (
     ("TCP", r"tcp_|__tcp|inet_csk|inet_hash|__inet"),
     ("IP", r"ip_|__ip_|fib_|inet_|udp_|neigh_|arp_"),
     ("sockets and files", r"sock_|__sys|sys_|ep_|do_epoll|alloc_file|fput|__x64|entry_|syscall|vfs_|__fget|d_alloc"),
-    ("memory", r"kmem|kmalloc|kfree|slab|___slab|__slab|skb_|__alloc_skb|page|__free|memset|memcpy|copy_user|rmqueue"),
+    (
+        "memory",
+        r"kmem|kmalloc|kfree|slab|___slab|__slab|skb_|__alloc_skb|page|__free|memset|memcpy|copy_|rmqueue|clear_page",
+    ),
+    ("locks", r"_raw_|__raw_|rcu_|__rcu_|mutex_|__local_bh|queued_|call_rcu"),
+    (
+        "scheduling",
+        r"schedule|__schedule|finish_task|try_to_wake|ttwu_|pick_|update_|enqueue_task|dequeue_|__switch|wake",
+    ),
 )
+"""A hard interrupt waits while interrupts are off: what ran meanwhile is seen where they come on again, in `locks` and
+`scheduling`."""
 _SOURCE = """
 #include <uapi/linux/bpf_perf_event.h>
 BPF_HASH(hits, u64, u64, 16384);
@@ -73,17 +83,11 @@ int sample(struct bpf_perf_event_data *ctx)
 _COUNTER = "int called_%d(struct pt_regs *ctx) { calls.increment(%d); return 0; }\n"
 
 
-class Function(Struct, frozen=True):
-    """A kernel function's share: of all samples, and calls where they were counted."""
-
-    name: str
-    group: str
-    share: float
-    calls: int | None = None
-
-
 class Profiler:
-    """Watches the whole kernel from entering to leaving."""
+    """Watches the whole kernel: what runs while `sampling`, what is called while `counting`.
+
+    Not both at once: a kprobe costs more than many a function it counts, and would be most of the samples.
+    """
 
     def __enter__(self) -> Profiler:
         """Raises Prerequisite without bcc, BenchError where the kernel does not let it watch."""
@@ -91,19 +95,35 @@ class Profiler:
             from bcc import BPF, PerfSWConfig, PerfType  # type: ignore[import-not-found, unused-ignore]
         except ImportError as error:
             raise Prerequisite("bcc's Python binding is not installed", fix="apt-get install python3-bpfcc") from error
+        self._clock = {"ev_type": PerfType.SOFTWARE, "ev_config": PerfSWConfig.CPU_CLOCK}
         source = _SOURCE + "".join(_COUNTER % (n, n) for n in range(len(_COUNTED)))
-        there = _symbols()
-        try:
+        with _translated():
             self._bpf: Any = BPF(text=source, cflags=["-w"])
-            self._known = {name for n, name in enumerate(_COUNTED) if name in there and self._count(n, name)}
-            self._bpf.attach_perf_event(
-                ev_type=PerfType.SOFTWARE, ev_config=PerfSWConfig.CPU_CLOCK, fn_name="sample", sample_period=_PERIOD_NS
-            )
-        except Exception as error:  # bcc raises bare Exceptions
-            raise BenchError(
-                "cannot profile", why=str(error), fix="root, kprobes and kernel headers are needed"
-            ) from error
         return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bpf.cleanup()
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """See what runs, every so often."""
+        with _translated():
+            self._bpf.attach_perf_event(**self._clock, fn_name="sample", sample_period=_PERIOD_NS)
+        try:
+            yield
+        finally:
+            self._bpf.detach_perf_event(**self._clock)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """See how often the functions that matter are called; those this kernel lets be counted."""
+        there = _symbols()
+        self._counted = [(n, name) for n, name in enumerate(_COUNTED) if name in there and self._count(n, name)]
+        try:
+            yield
+        finally:
+            for _, name in self._counted:
+                self._bpf.detach_kprobe(event=name)
 
     def _count(self, number: int, name: str) -> bool:
         """Count a function's calls; False where the kernel has no kprobes, or not of this function."""
@@ -113,20 +133,31 @@ class Profiler:
             return False
         return True
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.functions = self._read() if error is None else []
-        self._bpf.cleanup()
-
-    def _read(self) -> list[Function]:
+    def profile(self, operations: int) -> Profile:
+        """What was seen; calls per operation of what was counted."""
         hits: Counter[str] = Counter()
         for ip, count in self._bpf["hits"].items():
             hits[_symbol(self._bpf.ksym(ip.value).decode())] += count.value
         total = sum(hits.values()) or 1
-        calls = {name: self._bpf["calls"][number].value for number, name in enumerate(_COUNTED) if name in self._known}
-        named = dict.fromkeys([*(name for name, _ in hits.most_common(_MOST)), *(n for n, c in calls.items() if c)])
-        return [Function(name, group(name), hits[name] / total, calls.get(name)) for name in named]
+        calls = {name: self._bpf["calls"][number].value / (operations or 1) for number, name in self._counted}
+        named = dict.fromkeys(
+            [*(name for name, _ in hits.most_common(_MOST)), *(name for name, n in calls.items() if n)]
+        )
+        parts: Counter[str] = Counter()
+        for name, count in hits.items():
+            parts[part(name)] += count
+        return Profile(
+            {name: count / total for name, count in parts.most_common()},
+            [Function(name, part(name), hits[name] / total, calls.get(name)) for name in named],
+        )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # bcc raises bare Exceptions
+        raise BenchError("cannot profile", why=str(error), fix="root and kernel headers are needed") from error
 
 
 def _symbols() -> set[str]:
@@ -141,8 +172,8 @@ def _symbol(name: str) -> str:
     return "(programs)" if name in ("[unknown]", "") else name.partition(".")[0]
 
 
-def group(name: str) -> str:
+def part(name: str) -> str:
     """The part of the kernel a function belongs to, by its name."""
     if name == "(programs)":
         return "user space"
-    return next((title for title, pattern in _GROUPS if re.match(pattern, name)), "other")
+    return next((title for title, pattern in _PARTS if re.match(pattern, name)), "other")

@@ -160,7 +160,11 @@ def stream(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) 
 
 def _cost(result: Counted, operations: int, workload: str, clock: str) -> Metrics:
     """What one operation costs the machine: kernel, both ends and all between."""
-    told: Metrics = {"syn_retransmits": result.syn_retransmits, "elapsed_ns": result.elapsed_ns}
+    told: Metrics = {
+        "operations": operations,
+        "syn_retransmits": result.syn_retransmits,
+        "elapsed_ns": result.elapsed_ns,
+    }
     if clock == "wall":
         told["generator_share"] = sum(result.cpu_ns.values()) / result.elapsed_ns
     return told | cost_of(result.elapsed_ns, result.stat_ns, operations, WORKLOADS[workload].unit, clock)

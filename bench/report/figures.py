@@ -43,6 +43,7 @@ _SUPERFLUOUS = [
 ]
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#66ccee", "#aa3377")  # Tol's bright, told apart by the blind
 _MARKERS = "osD^vP*Xh<>d"
+_HATCHES = ("", "////", "....")
 _DASHES = ("-", "--", "-.", ":")
 
 
@@ -67,6 +68,26 @@ def bars(title: str, axis: str, rows: Mapping[str, Interval], planes: list[str],
         plot.invert_yaxis()
         plot.set_xlabel(axis)
         plot.margins(x=0.12, y=0.5 / max(len(rows), 1))
+        return _svg(figure, title)
+
+
+def stacked(title: str, axis: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """A bar per plane of parts one after another; told apart by shade and hatch, and the widest by a number."""
+    parts = list(dict.fromkeys(part for shares in rows.values() for part in shares))
+    with mpl.rc_context(_STYLE):
+        figure, plot = plt.subplots(figsize=(7.2, 0.9 + 0.3 * len(rows)))
+        start = [0.0] * len(rows)
+        for number, part in enumerate(parts):
+            widths = [shares.get(part, 0) for shares in rows.values()]
+            colour, hatch = _COLOURS[number % len(_COLOURS)], _HATCHES[number // len(_COLOURS) % len(_HATCHES)]
+            look: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "#ffffff", "linewidth": 0.5}
+            plot.barh(range(len(rows)), widths, left=start, height=0.7, label=part, **look)
+            start = [a + b for a, b in zip(start, widths, strict=True)]
+        plot.set_yticks(range(len(rows)), list(rows))
+        plot.invert_yaxis()
+        plot.set_xlabel(axis)
+        plot.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        plot.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
         return _svg(figure, title)
 
 

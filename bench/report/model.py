@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -140,6 +141,24 @@ class Report:
                 made.append(Curve(workload, metric, axis, clock, {n: lines[n] for n in self.planes() if n in lines}))
         return made
 
+    def parts(self) -> dict[str, dict[str, float]]:
+        """Per plane what a connection costs in each part of the kernel, as profiled; the largest part of all first."""
+        found: dict[str, dict[str, float]] = {}
+        for _, result in self.results:
+            costs = {
+                row.dataplane: _cost(row) for row in result.summary if row.workload == "crr" and row.axes == Axes()
+            }
+            for trial in result.trials:
+                cost = costs.get(trial.dataplane)
+                if trial.profile and trial.workload == "crr" and trial.axes == Axes() and cost:
+                    shares = {name: share * cost.value for name, share in trial.profile.parts.items()}
+                    found.setdefault(trial.dataplane, shares)
+        total: Counter[str] = Counter()
+        for costs_of in found.values():
+            total.update(costs_of)
+        order = [name for name, _ in total.most_common()]
+        return {name: {part: found[name].get(part, 0.0) for part in order} for name in self.planes() if name in found}
+
     # -- verdicts ----------------------------------------------------------------------------------------------------
 
     def against_reference(self, plane: str) -> tuple[list[str], list[str], list[str]]:
@@ -168,20 +187,24 @@ class Report:
         """One line per plane; `direct` first if it was measured."""
         rows, made = self.rows("crr"), []
         for name in self.planes():
-            row, clock = rows.get(name, (None, ""))
-            cost = "instructions_per_connection" if clock == "instructions" else "cpu_us_per_connection"
+            row, _ = rows.get(name, (None, ""))
             made.append(
                 Verdict(
                     name,
                     catalog.SUMMARIES.get(_base(name), ""),
                     row.ratio_to_direct if row else None,
-                    row.metrics.get(cost) if row else None,
+                    _cost(row) if row else None,
                     row.metrics.get("connect_p50_us") if row else None,
                     *self.against_reference(name),
                     {question.name: self.answer(name, question) for question in QUESTIONS},
                 )
             )
         return made
+
+
+def _cost(row: Summary) -> Interval | None:
+    """What a connection costs: instructions, or CPU time by the wall clock."""
+    return row.metrics.get("instructions_per_connection") or row.metrics.get("cpu_us_per_connection")
 
 
 def _base(name: str) -> str:

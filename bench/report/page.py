@@ -16,19 +16,20 @@ from bench.documents import Matrix, MatrixCell, Result
 from bench.matrix_table import differences
 from bench.report import figures
 from bench.report.model import QUESTIONS, REFERENCE, Curve, Report
-from bench.report.numbers import figure, ratio
+from bench.report.numbers import figure, number, ratio
 from bench.workloads import METRICS, WORKLOADS
 from scenarios.axes import Axes
 
 _HERE = Path(__file__).parent
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
+_LARGE = 0.03  # of all: below, a part is drawn with the rest
 _TOLD = ("kernel", "kernel_name", "kernel_reason", "clock", "cpu", "cpus", "memory_kb", "cmdline", "generator_ceiling")
 
 
 def page(report: Report) -> str:
     """The whole file."""
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True)
-    environment.filters |= {"figure": figure, "ratio": ratio}
+    environment.filters |= {"figure": figure, "number": number, "ratio": ratio}
     planes = report.planes()
     groups = [_group(report, workload, at, planes) for workload, at in report.workloads()]
     observed = list(dict.fromkeys(cell.dataplane for cell in report.cells()))
@@ -43,6 +44,7 @@ def page(report: Report) -> str:
         cost_heading="instructions/connection" if clock == "instructions" else "CPU µs/connection",
         groups=[group for group in groups if group["at"] == Axes() or not _on_a_curve(report, group["at"])],
         curves=[_curve(curve, planes) for curve in report.curves()],
+        parts=_parts(report, clock),
         checks=report.checks(),
         themes=list(dict.fromkeys(check.partition(".")[0] for check in report.checks())),
         matrix_planes=[name for name in planes if name in observed],
@@ -88,6 +90,25 @@ def _curve(curve: Curve, planes: list[str]) -> dict[str, Any]:
         "svg": figures.curve(curve, planes),
         "xs": xs,
         "rows": [(name, [dict(points).get(x) for x in xs]) for name, points in curve.planes.items()],
+    }
+
+
+def _parts(report: Report, clock: str) -> dict[str, Any] | None:
+    """Where a connection's cost is: a plot of the larger parts, a table of all."""
+    found = report.parts()
+    if not found:
+        return None
+    unit = "instructions" if clock == "instructions" else "CPU µs"
+    whole = sum(sum(costs.values()) for costs in found.values())
+    large = [part for part in next(iter(found.values())) if sum(c[part] for c in found.values()) >= _LARGE * whole]
+    drawn = {
+        plane: {part: costs[part] for part in large} | {"the rest": sum(costs.values()) - sum(costs[p] for p in large)}
+        for plane, costs in found.items()
+    }
+    return {
+        "figure": figures.stacked("Where a connection's time goes", f"{unit} per connection", drawn),
+        "unit": unit,
+        "planes": found,
     }
 
 

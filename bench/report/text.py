@@ -9,7 +9,7 @@ import msgspec
 
 from bench.matrix_table import differences
 from bench.report.model import QUESTIONS, REFERENCE, Report
-from bench.report.numbers import figure, ratio
+from bench.report.numbers import figure, number, ratio
 from bench.workloads import METRICS, WORKLOADS
 
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
@@ -32,6 +32,15 @@ def markdown(report: Report) -> str:
             for name, (row, _) in rows.items()
         ]
         parts += [*table(headings, body), ""]
+    found = report.parts()
+    if found:
+        body = [[name, *map(number, costs.values())] for name, costs in found.items()]
+        parts += [
+            "## Where a connection's time goes",
+            "",
+            *table(["data plane", *next(iter(found.values()))], body),
+            "",
+        ]
     if report.cells():
         parts += [
             "## What holds",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import documents
-from bench.documents import Interval, Matrix, MatrixCell, Result, Summary
+from bench.documents import Interval, Matrix, MatrixCell, Profile, Result, Summary, Trial
 from bench.report import answer, text
 from bench.report.model import QUESTIONS, Report
 from bench.report.page import page
@@ -59,8 +59,12 @@ def result() -> Result:
         rows += [summary(plane, 400_000 + 100 * size, services=size) for plane in PLANES]
         rows.append(summary("nft-lb", 5.0, services=size, workload="program"))
     rows.append(summary("nft-lb", 500_000))
+    trials = [
+        Trial(plane, "seed", "crr", 0, True, {}, profile=Profile(parts, []))
+        for plane, parts in (("direct", {"TCP": 0.75, "IP": 0.25}), ("nft-lb", {"TCP": 0.5, "NAT": 0.3, "IP": 0.2}))
+    ]
     return Result(
-        {}, {"clock": "instructions", "kernel": "6.12"}, {"command": "bench run"}, [], rows, ["x is unstable"]
+        {}, {"clock": "instructions", "kernel": "6.12"}, {"command": "bench run"}, trials, rows, ["x is unstable"]
     )
 
 
@@ -101,6 +105,15 @@ def test_curves_are_what_has_two_points(report: Report) -> None:
     assert [x for x, _ in curve.planes["nft-lb"]] == [0, 1, 10, 100]
     assert "direct" not in curve.planes
     assert ("add_service_ms", "services") in found
+
+
+def test_a_profile_says_what_a_connection_costs_where(report: Report) -> None:
+    assert report.parts() == {
+        "direct": {"TCP": 225_000, "IP": 75_000, "NAT": 0},
+        "nft-lb": {"TCP": 250_000, "IP": 100_000, "NAT": 150_000},
+    }
+    assert "| direct     | 225,000 |  75,000 |       0 |" in text.markdown(report)
+    assert '<td data-value="150000.0">150,000</td>' in page(report)
 
 
 def test_the_answer_says_which_placement_has_the_effect_what_it_costs_and_what_to_choose(report: Report) -> None:
