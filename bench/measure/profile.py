@@ -6,11 +6,13 @@ kprobes; in a trial that is not in the figures, because both cost.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from bench.documents import Function, Profile
 from dataplanes.errors import BenchError, Prerequisite
@@ -43,32 +45,10 @@ _COUNTED = (
     "__cgroup_bpf_run_filter_sock_addr",
 )
 """By the names of Linux 6.1 to 6.18; what a kernel does not have is left out."""
-_PARTS = (
-    ("IPVS", r"ip_vs_"),
-    ("conntrack", r"nf_conntrack|nf_ct_|__nf_conntrack|tcp_in_window|hash_conntrack"),
-    ("NAT", r"nf_nat|nf_xfrm"),
-    ("nftables", r"nft_|nf_tables"),
-    ("iptables", r"ipt_|xt_|iptable_|mark_(mt|tg)|ipvs_mt"),
-    ("netfilter hooks", r"nf_hook|nf_"),
-    ("BPF", r"bpf_|cls_bpf|tcf_|htab_|__htab|lookup_nulls|array_map|__cgroup_bpf"),
-    ("bridge", r"br_|fdb_"),
-    ("vxlan and tunnel", r"vxlan|udp_tunnel|iptunnel|udp_encap"),
-    ("veth and devices", r"veth|dev_|__dev_|netif_|__netif_|process_backlog|net_rx|napi_|sch_|enqueue_to|eth_"),
-    ("TCP", r"tcp_|__tcp|inet_csk|inet_hash|__inet"),
-    ("IP", r"ip_|__ip_|fib_|inet_|udp_|neigh_|arp_"),
-    ("sockets and files", r"sock_|__sys|sys_|ep_|do_epoll|alloc_file|fput|__x64|entry_|syscall|vfs_|__fget|d_alloc"),
-    (
-        "memory",
-        r"kmem|kmalloc|kfree|slab|___slab|__slab|skb_|__alloc_skb|page|__free|memset|memcpy|copy_|rmqueue|clear_page",
-    ),
-    ("locks", r"_raw_|__raw_|rcu_|__rcu_|mutex_|__local_bh|queued_|call_rcu"),
-    (
-        "scheduling",
-        r"schedule|__schedule|finish_task|try_to_wake|ttwu_|pick_|update_|enqueue_task|dequeue_|__switch|wake",
-    ),
-)
-"""A hard interrupt waits while interrupts are off: what ran meanwhile is seen where they come on again, in `locks` and
-`scheduling`."""
+_PARTS: dict[str, tuple[str, ...]] = {
+    name: tuple(prefixes.split())
+    for name, prefixes in msgspec.toml.decode((Path(__file__).parent / "parts.toml").read_text("utf-8")).items()
+}
 _SOURCE = """
 #include <uapi/linux/bpf_perf_event.h>
 BPF_HASH(hits, u64, u64, 16384);
@@ -176,4 +156,4 @@ def part(name: str) -> str:
     """The part of the kernel a function belongs to, by its name."""
     if name == "(programs)":
         return "user space"
-    return next((title for title, pattern in _PARTS if re.match(pattern, name)), "other")
+    return next((title for title, prefixes in _PARTS.items() if name.startswith(prefixes)), "other")
