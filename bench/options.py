@@ -102,7 +102,7 @@ def series(workloads: Sequence[str], given: Mapping[str, str | None], sweeps: Se
 def crowded(found: Sequence[Series]) -> bool:
     """True if the seed's subnet may have no room for it; the scenario scale has."""
     return any(
-        at.services + at.backends + at.nodes * at.containers > 100 or at.containers > 30
+        at.services + at.backends + at.sources + at.nodes * at.containers > 100 or at.containers > 30
         for each in found
         for at in each.points
     )

@@ -25,9 +25,11 @@ class Step(Struct, frozen=True):
 
 _KERNEL = ("--kernel", "debian-6.12")
 _MEASURED = ("run", "--dataplane", "all", *_KERNEL, "--clock", "instructions")
+_TRAFFIC = "crr-rst,open,rr,udp,first,stream,others,churn"
 STEPS = (
     Step("matrix.json", ("matrix", "--dataplane", "all", "--kernel", "debian-6.1,debian-6.12", "--output")),
-    Step("connections.json", (*_MEASURED, "--repeat", "5", "--output")),
+    Step("connections.json", (*_MEASURED, "--repeat", "5", "--profile", "--output")),
+    Step("traffic.json", (*_MEASURED, "--repeat", "3", "--workload", _TRAFFIC, "--output")),
     Step("scale.json", (*_MEASURED, "--repeat", "1", "--scenario", "scale", "--output")),
     *(
         Step(f"planes/{name}.svg", ("inspect", "--dataplane", name, *_KERNEL, "--svg"))

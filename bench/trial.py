@@ -55,6 +55,8 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
         with Journal() as journal, build(world, selection, journal) as lab:
             if plan.axes.ports:
                 _few_ports(lab, plan.axes.ports)
+            if plan.axes.sources:
+                lab.alias(world.workload.client, plan.axes.sources)
             prove(lab, selection)
             if plan.warmup:
                 trial.settings = _settings(lab)

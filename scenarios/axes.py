@@ -22,6 +22,7 @@ class Axes(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     nodes: int = 0  # in all
     concurrency: int = CONCURRENCY  # connections at a time
     ports: int = 0  # the client's ephemeral ports; with few, each is soon used again
+    sources: int = 0  # further addresses of the client; connections come from all in turn
 
     def label(self) -> str:
         """What is unusual at this point, in words; nothing if all is the scenario's own."""
@@ -40,6 +41,7 @@ AXES: dict[str, tuple[str, int, int]] = {
     "nodes": ("{:,} nodes", 0, 100),
     "concurrency": ("{:,} at a time", 1, 10_000),
     "ports": ("{:,} client ports", 0, 64_000),
+    "sources": ("{:,} more client addresses", 0, 250),
 }
 """Per axis: how it is told, its least and its most."""
 
@@ -53,6 +55,7 @@ class Sweep(Struct, forbid_unknown_fields=True):
     nodes: tuple[int, ...] = (0,)
     concurrency: tuple[int, ...] = (CONCURRENCY,)
     ports: tuple[int, ...] = (0,)
+    sources: tuple[int, ...] = (0,)
     workloads: tuple[str, ...] = ()
     without: tuple[str, ...] = ()  # data planes it would take out of all reason
 

@@ -14,6 +14,7 @@ Docker has it on networks without IPv6.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 
 from dataplanes.kernel import netns, sysctl
@@ -172,6 +173,16 @@ class Fabric:
             if other.network == network:
                 self._teach(endpoint, other)
         return endpoint
+
+    def alias(self, endpoint: Endpoint, addresses: Sequence[str]) -> None:
+        """Give an attachment further addresses, behind the same MAC, and let the other nodes know."""
+        length = IPv4Network(self._scenario.network(endpoint.network).subnet).prefixlen
+        inside = self.rtnl(endpoint.netns)
+        inside.send(inside.address_add(endpoint.interface, f"{address}/{length}") for address in addresses)
+        for segment in self.segments.values():
+            if segment.network == endpoint.network and segment.node != endpoint.node:
+                rtnl = self.rtnl(segment.overlay_netns)
+                rtnl.send(rtnl.neighbour_set("vxlan0", address, endpoint.mac) for address in addresses)
 
     def unplug(self, endpoint: Endpoint) -> None:
         """Undo `plug`; the namespace may be gone already, and its veth with it."""

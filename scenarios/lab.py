@@ -27,6 +27,7 @@ class Container:
         self.task = task
         self.netns = name
         self.endpoints: list[Endpoint] = []
+        self.aliases: list[str] = []  # further addresses on the first of them
         self.processes: list[subprocess.Popen[Any]] = []
         self.cgroup: str | None = None
 
@@ -350,6 +351,12 @@ class Lab:
         found = self.containers[container]
         with netns.inside(found.netns), cgroup.within(found.cgroup):
             return socket.socket(socket.AF_INET, kind, protocol)
+
+    def alias(self, container: str, count: int) -> None:
+        """Give a container further addresses on its first network, for as long as the lab is there."""
+        found = self.containers[container]
+        found.aliases = [self._address(found.endpoints[0].network) for _ in range(count)]
+        self._fabric.alias(found.endpoints[0], found.aliases)
 
     def attachments(self) -> list[Endpoint]:
         """What placements have attached beyond the containers."""

@@ -6,6 +6,7 @@
  * under an instruction clock two runs execute the same instructions.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +37,8 @@ static struct sample *samples;
 static uint64_t backends[BACKENDS], errors[ERRORS], answered, ok, stalled, done, begun, wanted, started;
 static long connections, warmup, concurrency, requests = 1, rate, timeout_ms = 5000, reset_on_close;
 static const char *raw;
+static struct in_addr sources[SOURCES];
+static long source_count;
 static int poller;
 
 static enum error classify(int code, int connected)
@@ -72,9 +75,18 @@ static uint64_t due(void)
 	return rate ? started + begun * SECOND / rate : 0;
 }
 
+static int bind_source(int handle, uint64_t number)
+{
+	struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr = sources[number % source_count]};
+	int late = 1; /* the port is chosen at connect(), when it need only be free towards that target */
+	setsockopt(handle, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &late, sizeof late);
+	return bind(handle, (struct sockaddr *)&source, sizeof source);
+}
+
 static void begin(struct slot *slot)
 {
-	struct sockaddr_in *target = &targets[begun % target_count];
+	uint64_t number = begun;
+	struct sockaddr_in *target = &targets[number % target_count];
 	slot->due = due();
 	begun++;
 	slot->connected = 0;
@@ -85,6 +97,11 @@ static void begin(struct slot *slot)
 	if (reset_on_close) {
 		struct linger hard = {1, 0};
 		setsockopt(slot->handle, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+	}
+	/* By rounds of the targets, so that every source goes to every target. */
+	if (source_count && bind_source(slot->handle, number / target_count)) {
+		fail_slot(slot, BIND);
+		return;
 	}
 	if (!rate)
 		slot->due = now();
@@ -235,10 +252,23 @@ static void write_raw(const char *path)
 		fail(path);
 }
 
+static void parse_sources(char *text)
+{
+	char *rest;
+	for (char *one = strtok_r(text, ",", &rest); one; one = strtok_r(NULL, ",", &rest)) {
+		if (source_count == SOURCES)
+			usage_error("more than %d sources", SOURCES);
+		if (inet_pton(AF_INET, one, &sources[source_count++]) != 1)
+			usage_error("%s: not an IPv4 address", one);
+	}
+}
+
 static int take_option(const char *option, char *value)
 {
 	if (!strcmp(option, "--to"))
 		parse_targets(value);
+	else if (!strcmp(option, "--sources"))
+		parse_sources(value);
 	else if (!strcmp(option, "--connections"))
 		connections = parse_number(option, value, 1, 100000000);
 	else if (!strcmp(option, "--concurrency"))

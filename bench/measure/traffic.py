@@ -53,7 +53,10 @@ def finish(lab: Lab, process: subprocess.Popen[bytes]) -> bytes:
 
 
 def connect(lab: Lab, to: list[str], connections: int, concurrency: int, **options: int | str) -> LoadResult:
-    """So many connections."""
+    """So many connections, in turn from all addresses the client has on the network."""
+    client = lab.containers[lab.scenario.workload.client]
+    if client.aliases:
+        options["sources"] = ",".join((client.endpoints[0].address, *client.aliases))
     warmup = connections // _WARMUP_SHARE
     sizes = {"connections": connections, "concurrency": concurrency, "warmup": warmup}
     return msgspec.json.decode(finish(lab, start(lab, "load", to, **sizes, **options)), type=LoadResult)

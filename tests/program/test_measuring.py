@@ -20,7 +20,7 @@ RUN = ("run", "--dataplane", "nft-lb", "--kernel", "guest", "--clock", "instruct
 
 def test_every_workload_gives_its_figures_and_a_page_shows_them(tmp_path: Path) -> None:
     file, page = tmp_path / "all.json", tmp_path / "all.html"
-    sizes = ("--workload", "all", "--repeat", "1", "--connections", "60", "--services", "3")
+    sizes = ("--workload", "all", "--repeat", "1", "--connections", "60", "--services", "3", "--sources", "2")
     done = bench(*RUN, *sizes, "--output", str(file), timeout=600)
     assert done.returncode == 0, done.stderr
     result = json.loads(file.read_bytes())
@@ -37,6 +37,22 @@ def test_every_workload_gives_its_figures_and_a_page_shows_them(tmp_path: Path) 
     assert "Requests on long-lived connections" in page.read_text("utf-8")
     assert "| nft-lb" in bench("report", str(file)).stdout
     assert bench("report", str(file), "--output", str(tmp_path / "x.pdf")).returncode == 2
+
+
+def test_a_profile_says_which_part_of_the_kernel_takes_how_much(tmp_path: Path) -> None:
+    file = tmp_path / "profile.json"
+    done = bench(*RUN, "--repeat", "1", "--connections", "500", "--profile", "--output", str(file), timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "nft-lb, crr: where the time goes: " in done.stdout
+    found = {
+        trial["dataplane"]: trial["profile"] for trial in json.loads(file.read_bytes())["trials"] if trial["warmup"]
+    }
+    for profile in found.values():
+        assert sum(profile["parts"].values()) == pytest.approx(1)
+        assert profile["parts"]["TCP"] > 0.02
+    calls = {name: {f["name"]: f["calls"] for f in profile["functions"]} for name, profile in found.items()}
+    assert calls["nft-lb"]["nf_conntrack_in"] > calls["direct"]["nf_conntrack_in"] > 5
+    assert found["nft-lb"]["parts"]["nftables"] > found["direct"]["parts"].get("nftables", 0)
 
 
 def test_a_run_that_is_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:

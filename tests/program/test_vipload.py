@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,28 @@ def test_a_connection_can_ask_more_than_once() -> None:
     with serving() as targets:
         found = run("load", targets, connections=5, concurrency=5, requests=100)
     assert (found["ok"], found["requests"], found["backends"]) == (5, 500, {"1": 500})
+
+
+def test_connections_come_from_the_sources_in_turn() -> None:
+    sources = [f"127.0.9.{number}" for number in (1, 2, 3)]
+    seen: Counter[str] = Counter()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            for _ in range(12):
+                connection, (address, _) = server.accept()
+                with connection:
+                    seen[address] += 1
+                    connection.recv(1)
+                    connection.sendall(b"\x01")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        target = f"127.0.0.1:{server.getsockname()[1]}"
+        done = run("load", [target], connections=12, concurrency=1, sources=",".join(sources))
+        thread.join()
+    assert done["ok"] == 12
+    assert seen == dict.fromkeys(sources, 4)
 
 
 def test_closing_by_reset_is_no_error() -> None:
@@ -145,6 +168,7 @@ def test_a_stream_arrives_whole() -> None:
         (["load", "--to"], "--to: no value"),
         (["udp", "--bytes", "1"], "no such option"),
         (["stream", "--bytes", "0"], "not a number from 1"),
+        (["load", "--sources", "10.0.0.300"], "10.0.0.300: not an IPv4 address"),
         (["fetch"], "serve, load, udp or stream"),
     ],
 )
