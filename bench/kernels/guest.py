@@ -30,7 +30,12 @@ _PORTS = ("in", "out", "err", "events", "control")
 _MEMORY = "2G"
 _CPUS = 2
 _CONSOLE_TAIL = 15
-_CMDLINE = "console=ttyS0 quiet loglevel=4 panic=-1 nokaslr norandmaps random.trust_cpu=on tsc=reliable no_timer_check"
+_CMDLINE = (
+    "console=ttyS0 quiet loglevel=4 panic=-1 nokaslr norandmaps random.trust_cpu=on tsc=reliable no_timer_check"
+    # khugepaged puts some process's pages together every ten seconds: some 20 million instructions in one round and
+    # not in the next.
+    " transparent_hugepage=never"
+)
 
 
 class Guest(Kernel):
