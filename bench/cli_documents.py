@@ -71,16 +71,17 @@ def _page(found: Any) -> bytes:
 
 @click.command()
 @click.argument("files", nargs=-1)
+@click.option("--language", type=click.Choice(["en", "zh"]), default="en", help="Default: en.")
 @click.option("--output", "-o", default="-", metavar="FILE", help="Write the Markdown there; - is stdout.")
-def answer(files: tuple[str, ...], output: str) -> None:
+def answer(files: tuple[str, ...], language: str, output: str) -> None:
     """The closing question, answered from documents (by default the published ones): who has the same effect, at what
     cost."""
     from bench.report import answer as answering
-    from bench.report import model
+    from bench.report import model, words
 
     found = model.load(files or model.published())
     write = output_writer(output)
-    write(answering.answer(found).encode())
+    write(answering.answer(found, words.LANGUAGES[language]).encode())
 
 
 @click.command()
@@ -90,13 +91,11 @@ def publish(directory: str) -> None:
     from pathlib import Path
 
     from bench import publish as publishing
-    from bench.report import answer as answering
-    from bench.report import model, pages
+    from bench.report import answer, model, pages
 
     publishing.publish(Path(directory), lambda line: click.echo(f"bench: {line}", err=True))
     found = model.load(publishing.documents(Path(directory)))
-    told = answering.answer(found)
     (Path(directory) / "report.html").write_bytes(_page(found))
-    (Path(directory) / "answer.md").write_text(told, "utf-8")
+    (Path(directory) / "answer.md").write_text(answer.answer(found), "utf-8")
     if Path(directory).resolve() == model.PUBLISHED:
-        pages.write(model.PUBLISHED.parent, found, told)
+        pages.write(model.PUBLISHED.parent, found)

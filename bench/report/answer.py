@@ -19,6 +19,7 @@ from msgspec import Struct
 from bench.documents import Interval
 from bench.report.model import QUESTIONS, REFERENCE, Report, Verdict
 from bench.report.numbers import number
+from bench.report.words import ENGLISH, Words
 from dataplanes import catalog
 from scenarios.axes import Axes
 
@@ -91,43 +92,71 @@ def _flat(report: Report) -> set[str]:
     }
 
 
-def answer(report: Report) -> str:
+def answer(report: Report, say: Words = ENGLISH) -> str:
     """The answer as Markdown."""
-    found = placements(report)
     lines = [
-        "# Could rules in the host or overlay namespace have the same effect?",
+        f"# {say('Could rules in the host or overlay namespace have the same effect?')}",
         "",
-        f"Swarm programs IPVS in every container (`{REFERENCE}`). Each other placement against that, by the rules at",
-        "the end; every statement follows from the documents named there.",
+        say(
+            "Swarm programs IPVS in every container (`{reference}`). Each other placement against that, by the rules "
+            "at the end; every statement follows from the documents named there.",
+            reference=REFERENCE,
+        ),
         "",
     ]
+    found = placements(report)
+    lines += _short(report, found, say)
     for each in found:
-        lines += _placement(report, each)
-    lines += _cost(report)
-    lines += ["## Which one to choose", "", "| situation | planes that fit, the cheapest first |", "|---|---|"]
+        lines += _placement(report, each, say)
+    lines += _cost(report, say)
+    lines += [f"## {say('Which one to choose')}", ""]
+    lines += [f"| {say('situation')} | {say('planes that fit, the cheapest first')} |", "|---|---|"]
     for situation, planes in recommend(report):
-        lines.append(f"| {situation} | {_names(planes[:_MOST]) or 'none'} |")
-    lines += ["", "## How this was derived", "", *_rules(), "", *_sources(report), ""]
+        lines.append(f"| {say(situation)} | {_names(planes[:_MOST]) or say('none')} |")
+    lines += ["", f"## {say('How this was derived')}", "", *_rules(say), "", *_sources(report, say), ""]
     return "\n".join(lines)
 
 
-def _placement(report: Report, each: Placement) -> list[str]:
+def _short(report: Report, found: list[Placement], say: Words) -> list[str]:
+    """The answer in a table: a line per placement."""
+    costs = {verdict.dataplane: verdict.cost for verdict in report.verdicts()}
+    base = costs.get(REFERENCE)
+    headings = ["placement", "effect", "best plane", "lost", "gained", "cost of a connection"]
+    lines = [f"| {' | '.join(map(say, headings))} |", "|---|---|---|---:|---:|---:|"]
+    for each in found:
+        best, cost = each.best, costs.get(each.best.dataplane)
+        saved = f"{cost.value / base.value:.2f}x" if cost and base else ""
+        cells = [each.name, say(each.effect), _names([best.dataplane]), str(len(best.less)), str(len(best.more)), saved]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _placement(report: Report, each: Placement, say: Words) -> list[str]:
     best = each.best
-    statements = report.checks()
     lines = [
-        f"## {each.name}: {each.effect}",
+        f"## {say('{placement}: {effect}', placement=each.name, effect=say(each.effect))}",
         "",
-        f"`{best.dataplane}`, the best of {_names(each.planes)}: {len(best.same)} semantics are as "
-        f"with `{REFERENCE}`, {len(best.more)} hold here only, {len(best.less)} hold there only.",
+        say(
+            "{best}, the best of {planes}: {same} semantics are as with `{reference}`, {more} hold here only, {less} "
+            "hold there only.",
+            best=_names([best.dataplane]),
+            planes=_names(each.planes),
+            reference=REFERENCE,
+            same=len(best.same),
+            more=len(best.more),
+            less=len(best.less),
+        ),
         "",
     ]
+    statements = {check: say.check(check, statement) for check, statement in report.checks().items()}
     if best.less:
-        lines += ["Lost:", "", *(_reason(report, best.dataplane, check, statements) for check in best.less), ""]
+        lost = [f"- {check}: {statements[check]} {_reason(report, best.dataplane, check, say)}" for check in best.less]
+        lines += [say("Lost:"), "", *lost, ""]
     if best.more:
-        lines += ["Gained:", "", *(f"- {check}: {statements.get(check, '')}" for check in best.more), ""]
-    hidden = [check for check in best.more if check.startswith("visible.")]
+        lines += [say("Gained:"), "", *(f"- {check}: {statements[check]}" for check in best.more), ""]
+    hidden = [say(check.partition(".")[2]) for check in best.more if check.startswith("visible.")]
     if hidden:
-        lines += [f"The application no longer sees: {', '.join(check.partition('.')[2] for check in hidden)}.", ""]
+        lines += [say("The application no longer sees: {what}.", what=", ".join(hidden)), ""]
     return lines
 
 
@@ -135,31 +164,34 @@ def _names(planes: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in planes)
 
 
-def _reason(report: Report, plane: str, check: str, statements: dict[str, str]) -> str:
+def _reason(report: Report, plane: str, check: str, say: Words) -> str:
     cells = [c for c in (report.cell(k, plane, check) for k in report.kernels()) if c and c.outcome == "fail"]
-    why = "; ".join(dict.fromkeys(cell.reason for cell in cells if cell.reason))
-    return f"- {check}: {statements.get(check, '')} " + (f"*{why}*" if why else f"Seen: {cells[0].detail}")
+    why = "; ".join(say.reason(reason) for reason in dict.fromkeys(cell.reason for cell in cells if cell.reason))
+    return f"*{why}*" if why else say("Seen: {detail}", detail=cells[0].detail)
 
 
-def _cost(report: Report) -> list[str]:
+def _cost(report: Report, say: Words) -> list[str]:
     lines = []
     for title, workload, metrics, axis, values in (
         ("A connection, with more services", "crr", _PER_CONNECTION, "services", (0, *_SERVICES)),
         ("A connection, with more containers on every node", "crr", _PER_CONNECTION, "containers", (0, *_CONTAINERS)),
+        ("A connection that uses no VIP, with more services", "others", _PER_CONNECTION, "services", (0, *_SERVICES)),
         ("One service more, ms", "program", ("add_service_ms",), "services", _SERVICES),
         ("One service more, ms, by containers per node", "program", ("add_service_ms",), "containers", _CONTAINERS),
         ("One container more, ms", "program", ("join_ms",), "services", _SERVICES),
     ):
-        table = _table(report, workload, metrics, axis, values)
+        table = _table(report, workload, metrics, axis, values, say)
         if table:
-            lines += [f"### {title}", "", *table, ""]
-    return ["## What it costs or saves", "", *lines] if lines else []
+            lines += [f"### {say(title)}", "", *table, ""]
+    return [f"## {say('What it costs or saves')}", "", *lines] if lines else []
 
 
 _PER_CONNECTION = ("instructions_per_connection", "cpu_us_per_connection")
 
 
-def _table(report: Report, workload: str, metrics: tuple[str, ...], axis: str, values: tuple[int, ...]) -> list[str]:
+def _table(
+    report: Report, workload: str, metrics: tuple[str, ...], axis: str, values: tuple[int, ...], say: Words
+) -> list[str]:
     """Planes against an axis; beside each figure what it is of the reference's."""
     columns: dict[int, dict[str, Interval]] = {}
     for name, at in report.workloads():
@@ -173,7 +205,10 @@ def _table(report: Report, workload: str, metrics: tuple[str, ...], axis: str, v
     if not columns:
         return []
     used = sorted(columns)
-    lines = [f"| data plane | {' | '.join(f'{value:,}' for value in used)} |", "|---" + "|---:" * len(used) + "|"]
+    lines = [
+        f"| {say('data plane')} | {' | '.join(f'{value:,}' for value in used)} |",
+        "|---" + "|---:" * len(used) + "|",
+    ]
     for name in report.planes():
         cells = [_against(columns[value], name) for value in used]
         if any(cells):
@@ -189,12 +224,12 @@ def _against(figures: dict[str, Interval], name: str) -> str:
     return number(figures[name].value) + share
 
 
-def _rules() -> list[str]:
-    text = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
+def _rules(say: Words) -> list[str]:
+    text = say.rules or (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
     return text.strip().splitlines()
 
 
-def _sources(report: Report) -> list[str]:
+def _sources(report: Report, say: Words) -> list[str]:
     told = [f"- {name}: `{document.plan.get('command', '')}`" for name, document in report.results]
     told += [f"- {name}: `{document.plan.get('command', '')}`" for name, document in report.matrices]
-    return ["Documents:", "", *told]
+    return [say("Documents:"), "", *told]

@@ -5,28 +5,29 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import msgspec
-
 from bench.report import figures
+from bench.report.answer import answer
 from bench.report.model import REFERENCE, Report
 from bench.report.numbers import figure, ratio
 from bench.report.text import table
+from bench.report.words import CHINESE, ENGLISH, Words
 
 BEGIN, END = "<!-- results: written by bench publish -->", "<!-- end of results -->"
-CHINESE: dict[str, str] = msgspec.toml.decode((Path(__file__).parent / "chinese.toml").read_text("utf-8"))
 _ASKED = ("client address", "container untouched", "drain", "UDP moves")
 
 
-def section(report: Report, names: dict[str, str] | None = None) -> str:
-    """The README's table, by plane; `names` translates its headings."""
-    told = names or {}
-    headings = ["data plane", "rate, of direct", "instructions/connection", f"as {REFERENCE}", *_ASKED]
+def section(report: Report, say: Words = ENGLISH) -> str:
+    """The README's table, by plane."""
+    headings = ["data plane", "rate, of direct", "instructions/connection", *_ASKED]
+    told = [say(each) for each in headings]
+    told.insert(3, say("as {reference}", reference=REFERENCE))
     rows = []
     for v in report.verdicts():
-        same = f"{len(v.same)} same, {len(v.more)} more, {len(v.less)} less" if v.same else ""
-        answers = [told.get(v.answers[name], v.answers[name]) for name in _ASKED]
+        counts = {"same": len(v.same), "more": len(v.more), "less": len(v.less)}
+        same = say("{same} same, {more} more, {less} less", **counts) if v.same else ""
+        answers = [say(v.answers[name]) for name in _ASKED]
         rows.append([f"`{v.dataplane}`", ratio(v.ratio), figure(v.cost), same, *answers])
-    return "\n".join([BEGIN, *table([told.get(each, each) for each in headings], rows), END])
+    return "\n".join([BEGIN, *table(told, rows), END])
 
 
 def replaced(page: str, made: str) -> str:
@@ -44,13 +45,19 @@ def chart(report: Report) -> str:
     return paper.rstrip() + "\n"
 
 
-def write(root: Path, report: Report, answer: str) -> None:
+def write(root: Path, report: Report) -> None:
     """Write what a checkout shows. Does nothing where there is no checkout."""
-    readme = root / "README.md"
-    if not readme.exists():
+    if not (root / "README.md").exists():
         return
-    for path, names in ((readme, None), (root / "README.zh.md", CHINESE)):
-        if path.exists():
-            path.write_text(replaced(path.read_text("utf-8"), section(report, names)), "utf-8")
-    (root / "docs" / "rate.svg").write_text(chart(report), "utf-8")
-    (root / "docs" / "answer.md").write_text(answer, "utf-8")
+    for path, told in pages(root, report).items():
+        path.write_text(told, "utf-8")
+
+
+def pages(root: Path, report: Report) -> dict[Path, str]:
+    """What a checkout shows of its data set: every page and drawing as it should be."""
+    made = {root / "docs" / "rate.svg": chart(report)}
+    for suffix, say in (("", ENGLISH), (".zh", CHINESE)):
+        readme = root / f"README{suffix}.md"
+        made[readme] = replaced(readme.read_text("utf-8"), section(report, say))
+        made[root / "docs" / f"answer{suffix}.md"] = answer(report, say)
+    return made

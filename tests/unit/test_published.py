@@ -9,6 +9,7 @@ import pytest
 
 from bench.publish import STEPS, documents
 from bench.report import answer, model, pages
+from bench.report.words import CHINESE
 from dataplanes import catalog
 from tests.conftest import ROOT
 
@@ -23,19 +24,26 @@ def test_the_data_set_is_whole() -> None:
     assert not missing, "bench publish makes what is missing"
 
 
-@pytest.mark.parametrize(("page", "names"), [("README.md", None), ("README.zh.md", pages.CHINESE)])
-def test_the_readmes_table_is_the_data_sets(report: model.Report, page: str, names: dict[str, str] | None) -> None:
-    text = (ROOT / page).read_text("utf-8")
-    assert pages.replaced(text, pages.section(report, names)) == text
+def test_the_pages_are_the_data_sets(report: model.Report) -> None:
+    for path, made in pages.pages(ROOT, report).items():
+        if path.suffix == ".md":
+            assert path.read_text("utf-8") == made, f"bench publish writes {path.name}"
 
 
-def test_chart_and_answer_are_the_data_sets(report: model.Report) -> None:
+def test_the_chart_is_the_data_sets(report: model.Report) -> None:
     drawn = (ROOT / "docs" / "rate.svg").read_text("utf-8")  # another matplotlib draws otherwise, with the same words
     for verdict in report.verdicts():
         assert verdict.ratio
         assert f">{verdict.dataplane}<" in drawn
         assert f">{verdict.ratio.value:.3f}<" in drawn
-    assert (ROOT / "docs" / "answer.md").read_text("utf-8") == answer.answer(report)
+
+
+def test_the_chinese_answer_leaves_nothing_in_english(report: model.Report) -> None:
+    told = answer.answer(report, CHINESE)
+    english = {line for line in answer.answer(report).splitlines() if re.search("[a-z]{3}", line)}
+    data = re.compile(r"\| ?(direct|ipvs-|nft-|ebpf-)|- \S+\.json: ")  # figures, and the commands that made them
+    assert [line for line in told.splitlines() if line in english and not data.match(line)] == []
+    assert all(CHINESE.checks.get(check) for check in report.checks())
 
 
 def test_the_data_set_has_every_plane_on_every_kernel_as_expected(report: model.Report) -> None:
