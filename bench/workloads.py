@@ -63,6 +63,7 @@ METRICS: dict[str, Metric] = {
     "bytes": Metric("bytes", "B"),
     "conntrack_entries": Metric("conntrack", "entries"),
     "slab_bytes": Metric("slab", "B"),
+    "kthreads": Metric("IPVS kernel threads", ""),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable
+from contextlib import suppress
 
 from bench.documents import TrialPlan
 from bench.measure import traffic
@@ -55,14 +56,23 @@ def measure(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str)
 
 
 def _state(lab: Lab) -> Metrics:
-    """Connection entries in all the lab's namespaces, and the kernel memory of such entries everywhere."""
+    """Connection entries in all the lab's namespaces; everywhere, the memory of such entries and IPVS's threads."""
     entries = 0
     for _, _, name in lab.namespaces():
         with netns.inside(name):
             for path in glob.glob("/proc/sys/net/netfilter/nf_conntrack_count"):
                 with open(path, encoding="ascii") as file:
                     entries += int(file.read())
-    return {"conntrack_entries": entries, "slab_bytes": _slab_bytes()}
+    return {"conntrack_entries": entries, "slab_bytes": _slab_bytes(), "kthreads": _kthreads()}
+
+
+def _kthreads() -> int:
+    """IPVS's kernel threads: since Linux 6.2 one and more per namespace with services (ip_vs_est.c)."""
+    total = 0
+    for path in glob.glob("/proc/[0-9]*/comm"):
+        with suppress(FileNotFoundError, ProcessLookupError), open(path, encoding="ascii", errors="replace") as file:
+            total += file.read().startswith("ipvs-")
+    return total
 
 
 def _slab_bytes() -> int:

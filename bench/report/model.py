@@ -214,7 +214,7 @@ def _base(name: str) -> str:
 def _drawn(workload: str) -> set[str]:
     """What is worth a curve."""
     known = WORKLOADS[workload]
-    costs = {f"instructions_per_{known.unit}", f"cpu_us_per_{known.unit}", "conntrack_entries", "bytes"}
+    costs = {f"instructions_per_{known.unit}", f"cpu_us_per_{known.unit}", "conntrack_entries", "kthreads", "bytes"}
     return {known.primary, *known.columns, *costs, "install_ms"} - {"connect_p50_us", "retransmits", "changes"}
 
 
