@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.documents import Interval, Profile, Result, Summary, Trial
+from bench.documents import Profile, Result, Summary, Trial
+from bench.numbers import figure, ratio
 from bench.workloads import METRICS, WORKLOADS, Workload
 from scenarios.axes import Axes
 
@@ -53,36 +55,24 @@ def _table(result: Result, workload: Workload, at: Axes, rows: Sequence[Summary]
     cost = f"instructions_per_{workload.unit}" if result.environment["clock"] == "instructions" else ""
     cost = cost or f"cpu_us_per_{workload.unit}"
     metrics = [workload.primary, *workload.columns, *([cost] if any(cost in row.metrics for row in rows) else [])]
-    table = Table(title=_title(result, workload.title, at), title_justify="left")
-    table.add_column("data plane", no_wrap=True)
+    headings = [METRICS[name].column() for name in metrics]
     compared = any(row.ratio_to_direct for row in rows)
-    for name in metrics:
-        table.add_column(METRICS[name].column(), justify="right")
-        if name == workload.primary and compared:
-            table.add_column("ratio [95 %]", justify="right")
-    for heading in (["errors", "backends"] if compared else []) + ["n"]:
-        table.add_column(heading, justify="right")
+    if compared:
+        headings = [headings[0], "ratio [95%]", *headings[1:], "errors", "backends"]
+    body = []
     for row in rows:
-        cells = [_figure(row.metrics.get(name)) for name in metrics]
+        cells = [figure(row.metrics.get(name)) or "-" for name in metrics]
         if compared:
-            cells.insert(1, _ratio(row.ratio_to_direct))
+            cells.insert(1, ratio(row.ratio_to_direct) or "-")
             cells += [str(sum(row.errors.values())), str(sum(1 for count in row.backends.values() if count))]
-        table.add_row(row.dataplane, *cells, str(row.n))
+        body.append([row.dataplane, *cells, str(row.n)])
+    table = Table(title=_title(result, workload.title, at), title_justify="left")
+    for number, heading in enumerate(["data plane", *headings, "n"]):
+        widest = max(map(len, (*heading.split(), *(cells[number] for cells in body))))
+        table.add_column(textwrap.fill(heading, widest), justify="right" if number else "left", no_wrap=True)
+    for cells in body:
+        table.add_row(*cells)
     return table
-
-
-def _figure(found: Interval | None) -> str:
-    """With three or four digits, as many as say something."""
-    if found is None:
-        return "-"
-    return f"{found.value:,.0f}" if found.value >= 1000 or found.value == 0 else f"{found.value:,.3g}"
-
-
-def _ratio(found: Interval | None) -> str:
-    if found is None:
-        return "-"
-    bounds = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"
-    return f"{found.value:.3f}{bounds}"
 
 
 def _notes(result: Result) -> list[Text]:
@@ -118,7 +108,7 @@ def show_differences(name: str, differences: Sequence[Difference], warnings: Seq
     for each in differences:
         needed = f", {each.rounds_needed} rounds would tell" if each.rounds_needed else ""
         workload = ", ".join(filter(None, (each.workload, each.axes.label())))
-        figures = (f"{each.base:,.6g}", f"{each.new:,.6g}", _ratio(each.ratio), each.verdict + needed)
+        figures = (f"{each.base:,.6g}", f"{each.new:,.6g}", ratio(each.ratio), each.verdict + needed)
         style = {"worse": "red", "better": "green", "inconclusive": "yellow"}.get(each.verdict)
         table.add_row(each.dataplane, workload, each.metric, *figures, style=style)
     console.print(table)

@@ -17,8 +17,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from bench.documents import Interval
+from bench.numbers import number
 from bench.report.model import QUESTIONS, REFERENCE, Report, Verdict
-from bench.report.numbers import number
 from bench.report.words import ENGLISH, Words
 from dataplanes import catalog
 from scenarios.axes import Axes

@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 from bench.documents import Matrix, MatrixCell, Result
 from bench.matrix_table import differences
+from bench.numbers import figure, number, ratio
 from bench.report import figures
 from bench.report.model import QUESTIONS, REFERENCE, Curve, Report
-from bench.report.numbers import figure, number, ratio
 from bench.workloads import METRICS, WORKLOADS
 from scenarios.axes import Axes
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from bench.numbers import figure, ratio
 from bench.report import figures
 from bench.report.answer import answer
 from bench.report.model import REFERENCE, Report
-from bench.report.numbers import figure, ratio
 from bench.report.text import table
 from bench.report.words import CHINESE, ENGLISH, Words
 

@@ -8,8 +8,8 @@ import io
 import msgspec
 
 from bench.matrix_table import differences
+from bench.numbers import figure, number, ratio
 from bench.report.model import QUESTIONS, REFERENCE, Report
-from bench.report.numbers import figure, number, ratio
 from bench.workloads import METRICS, WORKLOADS
 
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}

@@ -172,7 +172,7 @@ def test_markdown_csv_and_json_have_every_plane(report: Report) -> None:
 
 
 def test_numbers_have_the_digits_that_say_something() -> None:
-    from bench.report.numbers import number, ratio
+    from bench.numbers import number, ratio
 
     assert [number(each) for each in (0, 0.01234, 7.891, 365.24, 365_245.1)] == [
         "0",
