@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 import sys
 from ctypes import sizeof
@@ -128,8 +129,8 @@ def compile_object(name: str) -> Object:
 
 def _source(name: str) -> str:
     """One text: bcc turns `map.lookup()` into code in the main file only, not in what it includes."""
-    shared = (_SOURCES / "services.h").read_text("utf-8")
-    return (_SOURCES / f"{name}.c").read_text("utf-8").replace('#include "services.h"', shared)
+    text = (_SOURCES / f"{name}.c").read_text("utf-8")
+    return re.sub(r'#include "(.+)"', lambda found: (_SOURCES / found[1]).read_text("utf-8"), text)
 
 
 def _spec(module: Any, name: str, table: Any) -> MapSpec:

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* An IPv4 packet in a classifier: reading it, giving it new addresses, sending it back. */
+
+#include <uapi/linux/if_arp.h>
+#include <uapi/linux/if_ether.h>
+#include <uapi/linux/icmp.h>
+#include <uapi/linux/in.h>
+#include <uapi/linux/ip.h>
+#include <uapi/linux/pkt_cls.h>
+#include <uapi/linux/tcp.h>
+#include <uapi/linux/udp.h>
+
+#define MORE_FRAGMENTS 0x2000
+#define OFFSET 0x1fff
+
+struct packet {
+	u32 source;
+	u32 destination;
+	u16 id;
+	u16 fragment; /* frag_off, in host order */
+	u8 protocol;
+	u8 flags; /* TCP's, byte 13 */
+	u16 source_port;
+	u16 destination_port;
+	u32 transport; /* offset of the transport header */
+	u32 length;    /* of the IP packet */
+};
+
+#define NETWORK ETH_HLEN
+#define FIN_OR_RST 0x05
+#define SYN_ONLY 0x02
+#define SYN_OR_ACK 0x12
+
+static __always_inline int read_ip(struct __sk_buff *skb, u32 at, struct packet *packet)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) < 0 || ip.version != 4 || ip.ihl < 5)
+		return -1;
+	packet->source = ip.saddr;
+	packet->destination = ip.daddr;
+	packet->id = ip.id;
+	packet->fragment = bpf_ntohs(ip.frag_off);
+	packet->protocol = ip.protocol;
+	packet->transport = at + ip.ihl * 4;
+	packet->length = bpf_ntohs(ip.tot_len);
+	packet->flags = 0;
+	packet->source_port = packet->destination_port = 0;
+	if (packet->fragment & OFFSET || (ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP))
+		return 0;
+	u16 ports[2];
+
+	if (bpf_skb_load_bytes(skb, packet->transport, ports, sizeof(ports)) < 0)
+		return -1;
+	packet->source_port = ports[0];
+	packet->destination_port = ports[1];
+	if (ip.protocol == IPPROTO_TCP)
+		bpf_skb_load_bytes(skb, packet->transport + 13, &packet->flags, 1);
+	return 0;
+}
+
+/* Give the packet its new addresses; every checksum follows. */
+static __always_inline void readdress(struct __sk_buff *skb, struct packet *packet, u32 source, u32 destination)
+{
+	u32 checksum = 0, from[2] = {packet->source, packet->destination}, to[2] = {source, destination};
+	s64 difference = bpf_csum_diff(from, sizeof(from), to, sizeof(to), 0);
+	u64 flags = BPF_F_PSEUDO_HDR;
+
+	if (!(packet->fragment & OFFSET)) {
+		if (packet->protocol == IPPROTO_TCP)
+			checksum = packet->transport + offsetof(struct tcphdr, check);
+		if (packet->protocol == IPPROTO_UDP) {
+			checksum = packet->transport + offsetof(struct udphdr, check);
+			flags |= BPF_F_MARK_MANGLED_0; /* 0: the sender computed none */
+		}
+		if (checksum)
+			bpf_l4_csum_replace(skb, checksum, 0, difference, flags);
+	}
+	bpf_l3_csum_replace(skb, NETWORK + offsetof(struct iphdr, check), 0, difference, 0);
+	bpf_skb_store_bytes(skb, NETWORK + offsetof(struct iphdr, saddr), to, sizeof(to), 0);
+}
+
+/* Back to where it came from, as if a neighbour had sent it. */
+static __always_inline int send_back(struct __sk_buff *skb)
+{
+	u8 addresses[12], swapped[12];
+
+	if (bpf_skb_load_bytes(skb, 0, addresses, sizeof(addresses)) < 0)
+		return TC_ACT_SHOT;
+	__builtin_memcpy(swapped, addresses + 6, 6);
+	__builtin_memcpy(swapped + 6, addresses, 6);
+	bpf_skb_store_bytes(skb, 0, swapped, sizeof(swapped), 0);
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+static __always_inline u32 fold(s64 sum)
+{
+	u32 folded = (u32)sum;
+
+	folded = (folded & 0xffff) + (folded >> 16);
+	folded = (folded & 0xffff) + (folded >> 16);
+	return (u16)~folded;
+}
