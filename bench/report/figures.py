@@ -38,12 +38,12 @@ _SUPERFLUOUS = [
         r"<metadata>.*?</metadata>",
         r" font-family: [^;]*;",  # the page's own
         r' transform="rotate\(-0 [^"]*"',
-        r"(?<=\.\d\d)\d+",  # a hundredth of a point
+        r"(?<=\.\d\d)\d+(?=[^<>]*>)",  # in tags: a hundredth of a point
     )
 ]
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#66ccee", "#aa3377")  # Tol's bright, told apart by the blind
 _MARKERS = "osD^vP*Xh<>d"
-_HATCHES = ("", "////", "....")
+_HATCHES = ("", "////", "\\\\\\\\")
 _DASHES = ("-", "--", "-.", ":")
 
 

@@ -22,7 +22,7 @@ from scenarios.axes import Axes
 
 _HERE = Path(__file__).parent
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
-_LARGE = 0.03  # of all: below, a part is drawn with the rest
+_LARGE = 0.03  # of a connection: what is less on every plane is drawn with the rest
 _TOLD = ("kernel", "kernel_name", "kernel_reason", "clock", "cpu", "cpus", "memory_kb", "cmdline", "generator_ceiling")
 
 
@@ -99,8 +99,8 @@ def _parts(report: Report, clock: str) -> dict[str, Any] | None:
     if not found:
         return None
     unit = "instructions" if clock == "instructions" else "CPU µs"
-    whole = sum(sum(costs.values()) for costs in found.values())
-    large = [part for part in next(iter(found.values())) if sum(c[part] for c in found.values()) >= _LARGE * whole]
+    whole = {plane: sum(costs.values()) for plane, costs in found.items()}
+    large = [p for p in next(iter(found.values())) if any(c[p] >= _LARGE * whole[plane] for plane, c in found.items())]
     drawn = {
         plane: {part: costs[part] for part in large} | {"the rest": sum(costs.values()) - sum(costs[p] for p in large)}
         for plane, costs in found.items()

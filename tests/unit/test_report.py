@@ -143,6 +143,7 @@ def test_the_page_needs_nothing_from_anywhere_and_says_everything(report: Report
         ET.fromstring(drawing)
         assert "aria-label" in drawing
         assert "#000000" not in drawing  # ink is the page's
+    assert ">0.789<" in made  # figures are whole, coordinates are not
     assert "identity.source-udp on nft-lb: k: fail: saw nft-lb (SNAT)" in made
     assert "x is unstable" in made
     assert made == page(report)
