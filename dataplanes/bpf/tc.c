@@ -256,6 +256,20 @@ static __always_inline int complain(struct __sk_buff *skb, struct packet *packet
 	return forward(skb, packet, packet->source, backend, TO_BACKEND);
 }
 
+/* A new connection to a backend's own address has the ports of one that went there through a VIP: from now on what comes
+ * back is its own. */
+static __always_inline void give_way(struct packet *packet)
+{
+	if (packet->protocol != IPPROTO_TCP || (packet->flags & SYN_OR_ACK) != SYN_ONLY)
+		return;
+	struct flow_key key = {packet->destination, packet->source, packet->destination_port, packet->source_port,
+			       packet->protocol};
+	struct flow *flow = flows.lookup(&key);
+
+	if (flow && flow->kind == TO_CLIENT)
+		flows.delete(&key);
+}
+
 int from_container(struct __sk_buff *skb)
 {
 	struct packet packet = {};
@@ -267,8 +281,10 @@ int from_container(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	u32 vip = packet.destination;
 
-	if (!services.lookup(&vip))
+	if (!services.lookup(&vip)) {
+		give_way(&packet);
 		return TC_ACT_OK;
+	}
 	if (packet.fragment & OFFSET) {
 		struct fragment *first = find_fragment(&packet);
 

@@ -101,6 +101,14 @@ def ttl(world: World) -> str:
     return same("TTL at the backend", world.ask_udp(CLIENT, world.vip("lone")).ttl, 64)
 
 
+@check("identity.direct-after-vip", "found by bench run --workload others")
+def direct_after_vip(world: World) -> str:
+    """A port that was used through the VIP can be used right after to reach the backend by its own address."""
+    world.hang_up(CLIENT, world.vip("lone"), 23458)
+    seen = world.hang_up(CLIENT, world.address("lone.1"), 23458)
+    return same("answered by", seen.task, "lone.1")
+
+
 @check("identity.two-vips-one-port", "cilium/cilium#11810")
 def two_vips_one_port(world: World) -> str:
     """A client uses one source port to the same backend behind two VIPs at once, and each connection works."""
