@@ -173,8 +173,8 @@ class _EbpfDirector(Director):
         assert endpoint
         programs = self._table.loaded.programs
         with Rtnl(endpoint.overlay_netns) as rtnl:
-            self._table.set_bridge(rtnl.index("br0"))
             port = endpoint.bridge_port
+            self._table.set_bridge(rtnl.master(port))
             rtnl.send([rtnl.clsact_add(port)])
             self._detach.append(lambda: _remove_clsact(endpoint.overlay_netns, port))
             rtnl.send(

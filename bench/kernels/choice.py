@@ -6,6 +6,7 @@ import difflib
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.kernels import packages
@@ -56,7 +57,7 @@ def resolve(name: str, clock: str | None) -> Kernel:
         return _from_path(name, clock)
     known = list(list_kernels())
     if name == "guest":
-        name = next((each for each in known if each != "host"), "debian-6.1")
+        name = _own(known)
     elif name not in known:
         near = difflib.get_close_matches(name, [*known, "auto", "guest"], 1)
         hint = f"did you mean {near[0]}?" if near else "`bench list kernels` shows them"
@@ -64,6 +65,17 @@ def resolve(name: str, clock: str | None) -> Kernel:
     path = packages.fetch(name)
     modules = Modules(path / "lib" / "modules" / str(packages.release(path)))
     return _guest(name, clock, path / "vmlinuz", modules, path / "config")
+
+
+def _own(known: Sequence[str]) -> str:
+    """The kernel the distribution comes with; without apt, or another kind of kernel, the first one there is."""
+    try:
+        default = packages.installed_by_default()
+    except Prerequisite:
+        default = None
+    if default and default in known:
+        return default
+    return next((name for name in known if name != "host"), PUBLISHED[0])
 
 
 def _from_path(text: str, clock: str | None) -> Kernel:

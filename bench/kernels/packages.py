@@ -50,14 +50,15 @@ def unpacked() -> list[str]:
 def available() -> dict[str, str]:
     """What apt can download: name -> release, the newest of each series."""
     newest: dict[str, tuple[list[int], str]] = {}
-    for package in _apt_cache("pkgnames", "linux-image-"):
-        match = _IMAGE.match(package)
-        if match:
-            distribution = "debian" if package.endswith("-amd64") else "ubuntu"
-            version = [int(number) for number in re.findall(r"\d+", match[1])]
-            name = f"{distribution}-{match[2]}"
-            newest[name] = max(newest.get(name, ([], "")), (version, match[1]))
+    for name, found in _images(_apt_cache("pkgnames", "linux-image-")):
+        version = [int(number) for number in re.findall(r"\d+", found)]
+        newest[name] = max(newest.get(name, ([], "")), (version, found))
     return {name: found for name, (_, found) in sorted(newest.items())}
+
+
+def installed_by_default() -> str | None:
+    """The name of the kernel this distribution's release comes with, where apt knows: what its metapackage wants."""
+    return next((name for name, _ in _images(_apt_cache("depends", "linux-image-amd64", "linux-image-generic"))), None)
 
 
 def fetch(name: str) -> Path:
@@ -220,6 +221,12 @@ def _lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _images(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The name and release of each package that is a kernel: linux-image-6.8.0-31-generic is ubuntu-6.8."""
+    for match in filter(None, map(_IMAGE.match, packages)):
+        yield f"{'debian' if match[1].endswith('-amd64') else 'ubuntu'}-{match[2]}", match[1]
 
 
 def _apt_cache(*arguments: str) -> list[str]:

@@ -82,15 +82,21 @@ class Rtnl:
         """The index of an interface. Raises KernelRefused (ENODEV) if it is not there."""
         found = self._index.get(interface)
         if found is None:
-            body = _request(_GETLINK, 0, ifinfmsg(), {}, [("IFLA_IFNAME", interface)]).body
-            (link,) = _decode(ifinfmsg, self._netlink.dump(_GETLINK, body, 0))
-            found = self._index[interface] = link["index"]
+            found = self._index[interface] = self._link(interface)["index"]
         return found
 
     def mac(self, interface: str) -> str:
         """The MAC of an interface."""
-        index = self.index(interface)
-        return next(str(link.get_attr("IFLA_ADDRESS")) for link in self.links() if link["index"] == index)
+        return str(self._link(interface).get_attr("IFLA_ADDRESS"))
+
+    def master(self, port: str) -> int:
+        """The index of the bridge an interface is a port of."""
+        return int(self._link(port).get_attr("IFLA_MASTER"))
+
+    def _link(self, interface: str) -> Any:
+        body = _request(_GETLINK, 0, ifinfmsg(), {}, [("IFLA_IFNAME", interface)]).body
+        (link,) = _decode(ifinfmsg, self._netlink.dump(_GETLINK, body, 0))
+        return link
 
     # -- requests, to be sent in bulk ----------------------------------------------------------------------------
 

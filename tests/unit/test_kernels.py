@@ -1,0 +1,36 @@
+"""Which kernels apt offers, and which of them `guest` means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.kernels import packages
+
+_APT_CACHE = """#!/bin/sh
+case "$1" in
+pkgnames) printf '%s\\n' linux-image-6.11.0-29-generic linux-image-6.8.0-31-generic linux-image-6.8.0-117-generic \\
+    linux-image-6.8.0-31-lowlatency linux-image-generic linux-image-unsigned-6.8.0-31-generic ;;
+depends) printf '%s\\n' '<linux-image-amd64>' linux-image-generic '  Depends: linux-image-6.8.0-117-generic' \\
+    '  Depends: linux-modules-extra-6.8.0-117-generic' ;;
+esac
+"""
+
+
+@pytest.fixture(autouse=True)
+def ubuntu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What apt-cache says on Ubuntu 24.04."""
+    program = tmp_path / "apt-cache"
+    program.write_text(_APT_CACHE)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+
+def test_the_newest_of_each_series_is_offered() -> None:
+    assert packages.available() == {"ubuntu-6.11": "6.11.0-29-generic", "ubuntu-6.8": "6.8.0-117-generic"}
+
+
+def test_the_guests_kernel_is_the_one_the_release_comes_with() -> None:
+    """Not the first by name: on Ubuntu that is a hardware enablement kernel."""
+    assert packages.installed_by_default() == "ubuntu-6.8"
