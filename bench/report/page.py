@@ -41,7 +41,7 @@ def page(report: Report) -> str:
         reference=REFERENCE,
         questions=QUESTIONS,
         warnings=report.warnings(),
-        cost_heading="instructions/connection" if clock == "instructions" else "CPU µs/connection",
+        cost_heading="instructions per connection" if clock == "instructions" else "CPU µs per connection",
         groups=[group for group in groups if group["at"] == Axes() or not _on_a_curve(report, group["at"])],
         curves=[_curve(curve, planes) for curve in report.curves()],
         parts=_parts(report, clock),

@@ -18,7 +18,7 @@ _ASKED = ("client address", "container untouched", "drain", "UDP moves")
 
 def section(report: Report, say: Words = ENGLISH) -> str:
     """The README's table, by plane."""
-    headings = ["data plane", "rate, of direct", "instructions/connection", *_ASKED]
+    headings = ["data plane", "rate, of direct", "instructions per connection", *_ASKED]
     told = [say(each) for each in headings]
     told.insert(3, say("as {reference}", reference=REFERENCE))
     rows = []
