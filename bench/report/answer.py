@@ -2,11 +2,11 @@
 
 Could rules in the host or overlay namespace have the same effect as IPVS in every container?
 
-- *Same effect* of a placement: a check has the outcome it has with the reference, on every kernel observed. What holds
+- *Same effect* of a plane: a check has the outcome it has with the reference, on every kernel observed. What holds
   there and not here is what is lost; what holds here and not there is what is gained.
 - The best plane of a placement is the one that loses least; of equals the one that gains most, then the cheaper one.
-- A placement **has the same effect** when its best plane loses nothing; **nearly**, when it loses at most one check in
-  twenty of those that hold there; else **not**.
+- A plane **has the same effect** when it loses nothing; **nearly**, when it loses at most one check in twenty of those
+  that hold there; else **not**. A placement's effect is its best plane's.
 - Cost is instructions (or CPU time) per connection and per change, against the reference at the same point.
 - A recommendation names the planes that answer a question with yes, the cheapest first, at most three; for many
   services those whose cost per connection grows by less than one part in fifty from the fewest to the most measured.
@@ -23,6 +23,7 @@ from bench.report.words import ENGLISH, Words
 from dataplanes import catalog
 from scenarios.axes import Axes
 
+_ASKED = ("overlay", "host")  # the question's placements
 _NEARLY = 0.05
 _FLAT = 0.02
 _MOST = 3
@@ -30,27 +31,40 @@ _SERVICES = (1, 100, 1000)
 _CONTAINERS = (1, 10, 100)
 
 
+class Standing(Struct, frozen=True):
+    """What is said of a plane: whether it has the same effect."""
+
+    verdict: Verdict
+    effect: str  # "the same effect", "nearly the same effect", "not the same effect"
+
+    @property
+    def name(self) -> str:
+        return self.verdict.dataplane
+
+
 class Placement(Struct, frozen=True):
-    """What is said of a placement: its planes, the best of them, and whether that has the same effect."""
+    """A placement's planes, the best first: its effect is the best one's."""
 
     name: str
-    planes: list[str]
-    best: Verdict
-    effect: str  # "the same effect", "nearly the same effect", "not the same effect"
+    planes: list[Standing]
+
+    @property
+    def best(self) -> Standing:
+        return self.planes[0]
 
 
 def placements(report: Report) -> list[Placement]:
-    """Every placement but the reference's own, best first."""
-    groups: dict[str, list[Verdict]] = {}
-    for verdict in report.verdicts():
-        if verdict.same and "@" not in verdict.dataplane:
-            groups.setdefault(catalog.placement(verdict.dataplane), []).append(verdict)
-    made = []
-    for name, verdicts in groups.items():
-        best = min(verdicts, key=lambda v: (len(v.less), -len(v.more), v.cost.value if v.cost else 0))
-        if best.dataplane != REFERENCE:
-            made.append(Placement(name, [v.dataplane for v in verdicts], best, _effect(report, best)))
-    return sorted(made, key=lambda each: (len(each.best.less), -len(each.best.more)))
+    """Every placement, best first, with its planes; the reference stands against nothing."""
+    groups: dict[str, list[Standing]] = {}
+    for verdict in sorted(report.verdicts(), key=_rank):
+        if verdict.same and "@" not in verdict.dataplane and verdict.dataplane != REFERENCE:
+            standing = Standing(verdict, _effect(report, verdict))
+            groups.setdefault(catalog.placement(verdict.dataplane), []).append(standing)
+    return [Placement(name, planes) for name, planes in groups.items()]
+
+
+def _rank(verdict: Verdict) -> tuple[float, ...]:
+    return (len(verdict.less), -len(verdict.more), verdict.cost.value if verdict.cost else 0)
 
 
 def _effect(report: Report, verdict: Verdict) -> str:
@@ -118,46 +132,67 @@ def answer(report: Report, say: Words = ENGLISH) -> str:
 
 
 def _short(report: Report, found: list[Placement], say: Words) -> list[str]:
-    """The answer in a table: a line per placement."""
-    costs = {verdict.dataplane: verdict.cost for verdict in report.verdicts()}
-    base = costs.get(REFERENCE)
-    headings = ["placement", "effect", "best plane", "lost", "gained", "cost of a connection"]
-    lines = [f"| {' | '.join(map(say, headings))} |", "|---|---|---|---:|---:|---:|"]
-    for each in found:
-        best, cost = each.best, costs.get(each.best.dataplane)
-        saved = f"{cost.value / base.value:.2f}x" if cost and base else ""
-        cells = [each.name, say(each.effect), _names([best.dataplane]), str(len(best.less)), str(len(best.more)), saved]
-        lines.append(f"| {' | '.join(cells)} |")
+    """The answer to the question itself, then a line per plane."""
+    asked = [each for each in found if each.name in _ASKED]
+    said = [f"**{say('{placement}: {effect}', placement=each.name, effect=say(each.best.effect))}**" for each in asked]
+    base = next((verdict.cost for verdict in report.verdicts() if verdict.dataplane == REFERENCE), None)
+    headings = ["placement", "data plane", "effect", "lost", "gained", "cost of a connection"]
+    lines = [" · ".join(said), "", f"| {' | '.join(map(say, headings))} |", "|---|---|---|---:|---:|---:|"]
+    for placement in found:
+        for each in placement.planes:
+            lost, gained, cost = len(each.verdict.less), len(each.verdict.more), each.verdict.cost
+            told = f"{cost.value / base.value:.2f}x" if cost and base else ""
+            where = placement.name if each is placement.best else ""
+            lines.append(f"| {where} | `{each.name}` | {say(each.effect)} | {lost} | {gained} | {told} |")
     return [*lines, ""]
 
 
 def _placement(report: Report, each: Placement, say: Words) -> list[str]:
-    best = each.best
-    lines = [
-        f"## {say('{placement}: {effect}', placement=each.name, effect=say(each.effect))}",
-        "",
-        say(
-            "{best}, the best of {planes}: {same} semantics are as with `{reference}`, {more} hold here only, {less} "
-            "hold there only.",
-            best=_names([best.dataplane]),
-            planes=_names(each.planes),
-            reference=REFERENCE,
-            same=len(best.same),
-            more=len(best.more),
-            less=len(best.less),
-        ),
-        "",
-    ]
-    statements = {check: say.check(check, statement) for check, statement in report.checks().items()}
-    if best.less:
-        lost = [f"- {check}: {statements[check]} {_reason(report, best.dataplane, check, say)}" for check in best.less]
-        lines += [say("Lost:"), "", *lost, ""]
-    if best.more:
-        lines += [say("Gained:"), "", *(f"- {check}: {statements[check]}" for check in best.more), ""]
+    """The best plane in full, the others against it."""
+    best = each.best.verdict
+    lines = [f"## {say('{placement}: {effect}', placement=each.name, effect=say(each.best.effect))}", ""]
+    lines += [_count(each.best, say), ""]
+    lines += _listed(say("Lost:"), _statements(report, best.less, say, lost_by=best.dataplane))
+    lines += _listed(say("Gained:"), _statements(report, best.more, say))
     hidden = [say(check.partition(".")[2]) for check in best.more if check.startswith("visible.")]
     if hidden:
         lines += [say("The application no longer sees: {what}.", what=", ".join(hidden)), ""]
+    for other in each.planes[1:]:
+        name, seen = other.name, other.verdict
+        lost, kept = _without(seen.less, best.less), _without(best.less, seen.less)
+        missed, won = _without(best.more, seen.more), _without(seen.more, best.more)
+        lines += [_count(other, say) + " " + say("Against `{best}`:", best=best.dataplane), ""]
+        lines += _listed(say("Lost besides:"), _statements(report, lost, say, lost_by=name))
+        lines += _listed(say("Not lost:"), _statements(report, kept, say))
+        lines += _listed(say("Not gained:"), _statements(report, missed, say))
+        lines += _listed(say("Gained besides:"), _statements(report, won, say))
     return lines
+
+
+def _count(each: Standing, say: Words) -> str:
+    return say(
+        "`{plane}`: {same} semantics are as with `{reference}`, {more} hold here only, {less} hold there only.",
+        plane=each.name,
+        reference=REFERENCE,
+        same=len(each.verdict.same),
+        more=len(each.verdict.more),
+        less=len(each.verdict.less),
+    )
+
+
+def _without(checks: list[str], others: list[str]) -> list[str]:
+    return [check for check in checks if check not in others]
+
+
+def _listed(title: str, items: list[str]) -> list[str]:
+    return [title, "", *items, ""] if items else []
+
+
+def _statements(report: Report, checks: list[str], say: Words, *, lost_by: str = "") -> list[str]:
+    """What each check says, and why the plane that lost it did."""
+    statements = report.checks()
+    reasons = [f" {_reason(report, lost_by, check, say)}" if lost_by else "" for check in checks]
+    return [f"- {c}: {say.check(c, statements[c])}{why}" for c, why in zip(checks, reasons, strict=True)]
 
 
 def _names(planes: list[str]) -> str:

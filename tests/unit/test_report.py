@@ -126,6 +126,19 @@ def test_the_answer_says_which_placement_has_the_effect_what_it_costs_and_what_t
     assert re.search(r"must see who calls \| `ipvs-overlay`, `ipvs-container` \|", told)
 
 
+def test_the_answer_holds_the_other_planes_of_a_placement_against_its_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.PLANES", (*PLANES, "nft-overlay"))
+    lost = {("ipvs-overlay", "reach.any-port"): "broken", ("ipvs-overlay", "change.drain"): "stuck"}
+    told = answer.answer(Report([("r.json", result())], [("m.json", matrix({**FAILING, **lost}))]))
+    assert told.splitlines()[4] == "**overlay: the same effect**"
+    assert "| overlay | `nft-overlay` | the same effect | 0 | 1 |" in told
+    assert "|  | `ipvs-overlay` | not the same effect | 1 | 0 |" in told
+    against = told.partition("Against `nft-overlay`:")[2].partition("##")[0]
+    assert "Lost besides:\n\n- reach.any-port: It is so: reach.any-port. *broken*" in against
+    assert "Not gained:\n\n- change.drain: It is so: change.drain.\n" in against
+    assert "Not lost:" not in against
+
+
 def test_changing_the_data_changes_the_answer(report: Report) -> None:
     changed = Report(report.results, [("m.json", matrix({**FAILING, ("ipvs-overlay", "reach.any-port"): "broken"}))])
     told = answer.answer(changed)
