@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
 import subprocess
@@ -153,6 +154,30 @@ def test_datagrams_are_answered_counted_and_missed() -> None:
     assert (missed["ok"], missed["lost"]) == (0, 4)
     refused = run("udp", target, exchanges=4, concurrency=2, timeout=100)
     assert refused["refused"] >= 2
+
+
+def test_a_flow_whose_reply_is_there_at_once_does_not_hold_up_the_others() -> None:
+    """On one processor a server often answers before send() returns; a flow served till it pauses starves the rest."""
+    flows, each = 4, 20
+    asked: list[int] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(10)
+        targets = [f"127.0.0.1:{server.getsockname()[1]}"]
+        argv = load.argv("udp", targets, exchanges=flows * each, concurrency=flows, warmup=0)
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as client:
+            clients = [server.recvfrom(64)[1] for _ in range(flows)]
+            client.send_signal(signal.SIGSTOP)
+            for number in range(1, each + 1):
+                for address in clients:
+                    server.sendto(struct.pack("=BxxxI", 1, number), address)
+            client.send_signal(signal.SIGCONT)
+            asked += [server.recvfrom(64)[1][1] for _ in range(flows * (each - 1))]
+            assert client.wait(10) == 0
+    order = [address[1] for address in clients]
+    for end in range(len(asked)):
+        turns = [asked[:end].count(port) for port in order]
+        assert max(turns) - min(turns) <= 1, turns
 
 
 def test_a_stream_arrives_whole() -> None:
