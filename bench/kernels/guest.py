@@ -139,6 +139,7 @@ class _Session:
         self._ports = dict(zip(_PORTS, ports, strict=True))
         self._on_event = on_event
         self._code: int | None = None
+        self._running = False
         self.caught: list[int] = []
 
     def run(self) -> int | None:
@@ -178,7 +179,9 @@ class _Session:
         relay.watch(0, feed, counts=False)
 
     def _told(self, line: bytes) -> None:
-        if line.startswith(b"X"):
+        if line == b"R":
+            self._running = True
+        elif line.startswith(b"X"):
             self._code = int(line[1:])
 
     def _forward(self, numbers: bytes) -> None:
@@ -186,7 +189,9 @@ class _Session:
             if number == signal.SIGWINCH:
                 self._tell_size()
                 continue
-            if number in self.caught:  # asked twice: do not wait
+            if not self._running:  # nothing of the command's is at stake: do not wait for the kernel to boot
+                self._code = 128 + number
+            if not self._running or number in self.caught:  # asked twice: do not wait either
                 self._process.kill()
             self.caught.append(number)
             self._tell(f"S{number}\n")

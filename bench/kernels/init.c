@@ -6,7 +6,8 @@
  *   shares   TAG PATH: directories that are writable             bind     SOURCE TARGET: bind mounts
  *   options  tty | cwd PATH | time SECONDS                       argv, env  NUL-separated
  * Ports: in, out, err, events (the command's fd 3), control. On control the outside sends "S<signal>" and "W<rows> <cols>",
- * we send "X<exit code>"; when it hangs up, its process is gone and so are we.
+ * we send "R" when the command runs and "X<exit code>" when it has ended; when the outside hangs up, its process is gone
+ * and so are we.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -282,9 +283,9 @@ static int obey(pid_t child, int terminal)
 	text[length] = 0;
 	for (char *end; (end = strchr(text, '\n'));) {
 		struct winsize size = {0};
-		if (text[0] == 'S')
-			kill(-child, atoi(text + 1));
-		else if (sscanf(text, "W%hu %hu", &size.ws_row, &size.ws_col) == 2 && tty_mode)
+		if (text[0] == 'S' && kill(-child, atoi(text + 1)))
+			kill(child, atoi(text + 1)); /* it has not got as far as a session of its own */
+		if (sscanf(text, "W%hu %hu", &size.ws_row, &size.ws_col) == 2 && tty_mode)
 			ioctl(terminal, TIOCSWINSZ, &size);
 		length -= end + 1 - text;
 		memmove(text, end + 1, length + 1);
@@ -366,6 +367,7 @@ int main(void)
 	sigprocmask(SIG_BLOCK, &child_signal, NULL);
 	int signals = signalfd(-1, &child_signal, SFD_CLOEXEC), streams[4];
 	pid_t child = start(streams);
+	write_all(ports[CONTROL], "R\n", 2);
 	int code = attend(child, streams, signals);
 	char line[16];
 	write_all(ports[CONTROL], line, snprintf(line, sizeof line, "X%d\n", code));

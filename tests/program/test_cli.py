@@ -203,6 +203,25 @@ def test_sigint_ends_the_guest_and_is_passed_on() -> None:
     assert not _guests_of(process.pid)
 
 
+@pytest.mark.parametrize("seconds", [0, 2, 4, 6, 8])
+def test_a_signal_while_the_guest_boots_or_its_command_starts_is_not_lost(seconds: float) -> None:
+    process = subprocess.Popen(  # on one processor, where a command that is being started is not yet a session's leader
+        [*BENCH, "lab", "-d", "ipvs-container", "--kernel", "guest", "--clock", "instructions", "--", "sleep", "600"],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not _guests_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(30) == -signal.SIGINT
+    finally:
+        process.kill()
+    assert not _guests_of(process.pid)
+
+
 def test_kill_9_takes_the_guest_along() -> None:
     process = subprocess.Popen(
         [*BENCH, "lab", "--dataplane", "ipvs-container", "--kernel", "guest", "--", "sleep", "600"],
