@@ -241,7 +241,7 @@ def test_kill_9_takes_the_guest_along() -> None:
 
 
 def test_a_time_out_is_exit_124() -> None:
-    done = bench("lab", "--dataplane", "direct", "--kernel", "guest", "--timeout", "20", "--", "sleep", "600")
+    done = bench("lab", "--dataplane", "direct", "--kernel", "guest", "--timeout", "10", "--", "sleep", "600")
     assert done.returncode == 124
     assert "time is up" in done.stderr
 

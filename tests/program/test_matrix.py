@@ -1,4 +1,4 @@
-"""`bench matrix` and `bench compare` as their user runs them."""
+"""`bench matrix` as its user runs it, and what `bench compare` refuses."""
 
 from __future__ import annotations
 
@@ -43,24 +43,6 @@ def test_a_part_of_the_matrix_in_every_format(tmp_path: Path) -> None:
 def test_a_bad_request_is_refused_before_anything_runs(arguments: tuple[str, ...], says: str) -> None:
     done = bench("matrix", *arguments)
     assert (done.returncode, says in done.stderr) == (2, True), done.stderr
-
-
-def test_program_and_compare(tmp_path: Path) -> None:
-    """Two runs of one plane under the instruction clock differ by less than a percent; the time to program is told."""
-    files = [str(tmp_path / f"{number}.json") for number in range(2)]
-    for file in files:
-        arguments = ("-d", "nft-lb", "--kernel", "guest", "--clock", "instructions", "-r", "3", "-n", "300")
-        done = bench("run", *arguments, "-o", file)
-        assert done.returncode == 0, done.stderr
-    done = bench("compare", *files, "--json", "--fail-on", "connections_per_second:-2%,install_ms:+50%")
-    assert done.returncode == 0, done.stdout + done.stderr
-    rates = [each for each in json.loads(done.stdout) if each["metric"] == "instructions_per_connection"]
-    assert {each["dataplane"] for each in rates} == {"direct", "nft-lb"}
-    assert all(abs(each["ratio"]["value"] - 1) < 0.01 for each in rates)
-    assert bench("compare", *files).stdout.count("nft-lb") >= 3
-    programmed = bench("run", "-d", "nft-lb", "--kernel", "guest", "-w", "program", "--services", "20", "-r", "1")
-    assert programmed.returncode == 0, programmed.stderr
-    assert "time to program" in programmed.stdout
 
 
 def test_comparing_what_is_no_result_is_exit_2(tmp_path: Path) -> None:

@@ -39,6 +39,12 @@ def test_every_workload_gives_its_figures_and_a_page_shows_them(tmp_path: Path) 
     assert bench("report", str(file), "--output", str(tmp_path / "x.pdf")).returncode == 2
 
 
+def test_the_time_to_program_is_told() -> None:
+    done = bench(*RUN, "--workload", "program", "--services", "20", "--repeat", "1")
+    assert done.returncode == 0, done.stderr
+    assert "time to program" in done.stdout
+
+
 def test_a_profile_says_which_part_of_the_kernel_takes_how_much(tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     done = bench(*RUN, "--repeat", "1", "--connections", "500", "--profile", "--output", str(file), timeout=600)
