@@ -94,7 +94,7 @@ def _no_updates(mutant: Mutant, services: Sequence[Service]) -> Sequence[Service
 
 MUTATIONS: dict[str, tuple[str, Callable[[Mutant], None]]] = {
     "a backend is forgotten": (
-        "reach.tcp-everywhere",
+        "balance.round-robin",
         lambda mutant: setattr(mutant, "change", _backends(lambda all_: all_[:-1] or all_)),
     ),
     "a stranger is among the backends": (
@@ -128,7 +128,7 @@ class Bench:
         return self.mutant
 
 
-@pytest.fixture(scope="module", params=SERVING)
+@pytest.fixture(scope="module", params=[*SERVING, "ipvs-lb-dsr"])
 def broken(request: pytest.FixtureRequest) -> Iterator[Bench]:
     (selection,) = catalog.select(request.param)
     made = Bench()
