@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import platform
 import re
 import shlex
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from bench import __version__
+from bench import provenance
 from bench.dispatch import dispatch
 from bench.documents import Event, Job, Matrix, MatrixCell
 from bench.kernels import Kernel
@@ -72,11 +71,11 @@ def run(
         workers = [Worker(kernel.name, kernel.clock, names, job, timeout) for kernel, _ in kernels]
         gather(workers, take)
     for kernel, reason in kernels:
-        environments[kernel.name]["kernel_reason"] = reason
+        environments[kernel.name] |= provenance.kernel(kernel, reason)
     order = {each.name: number for number, each in enumerate(checks)}
     cells.sort(key=lambda cell: (cell.kernel, job.dataplanes.index(cell.dataplane), order[cell.check]))
     return Matrix(
-        tool={"name": "bench", "version": __version__, "python": platform.python_version()},
+        tool=provenance.tool(),
         environment=environments,
         plan={
             "dataplanes": [msgspec.to_builtins(each) for each in selections],

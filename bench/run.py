@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import __version__, rounds
+from bench import __version__, provenance, rounds
 from bench.dispatch import dispatch, prepare
 from bench.documents import Event, Job, Result, TrialPlan
 from bench.kernels import Kernel
@@ -105,12 +104,10 @@ class Run:
 
         order = {trial.key(): number for number, trial in enumerate(self._plan)}
         done = sorted(self._store.trials, key=lambda trial: order[trial.key()])
-        kernel = self._kernel
         environment = self._store.environment
         return Result(
-            tool={"name": "bench", "version": __version__, "python": platform.python_version()},
-            environment=environment
-            | {"kernel_name": kernel.name, "kernel_reason": self._reason, "accelerated": kernel.accelerated},
+            tool=provenance.tool(),
+            environment=environment | provenance.kernel(self._kernel, self._reason),
             plan={
                 "scenario": self._scenario,
                 "dataplanes": [msgspec.to_builtins(selection) for selection in self._selections],

@@ -29,6 +29,7 @@ class Kernel(ABC):
     name: str  # host, debian-6.1, or the path it was given by
     release: str  # as uname -r says
     clock: str  # wall or instructions
+    emulator = ""  # the command it runs in, if it is not this machine's own
     accelerated: bool  # runs at the processor's speed: the host itself, or KVM
 
     @abstractmethod

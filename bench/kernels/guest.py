@@ -41,6 +41,8 @@ _CMDLINE = (
 class Guest(Kernel):
     """A kernel image and its modules, as they lie unpacked in a directory."""
 
+    emulator = QEMU
+
     def __init__(self, name: str, clock: str, vmlinuz: Path, modules: Modules, config: Path, *, kvm: bool) -> None:
         self.name = name
         self.release = modules.directory.name

@@ -23,7 +23,18 @@ from scenarios.axes import Axes
 _HERE = Path(__file__).parent
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
 _LARGE = 0.03  # of a connection: what is less on every plane is drawn with the rest
-_TOLD = ("kernel", "kernel_name", "kernel_reason", "clock", "cpu", "cpus", "memory_kb", "cmdline", "generator_ceiling")
+_TOLD = (
+    "kernel",
+    "kernel_name",
+    "kernel_reason",
+    "emulator",
+    "clock",
+    "cpu",
+    "cpus",
+    "memory_kb",
+    "cmdline",
+    "generator_ceiling",
+)
 
 
 def page(report: Report) -> str:
@@ -157,12 +168,12 @@ def _documents(report: Report) -> list[dict[str, Any]]:
 
 
 def _facts(document: Result | Matrix) -> list[tuple[str, str]]:
-    """A result has one environment, a matrix one per kernel."""
-    if isinstance(document, Result):
-        return [(key, str(document.environment[key])) for key in _TOLD if document.environment.get(key)]
-    return [
-        (f"{kernel}: {key}", str(facts[key]))
-        for kernel, facts in document.environment.items()
+    """What made it, and on what: a result has one environment, a matrix one per kernel."""
+    tool = " ".join(document.tool[key] for key in ("name", "version", "revision") if key in document.tool)
+    several = {"": document.environment} if isinstance(document, Result) else document.environment
+    return [("made by", tool)] + [
+        (f"{kernel}: {key}".removeprefix(": "), str(facts[key]))
+        for kernel, facts in several.items()
         for key in _TOLD
         if facts.get(key)
     ]

@@ -156,6 +156,8 @@ def test_run_prints_a_comparison_and_writes_the_document(tmp_path: Path) -> None
         assert metrics["instructions_per_connection"] > 10_000
         assert metrics["connect_us"]["p50"] <= metrics["connect_us"]["p99"]
     assert result["environment"]["kernel"].startswith("6.")
+    assert result["environment"]["emulator"].startswith("QEMU emulator version ")
+    assert result["environment"]["config"]["IP_VS"] == "m"
     (variant,) = [each["variant"] for each in result["plan"]["dataplanes"]]
     assert variant == "1.12.6-tweaked"
     assert 0.3 < result["summary"][1]["ratio_to_direct"]["value"] < 1
