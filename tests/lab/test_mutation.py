@@ -1,18 +1,27 @@
-"""The checks can fail: each plane is broken in eight ways, and for each the right cell turns red."""
+"""The checks can fail: each plane is broken in eight ways and more, and for each the right cell turns red.
+
+First a plane is told something else than what the lab says; then, told the truth, it loses something it needs.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
 from msgspec.structs import replace
 
 from bench import trial
-from dataplanes import catalog
+from dataplanes import catalog, ebpf
 from dataplanes.base import Counter, DataPlane, Footprint
+from dataplanes.kernel import process, sysctl
+from dataplanes.kernel.conntrack import Conntrack
+from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Backend, Endpoint, Segment, Service
 from dataplanes.requirements import Requirement
+from dataplanes.vips import Addresses
 from scenarios import checks, topology
 from scenarios.checks import world
 from scenarios.journal import Journal
@@ -20,6 +29,7 @@ from scenarios.lab import Lab
 from tests.lab.test_seed import SERVING
 
 Change = Callable[["Mutant", Sequence[Service]], Sequence[Service]]
+Damage = Callable[[Lab, ExitStack], None]
 
 
 class Mutant(DataPlane):
@@ -139,10 +149,116 @@ def broken(request: pytest.FixtureRequest) -> Iterator[Bench]:
         yield made
 
 
+def observe(broken: Bench, name: str) -> None:
+    cell = checks.observe(checks.CHECKS[name], world.World(broken.lab), broken.mutant.name)
+    assert cell.outcome == "fail", f"{name}: {cell.outcome}: {cell.detail}"
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_the_right_cell_turns_red(broken: Bench, mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "TIMEOUT", 3.0)
     name, broken.breaks = MUTATIONS[mutation]
     broken.lab.reinstall()
-    cell = checks.observe(checks.CHECKS[name], world.World(broken.lab), broken.mutant.name)
-    assert cell.outcome == "fail", f"{mutation}, and {name}: {cell.outcome}: {cell.detail}"
+    observe(broken, name)
+
+
+def _without_ipvs_rules(table: str, chain: str, part: str, lab: Lab, undo: ExitStack) -> None:
+    found = 0
+    for _, _, name in lab.namespaces():
+        rules = process.run(name, ("iptables-legacy", "-t", table, "-S", chain)).splitlines()
+        for rule in [each for each in rules if part in each]:
+            process.run(name, ("iptables-legacy", "-t", table, *rule.replace("-A", "-D", 1).split()))
+            found += 1
+    assert found
+
+
+def _without_nft_snat(lab: Lab, undo: ExitStack) -> None:
+    found = 0
+    for _, _, name in lab.namespaces():
+        for table in re.findall("table ip (vip-.*)", process.run(name, ("nft", "list", "tables"))):
+            process.run(name, ("nft", "flush", "chain", "ip", table, "nat-postrouting"))
+            found += 1
+    assert found
+
+
+def _with_sysctl(kind: str, key: str, value: str, lab: Lab, undo: ExitStack) -> None:
+    names = [name for found, _, name in lab.namespaces() if found == kind]
+    assert {sysctl.read(name, key) for name in names} - {value}
+    for name in names:
+        sysctl.write(name, {key: value})
+
+
+def _keeping_connections(lab: Lab, undo: ExitStack) -> None:
+    patch = undo.enter_context(pytest.MonkeyPatch.context())
+    patch.setattr(Conntrack, "flush", lambda self, keep: 0)
+    patch.setattr(ebpf._Table, "_forget", lambda self, old, keep: None)
+
+
+def _without_programs(lab: Lab, undo: ExitStack) -> None:
+    for container in lab.containers.values():
+        for endpoint in container.endpoints:
+            with Rtnl(endpoint.overlay_netns) as rtnl:
+                rtnl.send([rtnl.clsact_del(endpoint.bridge_port)])
+
+
+def _with_a_second_owner(lab: Lab, undo: ExitStack) -> None:
+    (endpoint,) = (each for each in lab.containers["both.1"].endpoints if each.network == "my-network")
+    vips = [lab.service("lone").vip]
+    Addresses().own(endpoint.netns, endpoint.interface, vips)
+    undo.callback(Addresses().disown, endpoint.netns, endpoint.interface, vips)
+
+
+def _of(planes: str, damage: Damage) -> dict[str, Damage]:
+    return dict.fromkeys(planes.split(), damage)
+
+
+_no_ipvs_snat = partial(_without_ipvs_rules, "nat", "POSTROUTING", "--ipvs -j SNAT")
+_no_output_marks = partial(_without_ipvs_rules, "mangle", "OUTPUT", "-j MARK")
+_no_input_marks = partial(_without_ipvs_rules, "mangle", "INPUT", "-j MARK")
+_no_bridge_netfilter = partial(_with_sysctl, "overlay", "net.bridge.bridge-nf-call-iptables", "0")
+_no_expiry = partial(_with_sysctl, "lb", "net.ipv4.vs.expire_nodest_conn", "0")
+
+DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
+    "no SNAT": (
+        "reach.same-node",
+        _of("ipvs-lb ipvs-host", _no_ipvs_snat) | _of("nft-lb nft-host", _without_nft_snat),
+    ),
+    "no SNAT, as in 1.12.0": ("identity.other-replica", _of("ipvs-container", _no_ipvs_snat)),
+    "no SNAT of hairpins": (
+        "identity.hairpin",
+        _of("ipvs-overlay", _no_ipvs_snat) | _of("nft-overlay", _without_nft_snat),
+    ),
+    "no marks": (
+        "reach.same-node",
+        _of("ipvs-lb ipvs-lb-dsr ipvs-overlay ipvs-host", _no_input_marks),
+    ),
+    # The VIP is also on its tasks' eth0: without marks one of them answers everything.
+    "no marks in the container": ("balance.round-robin", _of("ipvs-container", _no_output_marks)),
+    "no bridge netfilter": ("reach.same-node", _of("ipvs-overlay nft-overlay", _no_bridge_netfilter)),
+    "no programs": ("reach.same-node", _of("ebpf-tc", _without_programs)),
+    "connections to a removed backend are kept": (
+        "change.udp-moves",
+        _of("nft-container nft-lb nft-overlay nft-host ebpf-tc", _keeping_connections)
+        | _of("ipvs-lb ipvs-lb-dsr", _no_expiry),
+    ),
+    "another container has the VIP, too": (
+        "visible.arp",
+        _of("ipvs-lb ipvs-lb-dsr ipvs-overlay ipvs-host nft-lb nft-overlay nft-host", _with_a_second_owner),
+    ),
+}
+"""What is lost -> the cell that must turn red, and how each plane that needs it loses it."""
+
+
+@pytest.mark.parametrize(
+    ("broken", "damage"),
+    [(plane, damage) for damage, (_, planes) in DAMAGES.items() for plane in planes],
+    indirect=["broken"],
+)
+def test_what_is_lost_is_seen(broken: Bench, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "TIMEOUT", 3.0)
+    broken.breaks = lambda mutant: None
+    broken.lab.reinstall()
+    name, planes = DAMAGES[damage]
+    with ExitStack() as undo:
+        planes[broken.mutant.name](broken.lab, undo)
+        observe(broken, name)
