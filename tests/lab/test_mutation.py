@@ -238,12 +238,11 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     "no programs": ("reach.same-node", _of("ebpf-tc", _without_programs)),
     "connections to a removed backend are kept": (
         "change.udp-moves",
-        _of("nft-container nft-lb nft-overlay nft-host ebpf-tc", _keeping_connections)
-        | _of("ipvs-lb ipvs-lb-dsr", _no_expiry),
+        _of("nft-container nft-lb nft-overlay nft-host ebpf-tc", _keeping_connections) | _of("ipvs-lb", _no_expiry),
     ),
     "another container has the VIP, too": (
         "visible.arp",
-        _of("ipvs-lb ipvs-lb-dsr ipvs-overlay ipvs-host nft-lb nft-overlay nft-host", _with_a_second_owner),
+        _of("ipvs-lb ipvs-overlay nft-host", _with_a_second_owner),  # one of each placement; 6 s each
     ),
 }
 """What is lost -> the cell that must turn red, and how each plane that needs it loses it."""

@@ -39,12 +39,6 @@ def test_every_workload_gives_its_figures_and_a_page_shows_them(tmp_path: Path) 
     assert bench("report", str(file), "--output", str(tmp_path / "x.pdf")).returncode == 2
 
 
-def test_the_time_to_program_is_told() -> None:
-    done = bench(*RUN, "--workload", "program", "--services", "20", "--repeat", "1")
-    assert done.returncode == 0, done.stderr
-    assert "time to program" in done.stdout
-
-
 def test_a_profile_says_which_part_of_the_kernel_takes_how_much(tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     done = bench(*RUN, "--repeat", "1", "--connections", "500", "--profile", "--output", str(file), timeout=600)
@@ -64,7 +58,7 @@ def test_a_profile_says_which_part_of_the_kernel_takes_how_much(tmp_path: Path) 
 def test_a_run_that_is_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
     file = tmp_path / "r.json"
     kept = tmp_path / "r.json.trials"
-    command = [*BENCH, *RUN, "--repeat", "4", "--connections", "100", "--output", str(file)]
+    command = [*BENCH, *RUN, "--repeat", "3", "--connections", "100", "--output", str(file)]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ)
     deadline = time.monotonic() + 240
     while (not kept.exists() or kept.read_text("utf-8").count('"kind":"trial"') < 3) and time.monotonic() < deadline:
@@ -73,10 +67,10 @@ def test_a_run_that_is_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
     first.communicate(timeout=60)
     assert first.returncode == -signal.SIGINT
     done_before = kept.read_text("utf-8").count('"kind":"trial"')
-    assert 3 <= done_before < 10
+    assert 3 <= done_before < 8
 
     again = bench(*command[len(BENCH) :])
     assert again.returncode == 0, again.stderr
     assert f"{done_before} done before" in again.stderr
-    assert len(json.loads(file.read_bytes())["trials"]) == 10
+    assert len(json.loads(file.read_bytes())["trials"]) == 8
     assert not kept.exists()
