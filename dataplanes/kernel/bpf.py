@@ -137,11 +137,9 @@ class Map:
                 continue
             if code < 0 and code != -errno.ENOENT:  # ENOENT: that was the last batch
                 raise _refused(f"BPF map {self.name} cannot be read", self.name, code)
-            for index in range(attr.count):
-                yield (
-                    keys.raw[index * self.key_size : (index + 1) * self.key_size],
-                    values.raw[index * self.value_size : (index + 1) * self.value_size],
-                )
+            yield from zip(
+                _cut(keys, self.key_size, attr.count), _cut(values, self.value_size, attr.count), strict=True
+            )
             if code < 0:
                 return
             position = after
@@ -149,6 +147,11 @@ class Map:
     def _batch(self, command: int, keys: bytes, values: bytes, count: int) -> tuple[int, int]:
         attr = _Batch(0, 0, _address(keys), _address(values), count, self.fd, 0, 0)
         return _call(command, attr), attr.count
+
+
+def _cut(data: ctypes.Array[ctypes.c_char], size: int, count: int) -> list[bytes]:
+    whole = data.raw  # a copy of it all: once, not per element
+    return [whole[start : start + size] for start in range(0, count * size, size)]
 
 
 def load(name: str, kind: int, attach_type: int, instructions: bytes) -> int:
