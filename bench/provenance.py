@@ -11,6 +11,9 @@ from bench import __version__
 from bench.kernels import Kernel
 
 _ROOT = Path(__file__).parents[1]
+_PROGRAM = ("bench", "dataplanes", "scenarios", "run", "pyproject.toml")
+"""What of a checkout can change a figure: publishing writes results, docs and README itself."""
+
 _BUILD = (
     *("HZ", "PREEMPT", "PREEMPT_DYNAMIC", "PREEMPT_RT", "PREEMPT_VOLUNTARY", "RETPOLINE", "MITIGATION_RETPOLINE"),
     *("BPF_JIT_ALWAYS_ON", "BRIDGE_NETFILTER", "IP_VS", "IP_VS_TAB_BITS", "NF_CONNTRACK", "NF_TABLES"),
@@ -20,11 +23,15 @@ _BUILD = (
 
 
 def tool() -> dict[str, str]:
-    """Its name, its version and Python's; of a checkout the commit too, with a "+" if files have changed since."""
+    """Its name, its version and Python's; of a checkout the commit too, with a "+" if the program has changed since."""
     told = {"name": "bench", "version": __version__, "python": platform.python_version()}
+    git = ("git", "-C", str(_ROOT))
     # Installed, it may lie in somebody else's repository.
-    revision = _said("git", "-C", str(_ROOT), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+")
-    return told | {"revision": revision} if revision and (_ROOT / ".git").exists() else told
+    revision = _said(*git, "rev-parse", "--short=12", "HEAD") if (_ROOT / ".git").exists() else ""
+    if not revision:
+        return told
+    changed = _said(*git, "status", "--porcelain", "--", *_PROGRAM)
+    return told | {"revision": revision + "+" if changed else revision}
 
 
 def kernel(under_test: Kernel, reason: str) -> dict[str, Any]:

@@ -21,10 +21,14 @@ def commit(directory: Path) -> str:
 def test_a_checkout_is_told_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "_ROOT", tmp_path)
     assert "revision" not in provenance.tool()
-    (tmp_path / "file").write_text("as committed")
+    program, results = tmp_path / "bench" / "cli.py", tmp_path / "results" / "run.json"
+    for file in (program, results):
+        file.parent.mkdir()
+        file.write_text("as committed")
     head = commit(tmp_path)
+    results.write_text("measured anew")
     assert provenance.tool()["revision"] == head[:12]
-    (tmp_path / "file").write_text("changed since")
+    program.write_text("changed since")
     assert provenance.tool()["revision"] == f"{head[:12]}+"
 
 
