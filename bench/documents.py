@@ -37,6 +37,16 @@ class Profile(Struct, frozen=True):
     functions: list[Function]
 
 
+class Held(Struct, frozen=True):
+    """Kernel state of one kind in one namespace after a trial. `place`: host, overlay, container or lb."""
+
+    place: str
+    namespace: str  # without the run's number
+    what: str  # conntrack entries, ipvs services, nft elements, ...
+    objects: int
+    bytes: int = 0  # where the kernel tells
+
+
 class Trial(Struct):
     """One measurement of one data plane in a fresh lab. `metrics` is empty when `error` says why there are none."""
 
@@ -50,6 +60,7 @@ class Trial(Struct):
     axes: Axes = Axes()
     settings: dict[str, dict[str, str]] = field(default_factory=dict)  # on the client's node, by kind; warm-ups only
     profile: Profile | None = None  # warm-ups of a profiled run only
+    held: list[Held] = []  # warm-ups and first rounds only
 
     def key(self) -> tuple[object, ...]:
         """What tells it from the others of its run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import platform
+import socket
 import subprocess
 from collections.abc import Sequence
 from typing import Any
@@ -52,14 +53,31 @@ def _bcc() -> str:
 
 
 def settings() -> dict[str, str]:
-    """Every `net.ipv4.vs.*` and conntrack setting in force in the current network namespace."""
+    """In the current network namespace: every `net.ipv4.vs.*` and conntrack setting in force, the links' offloads."""
     found = {}
     for pattern in ("/proc/sys/net/ipv4/vs/*", "/proc/sys/net/netfilter/nf_conntrack_*"):
         for path in sorted(glob.glob(pattern)):
             value = _read(path)
             if value:
                 found[path.removeprefix("/proc/sys/").replace("/", ".")] = value
-    return found
+    return found | _offloads()
+
+
+def _offloads() -> dict[str, str]:
+    """What the links of the current network namespace leave to their devices, as `ethtool -k` names it.
+
+    By the links' names less their number: `offload.veth`. Where such links differ, every way there is.
+    """
+    from pyroute2.ethtool.ioctl import IoctlEthtool  # a second's import under emulation, that most trials do without
+
+    found: dict[str, set[str]] = {}
+    link = IoctlEthtool()
+    for _, name in socket.if_nameindex():
+        link.change_ifname(name)
+        flags = " ".join(sorted(flag for flag, on in link.get_offload_flags().items() if on))
+        found.setdefault(name.rstrip("0123456789"), set()).add(flags)
+    link.close()
+    return {f"offload.{name}": " | ".join(sorted(ways)) for name, ways in found.items()}
 
 
 def _read(path: str) -> str:

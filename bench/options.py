@@ -40,6 +40,8 @@ dataplane_option = click.option(
     "--dataplane",
     "-d",
     required=True,
+    multiple=True,
+    callback=lambda _ctx, _param, names: ",".join(names),
     metavar="NAME[,NAME]|all",
     shell_complete=_complete_dataplane,
     help="Data planes, or NAME@VARIANT+KNOB=VALUE; `bench list dataplanes` shows them.",

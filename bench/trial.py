@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench import environment, load
-from bench.documents import Profile, Trial, TrialPlan
+from bench.documents import Held, Profile, Trial, TrialPlan
 from bench.measure import measure, prove
 from bench.workloads import WORKLOADS
 from dataplanes import catalog
@@ -64,7 +64,9 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
                 trial.settings = _settings(lab)
             if clock == "instructions":
                 settle()
-            trial.metrics, trial.profile = _measure(lab, selection, plan, clock)
+            trial.metrics, held, trial.profile = _measure(lab, selection, plan, clock)
+            if plan.round <= 1:
+                trial.held = held
     except BenchError as error:
         trial.error = str(error)
     return trial
@@ -72,17 +74,17 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
 
 def _measure(
     lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str
-) -> tuple[dict[str, Any], Profile | None]:
+) -> tuple[dict[str, Any], list[Held], Profile | None]:
     if not plan.profile:
-        return measure(lab, selection, plan, clock), None
+        return *measure(lab, selection, plan, clock), None
     from bench.measure.profile import Profiler  # bcc takes its compiler along
 
     with Profiler() as profiler:
         with profiler.sampling():
-            metrics = measure(lab, selection, plan, clock)
+            metrics, held = measure(lab, selection, plan, clock)
         with profiler.counting():
-            counted = measure(lab, selection, plan, clock)
-        return metrics, profiler.profile(counted.get("operations", 0))
+            counted, _ = measure(lab, selection, plan, clock)
+        return metrics, held, profiler.profile(counted.get("operations", 0))
 
 
 @contextmanager
@@ -101,7 +103,7 @@ def _ports(lab: Lab, first: int, last: int) -> None:
 
 
 def _settings(lab: Lab) -> dict[str, dict[str, str]]:
-    """IPVS's and conntrack's settings where the workload passes: the client's container, and what its node has."""
+    """IPVS's and conntrack's settings, and offloads, where the workload passes: the client's container and its node."""
     client = lab.containers[lab.scenario.workload.client]
     found = {}
     for kind, node, name in lab.namespaces():

@@ -62,6 +62,7 @@ METRICS: dict[str, Metric] = {
     "objects": Metric("objects", ""),
     "bytes": Metric("bytes", "B"),
     "conntrack_entries": Metric("conntrack", "entries"),
+    "ipvs_entries": Metric("IPVS", "entries"),
     "slab_bytes": Metric("slab", "B"),
     "kthreads": Metric("IPVS kernel threads", ""),
 }

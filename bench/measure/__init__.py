@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable
-from contextlib import suppress
 
-from bench.documents import TrialPlan
-from bench.measure import traffic
+from bench.documents import Held, TrialPlan
+from bench.measure import state, traffic
 from bench.measure.churn import churn
 from bench.measure.programming import program
 from bench.measure.traffic import Metrics
 from bench.measure.wrk import wrk
 from dataplanes import catalog
 from dataplanes.errors import KernelRefused
-from dataplanes.kernel import netns
 from scenarios.lab import Lab
 
 _PROOF_PER_BACKEND = 2
-_SLABS = ("ip_vs_conn", "nf_conntrack")
 
 MEASURES: dict[str, Callable[[Lab, catalog.Selection, TrialPlan, str], Metrics]] = {
     "crr": traffic.crr,
@@ -49,38 +45,8 @@ def prove(lab: Lab, selection: catalog.Selection) -> None:
         )
 
 
-def measure(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def measure(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> tuple[Metrics, list[Held]]:
     """Run a trial's workload in its lab, and see what it leaves in the kernel."""
     metrics = {"install_ms": lab.applied.by(clock)} | MEASURES[plan.workload](lab, selection, plan, clock)
-    return metrics | _state(lab)
-
-
-def _state(lab: Lab) -> Metrics:
-    """Connection entries in all the lab's namespaces; everywhere, the memory of such entries and IPVS's threads."""
-    entries = 0
-    for _, _, name in lab.namespaces():
-        with netns.inside(name):
-            for path in glob.glob("/proc/sys/net/netfilter/nf_conntrack_count"):
-                with open(path, encoding="ascii") as file:
-                    entries += int(file.read())
-    return {"conntrack_entries": entries, "slab_bytes": _slab_bytes(), "kthreads": _kthreads()}
-
-
-def _kthreads() -> int:
-    """IPVS's kernel threads: since Linux 6.2 one and more per namespace with services (ip_vs_est.c)."""
-    total = 0
-    for path in glob.glob("/proc/[0-9]*/comm"):
-        with suppress(FileNotFoundError, ProcessLookupError), open(path, encoding="ascii", errors="replace") as file:
-            total += file.read().startswith("ipvs-")
-    return total
-
-
-def _slab_bytes() -> int:
-    """Bytes of active objects of the caches connections are kept in (proc_slabinfo(5)); 0 where they are merged."""
-    total = 0
-    with open("/proc/slabinfo", encoding="ascii") as file:
-        for line in file:
-            fields = line.split()
-            if fields[0] in _SLABS:
-                total += int(fields[1]) * int(fields[3])
-    return total
+    held = state.held(lab)
+    return metrics | state.sums(held), held

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from bench import documents
-from bench.documents import Interval, Matrix, MatrixCell, Result, Summary
+from bench.documents import Held, Interval, Matrix, MatrixCell, Result, Summary
 from bench.workloads import WORKLOADS
 from dataplanes import catalog
 from dataplanes.errors import Usage
@@ -23,6 +23,11 @@ REFERENCE = "ipvs-container"
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "results"
 """The data set of this checkout."""
+
+PLACES = ("container", "lb", "overlay", "host")
+"""Kinds of namespaces."""
+
+_ENTRIES = {"conntrack entries", "ipvs connections", "bpf map flows"}
 
 Answer = Literal["yes", "no", "partly", ""]
 
@@ -51,6 +56,14 @@ class Curve(Struct, frozen=True):
     axis: str
     clock: str
     planes: dict[str, list[tuple[int, Interval]]]
+
+
+class State(Struct, frozen=True):
+    """What all namespaces of a kind hold together: what a plane has programmed, and connections' entries."""
+
+    objects: int
+    entries: int
+    bytes: int  # the entries' and the programmed objects', where the kernel tells
 
 
 class Verdict(Struct, frozen=True):
@@ -159,6 +172,20 @@ class Report:
         order = [name for name, _ in total.most_common()]
         return {name: {part: found[name].get(part, 0.0) for part in order} for name in self.planes() if name in found}
 
+    def states(self) -> dict[str, dict[str, State]]:
+        """Per plane and kind of namespace what a round of `crr` left in the kernel."""
+        found: dict[str, dict[str, State]] = {}
+        for _, result in self.results:
+            for trial in result.trials:
+                if (
+                    trial.held
+                    and not trial.warmup
+                    and (trial.workload, trial.axes) == ("crr", Axes())
+                    and trial.dataplane not in found
+                ):
+                    found[trial.dataplane] = {place: _state(trial.held, place) for place in PLACES}
+        return {name: found[name] for name in self.planes() if name in found}
+
     # -- verdicts ----------------------------------------------------------------------------------------------------
 
     def against_reference(self, plane: str) -> tuple[list[str], list[str], list[str]]:
@@ -205,6 +232,12 @@ class Report:
 def _cost(row: Summary) -> Interval | None:
     """What a connection costs: instructions, or CPU time by the wall clock."""
     return row.metrics.get("instructions_per_connection") or row.metrics.get("cpu_us_per_connection")
+
+
+def _state(held: Sequence[Held], place: str) -> State:
+    here = [each for each in held if each.place == place]
+    entries = sum(each.objects for each in here if each.what in _ENTRIES)
+    return State(sum(each.objects for each in here) - entries, entries, sum(each.bytes for each in here))
 
 
 def _base(name: str) -> str:

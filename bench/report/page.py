@@ -16,7 +16,7 @@ from bench.documents import Matrix, MatrixCell, Result
 from bench.matrix_table import differences
 from bench.numbers import figure, number, ratio
 from bench.report import figures
-from bench.report.model import QUESTIONS, REFERENCE, Curve, Report
+from bench.report.model import PLACES, QUESTIONS, REFERENCE, Curve, Report
 from bench.workloads import METRICS, WORKLOADS
 from scenarios.axes import Axes
 
@@ -56,6 +56,8 @@ def page(report: Report) -> str:
         groups=[group for group in groups if group["at"] == Axes() or not _on_a_curve(report, group["at"])],
         curves=[_curve(curve, planes) for curve in report.curves()],
         parts=_parts(report, clock),
+        places=PLACES,
+        states=report.states(),
         checks=report.checks(),
         themes=list(dict.fromkeys(check.partition(".")[0] for check in report.checks())),
         matrix_planes=[name for name in planes if name in observed],

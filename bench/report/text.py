@@ -9,7 +9,7 @@ import msgspec
 
 from bench.matrix_table import differences
 from bench.numbers import figure, number, ratio
-from bench.report.model import QUESTIONS, REFERENCE, Report
+from bench.report.model import PLACES, QUESTIONS, REFERENCE, Report
 from bench.workloads import METRICS, WORKLOADS
 
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
@@ -41,6 +41,14 @@ def markdown(report: Report) -> str:
             *table(["data plane", *next(iter(found.values()))], body),
             "",
         ]
+    states = report.states()
+    if states:
+        headings = [f"{place}: {what}" for place in PLACES for what in ("programmed", "entries", "bytes")]
+        body = [
+            [name, *(number(n) for each in state.values() for n in (each.objects, each.entries, each.bytes))]
+            for name, state in states.items()
+        ]
+        parts += ["## What the kernel holds", "", *table(["data plane", *headings], body), ""]
     if report.cells():
         parts += [
             "## What holds",

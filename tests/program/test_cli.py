@@ -44,6 +44,7 @@ def bench(*arguments: str, timeout: float = 300, **environment: str) -> subproce
         (("run", "--dataplane", "direct", "--kernel", "/etc/passwd"), 2, "not a Linux kernel image"),
         (("run", "--dataplane", "direct", "--kernel", "host", "--clock", "instructions"), 2, "no instruction clock"),
         (("lab", "--dataplane", "direct,ipvs-lb", "--", "true"), 2, "takes one data plane"),
+        (("lab", "-d", "direct", "-d", "ipvs-lb", "--", "true"), 2, "takes one data plane"),
         (("inspect", "--dataplane", "ipvs-container@9.9"), 2, "no variant '9.9'"),
     ],
 )
@@ -155,6 +156,13 @@ def test_run_prints_a_comparison_and_writes_the_document(tmp_path: Path) -> None
         assert metrics["connections_per_second"] > 100
         assert metrics["instructions_per_connection"] > 10_000
         assert metrics["connect_us"]["p50"] <= metrics["connect_us"]["p99"]
+    held = {(each["place"], each["namespace"], each["what"]): each for each in result["trials"][3]["held"]}
+    connections = held["container", "my-busybox.1", "ipvs connections"]
+    assert connections["objects"] >= 300
+    assert connections["bytes"] / connections["objects"] > 200  # struct ip_vs_conn
+    assert held["container", "my-web.1", "ipvs services"]["objects"] == 2
+    assert held["container", "my-web.1", "conntrack entries"]["objects"] >= 100
+    assert "tcp-segmentation-offload" in result["trials"][1]["settings"]["container"]["offload.eth"]
     assert result["environment"]["kernel"].startswith("6.")
     assert result["environment"]["emulator"].startswith("QEMU emulator version ")
     assert result["environment"]["config"]["IP_VS"] == "m"

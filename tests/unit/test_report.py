@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bench import documents
-from bench.documents import Interval, Matrix, MatrixCell, Profile, Result, Summary, Trial
+from bench.documents import Held, Interval, Matrix, MatrixCell, Profile, Result, Summary, Trial
 from bench.report import answer, text
-from bench.report.model import QUESTIONS, Report
+from bench.report.model import QUESTIONS, Report, State
 from bench.report.page import page
 from dataplanes.errors import Usage
 from scenarios import checks
@@ -63,6 +63,13 @@ def result() -> Result:
         Trial(plane, "seed", "crr", 0, True, {}, profile=Profile(parts, []))
         for plane, parts in (("direct", {"TCP": 0.75, "IP": 0.25}), ("nft-lb", {"TCP": 0.5, "NAT": 0.3, "IP": 0.2}))
     ]
+    held = [
+        Held("overlay", "my-network", "nft elements", 9),
+        Held("overlay", "my-network", "conntrack entries", 20, 5120),
+        Held("container", "my-web.1", "conntrack entries", 30, 7680),
+        Held("container", "my-web.2", "conntrack entries", 10, 2560),
+    ]
+    trials.append(Trial("nft-lb", "seed", "crr", 1, False, {"conntrack_entries": 60}, held=held))
     return Result(
         {}, {"clock": "instructions", "kernel": "6.12"}, {"command": "bench run"}, trials, rows, ["x is unstable"]
     )
@@ -114,6 +121,16 @@ def test_a_profile_says_what_a_connection_costs_where(report: Report) -> None:
     }
     assert "| direct     | 225,000 |  75,000 |       0 |" in text.markdown(report)
     assert '<td data-value="150000.0">150,000</td>' in page(report)
+
+
+def test_what_the_kernel_holds_is_told_by_kind_of_namespace(report: Report) -> None:
+    state = report.states()["nft-lb"]
+    assert state["overlay"] == State(objects=9, entries=20, bytes=5120)
+    assert state["container"] == State(objects=0, entries=40, bytes=10240)
+    assert state["host"] == State(0, 0, 0)
+    (row,) = [line for line in text.markdown(report).splitlines() if line.startswith("| nft-lb") and "5,120" in line]
+    assert re.findall("[0-9,]+", row) == ["0", "40", "10,240", "0", "0", "0", "9", "20", "5,120", "0", "0", "0"]
+    assert '<td data-value="9">9</td><td data-value="20">20</td><td data-value="5120">5</td>' in page(report)
 
 
 def test_the_answer_says_which_placement_has_the_effect_what_it_costs_and_what_to_choose(report: Report) -> None:
