@@ -1,7 +1,8 @@
 """The state file: everything a run creates is written down before it exists, and undone in reverse order.
 
-One file per run, JSON lines, in $BENCH_STATE, or /run/vip-bench (root), or $XDG_RUNTIME_DIR or /tmp for others. The
-first line says whose it is: `clean` touches only what is named in the files of runs whose owner is dead.
+One file per run, JSON lines, in $BENCH_STATE, or /run/vip-bench (root), or $XDG_RUNTIME_DIR or /tmp for others. Its
+name says whose it is, so that there is no moment at which nobody's file exists: `clean` touches only what is named in
+the files of runs whose owner is dead.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from dataplanes.errors import BenchError, Prerequisite
 from dataplanes.kernel import interrupt, netns
 
 _SUFFIX = ".jsonl"
-_NEWBORN = 60.0
-"""Seconds a state file without its first line may be one that is just being written."""
 
 
 def directory() -> str:
@@ -42,9 +41,10 @@ def start_time(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]  # a zombie is gone for our purposes
 
 
-def _boot() -> str:
+def _owner(pid: int) -> str:
+    """A process, by name: unlike any other's on this machine, before and after a reboot, too."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+        return f"{pid}.{start_time(pid)}.{file.read().strip()}"
 
 
 def _kill(name: str) -> None:
@@ -105,20 +105,16 @@ class Journal:
         self._entries: list[tuple[str, str]] = []
         base = directory()
         try:
-            os.makedirs(base, mode=0o700, exist_ok=True)
-            while True:
+            handle = None
+            while handle is None:
+                os.makedirs(base, mode=0o700, exist_ok=True)
                 self.run = "b" + os.urandom(3).hex()
-                self._path = os.path.join(base, self.run + _SUFFIX)
-                try:
+                self._path = os.path.join(base, f"{self.run}.{_owner(os.getpid())}{_SUFFIX}")
+                with suppress(FileExistsError, FileNotFoundError):  # not found: the last run to end took the directory
                     handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                    break
-                except FileExistsError:
-                    continue
         except OSError as error:
             raise Prerequisite("cannot write the state file", where=base, why=error.strerror or "") from error
         self._file = os.fdopen(handle, "w", encoding="utf-8", buffering=1)
-        owner = {"pid": os.getpid(), "start": start_time(os.getpid()), "boot": _boot()}
-        self._file.write(json.dumps(owner) + "\n")
 
     def __enter__(self) -> Journal:
         return self
@@ -173,9 +169,10 @@ def _dead() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     base = directory()
     if not os.path.isdir(base):
         return
-    boot = _boot()
     for entry in sorted(os.listdir(base)):
-        if not entry.endswith(_SUFFIX):
+        _run, _, owner = entry.removesuffix(_SUFFIX).partition(".")
+        pid = owner.partition(".")[0]
+        if not entry.endswith(_SUFFIX) or not pid.isdecimal() or owner == _owner(int(pid)):
             continue
         path = os.path.join(base, entry)
         try:
@@ -183,22 +180,15 @@ def _dead() -> Iterator[tuple[str, list[tuple[str, str]]]]:
                 lines = file.read().splitlines()
         except FileNotFoundError:  # its run has just ended
             continue
-        parsed = [line for line in map(_parse, lines) if line is not None]
-        owner = parsed[0] if parsed and isinstance(parsed[0], dict) else None
-        if owner is None:
-            alive = time.time() - os.stat(path).st_mtime < _NEWBORN
-        else:
-            alive = owner["boot"] == boot and start_time(int(owner["pid"])) == owner["start"]
-        if not alive:
-            yield path, [(line[0], line[1]) for line in parsed if isinstance(line, list)]
+        yield path, [named for named in map(_parse, lines) if named]
 
 
-def _parse(line: str) -> dict[str, str] | list[str] | None:
+def _parse(line: str) -> tuple[str, str] | None:
     try:
-        parsed: dict[str, str] | list[str] = json.loads(line)
+        kind, name = json.loads(line)
     except ValueError:  # the last line of a run killed while it wrote: what it names was not created yet
         return None
-    return parsed
+    return kind, name
 
 
 def clean() -> list[str]:
