@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -73,7 +74,7 @@ def _command(lab: Lab, argv: list[str]) -> int:
         interrupt.check()
         try:
             with interrupt.held():  # between fork and exec a child loses what it gets
-                process = subprocess.Popen(command, env=environ, preexec_fn=become_command)
+                process = subprocess.Popen(command, env=environ, preexec_fn=partial(become_command, os.getpid()))
         except OSError as error:
             print(f"bench: {command[0]}: {error.strerror}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126

@@ -58,12 +58,11 @@ class Resolver:
         if not self.pid:
             try:
                 self._wire.close()
-                process.die_with_parent()
+                process.die_with(parent)
                 for number in (signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; our parent ends us
-                if os.getppid() == parent:
-                    _Server(far).serve()
+                _Server(far).serve()
             finally:
                 os._exit(0)
         far.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,9 +61,9 @@ def binary() -> Path:
 
 
 def serve_argv(number: int, *, tcp: Sequence[int] = (), udp: Sequence[int] = ()) -> list[str]:
-    """A server that answers with `number` (1 to 255) and ends with its parent."""
+    """A server that answers with `number` (1 to 255) and ends with this process, which is to start it."""
     ports = [item for name, ports in (("--tcp", tcp), ("--udp", udp)) for port in ports for item in (name, str(port))]
-    return [str(binary()), "serve", "--id", str(number), *ports, "--with-parent"]
+    return [str(binary()), "serve", "--id", str(number), *ports, "--with-parent", str(os.getpid())]
 
 
 def argv(command: str, targets: Sequence[str], **options: int | str) -> list[str]:

@@ -8,7 +8,7 @@
 #include "vipload.h"
 
 static const char help[] =
-	"usage: vipload serve --id N [--tcp PORT]... [--udp PORT]... [--with-parent]\n"
+	"usage: vipload serve --id N [--tcp PORT]... [--udp PORT]... [--with-parent PID]\n"
 	"       vipload load --to IP:PORT[,IP:PORT...] --connections N --concurrency C\n"
 	"                    [--requests N] [--rate PER-SECOND] [--warmup N] [--close fin|rst]\n"
 	"                    [--sources IP[,IP...]] [--timeout MS] [--raw FILE]\n"

@@ -3,8 +3,10 @@
 #include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -141,10 +143,6 @@ int serve(int argc, char **argv)
 {
 	int listeners[LISTENERS], types[LISTENERS], count = 0, named = 0, poller = epoll_create1(EPOLL_CLOEXEC);
 	for (int i = 0; i < argc; i++) {
-		if (!strcmp(argv[i], "--with-parent")) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			continue;
-		}
 		if (i + 1 == argc)
 			usage_error("%s: no value, or no such option", argv[i]);
 		const char *option = argv[i++];
@@ -155,6 +153,11 @@ int serve(int argc, char **argv)
 			types[count] = option[2] == 't' ? SOCK_STREAM : SOCK_DGRAM;
 			listeners[count] = listener(types[count], parse_number(option, argv[i], 1, 65535));
 			count++;
+		} else if (!strcmp(option, "--with-parent")) {
+			/* The kernel tells of the deaths that come after the asking (prctl(2)). */
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (getppid() != parse_number(option, argv[i], 1, INT_MAX))
+				exit(0);
 		} else {
 			usage_error("%s: no such option, or one too many", option);
 		}

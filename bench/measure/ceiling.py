@@ -10,7 +10,6 @@ from bench import load
 from bench.load import LoadResult
 from dataplanes.errors import KernelRefused
 from dataplanes.kernel import netns
-from dataplanes.kernel.process import die_with_parent
 from dataplanes.kernel.rtnl import Rtnl
 from scenarios.journal import Journal
 
@@ -27,9 +26,7 @@ def ceiling(connections: int, concurrency: int) -> float:
         with Rtnl(name) as rtnl:
             rtnl.send([rtnl.link_set("lo", up=True)])
         with netns.inside(name):
-            server = subprocess.Popen(
-                load.serve_argv(1, tcp=[_PORT]), stdout=subprocess.PIPE, preexec_fn=die_with_parent
-            )
+            server = subprocess.Popen(load.serve_argv(1, tcp=[_PORT]), stdout=subprocess.PIPE)
         try:
             assert server.stdout
             server.stdout.readline()

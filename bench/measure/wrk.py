@@ -6,12 +6,13 @@ import os
 import re
 import subprocess
 import time
+from functools import partial
 
 from bench.documents import TrialPlan
 from bench.measure.traffic import Metrics, cost_of, own
 from dataplanes import catalog
 from dataplanes.errors import KernelRefused
-from dataplanes.kernel.process import die_with_parent
+from dataplanes.kernel.process import die_with
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 
@@ -57,7 +58,7 @@ def _serve(lab: Lab, journal: Journal, task: str) -> subprocess.Popen[bytes]:
     path = os.path.join(directory, "nginx.conf")
     with open(path, "w", encoding="ascii") as file:
         file.write(_NGINX.format(directory=directory, port=_PORT))
-    return lab.spawn(task, ["nginx", "-p", directory, "-c", path], preexec_fn=die_with_parent)
+    return lab.spawn(task, ["nginx", "-p", directory, "-c", path], preexec_fn=partial(die_with, os.getpid()))
 
 
 def _await(lab: Lab) -> None:

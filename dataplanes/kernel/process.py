@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -14,14 +15,19 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
-def die_with_parent() -> None:
-    """Called in a child: be killed when the parent goes, however it goes."""
+def die_with(parent: int) -> None:
+    """Called in a child of `parent`: go when it goes, however it goes, even if it has gone already.
+
+    The kernel tells of the deaths that come after the asking (prctl(2), PR_SET_PDEATHSIG).
+    """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def become_command() -> None:
+def become_command(parent: int) -> None:
     """Called in a child that becomes a user's command: signals strike it as any other, and it goes when we do."""
-    die_with_parent()
+    die_with(parent)
     for number in interrupt.SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)

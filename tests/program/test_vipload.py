@@ -185,6 +185,11 @@ def test_a_stream_arrives_whole() -> None:
         assert run("stream", targets, bytes=50_000_001)["bytes"] == 50_000_001
 
 
+def test_a_server_whose_starter_has_gone_goes_too() -> None:
+    adopted = ["sh", "-c", '"$@"; :', "sh", *load.serve_argv(1, tcp=[65_000])]  # its parent is not who it is told
+    assert subprocess.run(adopted, stdout=subprocess.PIPE, check=True, timeout=60).stdout == b""
+
+
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
