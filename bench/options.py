@@ -67,7 +67,7 @@ clock_option = click.option(
     help="Default: instructions under emulation, wall on the host and under KVM.",
 )
 timeout_option = click.option(
-    "--timeout", type=click.FloatRange(min=1), metavar="S", help="Give up after S seconds (exit 124)."
+    "--timeout", type=click.FloatRange(min=1), metavar="S", help="Give up when it has run for S seconds (exit 124)."
 )
 
 

@@ -1,7 +1,7 @@
 """A kernel booted in QEMU over this machine's own root file system, read-only, with one command to run.
 
-Needs neither root nor KVM, and makes no file: the initramfs and the console log are in memory, the command's streams
-are sockets. QEMU dies with us; init powers off when we hang up.
+Needs neither root nor KVM, and makes no file: the initramfs is in memory, the console and the command's streams are
+sockets. QEMU dies with us; init powers off when we hang up; and a guest that hangs, coming up or going down, is ended.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 import tty
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from bench.kernels import image
@@ -27,9 +28,15 @@ from dataplanes.errors import BenchError, GuestPanic, Prerequisite, TimedOut
 
 QEMU = "qemu-system-x86_64"
 _PORTS = ("in", "out", "err", "events", "control")
+_STREAMS = ("console", *_PORTS)
 _MEMORY = "2G"
 _CPUS = 2
 _CONSOLE_TAIL = 15
+_COMES_UP = 120.0
+"""Seconds until a guest must run its command; emulated on an idle machine it takes four."""
+_GOES_DOWN = 10.0
+"""Seconds from its command's end, or its kernel's panic, until it must be gone."""
+_PANIC = "Kernel panic - not syncing"
 _CMDLINE = (
     "console=ttyS0 quiet loglevel=4 panic=-1 nokaslr norandmaps random.trust_cpu=on tsc=reliable no_timer_check"
     # khugepaged puts some process's pages together every ten seconds: some 20 million instructions in one round and
@@ -67,12 +74,11 @@ class Guest(Kernel):
             initrd = stack.enter_context(_memory("initrd", image.base(self._modules)))
             job = image.job(command, self._modules, shares, int(time.time()))
             os.write(initrd, job)
-            console = stack.enter_context(_memory("console", b""))
-            pairs = [socket.socketpair() for _ in _PORTS]
+            pairs = [socket.socketpair() for _ in _STREAMS]
             for ours, theirs in pairs:
                 stack.enter_context(ours)
                 stack.enter_context(theirs)
-            passed = (initrd, console, *(theirs.fileno() for _, theirs in pairs))
+            passed = (initrd, *(theirs.fileno() for _, theirs in pairs))
             process = subprocess.Popen(
                 self._argv(shares, *passed),
                 stdin=subprocess.DEVNULL,
@@ -80,20 +86,23 @@ class Guest(Kernel):
                 stderr=subprocess.PIPE,
                 pass_fds=passed,
             )
+            if process.stderr:
+                stack.enter_context(process.stderr)
             stack.callback(_end, process)
             for _, theirs in pairs:
                 theirs.close()
             session = _Session(command, process, [ours for ours, _ in pairs], on_event)
             code = session.run()
             if code is None:
-                raise self._down(process, console)
+                raise self._down(process, session)
             return settle(code, session.caught)
 
     def _argv(self, shares: Mapping[str, str], initrd: int, console: int, *ports: int) -> list[str]:
         """The QEMU command line; `setpriv` makes the kernel kill it when we die."""
         argv = ["setpriv", "--pdeathsig", "KILL", QEMU, "-nodefaults", "-no-user-config", "-display", "none"]
         argv += ["-no-reboot", "-M", "q35", "-m", _MEMORY, "-kernel", str(self._vmlinuz)]
-        argv += ["-initrd", f"/proc/self/fd/{initrd}", "-append", _CMDLINE, "-serial", f"file:/proc/self/fd/{console}"]
+        argv += ["-initrd", f"/proc/self/fd/{initrd}", "-append", _CMDLINE]
+        argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]
         if self.clock == "instructions":
             argv += ["-cpu", "max", "-smp", "1", "-accel", "tcg", "-icount", "shift=0,sleep=off", "-rtc", "clock=vm"]
         elif self.accelerated:
@@ -110,24 +119,22 @@ class Guest(Kernel):
             argv += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
         return argv
 
-    def _down(self, process: subprocess.Popen[bytes], console: int) -> BenchError:
-        """What to say when the guest has gone without an exit code."""
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
+    def _down(self, process: subprocess.Popen[bytes], session: _Session) -> BenchError:
+        """What to say when the guest has gone, or had to be ended, without an exit code."""
+        _end(process)
         said = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
-        lines = os.pread(console, 1 << 20, 0).decode(errors="replace").replace("\r", "").splitlines()
+        lines = session.console
         if not lines and said:
             return BenchError("QEMU failed", where=self.name, why=said.splitlines()[-1])
         for line in lines[-_CONSOLE_TAIL:]:
             print(line, file=sys.stderr)
-        panic = next(
-            (line for line in lines if "Kernel panic" in line or "guest init:" in line), "no panic on its console"
-        )
-        return GuestPanic("the guest's kernel went down", where=f"{self.name} ({self.release})", why=panic.strip())
+        what = "the guest's kernel went down" if session.running else "the guest did not come up"
+        panic = next((line for line in lines if _PANIC in line or "guest init:" in line), "no panic on its console")
+        return GuestPanic(what, where=f"{self.name} ({self.release})", why=panic.strip())
 
 
 class _Session:
-    """The conversation with one guest: four streams, and the control port."""
+    """The conversation with one guest: four streams, the control port, and what its kernel has to say."""
 
     def __init__(
         self,
@@ -138,37 +145,43 @@ class _Session:
     ) -> None:
         self._command = command
         self._process = process
-        self._ports = dict(zip(_PORTS, ports, strict=True))
+        self._ports = dict(zip(_STREAMS, ports, strict=True))
         self._on_event = on_event
+        self._relay = Relay(_COMES_UP)
         self._code: int | None = None
-        self._running = False
+        self._panicked = False
+        self.running = False
+        self.console: list[str] = []
         self.caught: list[int] = []
 
     def run(self) -> int | None:
         """Until the guest is gone; its command's exit code, or None if it never told one."""
-        relay = Relay(self._command.timeout)
-        ports = self._ports
+        relay, ports = self._relay, self._ports
         with ExitStack() as stack:
             stack.callback(relay.close)
             interrupts = stack.enter_context(signals())
             if self._command.tty:
                 stack.enter_context(_raw_terminal())
                 self._tell_size()
-            relay.watch(ports["out"].fileno(), lambda data: write_all(1, data))
-            relay.watch(ports["err"].fileno(), lambda data: write_all(2, data))
+            relay.watch(ports["console"].fileno(), Lines(self._said).feed)
+            relay.watch(ports["out"].fileno(), partial(self._pass_on, 1))
+            relay.watch(ports["err"].fileno(), partial(self._pass_on, 2))
             relay.watch(ports["events"].fileno(), Lines(self._on_event).feed)
             relay.watch(ports["control"].fileno(), Lines(self._told).feed)
             relay.watch(interrupts, self._forward, counts=False)
             with suppress(OSError):
                 os.fstat(0)
-                self._feed_stdin(relay)
+                self._feed_stdin()
             if not relay.run():
                 self._process.kill()
-                where = " ".join(self._command.argv[:3])
-                raise TimedOut("time is up", where=where, why=f"{self._command.timeout:g} s")
+                relay.expire(None)
+                relay.run()  # what it had to say until then
+                if self.running and not self._panicked and self._code is None:
+                    where = " ".join(self._command.argv[:3])
+                    raise TimedOut("time is up", where=where, why=f"{self._command.timeout:g} s")
         return self._code
 
-    def _feed_stdin(self, relay: Relay) -> None:
+    def _feed_stdin(self) -> None:
         port = self._ports["in"]
 
         def feed(data: bytes) -> None:
@@ -178,22 +191,36 @@ class _Session:
                 else:
                     port.shutdown(socket.SHUT_WR)
 
-        relay.watch(0, feed, counts=False)
+        self._relay.watch(0, feed, counts=False)
+
+    def _pass_on(self, handle: int, data: bytes) -> None:
+        write_all(handle, data)
+        if self._code is not None:  # whoever reads may be slow
+            self._relay.expire(_GOES_DOWN)
 
     def _told(self, line: bytes) -> None:
         if line == b"R":
-            self._running = True
+            self.running = True
+            self._relay.expire(self._command.timeout)
         elif line.startswith(b"X"):
             self._code = int(line[1:])
+            self._relay.expire(_GOES_DOWN)
+
+    def _said(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip("\r")
+        self.console.append(text)
+        if _PANIC in text and not self._panicked:
+            self._panicked = True
+            self._relay.expire(_GOES_DOWN)
 
     def _forward(self, numbers: bytes) -> None:
         for number in numbers:
             if number == signal.SIGWINCH:
                 self._tell_size()
                 continue
-            if not self._running:  # nothing of the command's is at stake: do not wait for the kernel to boot
+            if not self.running:  # nothing of the command's is at stake: do not wait for the kernel to boot
                 self._code = 128 + number
-            if not self._running or number in self.caught:  # asked twice: do not wait either
+            if not self.running or number in self.caught:  # asked twice: do not wait either
                 self._process.kill()
             self.caught.append(number)
             self._tell(f"S{number}\n")
@@ -222,8 +249,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stderr:
-        process.stderr.close()
 
 
 @contextmanager

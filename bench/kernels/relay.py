@@ -78,8 +78,12 @@ class Relay:
 
     def __init__(self, timeout: float | None) -> None:
         self._selector = selectors.DefaultSelector()
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self.expire(timeout)
         self.open = 0
+
+    def expire(self, seconds: float | None) -> None:
+        """Time is up in so many seconds from now; None: never."""
+        self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def watch(self, handle: int, act: Callable[[bytes], None], *, counts: bool = True) -> None:
         """Hand what arrives to `act`, b"" at the end. Descriptors that count keep the loop going."""

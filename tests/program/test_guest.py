@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from bench.kernels import Command, resolve
+from dataplanes.errors import GuestPanic
 from tests.conftest import ROOT
 
 
@@ -52,10 +54,17 @@ def test_the_guest_cannot_write_outside() -> None:
     assert not mark.exists()
 
 
-def test_a_panic_is_exit_255_with_the_console() -> None:
-    done = guest("sh", "-c", "echo c > /proc/sysrq-trigger")
+@pytest.mark.parametrize("then", ["-1", "0"])  # it restarts at once; it hangs
+def test_a_panic_is_exit_255_with_the_console(then: str) -> None:
+    done = guest("sh", "-c", f"echo {then} > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger")
     assert done.returncode == 255
     assert b"Kernel panic" in done.stderr
+
+
+def test_a_guest_that_does_not_come_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.kernels.guest._COMES_UP", 0.5)
+    with pytest.raises(GuestPanic, match="did not come up"):
+        resolve("guest", "wall").execute(Command(("true",), {}, "/"), lambda line: None)
 
 
 def test_the_first_command_runs_within_5_seconds_of_power_on() -> None:
