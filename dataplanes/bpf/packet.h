@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* An IPv4 packet in a classifier: reading it, giving it new addresses, sending it back. */
 
-#include <uapi/linux/if_arp.h>
 #include <uapi/linux/if_ether.h>
 #include <uapi/linux/icmp.h>
 #include <uapi/linux/in.h>
