@@ -65,14 +65,21 @@ class _Plane:
                         self._report(Cell(self._selection.name, each.name, "error", f"no lab: {error}", 0.0))
                     return
                 world = World(lab)
-                while rest:
-                    check = rest.pop(0)
-                    cell = checks.observe(check, world, self._selection.name)
-                    if not self._report(cell) and self.evidence:
-                        self.evidence -= 1
-                        self._show(check)
-                    if cell.outcome == "error":
-                        break
+                well = True
+                while rest and well:
+                    batch = [each for each in rest if each.idles] if rest[0].idles else rest[:1]
+                    rest = [each for each in rest if each not in batch]
+                    well = self._observe(batch, world)
+
+    def _observe(self, batch: Sequence[Check], world: World) -> bool:
+        """False if the lab is not to be trusted any more."""
+        well = True
+        for cell in checks.observe(batch, world, self._selection.name):
+            well = well and cell.outcome != "error"
+            if not self._report(cell) and self.evidence:
+                self.evidence -= 1
+                self._show(checks.CHECKS[cell.check])
+        return well
 
     def _enter(self, stack: ExitStack) -> Lab:
         journal = stack.enter_context(Journal())
@@ -94,7 +101,7 @@ class _Plane:
             with ExitStack() as stack:
                 lab = self._enter(stack)
                 with capture.capture([name for _, _, name in lab.namespaces()]) as packets:
-                    cell = checks.observe(check, World(lab), self._selection.name)
+                    (cell,) = checks.observe([check], World(lab), self._selection.name)
                 evidence = {
                     "dataplane": self._selection.name,
                     "check": check.name,

@@ -17,7 +17,7 @@ import os
 from collections.abc import Sequence
 from ipaddress import IPv4Network
 
-from dataplanes.kernel import netns, sysctl
+from dataplanes.kernel import iptables, netns, sysctl
 from dataplanes.kernel.netlink import NetlinkError
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Endpoint, Segment
@@ -29,6 +29,7 @@ _UNDERLAY_FIRST = 3 * 256 + 100
 _GATEWAY = IPv4Network("172.18.0.0/16")
 _VXLAN_ID = 4097  # swarm counts from 4096, its ingress network's
 _VXLAN_PORT = 4789
+_BEHIND = IPv4Network("192.168.250.0/30")
 _ROUTER = {
     "net.ipv4.ip_forward": "1",
     "net.ipv6.conf.all.disable_ipv6": "1",
@@ -197,12 +198,32 @@ class Fabric:
                         rtnl.fdb_del("vxlan0", endpoint.mac, vtep),
                     ]
                 )
+        self.cut(endpoint)
+
+    def cut(self, endpoint: Endpoint) -> None:
+        """An attachment's veth is gone, or has been, and nobody is told."""
         bridge = self.rtnl(endpoint.overlay_netns)
         try:
             bridge.send([bridge.link_del(endpoint.bridge_port)])
         except NetlinkError as error:
             if error.errno != 19:  # ENODEV
                 raise
+
+    def behind(self, endpoint: Endpoint) -> str:
+        """A namespace behind a container, such as a VPN's peer or a virtual machine: the container forwards for it, and
+        masquerades. What that takes in the container's namespace goes with it."""
+        name = self.namespace(f"{endpoint.name}.behind")
+        router, machine = self.rtnl(endpoint.netns), self.rtnl(name)
+        router.veth_add(
+            "behind0", "eth0", name, mac=mac(str(_BEHIND[2])), mtu=self._scenario.network(endpoint.network).mtu
+        )
+        for rtnl, interface, address in ((router, "behind0", _BEHIND[1]), (machine, "eth0", _BEHIND[2])):
+            rtnl.send([rtnl.link_set(interface, up=True)])
+            rtnl.send([rtnl.address_add(interface, f"{address}/{_BEHIND.prefixlen}")])
+        machine.send([machine.route_add("default", interface="eth0", gateway=str(_BEHIND[1]))])
+        masquerade = f"-A POSTROUTING -s {_BEHIND} -o {endpoint.interface} -j SNAT --to-source {endpoint.address}"
+        iptables.program(endpoint.netns, "nat", [masquerade])
+        return name
 
     def _teach(self, endpoint: Endpoint, segment: Segment) -> None:
         """A node learns where a remote endpoint is."""

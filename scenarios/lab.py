@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from dataplanes.base import DataPlane
@@ -30,6 +31,7 @@ class Container:
         self.aliases: list[str] = []  # further addresses on the first of them
         self.processes: list[subprocess.Popen[Any]] = []
         self.cgroup: str | None = None
+        self.crashed = False
 
 
 class Lab:
@@ -267,8 +269,12 @@ class Lab:
         self._leave(found)
 
     def crash(self, task: str) -> None:
-        """A container is gone, processes and namespace, and nobody has told the plane."""
+        """A container is gone, processes and namespace; its node knows, but its service still lists it."""
         container = self.containers[task]
+        container.crashed = True
+        for endpoint in container.endpoints:
+            self._plane().remove_endpoint(endpoint)
+            self._fabric.cut(endpoint)
         _stop(container)
         self._fabric.drop_namespace(container.netns)
 
@@ -358,6 +364,15 @@ class Lab:
         found.aliases = [self._address(found.endpoints[0].network) for _ in range(count)]
         self._fabric.alias(found.endpoints[0], found.aliases)
 
+    @contextmanager
+    def behind(self, container: str) -> Iterator[str]:
+        """The name of a namespace behind a container, which forwards for it on its first network."""
+        name = self._fabric.behind(self.containers[container].endpoints[0])
+        try:
+            yield name
+        finally:
+            self._fabric.drop_namespace(name)
+
     def attachments(self) -> list[Endpoint]:
         """What placements have attached beyond the containers."""
         return [e for e in self._fabric.endpoints.values() if e.name not in self.containers]
@@ -366,7 +381,7 @@ class Lab:
         """(kind, node, name) of every namespace: host, overlay, container, lb; in the order a person walks them."""
         found = [("host", node, self._fabric.host(node)) for node in self.scenario.nodes]
         found += [("overlay", node, s.overlay_netns) for (_, node), s in self._fabric.segments.items()]
-        found += [("container", each.task.node, each.netns) for each in self.containers.values()]
+        found += [("container", c.task.node, c.netns) for c in self.containers.values() if not c.crashed]
         known = {name for _, _, name in found}
         return found + [("lb", e.node, e.netns) for e in self._fabric.endpoints.values() if e.netns not in known]
 

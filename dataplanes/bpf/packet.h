@@ -30,6 +30,12 @@ struct packet {
 #define SYN_ONLY 0x02
 #define SYN_OR_ACK 0x12
 
+/* SCTP has its ports where the others have them; its checksum does not cover addresses. */
+static __always_inline int has_ports(u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+}
+
 static __always_inline int read_ip(struct __sk_buff *skb, u32 at, struct packet *packet)
 {
 	struct iphdr ip;
@@ -45,7 +51,7 @@ static __always_inline int read_ip(struct __sk_buff *skb, u32 at, struct packet 
 	packet->length = bpf_ntohs(ip.tot_len);
 	packet->flags = 0;
 	packet->source_port = packet->destination_port = 0;
-	if (packet->fragment & OFFSET || (ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP))
+	if (packet->fragment & OFFSET || !has_ports(ip.protocol))
 		return 0;
 	u16 ports[2];
 

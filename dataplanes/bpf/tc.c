@@ -16,7 +16,7 @@ static int (*const redirect_neigh)(u32, struct bpf_redir_neigh *, int, u64) = (v
 /* Idle time after which a flow is forgotten: conntrack's defaults (net/netfilter/nf_conntrack_proto_{tcp,udp}.c). */
 #define TCP_ESTABLISHED (432000 * SECOND)
 #define TCP_PASSING (120 * SECOND) /* opening or closing */
-#define UDP_IDLE (120 * SECOND)
+#define UDP_IDLE (120 * SECOND) /* SCTP, too: its heartbeats are 30 s apart (RFC 9260, 16) */
 
 struct flow_key {
 	u32 source;
@@ -294,7 +294,7 @@ int from_container(struct __sk_buff *skb)
 		return complain(skb, &packet);
 	if (packet.protocol == IPPROTO_ICMP)
 		return type == ICMP_ECHO ? answer_ping(skb, &packet) : TC_ACT_SHOT;
-	if (packet.protocol != IPPROTO_TCP && packet.protocol != IPPROTO_UDP)
+	if (!has_ports(packet.protocol))
 		return TC_ACT_SHOT;
 
 	u64 now = bpf_ktime_get_ns();
@@ -357,7 +357,7 @@ int to_container(struct __sk_buff *skb)
 			readdress(skb, &packet, vip, packet.destination);
 		return TC_ACT_OK;
 	}
-	if (packet.protocol != IPPROTO_TCP && packet.protocol != IPPROTO_UDP)
+	if (!has_ports(packet.protocol))
 		return TC_ACT_OK;
 	struct flow_key key = {packet.source, packet.destination, packet.source_port, packet.destination_port,
 			       packet.protocol};

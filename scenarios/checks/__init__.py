@@ -8,7 +8,8 @@ behaviour (D1 to D46) or the thread in which a user met it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from heapq import heappop, heappush
 from typing import Literal
 
 from msgspec import Struct
@@ -17,6 +18,9 @@ from dataplanes.errors import BenchError, Usage
 from scenarios.checks.world import Differs, World
 
 Outcome = Literal["pass", "fail", "skip", "error"]
+Waiting = Generator[float, None, str]
+"""A check that idles: it yields the seconds it waits, and returns what it saw."""
+Observe = Callable[[World], "str | Waiting"]
 
 
 class Check(Struct, frozen=True):
@@ -26,9 +30,10 @@ class Check(Struct, frozen=True):
     statement: str
     source: str
     scenario: str
-    observe: Callable[[World], str]
+    observe: Observe
     skip: str = ""
     idles: bool = False  # for minutes: only where idle time is free
+    obstacle: Callable[[], str] | None = None  # why it cannot be observed on the running kernel, or nothing
 
     @property
     def theme(self) -> str:
@@ -51,43 +56,83 @@ CHECKS: dict[str, Check] = {}
 
 
 def check(
-    name: str, source: str, *, scenario: str = "matrix", skip: str = "", idles: bool = False
-) -> Callable[[Callable[[World], str]], Callable[[World], str]]:
+    name: str,
+    source: str,
+    *,
+    scenario: str = "matrix",
+    skip: str = "",
+    idles: bool = False,
+    obstacle: Callable[[], str] | None = None,
+) -> Callable[[Observe], Observe]:
     """Enter a function as a check; its docstring is the statement that holds or does not."""
 
-    def enter(observe: Callable[[World], str]) -> Callable[[World], str]:
+    def enter(observe: Observe) -> Observe:
         statement = " ".join((observe.__doc__ or "").split())
-        CHECKS[name] = Check(name, statement, source, scenario, observe, skip, idles)
+        CHECKS[name] = Check(name, statement, source, scenario, observe, skip, idles, obstacle)
         return observe
 
     return enter
 
 
 def skipped(each: Check, clock: str) -> str:
-    """Why a check is not observed at all, or nothing."""
+    """Why a check is not observed on the running kernel, or nothing."""
     if each.idles and clock != "instructions":
         return "it idles for minutes, which only the instruction clock makes free"
-    return each.skip
+    return each.skip or (each.obstacle() if each.obstacle else "")
 
 
-def observe(each: Check, world: World, dataplane: str) -> Cell:
-    """One cell. An error of the lab or the plane is an error; of the connection under test, a difference."""
-    start = time.monotonic()
-    outcome: Outcome
-    try:
-        outcome, detail = "pass", each.observe(world)
-    except Differs as differs:
-        outcome, detail = "fail", str(differs)
-    except (FileExistsError, FileNotFoundError) as error:  # the lab's files, not the network under test
-        outcome, detail = "error", f"{error}; last: {world.doing}"
-    except OSError as error:
-        outcome, detail = "fail", f"{type(error).__name__}: {error}; last: {world.doing}"
-    except BenchError as error:
-        outcome, detail = "error", f"{error}; last: {world.doing}"
-    except Exception as error:  # a fault of the check's own must not take the other cells along
-        outcome, detail = "error", f"{type(error).__name__}: {error}; last: {world.doing}"
-    world.settle()
-    return Cell(dataplane, each.name, outcome, detail, time.monotonic() - start)
+def observe(wanted: Sequence[Check], world: World, dataplane: str) -> Iterator[Cell]:
+    """A cell for each, as it ends. Those that idle do so side by side: an hour for all of them is an hour."""
+    begun = time.monotonic()
+    queue: list[tuple[float, int, _Run]] = []
+    for number, each in enumerate(wanted):
+        heappush(queue, (0.0, number, _Run(each, world.sibling())))
+    while queue:
+        due, number, run = heappop(queue)
+        time.sleep(max(begun + due - time.monotonic(), 0))
+        outcome, found = run.go_on()
+        if isinstance(found, float):
+            heappush(queue, (due + found, number, run))
+        else:
+            run.world.settle()
+            yield Cell(dataplane, run.check.name, outcome, found, time.monotonic() - begun)
+
+
+class _Run:
+    """One check on its way."""
+
+    def __init__(self, check: Check, world: World) -> None:
+        self.check = check
+        self.world = world
+        self._waiting: Waiting | None = None
+
+    def go_on(self) -> tuple[Outcome, str | float]:
+        """Until it has seen something, or waits for so many seconds. An error of the lab or the plane is an error; of
+        the connection under test, a difference."""
+        world = self.world
+        try:
+            return "pass", self._step()
+        except Differs as differs:
+            return "fail", str(differs)
+        except (FileExistsError, FileNotFoundError) as error:  # the lab's files, not the network under test
+            return "error", f"{error}; last: {world.doing}"
+        except OSError as error:
+            return "fail", f"{type(error).__name__}: {error}; last: {world.doing}"
+        except BenchError as error:
+            return "error", f"{error}; last: {world.doing}"
+        except Exception as error:  # a fault of the check's own must not take the other cells along
+            return "error", f"{type(error).__name__}: {error}; last: {world.doing}"
+
+    def _step(self) -> str | float:
+        if self._waiting is None:
+            found = self.check.observe(self.world)
+            if isinstance(found, str):
+                return found
+            self._waiting = found
+        try:
+            return float(next(self._waiting))
+        except StopIteration as end:
+            return str(end.value)
 
 
 def select(expression: str) -> list[Check]:

@@ -157,6 +157,23 @@ def crash(world: World) -> str:
         return same("connections", shares(outcomes), {"ConnectionRefusedError": 3, probe.tasks[1]: 3})
 
 
+@check("change.crash-container", "D21, moby/moby#33790")
+def crash_container(world: World) -> str:
+    """A backend whose whole container is gone, and that is still listed, fails its share of connections and no more."""
+    with world.service("worker1", "worker2") as probe:
+        world.lab.crash(probe.tasks[0])
+        outcomes = []
+        for _ in range(4):
+            made = world.handle(CLIENT, socket.SOCK_STREAM)
+            made.settimeout(3)
+            try:
+                made.connect((probe.vip, 80))
+                outcomes.append(world.who(made).task)
+            except OSError:
+                outcomes.append("nobody")
+        return same("connections answered by", shares(outcomes), {"nobody": 2, probe.tasks[1]: 2})
+
+
 @check("change.no-backend", "D14, kubernetes e2e: REFUSED within 3 s")
 def no_backend(world: World) -> str:
     """A service all of whose backends are drained refuses connections at once."""

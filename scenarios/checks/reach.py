@@ -65,6 +65,48 @@ def any_port(world: World) -> str:
     return "TCP port 7000 and UDP port 7001 arrived unchanged"
 
 
+def _no_sctp() -> str:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError as error:
+        return f"this kernel has no SCTP: {error.strerror}"
+    return ""
+
+
+@check("reach.sctp", "D12", obstacle=_no_sctp)
+def sctp(world: World) -> str:
+    """An SCTP association to the VIP reaches a backend, and what is sent arrives in both directions."""
+    server = world.listen("lone.1", 7008, protocol=socket.IPPROTO_SCTP)
+    client = world.handle(CLIENT, socket.SOCK_STREAM, protocol=socket.IPPROTO_SCTP)
+    world.doing = f"{CLIENT} opens an SCTP association to {world.vip('lone')}:7008"
+    client.connect((world.vip("lone"), 7008))
+    backend, _ = server.accept()
+    with backend:
+        backend.settimeout(10)
+        for sender, receiver in ((client, backend), (backend, client)):
+            sender.sendall(b"chunk")
+            same("arrived", receiver.recv(16), b"chunk")
+    return "5 bytes arrived each way"
+
+
+@check("reach.wrong-protocol", "kube-proxy: TCP-only port hit by UDP")
+def wrong_protocol(world: World) -> str:
+    """A port a backend serves by TCP only is refused by UDP, and one it serves by UDP only is refused by TCP."""
+    world.listen("lone.1", 7009)
+    world.listen("lone.1", 7010, socket.SOCK_DGRAM)
+    datagrams = world.datagrams(CLIENT)
+    datagrams.connect((world.vip("lone"), 7009))
+    world.doing = "a datagram to a port of TCP's"
+    datagrams.send(b"?")
+    for attempt in (lambda: datagrams.recv(16), lambda: world.connect(CLIENT, world.vip("lone"), 7010)):
+        try:
+            attempt()
+        except ConnectionRefusedError:
+            continue
+        raise Differs(f"not refused: {world.doing}")
+    return "both refused"
+
+
 @check("reach.closed-port", "D13")
 def closed_port(world: World) -> str:
     """A port nobody listens on at the backend is refused at once."""
@@ -155,13 +197,6 @@ def outsider(world: World) -> str:
 
 @check("reach.forwarded", "D42")
 def forwarded(world: World) -> str:
-    """Traffic that is forwarded through a container is load-balanced as well."""
-    from dataplanes.kernel import sysctl
-    from dataplanes.kernel.rtnl import Rtnl
-
-    with world.service("worker2") as router, world.service("worker2") as sender:
-        (through,), (client,) = router.tasks, sender.tasks
-        sysctl.write(world.netns(through), {"net.ipv4.conf.eth0.send_redirects": "0"})
-        with Rtnl(world.netns(client)) as rtnl:
-            rtnl.send([rtnl.route_add(f"{world.vip('lone')}/32", interface="eth0", gateway=world.address(through))])
-        return same("answered by", world.ask(client, world.vip("lone")).task, "lone.1")
+    """What a container forwards for a machine behind it, a VPN's peer for instance, is load-balanced as well."""
+    with world.service("worker2") as router:
+        return same("answered by", world.ask_from_behind(router.tasks[0], world.vip("lone")).task, "lone.1")

@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 from msgspec import Struct
 
@@ -45,11 +46,16 @@ class Probe(Struct, frozen=True):
 class World:
     """A lab as a check sees it."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, numbers: Iterator[int] | None = None) -> None:
+        """`numbers`: of the services that checks bring up; no two in a lab have the same."""
         self.lab = lab
         self.doing = "nothing yet"  # told when a check ends in an error of the network
         self._open: list[socket.socket] = []
-        self._probes = 0
+        self._numbers = numbers or count(1)
+
+    def sibling(self) -> World:
+        """The same lab as another check sees it at the same time."""
+        return World(self.lab, self._numbers)
 
     # -- who is where --------------------------------------------------------------------------------------
 
@@ -74,7 +80,14 @@ class World:
 
     def handle(self, container: str, kind: int, *, protocol: int = 0) -> socket.socket:
         """A socket of a container's, closed when the check ends at the latest."""
-        made = self.lab.socket(container, kind, protocol)
+        return self._keep(self.lab.socket(container, kind, protocol))
+
+    def handle_in(self, namespace: str) -> socket.socket:
+        """A TCP socket of a namespace that is no container's."""
+        with netns.inside(namespace):
+            return self._keep(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+
+    def _keep(self, made: socket.socket) -> socket.socket:
         made.settimeout(TIMEOUT)
         self._open.append(made)
         return made
@@ -140,17 +153,21 @@ class World:
                     return name
         return destination
 
-    def listen(self, container: str, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def ask_from_behind(self, container: str, address: str) -> Seen:
+        """The same from a machine behind a container, which forwards for it."""
+        with self.lab.behind(container) as namespace:
+            self.doing = f"a machine behind {container} connects to {address}:80"
+            with self.handle_in(namespace) as made:
+                made.connect((address, 80))
+                return self.who(made, container)
+
+    def listen(self, container: str, port: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
         """A server of the check's own in a container."""
-        return self._listen(self.handle(container, kind), port, kind)
+        return self._listen(self.handle(container, kind, protocol=protocol), port, kind)
 
     def listen_in(self, namespace: str, port: int) -> socket.socket:
         """A TCP server in a node's own namespace."""
-        with netns.inside(namespace):
-            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        made.settimeout(TIMEOUT)
-        self._open.append(made)
-        return self._listen(made, port, socket.SOCK_STREAM)
+        return self._listen(self.handle_in(namespace), port, socket.SOCK_STREAM)
 
     def _listen(self, made: socket.socket, port: int, kind: int) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -173,8 +190,7 @@ class World:
     @contextmanager
     def service(self, *nodes: str, vip: str = "") -> Iterator[Probe]:
         """A service of the check's own on my-network, a task on each of the nodes; gone afterwards."""
-        self._probes += 1
-        name = f"probe{self._probes}"
+        name = f"probe{next(self._numbers)}"
         spec = ServiceSpec(
             name, "my-network", vip, tasks=[Task(f"{name}.{n + 1}", node) for n, node in enumerate(nodes)]
         )

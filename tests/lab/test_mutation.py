@@ -150,7 +150,7 @@ def broken(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 def observe(broken: Bench, name: str) -> None:
-    cell = checks.observe(checks.CHECKS[name], world.World(broken.lab), broken.mutant.name)
+    (cell,) = checks.observe([checks.CHECKS[name]], world.World(broken.lab), broken.mutant.name)
     assert cell.outcome == "fail", f"{name}: {cell.outcome}: {cell.detail}"
 
 

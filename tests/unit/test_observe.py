@@ -1,0 +1,90 @@
+"""Checks that idle wait side by side; one that fails takes no other along."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from dataplanes.errors import BenchError
+from scenarios import checks
+from scenarios.checks import Check, Waiting
+from scenarios.checks.world import Differs, World
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(time, "sleep", made.sleep)
+    return made
+
+
+class Bare(World):
+    """No lab: these checks look at nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+
+
+def named(name: str, observe: Callable[[World], str | Waiting]) -> Check:
+    return Check(name, "It holds.", "D1", "seed", observe, idles=True)
+
+
+def idle(*waits: float) -> Callable[[World], Waiting]:
+    def observe(world: World) -> Waiting:
+        yield from waits
+        return f"after {time.monotonic():g} s"
+
+    return observe
+
+
+def test_idle_time_is_shared_and_each_goes_on_when_its_own_is_over(clock: Clock) -> None:
+    wanted = [named("long", idle(1000, 2600)), named("short", idle(200)), named("middle", idle(1000))]
+    cells = list(checks.observe(wanted, Bare(), "nft-lb"))
+    assert [(cell.check, cell.detail) for cell in cells] == [
+        ("short", "after 200 s"),
+        ("middle", "after 1000 s"),
+        ("long", "after 3600 s"),
+    ]
+    assert clock.now == 3600
+    assert cells[-1].seconds == 3600
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Differs("seen otherwise"), "fail"),
+        (ConnectionRefusedError("refused"), "fail"),
+        (FileNotFoundError("a file of the lab's"), "error"),
+        (BenchError("the plane"), "error"),
+        (ValueError("the check itself"), "error"),
+    ],
+)
+def test_what_goes_wrong_after_waiting_is_that_check_s_alone(clock: Clock, error: Exception, outcome: str) -> None:
+    def wrong(world: World) -> Waiting:
+        yield 10
+        raise error
+
+    cells = {cell.check: cell for cell in checks.observe([named("wrong", wrong), named("well", idle(20))], Bare(), "p")}
+    assert cells["wrong"].outcome == outcome
+    assert str(error) in cells["wrong"].detail
+    assert cells["well"].outcome == "pass"
+
+
+def test_an_obstacle_of_the_kernel_s_is_a_skip_with_its_reason() -> None:
+    there = Check("a.b", "It holds.", "D1", "seed", lambda world: "seen", obstacle=lambda: "")
+    absent = Check("a.b", "It holds.", "D1", "seed", lambda world: "seen", obstacle=lambda: "no such protocol")
+    assert checks.skipped(there, "wall") == ""
+    assert checks.skipped(absent, "wall") == "no such protocol"
