@@ -62,11 +62,11 @@ class Fabric:
             self._rtnl[name] = Rtnl(name)
         return self._rtnl[name]
 
-    def namespace(self, role: str) -> str:
-        """Make the namespace RUN-ROLE, with lo up."""
+    def namespace(self, role: str, *, remapped: bool = False) -> str:
+        """Make the namespace RUN-ROLE, with lo up; `remapped`: see netns.create."""
         name = f"{self._journal.run}-{role}"
         self._journal.record("netns", name)
-        netns.create(name)
+        netns.create(name, remapped=remapped)
         sysctl.write(name, _ROUTER)
         rtnl = self.rtnl(name)
         rtnl.send([rtnl.link_set("lo", up=True)])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from dataplanes.base import DataPlane
@@ -53,7 +52,7 @@ class Lab:
         self._journal = journal
         self._server = server
         self._cgroups = cgroups
-        self._fabric = Fabric(scenario, journal)
+        self.fabric = Fabric(scenario, journal)
         self._pools = {network.name: Pool(network.subnet) for network in scenario.networks}
         self._attachments = 0
         self._filled = 0
@@ -82,7 +81,7 @@ class Lab:
         if self._resolver:
             self._resolver.close()
             self._resolver = None
-        self._fabric.close()
+        self.fabric.close()
 
     # -- building ------------------------------------------------------------------------------------------
 
@@ -95,7 +94,7 @@ class Lab:
                     self._pools[network].claim(address)
         for idler in self.scenario.idlers:
             self._pools[idler.network].claim(idler.address)
-        self._fabric.build()
+        self.fabric.build()
         self._resolver = Resolver()
         self._journal.record("process", f"{self._resolver.pid}@{start_time(self._resolver.pid)}")
         for service in self.scenario.services:
@@ -110,7 +109,7 @@ class Lab:
     def install(self, make: Callable[[Lab], DataPlane]) -> None:
         """Put a data plane on the running lab; names resolve when it is ready."""
         plane = self.plane = make(self)
-        for segment in list(self._fabric.segments.values()):
+        for segment in list(self.fabric.segments.values()):
             plane.add_segment(segment)
         for container in self.containers.values():
             for endpoint in container.endpoints:
@@ -125,7 +124,7 @@ class Lab:
         self.install(self._make_plane)
 
     def _start(self, task: Task) -> Container:
-        container = Container(task, self._fabric.namespace(task.name))
+        container = Container(task, self.fabric.namespace(task.name, remapped=task.remapped))
         self.containers[task.name] = container
         if self._cgroups:
             container.cgroup = cgroup.make(self._journal, task.name)
@@ -134,7 +133,7 @@ class Lab:
             vip = self._specs[task.service].vip if task.service and network == task.network else None
             interface = "eth0" if number == 0 else f"eth{number + 1}"  # eth1 is the gateway's
             container.endpoints.append(
-                self._fabric.plug(
+                self.fabric.plug(
                     task.name,
                     network,
                     task.node,
@@ -146,7 +145,7 @@ class Lab:
                 )
             )
         if task.service:  # else it is only there, to be programmed
-            self._fabric.gateway(task.node, container.netns)
+            self.fabric.gateway(task.node, container.netns)
             self._resolv_conf(container.netns)
             assert self._resolver
             self._resolver.add(container.netns, list(networks))
@@ -181,16 +180,16 @@ class Lab:
             self._attached[name] = self._address(network)
         address = self._attached[name]
         if role == "lb":
-            return self._fabric.plug(name, network, node, address, into=self._fabric.namespace(name), interface="eth0")
+            return self.fabric.plug(name, network, node, address, into=self.fabric.namespace(name), interface="eth0")
         self._attachments += 1
-        into, interface = self._fabric.host(node), f"ov{self._attachments}"
-        return self._fabric.plug(name, network, node, address, into=into, interface=interface)
+        into, interface = self.fabric.host(node), f"ov{self._attachments}"
+        return self.fabric.plug(name, network, node, address, into=into, interface=interface)
 
     def detach(self, endpoint: Endpoint) -> None:
         """Undo `attach`."""
-        self._fabric.unplug(endpoint)
+        self.fabric.unplug(endpoint)
         if endpoint.name.startswith("lb."):
-            self._fabric.drop_namespace(endpoint.netns)
+            self.fabric.drop_namespace(endpoint.netns)
 
     # -- services ------------------------------------------------------------------------------------------
 
@@ -274,9 +273,9 @@ class Lab:
         container.crashed = True
         for endpoint in container.endpoints:
             self._plane().remove_endpoint(endpoint)
-            self._fabric.cut(endpoint)
+            self.fabric.cut(endpoint)
         _stop(container)
-        self._fabric.drop_namespace(container.netns)
+        self.fabric.drop_namespace(container.netns)
 
     def stop_server(self, task: str) -> None:
         """Only the task's processes end; its addresses stay."""
@@ -286,23 +285,25 @@ class Lab:
         task.service, task.network = spec.name, spec.network
         task.address = task.address or self._address(spec.network)
         spec.tasks.append(task)
-        known = set(self._fabric.segments)
+        known = set(self.fabric.segments)
         container = self._start(task)
         self._await_server(container)
-        for key, segment in self._fabric.segments.items():
+        for key, segment in self.fabric.segments.items():
             if key not in known:
                 self._plane().add_segment(segment)
         for endpoint in container.endpoints:
             self._plane().add_endpoint(endpoint)
 
     def _leave(self, task: Task) -> None:
-        container = self.containers.pop(task.name)
+        container = self.containers.pop(task.name, None)
+        if container is None:  # it did not get as far
+            return
         for endpoint in container.endpoints:
             self._plane().remove_endpoint(endpoint)
-            self._fabric.unplug(endpoint)
+            self.fabric.unplug(endpoint)
             self._pools[endpoint.network].release(endpoint.address)
         _stop(container)
-        self._fabric.drop_namespace(container.netns)
+        self.fabric.drop_namespace(container.netns)
         self._journal.discharge("directory", f"/etc/netns/{container.netns}")
         self._drained.discard(task.name)
 
@@ -362,28 +363,19 @@ class Lab:
         """Give a container further addresses on its first network, for as long as the lab is there."""
         found = self.containers[container]
         found.aliases = [self._address(found.endpoints[0].network) for _ in range(count)]
-        self._fabric.alias(found.endpoints[0], found.aliases)
-
-    @contextmanager
-    def behind(self, container: str) -> Iterator[str]:
-        """The name of a namespace behind a container, which forwards for it on its first network."""
-        name = self._fabric.behind(self.containers[container].endpoints[0])
-        try:
-            yield name
-        finally:
-            self._fabric.drop_namespace(name)
+        self.fabric.alias(found.endpoints[0], found.aliases)
 
     def attachments(self) -> list[Endpoint]:
         """What placements have attached beyond the containers."""
-        return [e for e in self._fabric.endpoints.values() if e.name not in self.containers]
+        return [e for e in self.fabric.endpoints.values() if e.name not in self.containers]
 
     def namespaces(self) -> list[tuple[str, str, str]]:
         """(kind, node, name) of every namespace: host, overlay, container, lb; in the order a person walks them."""
-        found = [("host", node, self._fabric.host(node)) for node in self.scenario.nodes]
-        found += [("overlay", node, s.overlay_netns) for (_, node), s in self._fabric.segments.items()]
+        found = [("host", node, self.fabric.host(node)) for node in self.scenario.nodes]
+        found += [("overlay", node, s.overlay_netns) for (_, node), s in self.fabric.segments.items()]
         found += [("container", c.task.node, c.netns) for c in self.containers.values() if not c.crashed]
         known = {name for _, _, name in found}
-        return found + [("lb", e.node, e.netns) for e in self._fabric.endpoints.values() if e.netns not in known]
+        return found + [("lb", e.node, e.netns) for e in self.fabric.endpoints.values() if e.netns not in known]
 
     def specs(self) -> list[ServiceSpec]:
         """Every service as it is now, with its tasks."""
@@ -391,7 +383,7 @@ class Lab:
 
     def segments(self) -> list[Segment]:
         """Every network on every node where it is."""
-        return list(self._fabric.segments.values())
+        return list(self.fabric.segments.values())
 
 
 def _stop(container: Container) -> None:

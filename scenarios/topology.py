@@ -38,6 +38,7 @@ class Task(Struct, forbid_unknown_fields=True):
     network: str = ""  # filled in
     number: int = 0  # filled in: what its server calls itself, from 1 within the service
     joins: dict[str, str] = {}  # further networks it is attached to, with the address there ("" = from the pool)
+    remapped: bool = False  # its root is another user than the node's: dockerd --userns-remap
 
     @property
     def mac(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ from dataplanes.errors import KernelRefused, Prerequisite
 from dataplanes.kernel.interrupt import held
 
 RUN = "/run/netns"
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
 _MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 1 << 20
 _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -52,8 +53,11 @@ def _share_run() -> None:
         _call(_mount("", RUN, _MS_SHARED | _MS_REC), "cannot share the namespace directory", RUN)
 
 
-def create(name: str) -> None:
-    """Make a namespace and name it. Raises KernelRefused if the name is taken, Prerequisite without privilege."""
+def create(name: str, *, remapped: bool = False) -> None:
+    """Make a namespace and name it. Raises KernelRefused if the name is taken, Prerequisite without privilege.
+
+    `remapped`: it belongs to a user namespace of its own, as a container's does under dockerd --userns-remap.
+    """
     with held():
         _share_run()
         target = path(name)
@@ -61,18 +65,44 @@ def create(name: str) -> None:
             os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
         except OSError as error:
             raise KernelRefused("cannot create the namespace", where=name, why=error.strerror or "") from error
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _call(_libc.unshare(_CLONE_NEWNET), "cannot create the namespace", name)
-            try:
-                _call(_mount("/proc/thread-self/ns/net", target, _MS_BIND), "cannot name the namespace", name)
-            finally:
-                _call(_libc.setns(home, _CLONE_NEWNET), "cannot return from the namespace", name)
+            _fill_remapped(name, target) if remapped else _fill(name, target)
         except BaseException:
             os.unlink(target)
             raise
+
+
+def _fill(name: str, target: str) -> None:
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _call(_libc.unshare(_CLONE_NEWNET), "cannot create the namespace", name)
+        try:
+            _call(_mount("/proc/thread-self/ns/net", target, _MS_BIND), "cannot name the namespace", name)
         finally:
-            os.close(home)
+            _call(_libc.setns(home, _CLONE_NEWNET), "cannot return from the namespace", name)
+    finally:
+        os.close(home)
+
+
+def _fill_remapped(name: str, target: str) -> None:
+    """Made by a child, which then waits to be let go: out of a user namespace there is no way back."""
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if not child:
+        ours.close()
+        failed = _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+        theirs.send(bytes([ctypes.get_errno() if failed else 0]))
+        theirs.recv(1)
+        os._exit(0)
+    try:
+        theirs.close()
+        failed = ours.recv(1)[0]
+        ctypes.set_errno(failed)
+        _call(failed, "cannot create the user namespace", name)
+        _call(_mount(f"/proc/{child}/ns/net", target, _MS_BIND), "cannot name the namespace", name)
+    finally:
+        ours.close()
+        os.waitpid(child, 0)
 
 
 def delete(name: str) -> None:

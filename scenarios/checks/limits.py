@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataplanes.errors import KernelRefused, Prerequisite
 from dataplanes.kernel import sysctl
 from scenarios.checks import check
-from scenarios.checks.world import World, same
+from scenarios.checks.world import Differs, World, same
 
 
 @check("limits.recycled-ports", "D46, moby/moby#35082")
@@ -29,10 +30,14 @@ def health(world: World) -> str:
     raise NotImplementedError
 
 
-@check("limits.user-namespaces", "D41", skip="the lab's containers have no user namespaces")
+@check("limits.user-namespaces", "D41, moby/moby#26106")
 def user_namespaces(world: World) -> str:
-    """A container with a remapped root is served."""
-    raise NotImplementedError
+    """A container whose root is remapped to another user reaches services as any other."""
+    try:
+        with world.service("worker2", remapped=True) as probe:
+            return same("answered by", world.ask(probe.tasks[0], world.vip("lone")).task, "lone.1")
+    except (KernelRefused, Prerequisite) as refused:
+        raise Differs(f"not programmed: {refused}") from refused
 
 
 @check("limits.join-time", "D44, moby/moby#30820", skip="measured, not judged: bench run --workload program")

@@ -155,11 +155,15 @@ class World:
 
     def ask_from_behind(self, container: str, address: str) -> Seen:
         """The same from a machine behind a container, which forwards for it."""
-        with self.lab.behind(container) as namespace:
-            self.doing = f"a machine behind {container} connects to {address}:80"
+        fabric = self.lab.fabric
+        namespace = fabric.behind(self.lab.containers[container].endpoints[0])
+        self.doing = f"a machine behind {container} connects to {address}:80"
+        try:
             with self.handle_in(namespace) as made:
                 made.connect((address, 80))
                 return self.who(made, container)
+        finally:
+            fabric.drop_namespace(namespace)
 
     def listen(self, container: str, port: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
         """A server of the check's own in a container."""
@@ -188,14 +192,12 @@ class World:
     # -- services ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def service(self, *nodes: str, vip: str = "") -> Iterator[Probe]:
+    def service(self, *nodes: str, vip: str = "", remapped: bool = False) -> Iterator[Probe]:
         """A service of the check's own on my-network, a task on each of the nodes; gone afterwards."""
         name = f"probe{next(self._numbers)}"
-        spec = ServiceSpec(
-            name, "my-network", vip, tasks=[Task(f"{name}.{n + 1}", node) for n, node in enumerate(nodes)]
-        )
-        self.lab.create_service(spec)
+        tasks = [Task(f"{name}.{n + 1}", node, remapped=remapped) for n, node in enumerate(nodes)]
         try:
+            self.lab.create_service(ServiceSpec(name, "my-network", vip, tasks=tasks))
             yield Probe(name, self.vip(name), tuple(self.tasks(name)))
         finally:
             self.settle()
