@@ -70,6 +70,7 @@ for _command in (cli_documents.compare, cli_documents.report, cli_documents.answ
 @click.option("--self-check", is_flag=True, help="The generator's ceiling, and its agreement with wrk and nginx.")
 @click.option("--profile", is_flag=True, help="Where the time goes, by kernel function, in a trial of its own (bcc).")
 @click.option("--benchmark-json", metavar="FILE", help="Write the rounds as pytest-benchmark does.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and its estimated time, and measure nothing.")
 def run(
     dataplane: str,
     scenario: str,
@@ -83,14 +84,17 @@ def run(
     self_check: bool,
     profile: bool,
     benchmark_json: str | None,
+    dry_run: bool,
     **axes: str | None,
 ) -> None:
     """Measure data planes against the direct path, in interleaved rounds, each trial in a fresh lab."""
     from bench import choose, table, workloads
     from bench import run as runner
-    from bench.progress import progress
+    from bench.progress import announcement, progress
     from scenarios import topology
 
+    if dry_run:
+        output = benchmark_json = None
     selections = catalog.select(dataplane)
     sweeps = topology.load(scenario_path(scenario)).sweep
     names = (
@@ -108,6 +112,10 @@ def run(
         topology.load(path, point)  # refused before anything is created
     work = runner.Run(path, selections, trials, chosen, reason=reason, output=output)
     title = f"{chosen.name}, {chosen.clock} clock"
+    if dry_run:
+        table.show_plan(trials)
+        click.echo(announcement(len(trials), title, lanes=work.lanes()))
+        return
     with progress(len(work.left), title, done=len(trials) - len(work.left), lanes=work.lanes()) as on_event:
         result = work.execute(timeout=timeout, on_event=on_event)
     if output:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -20,13 +20,19 @@ def mark(cell: MatrixCell) -> str:
     return _MARKS[cell.outcome] + ("" if cell.outcome == cell.expected else "!")
 
 
+WIDTH = 160
+"""Where there is no terminal to say."""
+
+
+def render(matrix: Matrix) -> RenderableType:
+    """A table per kernel, counts, and what was not expected."""
+    tables = [_table(matrix, kernel) for kernel in matrix.environment]
+    return Group(*tables, Text(_LEGEND, style="dim"), *(Text(line) for line in summary(matrix)))
+
+
 def show(matrix: Matrix) -> None:
-    """Print a table per kernel, the differences with their reasons, and what was not expected."""
-    console = Console(width=None if Console().is_terminal else 160)
-    for kernel in matrix.environment:
-        console.print(_table(matrix, kernel))
-    console.print(Text(_LEGEND, style="dim"))
-    console.print(Group(*(Text(line) for line in summary(matrix))))
+    """Print the matrix on stdout."""
+    Console(width=None if Console().is_terminal else WIDTH).print(render(matrix))
 
 
 def _table(matrix: Matrix, kernel: str) -> Table:

@@ -23,10 +23,8 @@ _EVERY = 15.0
 def progress(total: int, title: str, *, done: int = 0, lanes: int = 1) -> Iterator[Callable[[Event], None]]:
     """Show trials as they end; yields the function that is told about events. `done`: of an earlier, cut-short run."""
     console = Console(stderr=True)
-    kept = f", {done} done before" if done else ""
-    shared = f" in {lanes} guests" if lanes > 1 else ""
     pace = _Pace(title, total, lanes)
-    print(f"bench: {title}: {total} trials{shared}{kept}{pace.guess()}", file=sys.stderr)
+    print(f"bench: {announcement(total, title, done=done, lanes=lanes)}", file=sys.stderr)
     if not console.is_terminal:
         yield pace.take
         pace.remember()
@@ -41,6 +39,13 @@ def progress(total: int, title: str, *, done: int = 0, lanes: int = 1) -> Iterat
 
         yield take
     pace.remember()
+
+
+def announcement(total: int, title: str, *, done: int = 0, lanes: int = 1) -> str:
+    """What is about to be done, and how long that takes if it goes as the last time."""
+    kept = f", {done} done before" if done else ""
+    shared = f" in {lanes} guests" if lanes > 1 else ""
+    return f"{title}: {total} trials{shared}{kept}{_Pace(title, total, lanes).guess()}"
 
 
 class _Pace:

@@ -31,6 +31,7 @@ STEPS = (
     Step("connections.json", (*_MEASURED, "--repeat", "5", "--profile", "--output")),
     Step("traffic.json", (*_MEASURED, "--repeat", "3", "--workload", _TRAFFIC, "--output")),
     Step("scale.json", (*_MEASURED, "--repeat", "1", "--scenario", "scale", "--output")),
+    Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
     *(
         Step(f"planes/{name}.svg", ("inspect", "--dataplane", name, *_KERNEL, "--svg"))
         for name in catalog.SUMMARIES
@@ -40,8 +41,8 @@ STEPS = (
 
 
 def documents(directory: Path) -> list[str]:
-    """The data set's documents, as far as they are there."""
-    paths = [directory / step.document for step in STEPS if step.document.endswith(".json")]
+    """The data set's documents, as far as they are there; what is in directories only illustrates."""
+    paths = [directory / step.document for step in STEPS if "/" not in step.document]
     return [str(path) for path in paths if path.exists() and path.stat().st_size]
 
 

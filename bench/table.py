@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.documents import Profile, Result, Summary, Trial
+from bench.documents import Profile, Result, Summary, Trial, TrialPlan
 from bench.numbers import figure, ratio
 from bench.workloads import METRICS, WORKLOADS, Workload
 from scenarios.axes import Axes
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 _FUNCTIONS = 25
+WIDTH = 120
+"""Where there is no terminal to say."""
 
 
 def render(result: Result) -> RenderableType:
@@ -94,12 +96,28 @@ def _notes(result: Result) -> list[Text]:
 
 def show(result: Result) -> None:
     """Print the comparison on stdout."""
-    Console(width=None if Console().is_terminal else 120).print(render(result))
+    Console(width=None if Console().is_terminal else WIDTH).print(render(result))
+
+
+def show_plan(trials: Sequence[TrialPlan]) -> None:
+    """Print what would be measured: a row per workload and point."""
+    rows: dict[tuple[str, Axes], list[TrialPlan]] = {}
+    for trial in trials:
+        rows.setdefault((trial.workload, trial.axes), []).append(trial)
+    table = Table("workload", "at", "data planes")
+    for heading in ("rounds", "trials", "connections each"):
+        table.add_column(heading, justify="right")
+    for (workload, at), found in rows.items():
+        rounds = {trial.round for trial in found if not trial.warmup}
+        each = found[-1].connections
+        names = ", ".join(dict.fromkeys(trial.dataplane for trial in found))
+        table.add_row(workload, at.label(), names, str(len(rounds)), str(len(found)), f"{each:,}")
+    Console(width=None if Console().is_terminal else WIDTH).print(table)
 
 
 def show_differences(name: str, differences: Sequence[Difference], warnings: Sequence[str], noise: float) -> None:
     """Print what `bench compare` found about one run."""
-    console = Console(width=None if Console().is_terminal else 120)
+    console = Console(width=None if Console().is_terminal else WIDTH)
     table = Table(title=name, title_justify="left")
     for heading in ("data plane", "workload", "metric"):
         table.add_column(heading, no_wrap=True)
@@ -132,7 +150,7 @@ def show_agreement(result: Result) -> None:
                 for w in ("crr", "wrk")
             )
             table.add_row(f"{name} / {other}", f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours - 1:+.1%}")
-    console = Console(width=None if Console().is_terminal else 120)
+    console = Console(width=None if Console().is_terminal else WIDTH)
     console.print(table)
     ceiling = result.environment.get("generator_ceiling", 0)
     console.print(Text(f"over loopback the generator reaches {ceiling:,.0f} connections/s", style="dim"))

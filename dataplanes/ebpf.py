@@ -34,6 +34,15 @@ class Knobs(Struct, frozen=True):
     connections: int = 65_536
 
 
+_KNOB_OF = {
+    "services": "services",
+    "turns": "backends",
+    "counts": "backends",
+    **dict.fromkeys(("vips", "flows", "fragments"), "connections"),
+}
+"""Map -> the knob that says how much it holds."""
+
+
 class Ebpf(Mechanism):
     """Programs at a container's sockets or veth."""
 
@@ -73,8 +82,7 @@ class _Table:
     def __init__(self, site: Site, knobs: Knobs) -> None:
         self.node = site.node
         self.users: list[Director] = []
-        capacities = {"services": knobs.services, "turns": knobs.backends, "counts": knobs.backends, "bridge": 1}
-        capacities |= dict.fromkeys(("vips", "flows", "fragments"), knobs.connections)
+        capacities = {name: int(getattr(knobs, knob)) for name, knob in _KNOB_OF.items()} | {"bridge": 1}
         self.loaded = Loaded(site.hook, capacities)
         self._maps = self.loaded.maps
         self._flows = _FLOWS[site.hook]
@@ -101,12 +109,14 @@ class _Table:
             self._maps["counts"].update([(pair, _COUNT.pack(0)) for pair in wanted - known])
             self._maps["turns"].update(new_turns)
             self._maps["services"].update([_entry(service, self._epoch) for service in changed])
-        except BenchError:
+        except KernelRefused as refused:
             self._maps["services"].delete({_vip(s) for s in changed} - {_vip(s) for s in old})
             self._maps["services"].update([_entry(service, self._epochs[service.name]) for service in old])
             self._maps["turns"].delete(key for key, _ in new_turns)
             self._maps["counts"].delete(wanted - known)
             self._epoch = before
+            if refused.where in _KNOB_OF and not refused.fix:
+                refused.fix = f"select the plane with more room: @{_KNOB_OF[refused.where]}=N"
             raise
         self._maps["services"].delete({_vip(s) for s in old} - {_vip(s) for s in changed})
         self._forget(old, keep=changed)

@@ -1,10 +1,17 @@
-"""What the repository shows of its data set: the README's table and chart, docs/answer.md, a drawing per plane."""
+"""What the repository shows of its data set: the README's tables, chart and examples, docs/answer.md, drawings."""
 
 from __future__ import annotations
 
 import re
+from io import StringIO
 from pathlib import Path
 
+import msgspec
+from rich.console import Console, RenderableType
+
+from bench import documents, matrix_table
+from bench import table as run_table
+from bench.documents import Matrix, Result
 from bench.numbers import figure, ratio
 from bench.report import figures
 from bench.report.answer import answer
@@ -28,6 +35,50 @@ def section(report: Report, say: Words = ENGLISH) -> str:
         answers = [say(v.answers[name]) for name in _ASKED]
         rows.append([f"`{v.dataplane}`", ratio(v.ratio), figure(v.cost), same, *answers])
     return "\n".join([BEGIN, *table(told, rows), END])
+
+
+def examples(root: Path, report: Report) -> dict[str, str]:
+    """The commands the README shows with their output, and what they print: the first run, and a part of the matrix."""
+    planes, word = ["ipvs-container", "ipvs-lb", "ipvs-overlay"], "source"
+    shown = {}
+    first = root / "results" / "readme" / "first.json"
+    if first.exists() and isinstance(run := documents.read(str(first)), Result):
+        shown["./run bench run --dataplane ipvs-container"] = _printed(run_table.render(run), run_table.WIDTH)
+    for _, matrix in report.matrices:
+        part = _printed(matrix_table.render(_part(matrix, planes, word)), matrix_table.WIDTH)
+        shown[f"./run bench matrix --dataplane {','.join(planes)} -k {word}"] = part
+    return shown
+
+
+def _part(matrix: Matrix, planes: list[str], word: str) -> Matrix:
+    """What `bench matrix` would have written of some planes and checks, on the first kernel."""
+    kernel = next(iter(matrix.environment))
+    return msgspec.structs.replace(
+        matrix,
+        environment={kernel: matrix.environment[kernel]},
+        plan={
+            **matrix.plan,
+            "dataplanes": [each for each in matrix.plan["dataplanes"] if each["name"] in planes],
+            "checks": [each for each in matrix.plan["checks"] if word in each["name"]],
+        },
+        cells=[c for c in matrix.cells if (c.kernel, c.dataplane in planes, word in c.check) == (kernel, True, True)],
+    )
+
+
+def _printed(shown: RenderableType, width: int) -> str:
+    """As on a pipe: no colours, no blanks at the ends of lines."""
+    console = Console(width=width, file=StringIO(), color_system=None)
+    with console.capture() as capture:
+        console.print(shown)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+
+
+def exemplified(page: str, shown: dict[str, str]) -> str:
+    """A page with what its commands print written anew."""
+    for command, output in shown.items():
+        block = re.compile(rf"^(\$ {re.escape(command)}\n).*?(?=^```)", re.M | re.S)
+        page = block.sub(lambda found, output=output: found[1] + output, page)  # type: ignore[misc]
+    return page
 
 
 def replaced(page: str, made: str) -> str:
@@ -56,8 +107,9 @@ def write(root: Path, report: Report) -> None:
 def pages(root: Path, report: Report) -> dict[Path, str]:
     """What a checkout shows of its data set: every page and drawing as it should be."""
     made = {root / "docs" / "rate.svg": chart(report)}
+    shown = examples(root, report)
     for suffix, say in (("", ENGLISH), (".zh", CHINESE)):
         readme = root / f"README{suffix}.md"
-        made[readme] = replaced(readme.read_text("utf-8"), section(report, say))
+        made[readme] = exemplified(replaced(readme.read_text("utf-8"), section(report, say)), shown)
         made[root / "docs" / f"answer{suffix}.md"] = answer(report, say)
     return made

@@ -85,9 +85,8 @@ def _call(command: int, attr: ctypes.Structure) -> int:
 
 
 def _refused(what: str, where: str, code: int, detail: str = "") -> KernelRefused:
-    fixes = {errno.E2BIG: "the map is full: raise capacity=", errno.ENOSPC: "the map is full: raise capacity="}
     why = os.strerror(-code) + (f": {detail}" if detail else "")
-    return KernelRefused(what, where=where, why=why, fix=fixes.get(-code, ""))
+    return KernelRefused(what, where=where, why=why)
 
 
 class Map:
@@ -114,7 +113,9 @@ class Map:
             keys, values = b"".join(key for key, _ in part), b"".join(value for _, value in part)
             code, done = self._batch(_UPDATE_BATCH, keys, values, len(part))
             if code < 0:
-                raise _refused(f"element {start + done} of BPF map {self.name} refused", self.name, code)
+                full = code in (-errno.E2BIG, -errno.ENOSPC)
+                detail = f"it holds {self.capacity:,}" if full else ""
+                raise _refused(f"element {start + done} of BPF map {self.name} refused", self.name, code, detail)
 
     def delete(self, keys: Iterable[bytes]) -> None:
         """Delete elements; one that is not there is as good as deleted."""

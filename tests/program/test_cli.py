@@ -134,6 +134,20 @@ def test_doctor_knows_every_plane_on_every_kernel() -> None:
     assert done.returncode == 0
 
 
+def test_a_dry_run_shows_the_plan_and_touches_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    sizes = ("--kernel", "guest", "--repeat", "3", "--services", "1,100", "--output", str(file))
+    done = bench("run", "--dataplane", "ipvs-lb,ebpf-tc", *sizes, "--dry-run", BENCH_STATE=str(tmp_path / "state"))
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
+    assert rows == [
+        ["crr", "1 more services", "direct, ipvs-lb, ebpf-tc", "3", "12", "2,000"],
+        ["crr", "100 more services", "direct, ipvs-lb, ebpf-tc", "3", "9", "2,000"],
+    ]
+    assert "21 trials" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_run_prints_a_comparison_and_writes_the_document(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     arguments = ("--dataplane", "ipvs-container", "--kernel", "guest", "--repeat", "1", "--connections", "300")

@@ -52,6 +52,18 @@ def test_the_data_set_has_every_plane_on_every_kernel_as_expected(report: model.
     assert len(report.kernels()) == 2
 
 
+def test_the_pages_count_the_semantics_there_are(report: model.Report) -> None:
+    skipped = {
+        check for check in report.checks() if all(c.outcome == "skip" for c in report.cells() if c.check == check)
+    }
+    every, observed = len(report.checks()), len(report.checks()) - len(skipped)
+    page = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"of {observed} observed semantics" in page
+    assert f"has {every} semantics" in page
+    assert f": {observed} are observed on every plane, {len(skipped)} are named and skipped" in page
+    assert f"{observed} 项被观测" in (ROOT / "README.zh.md").read_text("utf-8")
+
+
 def test_every_picture_the_pages_show_is_there() -> None:
     for page in (ROOT / "README.md", ROOT / "README.zh.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text("utf-8")):
