@@ -14,6 +14,7 @@ from bench.kernels.base import Command, Kernel
 from bench.kernels.guest import QEMU, Guest
 from bench.kernels.host import Host
 from bench.kernels.modules import Modules
+from bench.kernels.vmlinux import bootable
 from dataplanes.errors import BenchError, Prerequisite, Usage
 from dataplanes.paths import cache
 
@@ -64,7 +65,7 @@ def resolve(name: str, clock: str | None) -> Kernel:
         raise Usage(f"unknown kernel {name!r}", fix=hint)
     path = packages.fetch(name)
     modules = Modules(path / "lib" / "modules" / str(packages.release(path)))
-    return _guest(name, clock, path / "vmlinuz", modules, path / "config")
+    return _guest(name, clock, bootable(path), modules, path / "config")
 
 
 def _own(known: Sequence[str]) -> str:

@@ -42,6 +42,8 @@ _CMDLINE = (
     # khugepaged puts some process's pages together every ten seconds: some 20 million instructions in one round and
     # not in the next.
     " transparent_hugepage=never"
+    # Debian's kernels test every cipher while they boot: 0.7 of 3 s.
+    " cryptomgr.notests"
 )
 
 

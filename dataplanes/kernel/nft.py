@@ -7,19 +7,21 @@ element of the namespace into a cache (nft 1.0.2 even to get one), which at 1,00
 
 from __future__ import annotations
 
+import errno
 import re
 import struct
 from collections.abc import Iterable, Iterator
 
 from dataplanes.errors import KernelRefused, Prerequisite
 from dataplanes.kernel import netlink, netns
-from dataplanes.kernel.netlink import DUMP, Netlink, attribute, attributes
+from dataplanes.kernel.netlink import DUMP, Netlink, NetlinkError, attribute, attributes
 
-_GET_ELEMENT = 10 << 8 | 13  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETSETELEM
+_GET_TABLE, _GET_ELEMENT = 10 << 8 | 1, 10 << 8 | 13  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETTABLE, NFT_MSG_GETSETELEM
 _IPV4 = struct.pack("=BBH", 2, 0, 0)  # struct nfgenmsg
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*
 _LIST_ELEMENT, _KEY, _EXPRESSION, _EXPRESSION_DATA = 1, 1, 7, 2
 _COUNTER_PACKETS = 2
+_TABLE_NAME = 1  # NFTA_TABLE_NAME
 _NESTED = 0x8000
 
 
@@ -64,6 +66,20 @@ class Nftables:
             query = where + attribute(_ELEMENTS | _NESTED, element)
             found.update(_packets(self._netlink.dump(_GET_ELEMENT, query, 0)))
         return found
+
+
+def tables(name: str) -> list[str]:
+    """The tables of a namespace, of any family; none where the kernel has no nftables."""
+    wire = Netlink(name, netlink.NETFILTER)
+    try:
+        answers = wire.dump(_GET_TABLE, bytes(4), DUMP)  # AF_UNSPEC
+    except NetlinkError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        return []
+    finally:
+        wire.close()
+    return [attributes(body[4:])[_TABLE_NAME].rstrip(b"\0").decode() for _, body in answers]
 
 
 def _packets(messages: Iterable[tuple[int, bytes]]) -> Iterator[tuple[bytes, int]]:

@@ -8,9 +8,9 @@ from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, retra
 
 @check("balance.round-robin", "D4")
 def round_robin(world: World) -> str:
-    """300 connections of one client, one after another, are 100 for each of three backends."""
-    seen = [world.ask(CLIENT, world.vip("my-web")).task for _ in range(300)]
-    return same("connections", shares(seen), dict.fromkeys(world.tasks("my-web"), 100))
+    """60 connections of one client, one after another, are 20 for each of three backends."""
+    seen = [world.ask(CLIENT, world.vip("my-web")).task for _ in range(60)]
+    return same("connections", shares(seen), dict.fromkeys(world.tasks("my-web"), 20))
 
 
 @check("balance.many-clients", "D5")

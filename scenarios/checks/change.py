@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from dataplanes.kernel import netns, process
+from dataplanes.kernel import netns, nft, process
 from dataplanes.kernel.rtnl import Rtnl
 from scenarios.checks import check
 from scenarios.checks.world import CLIENT, Differs, World, same, shares
@@ -317,7 +316,7 @@ def _rules(name: str) -> Iterator[str]:
         for line in process.run(name, ("iptables-legacy-save",)).splitlines():
             if line.startswith("-A"):
                 yield line
-    if shutil.which("nft", path="/usr/sbin:/sbin"):
+    if nft.tables(name):
         text = process.run(name, ("nft", "list", "ruleset"), accept=range(256))
         yield from (line.strip() for line in text.splitlines() if line.strip() and "counter" not in line)
 

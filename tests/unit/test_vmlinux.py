@@ -1,0 +1,53 @@
+"""A bzImage holds a kernel that QEMU can boot as it is."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.kernels.vmlinux import bootable, decompressed
+
+KERNEL = b"\x7fELF" + bytes(range(256)) * 64
+PACKED = {
+    "xz": lzma.compress(KERNEL) + struct.pack("<I", len(KERNEL)),
+    "gzip": gzip.compress(KERNEL),
+    "zstd": subprocess.run(("zstd", "-c"), input=KERNEL, capture_output=True, check=True).stdout
+    + struct.pack("<I", len(KERNEL)),
+}
+
+
+def image(payload: bytes, sectors: int = 2) -> bytes:
+    """A bzImage as far as its header goes: `sectors` of set-up, some code, the payload."""
+    data = bytearray((sectors + 1) * 512)
+    data[0x1F1] = sectors
+    struct.pack_into("<II", data, 0x248, 100, len(payload))
+    return bytes(data) + bytes(100) + payload + b"what follows"
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_the_kernel_comes_out_whole(kind: str) -> None:
+    assert decompressed(image(PACKED[kind])) == KERNEL
+
+
+def unpacked(directory: Path, payload: bytes, config: str) -> Path:
+    (directory / "config").write_text(config, "ascii")
+    (directory / "vmlinuz").write_bytes(image(payload))
+    return directory
+
+
+def test_it_is_made_once_where_the_kernel_has_an_entry_for_it(tmp_path: Path) -> None:
+    made = bootable(unpacked(tmp_path, PACKED["xz"], "CONFIG_PVH=y\n"))
+    assert made.read_bytes() == KERNEL
+    (tmp_path / "vmlinuz").unlink()
+    assert bootable(tmp_path) == made
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "vmlinux"]
+
+
+@pytest.mark.parametrize(("payload", "config"), [(PACKED["xz"], ""), (b"lz4, or what will come", "CONFIG_PVH=y\n")])
+def test_what_cannot_be_booted_so_is_booted_as_it_is(payload: bytes, config: str, tmp_path: Path) -> None:
+    assert bootable(unpacked(tmp_path, payload, config)) == tmp_path / "vmlinuz"
