@@ -1,7 +1,7 @@
 """Kernels from the distribution's packages: downloaded and verified by apt, unpacked into the cache, not installed.
 
 A kernel is named after its series, debian-6.1, and stays as it is in the cache until it is removed there: figures stay
-comparable. CACHE/kernels/NAME/ holds vmlinuz, config and lib/modules/RELEASE, and soon vmlinux.
+comparable. CACHE/kernels/NAME/ holds vmlinuz, config and lib/modules/RELEASE, and once it was booted vmlinux.
 """
 
 from __future__ import annotations
