@@ -189,15 +189,16 @@ class Report:
     # -- verdicts ----------------------------------------------------------------------------------------------------
 
     def against_reference(self, plane: str) -> tuple[list[str], list[str], list[str]]:
-        """Checks with the reference's outcome on every kernel, those that hold only here, and only there."""
-        order: dict[str, int] = {}
+        """Checks with the reference's outcome on every kernel, those that hold only here, and those that, be it on one
+        kernel, hold only there."""
+        signs: dict[str, set[int]] = {}
         for (kernel, name, check), cell in self._cells.items():
             reference = self.cell(kernel, REFERENCE, check)
             if name == plane and reference and "skip" not in (cell.outcome, reference.outcome):
-                here = (cell.outcome == "pass") - (reference.outcome == "pass")
-                order[check] = min(order.get(check, here), here) if here or order.get(check) else 0
-        same, more, less = ([c for c, sign in order.items() if sign == wanted] for wanted in (0, 1, -1))
-        return same, more, less
+                signs.setdefault(check, set()).add((cell.outcome == "pass") - (reference.outcome == "pass"))
+        same = [check for check, found in signs.items() if found == {0}]
+        less = [check for check, found in signs.items() if -1 in found]
+        return same, [check for check in signs if check not in (*same, *less)], less
 
     def answer(self, plane: str, question: Question) -> Answer:
         """What the checks of a question say of a plane, on every kernel together."""

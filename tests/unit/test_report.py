@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench import documents
@@ -92,6 +93,14 @@ def test_a_plane_is_held_against_the_reference_check_by_check(report: Report) ->
     assert report.against_reference("ipvs-overlay")[1:] == (["change.drain"], [])
     same, more, less = report.against_reference("nft-lb")
     assert (same, more, less) == (["reach.any-port"], ["change.drain"], list(CHECKS[:3]))
+
+
+def test_what_differs_on_one_kernel_only_is_not_the_same() -> None:
+    other = matrix({("nft-lb", "reach.any-port"): "an old kernel", ("ipvs-container", "identity.source-udp"): "too"})
+    older = msgspec.structs.replace(other, cells=[msgspec.structs.replace(c, kernel="old") for c in other.cells])
+    report = Report([], [("k.json", matrix({})), ("old.json", older)])
+    assert report.against_reference("nft-lb")[1:] == (["identity.source-udp"], ["reach.any-port"])
+    assert report.against_reference("ipvs-overlay")[1:] == (["identity.source-udp"], [])
 
 
 def test_questions_are_answered_by_their_checks(report: Report) -> None:
