@@ -112,10 +112,16 @@ def _wait(process: subprocess.Popen[Any]) -> int:
     """The command's exit code as a shell tells it. A signal for us is one for it, too; its end is ours to wait for."""
     while True:
         try:
-            code = process.wait()
-            return code if code >= 0 else 128 - code
+            # Not process.wait(): struck between the system call and the note of its result, it takes the command for
+            # one that ended well (subprocess.Popen._try_wait, ChildProcessError).
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            break
         except KeyboardInterrupt as caught:
-            process.send_signal(caught.args[0] if caught.args else signal.SIGINT)
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, caught.args[0] if caught.args else signal.SIGINT)
+    with interrupt.held():
+        code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _inspect(job: Job, clock: str) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
+from bench import inside
 from dataplanes.kernel import interrupt
 
 
@@ -65,3 +67,19 @@ def test_without_a_signal_nothing_is_raised() -> None:
     interrupt.check()
     with interrupt.held():
         pass
+
+
+class Struck(subprocess.Popen[bytes]):
+    """A command whose end is noticed just as a signal strikes: the kernel has told its status, nobody has noted it."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        code = super().wait(timeout)
+        if signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+            self.returncode = None  # type: ignore[assignment]
+            raise KeyboardInterrupt(signal.SIGINT)
+        return code
+
+
+@pytest.mark.parametrize(("script", "code"), [("kill -INT $$", 128 + signal.SIGINT), ("exit 3", 3)])
+def test_a_signal_as_the_command_ends_does_not_lose_its_exit_code(script: str, code: int) -> None:
+    assert inside._wait(Struck(["sh", "-c", script])) == code
