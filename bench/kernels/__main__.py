@@ -1,13 +1,18 @@
-"""`python -m bench.kernels KERNEL CLOCK COMMAND...`: run one command on a kernel; how the tests get into a guest."""
+"""`python -m bench.kernels [--cpus N] KERNEL CLOCK COMMAND...`: run one command on a kernel.
+
+How the tests get into a guest.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
 from bench import objects
 from bench.dispatch import requirements
 from bench.kernels import Command, resolve
+from bench.kernels.guest import Guest
 from bench.preflight import modules
 from dataplanes import catalog
 from dataplanes.errors import BenchError
@@ -15,16 +20,28 @@ from dataplanes.errors import BenchError
 
 def main() -> int:
     """Returns the command's exit code."""
-    name, clock, *argv = sys.argv[1:]
+    asked = _asked()
     try:
-        kernel = resolve(name, clock)
+        kernel = resolve(asked.kernel, asked.clock)
+        if asked.cpus and isinstance(kernel, Guest):
+            kernel.cpus = asked.cpus
         needs = requirements(catalog.select("all"))
         objects.prepare(needs, kernel)
-        command = Command(tuple(argv), dict(os.environ), os.getcwd(), modules=modules(needs))
+        command = Command((asked.command, *asked.arguments), dict(os.environ), os.getcwd(), modules=modules(needs))
         return kernel.execute(command, lambda line: None)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.kernels", description="Run one command on a kernel.")
+    parser.add_argument("--cpus", type=int, help="of a guest under the wall clock")
+    parser.add_argument("kernel")
+    parser.add_argument("clock", choices=("wall", "instructions"))
+    parser.add_argument("command")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import difflib
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from bench.kernels import packages
@@ -40,7 +39,7 @@ def expand(names: str) -> list[str]:
     """The kernels of a comma-separated list. `guests`: those figures are published for, or the distribution's own."""
     found: list[str] = []
     for name in names.split(","):
-        offered = [each for each in PUBLISHED if each in list_kernels()] if name == "guests" else [name]
+        offered = [each for each in PUBLISHED if _known(each)] if name == "guests" else [name]
         found += offered or ["guest"]
     return list(dict.fromkeys(found))
 
@@ -56,11 +55,10 @@ def resolve(name: str, clock: str | None) -> Kernel:
         return Host()
     if "/" in name:
         return _from_path(name, clock)
-    known = list(list_kernels())
     if name == "guest":
-        name = _own(known)
-    elif name not in known:
-        near = difflib.get_close_matches(name, [*known, "auto", "guest"], 1)
+        name = _own()
+    elif not _known(name):
+        near = difflib.get_close_matches(name, [*list_kernels(), "auto", "guest"], 1)
         hint = f"did you mean {near[0]}?" if near else "`bench list kernels` shows them"
         raise Usage(f"unknown kernel {name!r}", fix=hint)
     path = packages.fetch(name)
@@ -68,15 +66,20 @@ def resolve(name: str, clock: str | None) -> Kernel:
     return _guest(name, clock, bootable(path), modules, path / "config")
 
 
-def _own(known: Sequence[str]) -> str:
+def _known(name: str) -> bool:
+    """Whether there is such a kernel; apt is not asked for one that is unpacked."""
+    return name in packages.unpacked() or name in list_kernels()
+
+
+def _own() -> str:
     """The kernel the distribution comes with; without apt, or another kind of kernel, the first one there is."""
     try:
         default = packages.installed_by_default()
     except Prerequisite:
         default = None
-    if default and default in known:
+    if default and _known(default):
         return default
-    return next((name for name in known if name != "host"), PUBLISHED[0])
+    return next((name for name in list_kernels() if name != "host"), PUBLISHED[0])
 
 
 def _from_path(text: str, clock: str | None) -> Kernel:

@@ -31,6 +31,7 @@ _PORTS = ("in", "out", "err", "events", "control")
 _STREAMS = ("console", *_PORTS)
 _MEMORY = "2G"
 _CPUS = 2
+"""Of a guest under the wall clock; the instruction clock is one processor's."""
 _CONSOLE_TAIL = 15
 _COMES_UP = 120.0
 """Seconds until a guest must run its command; emulated on an idle machine it takes four."""
@@ -57,6 +58,7 @@ class Guest(Kernel):
         self.release = modules.directory.name
         self.clock = clock
         self.accelerated = kvm
+        self.cpus = _CPUS
         self._vmlinuz = vmlinuz
         self._modules = modules
         self._config = config
@@ -108,9 +110,9 @@ class Guest(Kernel):
         if self.clock == "instructions":
             argv += ["-cpu", "max", "-smp", "1", "-accel", "tcg", "-icount", "shift=0,sleep=off", "-rtc", "clock=vm"]
         elif self.accelerated:
-            argv += ["-cpu", "host", "-smp", str(_CPUS), "-accel", "kvm"]
+            argv += ["-cpu", "host", "-smp", str(self.cpus), "-accel", "kvm"]
         else:
-            argv += ["-cpu", "max", "-smp", str(_CPUS), "-accel", "tcg,thread=multi"]
+            argv += ["-cpu", "max", "-smp", str(self.cpus), "-accel", "tcg,thread=multi"]
         argv += ["-device", "virtio-serial-pci,max_ports=8"]
         for name, port in zip(_PORTS, ports, strict=True):
             argv += ["-chardev", f"socket,id={name},fd={port}"]

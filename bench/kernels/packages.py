@@ -57,8 +57,28 @@ def available() -> dict[str, str]:
 
 
 def installed_by_default() -> str | None:
-    """The name of the kernel this distribution's release comes with, where apt knows: what its metapackage wants."""
-    return next((name for name, _ in _images(_apt_cache("depends", "linux-image-amd64", "linux-image-generic"))), None)
+    """The name of the kernel this distribution's release comes with, where apt knows: what its metapackage wants.
+
+    Asked once per release: where apt keeps no index, as in containers, each answer takes it a second.
+    """
+    mark = _default_mark()
+    if mark and mark.exists() and (kept := mark.read_text("ascii")):
+        return kept
+    wanted = _images(_apt_cache("depends", "linux-image-amd64", "linux-image-generic"))
+    found = next((name for name, _ in wanted), None)
+    if found and mark:
+        with _lock(mark.parent):
+            mark.write_text(found, "ascii")
+    return found
+
+
+def _default_mark() -> Path | None:
+    """Where it is written down; nowhere, on a distribution that has no releases."""
+    try:
+        about = platform.freedesktop_os_release()
+        return cache() / "default" / f"{about['ID']}-{about['VERSION_ID']}"
+    except (OSError, KeyError):
+        return None
 
 
 def fetch(name: str) -> Path:

@@ -1,1 +1,33 @@
 """Thin wrappers of the kernel's own facilities: namespaces, netlink, sysctls, iptables, IPVS. No policy here."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from typing import Any
+
+
+def _pyroute2_by_need() -> None:
+    """Let `import pyroute2.netlink` import what it says.
+
+    pyroute2/__init__.py imports all there is of it, asyncio, ssl and sqlite3 included: two thirds of what we import
+    altogether, which every python in a guest would pay for. It is run when something of it is asked for by name.
+    """
+    spec = find_spec("pyroute2")
+    if "pyroute2" in sys.modules or not spec or not spec.loader:
+        return
+    package = module_from_spec(spec)
+
+    def ask(name: str) -> Any:
+        if find_spec(f"pyroute2.{name}"):  # `from pyroute2 import config` asks for it before it looks for a module
+            return import_module(f"pyroute2.{name}")
+        del package.__dict__["__getattr__"]
+        spec.loader.exec_module(package)
+        return getattr(package, name)
+
+    package.__dict__["__getattr__"] = ask  # PEP 562
+    sys.modules["pyroute2"] = package
+
+
+_pyroute2_by_need()

@@ -82,7 +82,7 @@ class Rtnl:
         """The index of an interface. Raises KernelRefused (ENODEV) if it is not there."""
         found = self._index.get(interface)
         if found is None:
-            found = self._index[interface] = self._link(interface)["index"]
+            found = self._index[interface] = self._netlink.index(interface)
         return found
 
     def mac(self, interface: str) -> str:

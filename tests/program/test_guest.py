@@ -67,10 +67,6 @@ def test_a_guest_that_does_not_come_up_is_ended(monkeypatch: pytest.MonkeyPatch)
         resolve("guest", "wall").execute(Command(("true",), {}, "/"), lambda line: None)
 
 
-def test_the_first_command_runs_within_5_seconds_of_power_on() -> None:
-    assert float(guest("cut", "-d", " ", "-f1", "/proc/uptime").stdout) < 5
-
-
 def test_idle_time_is_free_under_the_instruction_clock() -> None:
     begun = time.monotonic()
     done = guest("sh", "-c", "sleep 900; cut -d. -f1 /proc/uptime", clock="instructions")

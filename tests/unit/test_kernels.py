@@ -25,6 +25,9 @@ def ubuntu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program.write_text(_APT_CACHE)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    release = {"ID": "ubuntu", "VERSION_ID": "24.04"}
+    monkeypatch.setattr("platform.freedesktop_os_release", lambda: release)
 
 
 def test_the_newest_of_each_series_is_offered() -> None:
@@ -33,4 +36,10 @@ def test_the_newest_of_each_series_is_offered() -> None:
 
 def test_the_guests_kernel_is_the_one_the_release_comes_with() -> None:
     """Not the first by name: on Ubuntu that is a hardware enablement kernel."""
+    assert packages.installed_by_default() == "ubuntu-6.8"
+
+
+def test_apt_is_asked_once_for_it(tmp_path: Path) -> None:
+    assert packages.installed_by_default() == "ubuntu-6.8"
+    (tmp_path / "apt-cache").write_text("#!/bin/sh\nexit 1\n")
     assert packages.installed_by_default() == "ubuntu-6.8"
