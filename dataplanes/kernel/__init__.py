@@ -15,7 +15,8 @@ def _pyroute2_by_need() -> None:
     altogether, which every python in a guest would pay for. It is run when something of it is asked for by name.
     """
     spec = find_spec("pyroute2")
-    if "pyroute2" in sys.modules or not spec or not spec.loader:
+    loader = spec and spec.loader
+    if "pyroute2" in sys.modules or not spec or not loader:
         return
     package = module_from_spec(spec)
 
@@ -23,7 +24,7 @@ def _pyroute2_by_need() -> None:
         if find_spec(f"pyroute2.{name}"):  # `from pyroute2 import config` asks for it before it looks for a module
             return import_module(f"pyroute2.{name}")
         del package.__dict__["__getattr__"]
-        spec.loader.exec_module(package)
+        loader.exec_module(package)
         return getattr(package, name)
 
     package.__dict__["__getattr__"] = ask  # PEP 562

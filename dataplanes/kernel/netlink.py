@@ -130,7 +130,8 @@ class Netlink:
                         raise error
                     return answer
                 answer.append((message, payload))
-                if not flag & _MULTI:
+                # The one answer of ctnetlink_stat_ct() says that more will come.
+                if not flags & DUMP or not flag & _MULTI:
                     return answer
 
     def index(self, interface: str) -> int:
