@@ -13,9 +13,8 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.benchmark
 
 
-@pytest.mark.parametrize("series", ["6.1", "6.12"])
-def test_the_first_command_runs_within_five_seconds_of_power_on(benchmark: Any, series: str) -> None:
-    argv = [sys.executable, "-m", "bench.kernels", f"debian-{series}", "wall", "cut", "-d", " ", "-f1", "/proc/uptime"]
+def test_the_first_command_runs_within_five_seconds_of_power_on(benchmark: Any) -> None:
+    argv = [sys.executable, "-m", "bench.kernels", "guest", "wall", "cut", "-d", " ", "-f1", "/proc/uptime"]
     uptimes: list[float] = []
 
     def boot() -> None:
