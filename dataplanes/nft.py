@@ -31,7 +31,6 @@ from msgspec import Struct
 
 from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
 from dataplanes.errors import BenchError, Unsupported, Usage
-from dataplanes.kernel import sysctl
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.nft import Nftables
 from dataplanes.model import Service, turns
@@ -131,9 +130,8 @@ class _NftDirector(Director):
 
     def footprint(self) -> list[Footprint]:
         netns = self._site.netns
-        connections = sysctl.read(netns, "net.netfilter.nf_conntrack_count") or "0"
         sizes = [Footprint(netns, f"nft {kind}", count) for kind, count in self._rules.size().items()]
-        return [*sizes, Footprint(netns, "conntrack entries", int(connections))]
+        return [*sizes, Footprint(netns, "conntrack entries", self._conntrack.count())]
 
     def close(self) -> None:
         if not self._open:

@@ -112,9 +112,9 @@ class Guest(Kernel):
         elif self.accelerated:
             argv += ["-cpu", "host", "-smp", str(self.cpus), "-accel", "kvm"]
         else:
-            # Not a thread for each processor: until QEMU 8.1 one may run into an int3 that another, patching a static
-            # key, has taken away again, and the kernel panics: one boot of 6.12 in 25 (LKML, July 2023, "qemu-x86_64
-            # booting with 8.0.0 stil see int3"; https://bugzilla.redhat.com/2216496).
+            # Not a thread for each processor: in QEMU 7.2 and 8.0 one may run into an int3 that another, patching a
+            # static key, has taken away again, and the kernel panics: one boot of 6.12 in 25 (LKML, July 2023,
+            # "qemu-x86_64 booting with 8.0.0 stil see int3"; https://bugzilla.redhat.com/2216496).
             argv += ["-cpu", "max", "-smp", str(self.cpus), "-accel", "tcg,thread=single"]
         argv += ["-device", "virtio-serial-pci,max_ports=8"]
         for name, port in zip(_PORTS, ports, strict=True):

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dataplanes.errors import Prerequisite
@@ -67,7 +67,8 @@ def installed_by_default() -> str | None:
     wanted = _images(_apt_cache("depends", "linux-image-amd64", "linux-image-generic"))
     found = next((name for name, _ in wanted), None)
     if found and mark:
-        with _lock(mark.parent):
+        with suppress(OSError):  # a cache that is only read has its kernels all the same
+            mark.parent.mkdir(parents=True, exist_ok=True)
             mark.write_text(found, "ascii")
     return found
 

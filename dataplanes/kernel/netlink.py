@@ -18,7 +18,7 @@ from dataplanes.kernel import netns
 ROUTE, NETFILTER, GENERIC = 0, 12, 16
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 CREATE, EXCL, REPLACE, APPEND = 0x400, 0x200, 0x100, 0x800
-_ERROR, _DONE, _MULTI = 2, 3, 0x2
+_ERROR, _DONE = 2, 3
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _NLMSG = struct.Struct("=IHHII")
 _CHUNK = 128 * 1024  # well under the socket's send buffer
@@ -121,7 +121,7 @@ class Netlink:
         self._sequence += 1
         answer: list[tuple[int, bytes]] = []
         while True:
-            for message, flag, _, payload in self._receive():
+            for message, _, payload in self._receive():
                 if message == _DONE:
                     return answer
                 if message == _ERROR:
@@ -130,15 +130,14 @@ class Netlink:
                         raise error
                     return answer
                 answer.append((message, payload))
-                # The one answer of ctnetlink_stat_ct() says that more will come.
-                if not flags & DUMP or not flag & _MULTI:
+                if not flags & DUMP:
                     return answer
 
     def index(self, interface: str) -> int:
         """The index of an interface; NetlinkError if it is not there.
 
-        By ioctl, which every socket takes (net/socket.c, sock_do_ioctl): a fifth of RTM_GETLINK's answer is statistics,
-        and all of it would be made and decoded for one number.
+        By ioctl, which every socket takes (net/socket.c, sock_do_ioctl): RTM_GETLINK answers with all there is to know
+        of a link, and decoding that costs more than the request the index is for.
         """
         try:
             found = fcntl.ioctl(self._socket, _SIOCGIFINDEX, _IFREQ.pack(interface.encode(), 0))
@@ -165,7 +164,7 @@ class Netlink:
         self._sequence = end + 1
         first: NetlinkError | None = None
         while True:
-            for message, _, sequence, payload in self._receive():
+            for message, sequence, payload in self._receive():
                 if message != _ERROR or not begin <= sequence <= end:
                     continue
                 error = self._error(payload, position + sequence - begin)
@@ -182,13 +181,13 @@ class Netlink:
         detail = attributes(payload[20:]).get(1, b"").rstrip(b"\0").decode("utf-8", "replace")
         return NetlinkError(code, index, self.netns, f"{os.strerror(code)}: {detail}" if detail else os.strerror(code))
 
-    def _receive(self) -> Iterable[tuple[int, int, int, bytes]]:
+    def _receive(self) -> Iterable[tuple[int, int, bytes]]:
         try:
             data = self._socket.recv(1 << 20)
         except OSError as error:
             raise KernelRefused("netlink answer lost", where=self.netns, why=str(error)) from error
         offset = 0
         while offset + 16 <= len(data):
-            length, kind, flags, sequence, _ = _NLMSG.unpack_from(data, offset)
-            yield kind, flags, sequence, data[offset + 16 : offset + length]
+            length, kind, _, sequence, _ = _NLMSG.unpack_from(data, offset)
+            yield kind, sequence, data[offset + 16 : offset + length]
             offset += length + (-length % 4)

@@ -39,6 +39,11 @@ def test_the_guests_kernel_is_the_one_the_release_comes_with() -> None:
     assert packages.installed_by_default() == "ubuntu-6.8"
 
 
+def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "apt-cache" / "in a file"))
+    assert packages.installed_by_default() == "ubuntu-6.8"
+
+
 def test_apt_is_asked_once_for_it(tmp_path: Path) -> None:
     assert packages.installed_by_default() == "ubuntu-6.8"
     (tmp_path / "apt-cache").write_text("#!/bin/sh\nexit 1\n")
