@@ -68,11 +68,13 @@ def _ports(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]
     __inet_hash_connect): when TIME_WAIT has them all, the search costs more than everything that is to be measured."""
     bounds = str(environment.get("sysctl", {}).get("net.ipv4.ip_local_port_range", "32768 60999")).split()
     half = (int(bounds[1]) - int(bounds[0]) + 1) // 2
-    most = max((t.metrics.get("connections", 0) for t in trials if t.workload == "crr" and not t.warmup), default=0)
+    asked = [t for t in trials if t.workload == "crr" and not t.warmup]
+    most = max((t.metrics.get("connections", 0) // (1 + t.axes.sources) for t in asked), default=0)
     if most * 1.1 <= half or not any(trial.dataplane != DIRECT for trial in trials):
         return []
     return [
-        f"{most:,} connections to one VIP use up half the client's ports, and it searches for each: see --connections"
+        f"{most:,} connections from one address to one VIP use up half the client's ports, and it searches for each: see"
+        " --connections and --sources"
     ]
 
 

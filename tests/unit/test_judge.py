@@ -6,6 +6,7 @@ import pytest
 
 from bench.documents import Trial
 from bench.judge import warnings
+from scenarios.axes import Axes
 
 INSTRUCTIONS = {"clock": "instructions"}
 
@@ -38,3 +39,11 @@ def test_what_is_wrong_is_told(rates: tuple[float, ...], says: str) -> None:
 def test_a_generator_at_its_limit_is_told() -> None:
     assert "generator-bound" in warnings(trials(950, 950, 950), INSTRUCTIONS | {"generator_ceiling": 1000.0})[0]
     assert warnings(trials(850, 850, 850), INSTRUCTIONS | {"generator_ceiling": 1000.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("connections", "sources", "told"), [(12_000, 0, False), (14_000, 0, True), (14_000, 1, False)]
+)
+def test_ports_that_run_out_are_told(connections: int, sources: int, told: bool) -> None:
+    trial = Trial("nft-lb", "seed", "crr", 1, False, {"connections": connections}, axes=Axes(sources=sources))
+    assert any("half the client's ports" in each for each in warnings([trial], INSTRUCTIONS)) is told
