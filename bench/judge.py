@@ -73,8 +73,8 @@ def _ports(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]
     if most * 1.1 <= half or not any(trial.dataplane != DIRECT for trial in trials):
         return []
     return [
-        f"{most:,} connections from one address to one VIP use up half the client's ports, and it searches for each: see"
-        " --connections and --sources"
+        f"{most:,} connections from one address to one VIP use up half the client's ports, and it searches for each:"
+        " see --connections and --sources"
     ]
 
 

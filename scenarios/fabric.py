@@ -86,6 +86,9 @@ class Fabric:
     def build(self) -> None:
         """The underlay and every node, without any network yet."""
         underlay = self.namespace("underlay")
+        # The nodes' wire, not one of them: with br_netfilter loaded every new namespace's bridges go through netfilter
+        # (net/bridge/br_netfilter_hooks.c, br_netfilter_sysctl_default), which no switch between real nodes does.
+        sysctl.write(underlay, {f"net.bridge.bridge-nf-call-{table}tables": "0" for table in ("arp", "ip", "ip6")})
         switch = self.rtnl(underlay)
         switch.send([switch.link_add("sw0", "bridge")])
         switch.send([switch.link_set("sw0", up=True)])

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 import pytest
 
 from dataplanes.kernel import iptables, netns, sysctl
 from dataplanes.kernel.ipvs import Ipvs
 from dataplanes.kernel.rtnl import Rtnl
 from scenarios.lab import Lab
-from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, Labs, View
+from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, Labs, View, running
 
 WEB = {"my-web.1": "10.0.0.3", "my-web.2": "10.0.0.4", "my-web.3": "10.0.0.5"}
 PLACES = ("container", "lb", "overlay", "host")
 SERVING = [*(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES), "ebpf-socket", "ebpf-tc"]
 """Every plane but `direct`, and `ipvs-lb-dsr`, whose tasks cannot reach each other through the VIP."""
+_COUNT = """
+add table ip filter
+add chain ip filter forward { type filter hook forward priority 0; }
+add rule ip filter forward counter
+"""
 
 
 @pytest.fixture
@@ -162,3 +170,27 @@ def test_how_a_vip_is_owned(labs: Labs, dataplane: str, on: set[str]) -> None:
             if any(r.get_attr("RTA_DST") == VIP and r["type"] == 2 and r["proto"] == 4 for r in rtnl.routes()):
                 found.add((node, "route"))
     assert {how for node, how in found if node == "worker2"} == on
+
+
+def test_between_nodes_is_a_wire_which_no_netfilter_sees() -> None:
+    """As from Docker host to Docker host: their bridges hand their frames to netfilter, the switch does not."""
+    with running("direct") as lab:
+        overlay = next(name for kind, node, name in lab.namespaces() if (kind, node) == ("overlay", "worker1"))
+        underlay = lab.fabric.host("underlay")
+        for name in (overlay, underlay):
+            _nft(name, _COUNT)
+        assert View(lab).who(WEB["my-web.3"])[3] == WEB["my-web.3"]
+        assert _forwarded(overlay) > 0
+        assert _forwarded(underlay) == 0
+
+
+def _forwarded(name: str) -> int:
+    rule = json.loads(_nft(name, "list table ip filter"))["nftables"][-1]["rule"]
+    packets: int = rule["expr"][0]["counter"]["packets"]
+    return packets
+
+
+def _nft(name: str, command: str) -> str:
+    return subprocess.run(
+        ["ip", "netns", "exec", name, "nft", "-j", command], capture_output=True, text=True, check=True
+    ).stdout
