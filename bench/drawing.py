@@ -22,7 +22,7 @@ _COUNTED = {
     "ipvsadm -Ln": "IPVS line",
     "nft list ruleset": "nft line",
     "ip route show table local proto static": "local route",
-    "bpftool net": "BPF attachment",
+    "tc filter": "tc filter",
     "sysctl": "setting",
 }
 _MOST_LINES = 6

@@ -6,6 +6,7 @@ The lab is built without a plane and looked at, then the plane is put on and it 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -27,7 +28,6 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("iptables-legacy", "-t", "filter", "-S"),
     ("nft", "list", "ruleset"),
     ("ipvsadm", "-Ln"),
-    ("bpftool", "net"),
 )
 _SHOWN_AS = {"iptables-legacy": "iptables"}
 _SYSCTLS = (
@@ -101,7 +101,23 @@ def _walk(name: str, commands: list[tuple[str, ...]]) -> Iterator[tuple[str, lis
         shown = " ".join((_SHOWN_AS.get(argv[0], argv[0]), *argv[1:]))
         text = process.run(name, argv, accept=range(256))
         yield shown, [line.rstrip() for line in text.splitlines()]
+    yield "tc filter", list(_filters(name))
     yield "sysctl", list(_sysctls(name))
+
+
+def _filters(name: str) -> Iterator[str]:
+    """The filters on interfaces that have the qdisc which does nothing but carry them (tc-bpf(8))."""
+    for qdisc in _tc(name, "qdisc", "show"):
+        if qdisc["kind"] == "clsact":
+            for way in ("ingress", "egress"):
+                for each in _tc(name, "filter", "show", "dev", qdisc["dev"], way):
+                    if program := each.get("options", {}).get("bpf_name"):
+                        yield f"{qdisc['dev']} {way}: {each['kind']} {program}"
+
+
+def _tc(name: str, *argv: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(process.run(name, ("tc", "-j", *argv)))
+    return found
 
 
 def _sysctls(name: str) -> Iterator[str]:

@@ -212,6 +212,19 @@ def test_inspect_shows_what_the_plane_added() -> None:
     assert added.count("+ FWM  257 rr") == 4
 
 
+def test_inspect_shows_where_bpf_programs_are() -> None:
+    done = bench("inspect", "--dataplane", "ebpf-tc", "--kernel", "guest")
+    assert done.returncode == 0, done.stderr
+    added = [line for line in done.stdout.splitlines() if line.startswith("+") and "_container" in line]
+    assert sorted(added) == [
+        "+ veth0 egress: bpf to_container",  # a node has one container, the other three
+        "+ veth0 egress: bpf to_container",
+        "+ veth0 ingress: bpf from_container",
+        "+ veth0 ingress: bpf from_container",
+        *(f"+ veth{n} {way}" for n in (1, 2) for way in ("egress: bpf to_container", "ingress: bpf from_container")),
+    ]
+
+
 def test_sigint_ends_the_guest_and_is_passed_on() -> None:
     process = subprocess.Popen(
         [*BENCH, "lab", "--dataplane", "ipvs-container", "--kernel", "guest", "--", "sh", "-c", "echo here; sleep 600"],
