@@ -26,7 +26,7 @@ def collect(clock: str) -> dict[str, Any]:
         "kernel_version": platform.version(),
         "machine": platform.machine(),
         "clock": clock,
-        "cpu": _field("/proc/cpuinfo", "model name"),
+        "cpu": field("/proc/cpuinfo", "model name"),
         "cpus": os.cpu_count(),
         "clocksource": _read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         "mitigations": {
@@ -34,7 +34,7 @@ def collect(clock: str) -> dict[str, Any]:
             for path in sorted(glob.glob("/sys/devices/system/cpu/vulnerabilities/*"))
         },
         "cmdline": _read("/proc/cmdline"),
-        "memory_kb": _field("/proc/meminfo", "MemTotal"),
+        "memory_kb": field("/proc/meminfo", "MemTotal"),
         "load": _read("/proc/loadavg"),
         "python": platform.python_version(),
         "versions": {name: _last_line(argv) for name, argv in _VERSIONS.items()} | {"bcc": _bcc()},
@@ -88,7 +88,8 @@ def _read(path: str) -> str:
         return ""
 
 
-def _field(path: str, name: str) -> str:
+def field(path: str, name: str) -> str:
+    """The first value of a name in a file of `name: value` lines; "" if there is none."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:

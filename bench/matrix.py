@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from bench import provenance
-from bench.dispatch import dispatch
+from bench.dispatch import dispatch, prepare
 from bench.documents import Event, Job, Matrix, MatrixCell
 from bench.kernels import Kernel
-from bench.parallel import Worker, gather
+from bench.parallel import Worker, deal, gather, lanes
 from dataplanes.catalog import DIRECT, Selection
 from dataplanes.errors import BenchError, Usage
 from scenarios.checks import Check
@@ -59,21 +59,30 @@ def run(
         on_event(kernel, event)
 
     names = [each.name for each in selections]
-    job = Job("matrix", dataplanes=names, checks=[each.name for each in checks], pause=pause)
-    job.evidence = evidence is not None
-    if len(kernels) == 1:
+
+    def job(dataplanes: list[str]) -> Job:
+        wanted = [each.name for each in checks]
+        return Job("matrix", dataplanes=dataplanes, checks=wanted, pause=pause, evidence=evidence is not None)
+
+    shares = [
+        (kernel, share)
+        for kernel, _ in kernels
+        for share in deal(names, 1 if pause else lanes(kernel, len(names), len(kernels)))
+    ]
+    if len(shares) == 1:
         kernel, tty = kernels[0][0], pause and sys.stdin.isatty()
         told = partial(take, kernel.name)
-        code = dispatch(job, kernel, selections, timeout=timeout, tty=tty, on_event=told)
+        code = dispatch(job(names), kernel, selections, timeout=timeout, tty=tty, on_event=told)
         if code:
             raise BenchError("the run ended early", where=kernel.name, why=f"exit code {code}")
     else:
-        workers = [Worker(kernel.name, kernel.clock, names, job, timeout) for kernel, _ in kernels]
-        gather(workers, take)
+        for kernel, _ in kernels:
+            prepare(selections, kernel)  # once, not in every guest
+        gather([Worker(kernel.name, kernel.clock, share, job(share), timeout) for kernel, share in shares], take)
     for kernel, reason in kernels:
         environments[kernel.name] |= provenance.kernel(kernel, reason)
     order = {each.name: number for number, each in enumerate(checks)}
-    cells.sort(key=lambda cell: (cell.kernel, job.dataplanes.index(cell.dataplane), order[cell.check]))
+    cells.sort(key=lambda cell: (cell.kernel, names.index(cell.dataplane), order[cell.check]))
     return Matrix(
         tool=provenance.tool(),
         environment=environments,

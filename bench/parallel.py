@@ -13,11 +13,30 @@ from functools import partial
 import msgspec
 
 from bench.documents import Event, Job
+from bench.environment import field
+from bench.kernels import Kernel
 from bench.kernels.relay import Lines, Relay, signals
 from dataplanes import catalog
 from dataplanes.errors import BenchError
 
 _decoder = msgspec.json.Decoder(Event)
+_GUEST_KB = 1 << 20
+"""What a guest comes to use of this machine's memory: half of it in the seed's world, all of it at 10,000 services or
+with bcc's compiler in it."""
+
+
+def lanes(kernel: Kernel, dataplanes: int, kernels: int = 1) -> int:
+    """How many guests share the planes' work on one of so many kernels. More than one only by the instruction clock: to
+    its figures another guest's load is nothing."""
+    if kernel.clock != "instructions":
+        return 1
+    room = min(len(os.sched_getaffinity(0)), int(field("/proc/meminfo", "MemAvailable").split()[0]) // _GUEST_KB)
+    return max(1, min(room // kernels, dataplanes))
+
+
+def deal(dataplanes: Sequence[str], lanes: int) -> list[list[str]]:
+    """Each guest's planes: whole planes, so that each warms up what it measures."""
+    return [list(dataplanes[lane::lanes]) for lane in range(lanes)]
 
 
 class Worker:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from bench import __version__, provenance, rounds
 from bench.dispatch import dispatch, prepare
 from bench.documents import Event, Job, Result, TrialPlan
 from bench.kernels import Kernel
-from bench.parallel import Worker, gather
+from bench.parallel import Worker, deal, gather, lanes
 from bench.rounds import Series
 from bench.store import Store
 from dataplanes.catalog import DIRECT, Selection
@@ -64,9 +63,8 @@ class Run:
         self.left = self._store.left(self._plan)
 
     def lanes(self) -> int:
-        """How many guests share the work: by the instruction clock one's load is nothing to the other's figures."""
-        planes = len({trial.dataplane for trial in self.left})
-        return max(1, min(os.cpu_count() or 1, planes)) if self._kernel.clock == "instructions" else 1
+        """How many guests share the work that is left."""
+        return lanes(self._kernel, len({trial.dataplane for trial in self.left}))
 
     def execute(self, *, timeout: float | None, on_event: Callable[[Event], None]) -> Result:
         """Have the trials done that are left. Raises what the inside raised; what ended stays on disk then."""
@@ -83,8 +81,8 @@ class Run:
         return self._result()
 
     def _execute(self, timeout: float | None, take: Callable[[Event], None]) -> None:
-        lanes = self.lanes()
-        if lanes == 1:
+        shares = deal(list(dict.fromkeys(trial.dataplane for trial in self.left)), self.lanes())
+        if len(shares) == 1:
             job = Job("trials", self._scenario, trials=self.left)
             code = dispatch(job, self._kernel, self._selections, timeout=timeout, on_event=take)
             if code:
@@ -92,9 +90,8 @@ class Run:
             return
         prepare(self._selections, self._kernel, {trial.workload for trial in self.left})  # once, not in every lane
         workers = []
-        for share in _deal(self.left, lanes):
-            names = list(dict.fromkeys(trial.dataplane for trial in share))
-            job = Job("trials", self._scenario, trials=share)
+        for names in shares:
+            job = Job("trials", self._scenario, trials=[trial for trial in self.left if trial.dataplane in names])
             workers.append(Worker(self._kernel.name, self._kernel.clock, names, job, timeout))
         gather(workers, lambda _, event: take(event))
 
@@ -122,10 +119,3 @@ class Run:
     def written(self) -> None:
         """The result is on disk: the trials need not be."""
         self._store.close(discard=True)
-
-
-def _deal(trials: Sequence[TrialPlan], lanes: int) -> list[list[TrialPlan]]:
-    """The trials by data plane, so that each guest warms up what it measures."""
-    names = list(dict.fromkeys(trial.dataplane for trial in trials))
-    lane = {name: number % lanes for number, name in enumerate(names)}
-    return [[trial for trial in trials if lane[trial.dataplane] == number] for number in range(lanes)]

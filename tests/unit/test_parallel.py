@@ -1,0 +1,50 @@
+"""How work is shared between guests."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bench import parallel
+from bench.kernels import Kernel
+from bench.parallel import deal, lanes
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Four processors, eight gigabytes: the test says what is left of them."""
+
+    def has(processors: int = 4, kilobytes: int = 8 << 20) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+        monkeypatch.setattr(parallel, "field", lambda *_: f"{kilobytes} kB")
+
+    has()
+    return has
+
+
+def guest(clock: str) -> Kernel:
+    return cast(Kernel, SimpleNamespace(clock=clock))
+
+
+def test_guests_share_planes_by_the_instruction_clock_alone(machine: Any) -> None:
+    assert lanes(guest("instructions"), 12) == 4
+    assert lanes(guest("instructions"), 3) == 3
+    assert lanes(guest("instructions"), 12, kernels=2) == 2
+    assert lanes(guest("wall"), 12) == 1
+
+
+def test_there_is_a_guest_however_little_there_is(machine: Any) -> None:
+    machine(kilobytes=3 << 20)
+    assert lanes(guest("instructions"), 12) == 3
+    machine(kilobytes=1 << 19)
+    assert lanes(guest("instructions"), 12) == 1
+    machine(processors=1)
+    assert lanes(guest("instructions"), 12, kernels=2) == 1
+
+
+def test_every_plane_is_dealt_whole_and_once() -> None:
+    assert deal(["a", "b", "c"], 2) == [["a", "c"], ["b"]]
+    assert deal(["a", "b"], 1) == [["a", "b"]]
