@@ -13,7 +13,7 @@ from pathlib import Path
 from dataplanes.errors import BenchError, Prerequisite
 from dataplanes.paths import cache
 
-FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-static")
+FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread", "-static")
 _HERE = Path(__file__).parent
 PROGRAMS: dict[str, tuple[Path, ...]] = {
     "init": (_HERE / "kernels" / "init.c",),

@@ -24,6 +24,7 @@ class LoadResult(Counted, frozen=True):
 
     connections: int
     concurrency: int
+    threads: int
     ok: int
     requests: int  # answered
     stalled: int  # connections that took more than a second, and were answered

@@ -11,7 +11,7 @@ static const char help[] =
 	"usage: vipload serve --id N [--tcp PORT]... [--udp PORT]... [--with-parent PID]\n"
 	"       vipload load --to IP:PORT[,IP:PORT...] --connections N --concurrency C\n"
 	"                    [--requests N] [--rate PER-SECOND] [--warmup N] [--close fin|rst]\n"
-	"                    [--sources IP[,IP...]] [--timeout MS] [--raw FILE]\n"
+	"                    [--sources IP[,IP...]] [--threads N] [--timeout MS] [--raw FILE]\n"
 	"       vipload udp --to IP:PORT[,IP:PORT...] --exchanges N --concurrency C\n"
 	"                    [--fresh 0|1] [--warmup N] [--timeout MS]\n"
 	"       vipload stream --to IP:PORT --bytes N\n"
@@ -19,13 +19,14 @@ static const char help[] =
 	"serve answers each TCP byte with its id (a byte), \"w\" and \"G\" with a line of text that says\n"
 	"who answered and whom it saw, and each datagram likewise. It prints \"ready\" when it listens.\n"
 	"load connects, sends one byte, waits for one byte, closes; N times, C at a time, to the\n"
-	"targets in turn. With --requests it asks more than once per connection; with --rate connections\n"
-	"begin when they are due, and latencies count from then; with --sources they come from several\n"
-	"addresses in turn. udp exchanges datagrams in C flows, or\n"
-	"with --fresh in a new flow of two each time. stream sends bytes that the server counts.\n"
+	"targets in turn, in a thread for each processor or in as many as --threads says. With --requests\n"
+	"it asks more than once per connection; with --rate connections begin when they are due, and\n"
+	"latencies count from then; with --sources they come from several addresses in turn. udp exchanges\n"
+	"datagrams in C flows, or with --fresh in a new flow of two each time. stream sends bytes that the\n"
+	"server counts.\n"
 	"Each prints one JSON object; latencies are in nanoseconds. --raw writes every request's latencies\n"
-	"in order of completion: pairs of little-endian 32-bit numbers, connect and request; connect is 0\n"
-	"but for a connection's first request.\n";
+	"thread by thread in order of completion: pairs of little-endian 32-bit numbers, connect and\n"
+	"request; connect is 0 but for a connection's first request.\n";
 
 struct sockaddr_in targets[TARGETS];
 long target_count;

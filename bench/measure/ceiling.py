@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import ExitStack
 
 import msgspec
 
@@ -17,27 +18,26 @@ _PORT = 80
 _MOST = 5000  # beyond, looking for a free port would be what is measured (bench.judge)
 
 
-def ceiling(connections: int, concurrency: int) -> float:
-    """Connections per second from one process to another in one namespace. Raises KernelRefused."""
+def ceiling(connections: int, concurrency: int, servers: int) -> float:
+    """Connections per second from one process to so many others in one namespace. Raises KernelRefused."""
     with Journal() as journal:
         name = f"{journal.run}-ceiling"
         journal.record("netns", name)
         netns.create(name)
         with Rtnl(name) as rtnl:
             rtnl.send([rtnl.link_set("lo", up=True)])
-        with netns.inside(name):
-            server = subprocess.Popen(load.serve_argv(1, tcp=[_PORT]), stdout=subprocess.PIPE)
-        try:
-            assert server.stdout
-            server.stdout.readline()
+        ports = range(_PORT, _PORT + servers)
+        with netns.inside(name), ExitStack() as stack:
+            for number, port in enumerate(ports):
+                server = subprocess.Popen(load.serve_argv(number + 1, tcp=[port]), stdout=subprocess.PIPE)
+                stack.callback(server.communicate)
+                stack.callback(server.kill)
+                assert server.stdout
+                server.stdout.readline()
             connections = min(connections, _MOST)
             sizes = {"connections": connections, "concurrency": concurrency, "warmup": connections // 10}
-            with netns.inside(name):
-                argv = load.argv("load", [f"127.0.0.1:{_PORT}"], **sizes)
-                done = subprocess.run(argv, capture_output=True, check=False)
-        finally:
-            server.kill()
-            server.communicate()
+            argv = load.argv("load", [f"127.0.0.1:{port}" for port in ports], **sizes)
+            done = subprocess.run(argv, capture_output=True, check=False)
     if done.returncode:
         raise KernelRefused("the load generator failed over loopback", where=name, why=done.stderr.decode().strip())
     found = msgspec.json.decode(done.stdout, type=LoadResult)

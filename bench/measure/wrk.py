@@ -39,7 +39,8 @@ def wrk(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> 
         servers = [_serve(lab, journal, name) for name in names]
         try:
             _await(lab)
-            argv = ["wrk", "-t1", f"-c{plan.axes.concurrency}", f"-d{_SECONDS}", "-H", "Connection: close"]
+            threads = min(len(os.sched_getaffinity(0)), plan.axes.concurrency)  # as `vipload` does
+            argv = ["wrk", f"-t{threads}", f"-c{plan.axes.concurrency}", f"-d{_SECONDS}", "-H", "Connection: close"]
             argv.append(f"http://{lab.service(service).vip}:{_PORT}/")
             before, begun = _states(), time.monotonic_ns()
             process = lab.spawn(lab.scenario.workload.client, argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import signal
 import socket
 import struct
@@ -9,7 +11,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +25,31 @@ pytestmark = pytest.mark.program
 
 @contextmanager
 def serving(count: int = 1) -> Iterator[list[str]]:
-    """Servers with ids 1 to `count` on 127.0.0.1, 127.0.0.2, ...; yields their targets."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Servers with ids 1 to `count`, each on a port of its own; yields their targets."""
     processes = []
+    ports = list(itertools.islice(filter(_free, range(20_000, 30_000)), count))
     try:
-        for number in range(count):
-            argv = load.serve_argv(number + 1, tcp=[port + number], udp=[port + number])
+        for number, port in enumerate(ports):
+            argv = load.serve_argv(number + 1, tcp=[port], udp=[port])
             processes.append(subprocess.Popen(argv, stdout=subprocess.PIPE))
             assert processes[-1].stdout
             assert processes[-1].stdout.readline() == b"ready\n"
-        yield [f"127.0.0.1:{port + number}" for number in range(count)]
+        yield [f"127.0.0.1:{port}" for port in ports]
     finally:
         for process in processes:
             process.kill()
             process.communicate()
+
+
+def _free(port: int) -> bool:
+    """Below the ephemeral ports, of which clients leave any in TIME_WAIT."""
+    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            tcp.bind(("", port))
+            udp.bind(("", port))
+            return True
+    return False
 
 
 def run(command: str, targets: list[str], **options: Any) -> dict[str, Any]:
@@ -47,12 +58,13 @@ def run(command: str, targets: list[str], **options: Any) -> dict[str, Any]:
     return found
 
 
-def test_connections_go_to_the_targets_in_turn_and_every_latency_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_connections_go_to_the_targets_in_turn_and_every_latency_is_kept(threads: int, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
+    sizes = {"connections": 300, "concurrency": 8, "warmup": 30, "threads": threads}
     with serving(3) as targets:
-        found = msgspec.convert(
-            run("load", targets, connections=300, concurrency=8, warmup=30, raw=raw), load.LoadResult
-        )
+        found = msgspec.convert(run("load", targets, raw=raw, **sizes), load.LoadResult)
+    assert (found.connections, found.concurrency, found.threads) == (300, 8, threads)
     assert (found.ok, found.requests, found.stalled, sum(found.errors.values())) == (300, 300, 0, 0)
     assert found.backends == {"1": 100, "2": 100, "3": 100}
     pairs = list(struct.iter_unpack("<II", raw.read_bytes()))
@@ -97,9 +109,25 @@ def test_closing_by_reset_is_no_error() -> None:
     assert (found["ok"], sum(found["errors"].values())) == (50, 0)
 
 
-def test_an_open_loop_keeps_its_rate() -> None:
+def test_there_is_a_thread_for_each_processor_but_no_more_than_connections_at_a_time() -> None:
     with serving() as targets:
-        found = run("load", targets, connections=200, concurrency=64, rate=1000)
+        usual, alone = (run("load", targets, connections=50, concurrency=each)["threads"] for each in (64, 1))
+    assert usual == min(len(os.sched_getaffinity(0)), 64)
+    assert alone == 1
+
+
+@pytest.mark.parametrize(("connections", "threads"), [(7, 3), (2, 4), (1, 2)])
+def test_threads_share_what_there_is(connections: int, threads: int) -> None:
+    with serving(2) as targets:
+        found = run("load", targets, connections=connections, concurrency=4, requests=3, threads=threads)
+    assert (found["ok"], found["requests"]) == (connections, 3 * connections)
+    assert found["backends"].get("1") == 3 * (connections - connections // 2)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_open_loop_keeps_its_rate(threads: int) -> None:
+    with serving() as targets:
+        found = run("load", targets, connections=200, concurrency=64, rate=1000, threads=threads)
     assert found["ok"] == 200
     assert found["elapsed_ns"] >= 199_000_000
 
