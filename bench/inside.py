@@ -30,8 +30,6 @@ from scenarios.journal import Journal
 from scenarios.lab import Lab
 
 _FILES = 65_536
-_SERVERS = 16
-"""At most so many for the generator's ceiling: more than the processors that could tell them apart."""
 _encoder = msgspec.json.Encoder()
 
 
@@ -43,10 +41,7 @@ def _tell(event: Event) -> None:
 
 def _trials(job: Job, clock: str) -> int:
     last = job.trials[-1]
-    world = topology.load(job.scenario, last.axes)
-    servers = min(len(world.service(world.workload.service).tasks), _SERVERS)
-    reached = ceiling(last.connections, last.axes.concurrency, servers)
-    facts = environment.collect(clock) | {"generator_ceiling": reached}
+    facts = environment.collect(clock) | {"generator_ceiling": ceiling(last.connections, last.axes.concurrency)}
     _tell(Event("environment", data=facts))
     selections = {plan.dataplane: catalog.select(plan.dataplane)[0] for plan in job.trials}
     for plan in job.trials:

@@ -45,7 +45,6 @@ struct worker { /* a thread, the connections it has open and what became of thos
 	struct slot *slots;
 	struct sample *samples;
 	uint64_t begun, wanted, done, answered, ok, stalled, backends[BACKENDS], errors[ERRORS];
-	uint64_t next; /* connection to begin */
 };
 
 static long connections, warmup, concurrency, threads, requests = 1, rate, timeout_ms = 5000, reset_on_close;
@@ -85,10 +84,16 @@ static void fail_slot(struct worker *worker, struct slot *slot, enum error error
 	release(worker, slot);
 }
 
-/* When the next connection is due. */
+/* The number of the connection it begins next. */
+static uint64_t next(const struct worker *worker)
+{
+	return worker - workers + worker->begun * threads;
+}
+
+/* When that is due. */
 static uint64_t due(const struct worker *worker)
 {
-	return rate ? started + worker->next * SECOND / rate : 0;
+	return rate ? started + next(worker) * SECOND / rate : 0;
 }
 
 static int bind_source(int handle, uint64_t number)
@@ -101,10 +106,9 @@ static int bind_source(int handle, uint64_t number)
 
 static void begin(struct worker *worker, struct slot *slot)
 {
-	uint64_t number = worker->next;
+	uint64_t number = next(worker);
 	struct sockaddr_in *target = &targets[number % target_count];
 	slot->due = due(worker);
-	worker->next += threads;
 	worker->begun++;
 	slot->connected = 0;
 	slot->left = requests;
@@ -220,8 +224,7 @@ static int await(const struct worker *worker, struct epoll_event *events, int mo
 static void run(struct worker *worker, uint64_t count)
 {
 	uint64_t scanned = now();
-	worker->next = worker - workers;
-	worker->wanted = count > worker->next ? (count - worker->next + threads - 1) / threads : 0;
+	worker->wanted = (count + threads - 1 - (worker - workers)) / threads;
 	worker->begun = worker->done = worker->ok = worker->answered = worker->stalled = 0;
 	memset(worker->backends, 0, sizeof worker->backends);
 	memset(worker->errors, 0, sizeof worker->errors);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from contextlib import ExitStack
 
@@ -18,15 +19,18 @@ _PORT = 80
 _MOST = 5000  # beyond, looking for a free port would be what is measured (bench.judge)
 
 
-def ceiling(connections: int, concurrency: int, servers: int) -> float:
-    """Connections per second from one process to so many others in one namespace. Raises KernelRefused."""
+def ceiling(connections: int, concurrency: int) -> float:
+    """Connections per second in one namespace, to a server for each processor: no fewer than the generator has threads.
+
+    Raises KernelRefused.
+    """
     with Journal() as journal:
         name = f"{journal.run}-ceiling"
         journal.record("netns", name)
         netns.create(name)
         with Rtnl(name) as rtnl:
             rtnl.send([rtnl.link_set("lo", up=True)])
-        ports = range(_PORT, _PORT + servers)
+        ports = range(_PORT, _PORT + len(os.sched_getaffinity(0)))
         with netns.inside(name), ExitStack() as stack:
             for number, port in enumerate(ports):
                 server = subprocess.Popen(load.serve_argv(number + 1, tcp=[port]), stdout=subprocess.PIPE)

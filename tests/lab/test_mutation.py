@@ -216,7 +216,9 @@ _no_ipvs_snat = partial(_without_ipvs_rules, "nat", "POSTROUTING", "--ipvs -j SN
 _no_output_marks = partial(_without_ipvs_rules, "mangle", "OUTPUT", "-j MARK")
 _no_input_marks = partial(_without_ipvs_rules, "mangle", "INPUT", "-j MARK")
 _no_bridge_netfilter = partial(_with_sysctl, "overlay", "net.bridge.bridge-nf-call-iptables", "0")
-_no_expiry = partial(_with_sysctl, "lb", "net.ipv4.vs.expire_nodest_conn", "0")
+_no_expiry = {
+    f"ipvs-{kind}": partial(_with_sysctl, kind, "net.ipv4.vs.expire_nodest_conn", "0") for kind in ("container", "lb")
+}
 
 DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     "no SNAT": (
@@ -238,7 +240,7 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     "no programs": ("reach.same-node", _of("ebpf-tc", _without_programs)),
     "connections to a removed backend are kept": (
         "change.udp-moves",
-        _of("nft-container nft-lb nft-overlay nft-host ebpf-tc", _keeping_connections) | _of("ipvs-lb", _no_expiry),
+        _of("nft-container nft-lb nft-overlay nft-host ebpf-tc", _keeping_connections) | _no_expiry,
     ),
     "another container has the VIP, too": (
         "visible.arp",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 
-from dataplanes.kernel import iptables, netns, sysctl
+from dataplanes.kernel import iptables, netns, process, sysctl
 from dataplanes.kernel.ipvs import Ipvs
 from dataplanes.kernel.rtnl import Rtnl
 from scenarios.lab import Lab
@@ -191,6 +190,4 @@ def _forwarded(name: str) -> int:
 
 
 def _nft(name: str, command: str) -> str:
-    return subprocess.run(
-        ["ip", "netns", "exec", name, "nft", "-j", command], capture_output=True, text=True, check=True
-    ).stdout
+    return process.run(name, ["nft", "-j", command])
