@@ -12,7 +12,7 @@ from typing import Any
 import click
 import msgspec
 
-from bench import __version__, cli_documents
+from bench import __version__, cli_documents, terminal
 from bench.options import (
     axis_options,
     clock_option,
@@ -36,9 +36,20 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 class _Program(click.Group):
     """Turns the project's errors into one line on stderr and their exit code; SIGINT is re-raised after clean-up."""
 
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **more)
+        except BrokenPipeError:  # --help and --version are printed before there is a command
+            terminal.end_as_a_filter()
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            terminal.flush()
+            return done
+        except BrokenPipeError:  # everything is undone here, too
+            terminal.end_as_a_filter()
         except BenchError as error:
             click.echo(f"bench: {error}", err=True)
             ctx.exit(error.exit_code)

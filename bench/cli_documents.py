@@ -17,29 +17,33 @@ from dataplanes.errors import Usage
 @click.command()
 @click.argument("base")
 @click.argument("new", nargs=-1, required=True)
-@click.option("--fail-on", default="", metavar="METRIC:-5%[,...]", help="Exit 1 if a metric changed at least so much.")
+@click.option("--fail-on", default="", metavar="METRIC:-5%[,...]", help="Fail if a metric changed at least so much.")
+@click.option(
+    "--allow", default="", metavar="WHAT[,WHAT]", help="Compare although kernel, clock, scenario or variant differ."
+)
 @click.option(
     "--noise", type=click.FloatRange(0, 50), metavar="PERCENT", help="Default: 0.5 by instructions, 3 by wall."
 )
-@click.option("--json", "as_json", is_flag=True, help="The differences as JSON.")
-def compare(base: str, new: tuple[str, ...], fail_on: str, noise: float | None, as_json: bool) -> None:
-    """Compare result documents: each metric's change, its interval, and better, worse, same or inconclusive."""
-    from bench import compare as comparing
-    from bench import judge, table
+@click.option("--json", "as_json", is_flag=True, help="The differences as JSON; the last line is on stderr then.")
+def compare(base: str, new: tuple[str, ...], fail_on: str, allow: str, noise: float | None, as_json: bool) -> None:
+    """Compare documents: results by each metric's change, its interval, and better, worse, same or inconclusive;
+    matrices by what is gained and lost. Exit 1 if NEW lacks what BASE has, if a semantic is lost, or by --fail-on; the
+    last line says so.
+    """
+    from bench import documents, gate, table
 
-    rules = comparing.parse_rules(fail_on)
-    reference = comparing.load(base)
-    broken = False
-    for path in new:
-        result = comparing.load(path)
-        threshold = judge.NOISE[reference.environment["clock"]] if noise is None else noise / 100
-        differences = comparing.compare(reference, result, threshold)
-        broken = broken or any(rule.broken_by(each) for rule in rules for each in differences)
+    rules, allowed = gate.parse_rules(fail_on), gate.parse_allowed(allow)
+    reference = documents.read(base)
+    threshold = None if noise is None else noise / 100
+    found = [gate.judge(reference, path, rules, allowed=allowed, noise=threshold) for path in new]
+    for each in found:
         if as_json:
-            click.echo(msgspec.json.format(msgspec.json.encode(differences), indent=1))
+            told = each.differences if each.kind == "result" else each.changes
+            click.echo(msgspec.json.format(msgspec.json.encode(told), indent=1))
         else:
-            table.show_differences(path, differences, comparing.warnings(reference, result), threshold)
-    sys.exit(1 if broken else 0)
+            table.show_comparison(each)
+    click.echo(gate.verdict(found), err=as_json)
+    sys.exit(1 if any(each.failures for each in found) else 0)
 
 
 @click.command()

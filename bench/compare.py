@@ -1,6 +1,6 @@
-"""`bench compare`: what changed between two result documents, metric by metric, and whether that is more than noise.
+"""The figures of two results: what changed, metric by metric, and whether that is more than noise.
 
-The unit is the round. Rounds of different runs are no pairs, so both sides are resampled on their own and the ratio of
+The unit is the round. Rounds of different runs are no pairs, so both sides are resampled on their own, and the ratio of
 their medians gets a 95 % bootstrap interval. The verdict is about the interval, not the point:
 
     worse, better    all of it is beyond the noise threshold, and not only because so many figures were looked at (Holm)
@@ -11,7 +11,6 @@ their medians gets a 95 % bootstrap interval. The verdict is about the interval,
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -19,19 +18,17 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bench import documents
 from bench.documents import Interval, Result
-from bench.judge import NOISE
 from bench.statistics import flat
 from bench.workloads import METRICS
-from dataplanes.errors import Usage
 from scenarios.axes import Axes
 
 Verdict = Literal["better", "worse", "same", "inconclusive"]
 _RESAMPLES = 9999
 _SEED = 20161012
 _LEVEL = 0.05
-_RULE = re.compile(r"(\w+):([+-])(\d+(?:\.\d+)?)%\Z")
+_OUTSIDE = round(_LEVEL / 2 * (_RESAMPLES + 1)) - 2
+"""The resample, counted from either end, where the interval ends: it holds every ratio whose p is 0.05 or more."""
 
 
 class Difference(Struct, frozen=True):
@@ -43,63 +40,51 @@ class Difference(Struct, frozen=True):
     metric: str
     base: float
     new: float
-    ratio: Interval
+    ratio: Interval | None  # None where BASE is zero: there is nothing to divide by
     verdict: Verdict
+    rounds: int  # of the side that has fewer
     rounds_needed: int | None = None  # in each run, when inconclusive
-    p: float | None = None  # of a difference this large by chance, one figure looked at; None below three rounds
+    p: float | None = None  # of no change at all; below 0.05 exactly where the interval leaves out 1
+    p_noise: float | None = None  # of no change beyond noise: what a verdict among many is doubted by
+
+    def change(self) -> str:
+        """How much it changed, as a person says it."""
+        if self.ratio is None:
+            return f"{self.base:,.6g} -> {self.new:,.6g}"
+        told = f"{self.ratio.value - 1:+.1%}"
+        if self.ratio.low is None or self.ratio.high is None:
+            return told
+        return f"{told} [{self.ratio.low - 1:+.1%}, {self.ratio.high - 1:+.1%}]"
 
 
-class Rule(Struct, frozen=True):
-    """`METRIC:-5%`: fail if all of the interval is at least that far in that direction."""
-
-    metric: str
-    change: float  # -0.05
-
-    def broken_by(self, difference: Difference) -> bool:
-        """True if the whole interval is beyond the rule's change."""
-        ratio = difference.ratio
-        if difference.metric != self.metric or ratio.low is None or ratio.high is None:
-            return False
-        return ratio.high < 1 + self.change if self.change < 0 else ratio.low > 1 + self.change
+Key = tuple[str, Axes, str, str]
+"""Workload, point, data plane, metric: what a figure is of."""
 
 
-def load(path: str) -> Result:
-    """A result document. Raises Usage if it is none, or of another schema."""
-    found = documents.read(path)
-    if not isinstance(found, Result):
-        raise Usage("not a result of `bench run`", where=path, why="it is a matrix")
+def figures(result: Result) -> dict[Key, list[float]]:
+    """Every figure of a run, a value for each round that gave one."""
+    found: dict[Key, list[float]] = {}
+    for trial in result.trials:
+        if not trial.warmup and not trial.error:
+            for metric, value in flat(trial.metrics).items():
+                if metric in METRICS:
+                    found.setdefault((trial.workload, trial.axes, trial.dataplane, metric), []).append(value)
     return found
 
 
-def parse_rules(text: str) -> list[Rule]:
-    """What `--fail-on` names. Raises Usage."""
-    rules = []
-    for part in filter(None, (each.strip() for each in text.split(","))):
-        match = _RULE.match(part)
-        if not match or match[1] not in METRICS:
-            raise Usage(
-                f"cannot read --fail-on {part!r}", fix=f"METRIC:-5% or METRIC:+5%; metrics: {', '.join(METRICS)}"
-            )
-        rules.append(Rule(match[1], float(match[2] + match[3]) / 100))
-    return rules
-
-
-def compare(base: Result, new: Result, noise: float | None = None) -> list[Difference]:
-    """Every metric both runs have, in the order of the new one. Raises Usage if the clocks differ."""
-    clocks = base.environment.get("clock"), new.environment.get("clock")
-    if clocks[0] != clocks[1]:
-        raise Usage("nothing to compare", why=f"one is by the {clocks[0]} clock, the other by the {clocks[1]} clock")
-    threshold = NOISE.get(str(clocks[0]), 0.03) if noise is None else noise
-    known, found = _samples(base), _samples(new)
-    differences = [_difference(key, known[key], values, threshold) for key, values in found.items() if key in known]
-    return _holm(differences)
+def compare(base: Result, new: Result, noise: float) -> list[Difference]:
+    """Every metric both runs have, in the order of the new one."""
+    known, found = figures(base), figures(new)
+    return _holm([_difference(key, known[key], values, noise) for key, values in found.items() if key in known])
 
 
 def _holm(differences: Sequence[Difference]) -> list[Difference]:
     """One verdict of many must be surer than one alone: Holm's step-down at 5 % over each metric's cells (1979)."""
     doubted = set()
     for metric in {each.metric for each in differences}:
-        family = sorted((e.p, n) for n, e in enumerate(differences) if e.metric == metric and e.p is not None)
+        family = sorted(
+            (e.p_noise, n) for n, e in enumerate(differences) if e.metric == metric and e.p_noise is not None
+        )
         sure = True
         for rank, (p, number) in enumerate(family):
             sure = sure and p <= _LEVEL / (len(family) - rank)
@@ -108,60 +93,48 @@ def _holm(differences: Sequence[Difference]) -> list[Difference]:
     return [replace(e, verdict="inconclusive") if n in doubted else e for n, e in enumerate(differences)]
 
 
-def warnings(base: Result, new: Result) -> list[str]:
-    """What else is different, and may be why."""
-    keys = ("kernel", "machine", "cpu", "cpus", "mitigations", "versions", "sysctl", "cmdline")
-    differing = [key for key in keys if base.environment.get(key) != new.environment.get(key)]
-    told = [f"the runs' {key} differ" for key in differing]
-    plans = [{key: each.plan["trials"][-1].get(key) for key in ("connections", "concurrency")} for each in (base, new)]
-    return told + ([f"the runs' loads differ: {plans[0]} and {plans[1]}"] if plans[0] != plans[1] else [])
-
-
-_Key = tuple[str, Axes, str, str]
-
-
-def _samples(result: Result) -> dict[_Key, list[float]]:
-    found: dict[_Key, list[float]] = {}
-    for trial in result.trials:
-        if not trial.warmup and not trial.error:
-            for metric, value in flat(trial.metrics).items():
-                if metric in METRICS and value > 0:
-                    found.setdefault((trial.workload, trial.axes, trial.dataplane, metric), []).append(value)
-    return found
-
-
-def _difference(key: _Key, base: Sequence[float], new: Sequence[float], noise: float) -> Difference:
-    ratio, p = _ratio(np.log(base), np.log(new), noise)
-    verdict = _verdict(ratio, noise, higher=METRICS[key[3]].higher_is_better)
+def _difference(key: Key, base: Sequence[float], new: Sequence[float], noise: float) -> Difference:
+    middle = float(np.median(base)), float(np.median(new))
+    rounds = min(len(base), len(new))
+    changes = _changes(base, new)
+    if rounds < 3:
+        ratio = Interval(middle[1] / middle[0]) if middle[0] else None
+        return Difference(*key, *middle, ratio, "inconclusive", rounds)
+    low, high = float(changes[_OUTSIDE]), float(changes[-1 - _OUTSIDE])
+    verdict = _verdict(low, high, noise, higher=METRICS[key[3]].higher_is_better)
     needed = None
-    if verdict == "inconclusive" and ratio.low and ratio.high:
-        width = math.log(ratio.high / ratio.low) / 2
-        needed = max(len(new) + 1, math.ceil(len(new) * (width / noise) ** 2))
-    return Difference(*key, float(np.median(base)), float(np.median(new)), ratio, verdict, needed, p)
+    if verdict == "inconclusive" and low > 0 and math.isfinite(high):
+        width = math.log(high / low) / 2
+        needed = max(rounds + 1, math.ceil(rounds * (width / noise) ** 2))
+    ratio = Interval(middle[1] / middle[0], low, high) if middle[0] else None
+    doubts = _p(changes, 1, 1), _p(changes, 1 - noise, 1 + noise)
+    return Difference(*key, *middle, ratio, verdict, rounds, needed, *doubts)
 
 
-def _ratio(base: np.ndarray[Any, Any], new: np.ndarray[Any, Any], noise: float) -> tuple[Interval, float | None]:
-    """The ratio with its interval, and how likely it is no further from 1 than noise is."""
-    point = math.exp(float(np.median(new) - np.median(base)))
-    if min(len(base), len(new)) < 3:
-        return Interval(point), None
+def _changes(base: Sequence[float], new: Sequence[float]) -> np.ndarray[Any, Any]:
+    """The ratio of medians in every resample, sorted; nothing over nothing is no change, something over it no bound."""
     random = np.random.default_rng(_SEED)
-    medians = [np.median(side[random.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1) for side in (base, new)]
-    logs = medians[1] - medians[0]
-    low, high = np.quantile(logs, (0.025, 0.975))
-    beyond = max(int(np.sum(logs < math.log1p(-noise))), int(np.sum(logs > math.log1p(noise))))
-    return Interval(point, math.exp(float(low)), math.exp(float(high))), 2 * (1 + _RESAMPLES - beyond) / (
-        1 + _RESAMPLES
-    )
+    medians = [
+        np.median(np.asarray(side)[random.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1)
+        for side in (base, new)
+    ]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = medians[1] / medians[0]
+    ratios[(medians[0] == 0) & (medians[1] == 0)] = 1
+    return np.sort(ratios)
 
 
-def _verdict(ratio: Interval, noise: float, *, higher: bool) -> Verdict:
-    if ratio.low is None or ratio.high is None:
-        return "inconclusive"
-    if 1 - noise <= ratio.low and ratio.high <= 1 + noise:
+def _p(changes: np.ndarray[Any, Any], low: float, high: float) -> float:
+    """How likely resamples say the ratio is not beyond these bounds, whichever side they are more on."""
+    within = min(int(np.sum(changes >= low)), int(np.sum(changes <= high)))
+    return min(1.0, 2 * (1 + within) / (1 + _RESAMPLES))
+
+
+def _verdict(low: float, high: float, noise: float, *, higher: bool) -> Verdict:
+    if 1 - noise <= low and high <= 1 + noise:
         return "same"
-    if ratio.high < 1 - noise:
+    if high < 1 - noise:
         return "worse" if higher else "better"
-    if ratio.low > 1 + noise:
+    if low > 1 + noise:
         return "better" if higher else "worse"
     return "inconclusive"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 
-from rich.console import Console
 from rich.table import Table
 
 from bench import kernels, preflight
 from bench.dispatch import requirements
+from bench.terminal import console
 from dataplanes import catalog
 from dataplanes.errors import BenchError
 
@@ -43,10 +43,10 @@ def _show(found: dict[str, dict[str, list[str]]], reasons: dict[str, str]) -> No
     table = Table("data plane", *names)
     for plane, row in found.items():
         table.add_row(plane, *("ok" if not row.get(name, ["?"]) else "missing" for name in names))
-    console = Console(width=None if Console().is_terminal else 120)
-    console.print(table)
+    out = console()
+    out.print(table)
     for name, reason in reasons.items():
-        console.print(f"{name}: {reason}")
+        out.print(f"{name}: {reason}")
     lines = [f"{name}: {line}" for row in found.values() for name, lacking in row.items() for line in lacking]
     for line in dict.fromkeys(lines):
-        console.print(line, markup=False, highlight=False)
+        out.print(line, markup=False, highlight=False)

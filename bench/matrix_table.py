@@ -5,11 +5,12 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from bench.documents import Matrix, MatrixCell
+from bench.terminal import console
 
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
 _LEGEND = "● holds   ○ does not, as expected   - not applicable   ! not as expected (E: error)"
@@ -32,7 +33,7 @@ def render(matrix: Matrix) -> RenderableType:
 
 def show(matrix: Matrix) -> None:
     """Print the matrix on stdout."""
-    Console(width=None if Console().is_terminal else WIDTH).print(render(matrix))
+    console(WIDTH).print(render(matrix))
 
 
 def _table(matrix: Matrix, kernel: str) -> Table:

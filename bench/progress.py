@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from bench.documents import Event
+from bench.terminal import console
 from dataplanes.paths import cache
 
 _EVERY = 15.0
@@ -22,14 +23,14 @@ _EVERY = 15.0
 @contextmanager
 def progress(total: int, title: str, *, done: int = 0, lanes: int = 1) -> Iterator[Callable[[Event], None]]:
     """Show trials as they end; yields the function that is told about events. `done`: of an earlier, cut-short run."""
-    console = Console(stderr=True)
+    out = console(stderr=True)
     pace = _Pace(title, total, lanes)
     print(f"bench: {announcement(total, title, done=done, lanes=lanes)}", file=sys.stderr)
-    if not console.is_terminal:
+    if not out.is_terminal:
         yield pace.take
         pace.remember()
         return
-    with _bar(console) as bar:
+    with _bar(out) as bar:
         task = bar.add_task(title, total=total)
 
         def take(event: Event) -> None:
@@ -92,10 +93,10 @@ def _span(seconds: float) -> str:
 @contextmanager
 def cells(total: int) -> Iterator[Callable[[str, Event], None]]:
     """A line per cell as it is observed, what was seen in it; on a terminal above a bar with an estimate."""
-    console = Console(stderr=True)
-    with _bar(console) as bar:
-        bar.live.auto_refresh = console.is_terminal
-        task = bar.add_task("matrix", total=total, visible=console.is_terminal)
+    out = console(stderr=True)
+    with _bar(out) as bar:
+        bar.live.auto_refresh = out.is_terminal
+        task = bar.add_task("matrix", total=total, visible=out.is_terminal)
 
         def take(kernel: str, event: Event) -> None:
             if event.kind == "cell":

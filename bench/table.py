@@ -7,22 +7,22 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from bench.documents import Profile, Result, Summary, Trial, TrialPlan
 from bench.numbers import figure, ratio
+from bench.terminal import console
 from bench.workloads import METRICS, WORKLOADS, Workload
 from scenarios.axes import Axes
 
 if TYPE_CHECKING:
     from bench.compare import Difference
+    from bench.gate import Change, Comparison
 
 
 _FUNCTIONS = 25
-WIDTH = 120
-"""Where there is no terminal to say."""
 
 
 def render(result: Result) -> RenderableType:
@@ -96,7 +96,7 @@ def _notes(result: Result) -> list[Text]:
 
 def show(result: Result) -> None:
     """Print the comparison on stdout."""
-    Console(width=None if Console().is_terminal else WIDTH).print(render(result))
+    console().print(render(result))
 
 
 def show_plan(trials: Sequence[TrialPlan]) -> None:
@@ -112,13 +112,28 @@ def show_plan(trials: Sequence[TrialPlan]) -> None:
         each = found[-1].connections
         names = ", ".join(dict.fromkeys(trial.dataplane for trial in found))
         table.add_row(workload, at.label(), names, str(len(rounds)), str(len(found)), f"{each:,}")
-    Console(width=None if Console().is_terminal else WIDTH).print(table)
+    console().print(table)
 
 
-def show_differences(name: str, differences: Sequence[Difference], warnings: Sequence[str], noise: float) -> None:
-    """Print what `bench compare` found about one run."""
-    console = Console(width=None if Console().is_terminal else WIDTH)
-    table = Table(title=name, title_justify="left")
+def show_comparison(found: Comparison) -> None:
+    """Print what `bench compare` found about one document: first what makes one doubt it, last what fails."""
+    out = console()
+    for warning in found.warnings:
+        out.print(Text(f"warning: {warning}", style="yellow"))
+    if found.differences:
+        out.print(_differences(found.name, found.differences))
+        noise = f"noise threshold {found.noise:.1%}; ratios of medians, 95 % bootstrap over rounds"
+        out.print(Text(noise, style="dim"))
+    if found.changes:
+        out.print(_changes(found.name, found.changes))
+    for line in found.added:
+        out.print(Text(f"only in {found.name}: {line}", style="dim"))
+    for failure in found.failures:
+        out.print(Text(failure, style="red"), soft_wrap=True)
+
+
+def _differences(name: str, differences: Sequence[Difference]) -> Table:
+    table = Table(title=Text(name), title_justify="left")
     for heading in ("data plane", "workload", "metric"):
         table.add_column(heading, no_wrap=True)
     for heading in ("base", "new", "new / base [95 %]", "verdict"):
@@ -126,13 +141,19 @@ def show_differences(name: str, differences: Sequence[Difference], warnings: Seq
     for each in differences:
         needed = f", {each.rounds_needed} rounds would tell" if each.rounds_needed else ""
         workload = ", ".join(filter(None, (each.workload, each.axes.label())))
-        figures = (f"{each.base:,.6g}", f"{each.new:,.6g}", ratio(each.ratio), each.verdict + needed)
+        figures = (f"{each.base:,.6g}", f"{each.new:,.6g}", ratio(each.ratio) or "-", each.verdict + needed)
         style = {"worse": "red", "better": "green", "inconclusive": "yellow"}.get(each.verdict)
         table.add_row(each.dataplane, workload, each.metric, *figures, style=style)
-    console.print(table)
-    console.print(Text(f"noise threshold {noise:.1%}; ratios of medians, 95 % bootstrap over rounds", style="dim"))
-    for warning in warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"))
+    return table
+
+
+def _changes(name: str, changes: Sequence[Change]) -> Table:
+    table = Table("kernel", "data plane", "check", "base", "new", "observed", title=Text(name), title_justify="left")
+    for each in changes:
+        style = {"lost": "red", "gained": "green"}.get(each.what)
+        cells = (each.kernel, each.dataplane, each.check, each.base, each.new, each.detail)
+        table.add_row(*map(Text, cells), style=style)
+    return table
 
 
 def show_agreement(result: Result) -> None:
@@ -150,7 +171,7 @@ def show_agreement(result: Result) -> None:
                 for w in ("crr", "wrk")
             )
             table.add_row(f"{name} / {other}", f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours - 1:+.1%}")
-    console = Console(width=None if Console().is_terminal else WIDTH)
-    console.print(table)
+    out = console()
+    out.print(table)
     ceiling = result.environment.get("generator_ceiling", 0)
-    console.print(Text(f"over loopback the generator reaches {ceiling:,.0f} connections/s", style="dim"))
+    out.print(Text(f"over loopback the generator reaches {ceiling:,.0f} connections/s", style="dim"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console, RenderableType
 
-from bench import documents, matrix_table
+from bench import documents, matrix_table, terminal
 from bench import table as run_table
 from bench.documents import Matrix, Result
 from bench.numbers import figure, ratio
@@ -43,7 +43,7 @@ def examples(root: Path, report: Report) -> dict[str, str]:
     shown = {}
     first = root / "results" / "readme" / "first.json"
     if first.exists() and isinstance(run := documents.read(str(first)), Result):
-        shown["./run bench run --dataplane ipvs-container"] = _printed(run_table.render(run), run_table.WIDTH)
+        shown["./run bench run --dataplane ipvs-container"] = _printed(run_table.render(run), terminal.WIDTH)
     for _, matrix in report.matrices:
         part = _printed(matrix_table.render(_part(matrix, planes, word)), matrix_table.WIDTH)
         shown[f"./run bench matrix --dataplane {','.join(planes)} -k {word}"] = part

@@ -109,6 +109,63 @@ def test_a_kernel_without_ipvs_is_told_before_anything_is_created(tmp_path: Path
     assert "no module ip_vs" in done.stderr
 
 
+DOCUMENTS = (str(ROOT / "results" / "connections.json"), str(ROOT / "results" / "matrix.json"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("--help",),
+        ("--version",),
+        ("run", "--help"),
+        ("list", "checks"),
+        ("list", "dataplanes", "--json"),
+        ("completion", "bash"),
+        ("compare", DOCUMENTS[0], DOCUMENTS[0]),
+        ("compare", DOCUMENTS[1], DOCUMENTS[1]),
+        ("report", *DOCUMENTS),
+        ("answer", *DOCUMENTS),
+        ("run", "--dataplane", "direct", "--kernel", "guest", "--dry-run"),
+        ("lab", "--dataplane", "direct", "--kernel", "guest", "--", "head", "-c", "200000", "/dev/zero"),
+    ],
+    ids=" ".join,
+)
+def test_a_reader_that_has_gone_is_no_regression(command: tuple[str, ...]) -> None:
+    """`bench compare ... | head` exited with 1, which says that something got worse: now as by SIGPIPE."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [*BENCH, *command], stdout=writing, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=120
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == -signal.SIGPIPE, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr
+
+
+def test_compare_ends_with_a_line_that_says_what_failed(tmp_path: Path) -> None:
+    same = bench("compare", DOCUMENTS[0], DOCUMENTS[0], "--fail-on", "connections_per_second:-2%")
+    assert (same.returncode, same.stdout.splitlines()[-1][:4]) == (0, "ok: ")
+    found = json.loads(Path(DOCUMENTS[0]).read_bytes())
+    found["trials"] = [each for each in found["trials"] if each["dataplane"] != "nft-lb"]
+    found["environment"]["kernel"] = "6.9.0"
+    new = tmp_path / "new.json"
+    new.write_text(json.dumps(found))
+    refused = bench("compare", DOCUMENTS[0], str(new))
+    assert (refused.returncode, "the kernels differ" in refused.stdout.splitlines()[-1]) == (1, True), refused.stdout
+    lacking = bench("compare", DOCUMENTS[0], str(new), "--allow", "kernel")
+    assert lacking.returncode == 1
+    assert lacking.stdout.splitlines()[-1] == f"FAILED: nft-lb is not in {new}"
+    assert "the kernels differ" in lacking.stdout.splitlines()[0]
+    as_json = bench("compare", DOCUMENTS[0], str(new), "--allow", "kernel", "--json")
+    assert (as_json.returncode, as_json.stderr) == (1, f"FAILED: nft-lb is not in {new}\n")
+    assert {each["dataplane"] for each in json.loads(as_json.stdout)} >= {"direct", "ipvs-lb"}
+    assert bench("compare", DOCUMENTS[1], DOCUMENTS[1]).returncode == 0
+    assert bench("compare", *DOCUMENTS).returncode == 2
+
+
 def test_lists() -> None:
     assert "ipvs-container" in bench("list", "dataplanes").stdout
     names = [each["name"] for each in json.loads(bench("list", "kernels", "--json").stdout)]
