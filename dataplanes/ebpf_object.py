@@ -30,10 +30,13 @@ _LOAD_IMMEDIATE, _MAP_FD = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW, BPF_PSEUDO_MAP_
 
 PROGRAMS: dict[str, dict[str, tuple[int, int]]] = {
     "socket": {
-        "on_connect": (_CGROUP_SOCK_ADDR, bpf.CONNECT4),
-        "on_sendmsg": (_CGROUP_SOCK_ADDR, bpf.SENDMSG4),
-        "on_recvmsg": (_CGROUP_SOCK_ADDR, bpf.RECVMSG4),
-        "on_getpeername": (_CGROUP_SOCK_ADDR, bpf.GETPEERNAME4),
+        "on_connect4": (_CGROUP_SOCK_ADDR, bpf.CONNECT4),
+        "on_connect6": (_CGROUP_SOCK_ADDR, bpf.CONNECT6),
+        "on_sendmsg4": (_CGROUP_SOCK_ADDR, bpf.SENDMSG4),
+        "on_recvmsg4": (_CGROUP_SOCK_ADDR, bpf.RECVMSG4),
+        "on_recvmsg6": (_CGROUP_SOCK_ADDR, bpf.RECVMSG6),
+        "on_getpeername4": (_CGROUP_SOCK_ADDR, bpf.GETPEERNAME4),
+        "on_getpeername6": (_CGROUP_SOCK_ADDR, bpf.GETPEERNAME6),
     },
     "tc": {"from_container": (_SCHED_CLS, 0), "to_container": (_SCHED_CLS, 0)},
 }

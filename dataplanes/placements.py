@@ -17,6 +17,7 @@ from ipaddress import ip_network
 from typing import Literal
 
 from dataplanes.base import Fabric, Placement, Site
+from dataplanes.ebpf_object import PROGRAMS
 from dataplanes.kernel import bpf, sysctl
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Endpoint, Segment, Service
@@ -230,12 +231,15 @@ class Host(_Owner):
 
 
 def _cgroup_obstacle() -> str:
-    """Some hosts have a program on the root cgroup that allows no other below it."""
+    """Some hosts have a program on a hook of the root cgroup that allows no other below it."""
     try:
-        taken = bpf.cgroup_taken("/sys/fs/cgroup", bpf.CONNECT4)
+        taken = [name for name, (_, hook) in PROGRAMS["socket"].items() if bpf.cgroup_taken("/sys/fs/cgroup", hook)]
     except OSError as error:
         return f"no cgroup v2 at /sys/fs/cgroup: {error.strerror}"
-    return "a program on the root cgroup's connect4 excludes others (BPF_PROG_ATTACH without flags)" if taken else ""
+    if not taken:
+        return ""
+    hooks = ", ".join(name.removeprefix("on_") for name in taken)
+    return f"programs on the root cgroup exclude others (BPF_PROG_ATTACH without flags) from {hooks}"
 
 
 class Socket(Placement):

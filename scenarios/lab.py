@@ -350,14 +350,14 @@ class Lab:
         with netns.inside(found.netns):
             return subprocess.Popen(argv, **popen)
 
-    def socket(self, container: str, kind: int, protocol: int = 0) -> socket.socket:
-        """An IPv4 socket of a container's: of its network namespace and, if there is one, its cgroup, for good.
+    def socket(self, container: str, kind: int, protocol: int = 0, *, family: int = socket.AF_INET) -> socket.socket:
+        """A socket of a container's: of its network namespace and, if there is one, its cgroup, for good.
 
         The kernel remembers the cgroup of the process that makes a socket (kernel/cgroup/cgroup.c, cgroup_sk_alloc).
         """
         found = self.containers[container]
         with netns.inside(found.netns), cgroup.within(found.cgroup):
-            return socket.socket(socket.AF_INET, kind, protocol)
+            return socket.socket(family, kind, protocol)
 
     def alias(self, container: str, count: int) -> None:
         """Give a container further addresses on its first network, for as long as the lab is there."""

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Service VIPs in the socket calls of a container: connect() and sendmsg() to a VIP go to a backend instead; the address
- * recvmsg() and getpeername() tell is turned back. No packet ever carries the VIP. */
+ * recvmsg() and getpeername() tell is turned back. No packet ever carries the VIP.
+ *
+ * An IPv6 socket that is given an IPv4-mapped address (RFC 4291, 2.5.5.2), as Java and .NET do, sends IPv4 packets. The
+ * kernel asks its IPv6 hooks about it, but for sendmsg(): udpv6_sendmsg() hands a mapped address to udp_sendmsg(), which
+ * asks the IPv4 one (net/ipv6/udp.c). */
 
 #include "services.h"
 
@@ -19,32 +23,65 @@ static int (*const set_retval)(int) = (void *)187; /* bpf_set_retval: older bcc 
 #define REFUSE 0
 #define PROCEED 1
 
-static __always_inline void redirect(struct bpf_sock_addr *ctx, u32 backend)
+static __always_inline void remember(struct bpf_sock_addr *ctx, u32 vip, u32 backend)
 {
 	struct socket_peer key = {bpf_get_socket_cookie(ctx), backend, ctx->user_port};
-	u32 vip = ctx->user_ip4;
 
 	vips.update(&key, &vip);
-	ctx->user_ip4 = backend;
 }
 
-int on_connect(struct bpf_sock_addr *ctx)
+/* connect() to `address`, which becomes the backend's if it is a VIP. */
+static __always_inline int connect_to(struct bpf_sock_addr *ctx, u32 *address)
 {
 	u32 backend = 0;
 
-	switch (choose(ctx->user_ip4, &backend)) {
+	switch (choose(*address, &backend)) {
 	case NO_BACKEND:
 		set_retval(-ECONNREFUSED);
 		return REFUSE;
 	case CHOSEN:
-		redirect(ctx, backend);
+		remember(ctx, *address, backend);
+		*address = backend;
 	default:
 		return PROCEED;
 	}
 }
 
-/* Not called for connected sockets (net/ipv4/udp.c, udp_sendmsg): those stay with the backend connect() chose. */
-int on_sendmsg(struct bpf_sock_addr *ctx)
+/* The VIP this socket knows the peer at `address` by, or nothing. */
+static __always_inline u32 *known_by(struct bpf_sock_addr *ctx, u32 address)
+{
+	struct socket_peer key = {bpf_get_socket_cookie(ctx), address, ctx->user_port};
+
+	return vips.lookup(&key);
+}
+
+static __always_inline int is_mapped(struct bpf_sock_addr *ctx)
+{
+	return !ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff);
+}
+
+int on_connect4(struct bpf_sock_addr *ctx)
+{
+	u32 address = ctx->user_ip4;
+	int verdict = connect_to(ctx, &address);
+
+	ctx->user_ip4 = address;
+	return verdict;
+}
+
+int on_connect6(struct bpf_sock_addr *ctx)
+{
+	if (!is_mapped(ctx))
+		return PROCEED;
+	u32 address = ctx->user_ip6[3];
+	int verdict = connect_to(ctx, &address);
+
+	ctx->user_ip6[3] = address;
+	return verdict;
+}
+
+/* Not called for connected IPv4 sockets (net/ipv4/udp.c, udp_sendmsg): those stay with the backend connect() chose. */
+int on_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct socket_peer key = {bpf_get_socket_cookie(ctx), ctx->user_ip4, ctx->user_port};
 	u32 *known = flows.lookup(&key);
@@ -61,26 +98,47 @@ int on_sendmsg(struct bpf_sock_addr *ctx)
 			flows.update(&key, &backend);
 		}
 	}
-	redirect(ctx, backend);
+	remember(ctx, ctx->user_ip4, backend);
+	ctx->user_ip4 = backend;
 	return PROCEED;
 }
 
-static __always_inline int turn_back(struct bpf_sock_addr *ctx)
+/* What follows always returns PROCEED: the verifier takes nothing else of recvmsg() and getpeername(). */
+
+static __always_inline int turn_back4(struct bpf_sock_addr *ctx)
 {
-	struct socket_peer key = {bpf_get_socket_cookie(ctx), ctx->user_ip4, ctx->user_port};
-	u32 *vip = vips.lookup(&key);
+	u32 *vip = known_by(ctx, ctx->user_ip4);
 
 	if (vip)
 		ctx->user_ip4 = *vip;
-	return PROCEED; /* the verifier takes nothing else here */
+	return PROCEED;
 }
 
-int on_recvmsg(struct bpf_sock_addr *ctx)
+static __always_inline int turn_back6(struct bpf_sock_addr *ctx)
 {
-	return turn_back(ctx);
+	u32 *vip = is_mapped(ctx) ? known_by(ctx, ctx->user_ip6[3]) : NULL;
+
+	if (vip)
+		ctx->user_ip6[3] = *vip;
+	return PROCEED;
 }
 
-int on_getpeername(struct bpf_sock_addr *ctx)
+int on_recvmsg4(struct bpf_sock_addr *ctx)
 {
-	return turn_back(ctx);
+	return turn_back4(ctx);
+}
+
+int on_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return turn_back6(ctx);
+}
+
+int on_getpeername4(struct bpf_sock_addr *ctx)
+{
+	return turn_back4(ctx);
+}
+
+int on_getpeername6(struct bpf_sock_addr *ctx)
+{
+	return turn_back6(ctx);
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from scenarios.checks import check
-from scenarios.checks.world import CLIENT, LOCAL, Differs, World, same
+from scenarios.checks.world import CLIENT, LOCAL, Differs, World, mapped, no_ipv6, same
 
 
 def _source(world: World, client: str, service: str) -> str:
@@ -93,6 +93,28 @@ def peer_name_udp(world: World) -> str:
     made.send(b"w")
     made.recv(256)
     return same("getpeername()", made.getpeername()[0], world.vip("lone"))
+
+
+@check("identity.peer-name-mapped", "cilium/cilium#9923", obstacle=no_ipv6)
+def peer_name_mapped(world: World) -> str:
+    """The peer of an IPv6 socket that was connected to the VIP's IPv4-mapped address is that address."""
+    vip = mapped(world.vip("lone"))
+    made = world.handle(CLIENT, socket.SOCK_STREAM, family=socket.AF_INET6)
+    world.doing = f"{CLIENT} connects to {vip}"
+    made.connect((vip, 80))
+    return same("getpeername()", made.getpeername()[0], vip)
+
+
+@check("identity.peer-name-mapped-udp", "cilium/cilium#39470", obstacle=no_ipv6)
+def peer_name_mapped_udp(world: World) -> str:
+    """The same of a connected UDP socket, and its answers are taken and come from that address."""
+    vip = mapped(world.vip("lone"))
+    made = world.handle(CLIENT, socket.SOCK_DGRAM, family=socket.AF_INET6)
+    made.connect((vip, 80))
+    world.doing = f"a datagram by a socket connected to {vip}"
+    made.send(b"w")
+    source = made.recvfrom(256)[1][0]
+    return same("getpeername() and the answer's source", {made.getpeername()[0], source}, {vip})
 
 
 @check("identity.ttl", "D43")

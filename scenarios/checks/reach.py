@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from scenarios.checks import check
-from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, same
+from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, lacks, mapped, no_ipv6, same, shares
 
 _CLIENTS = (CLIENT, VISITOR, LOCAL, "my-web.1", "lone.1")
 
@@ -53,6 +53,27 @@ def udp_everywhere(world: World) -> str:
     return f"{len(_CLIENTS)} clients on 3 nodes each reached all {len(world.tasks('my-web'))}, answered from the VIP"
 
 
+@check("reach.mapped", "cilium/cilium#9923", obstacle=no_ipv6)
+def through_mapped_address(world: World) -> str:
+    """An IPv6 socket reaches every backend by the VIP's IPv4-mapped address, as programs in Java and .NET do."""
+    seen = []
+    for _ in range(6):
+        with world.handle(CLIENT, socket.SOCK_STREAM, family=socket.AF_INET6) as made:
+            world.doing = f"{CLIENT} connects to {mapped(world.vip('my-web'))}"
+            made.connect((mapped(world.vip("my-web")), 80))
+            seen.append(world.who(made).task)
+    return same("answered by", shares(seen), dict.fromkeys(world.tasks("my-web"), 2))
+
+
+@check("reach.mapped-udp", "cilium/cilium#39470", obstacle=no_ipv6)
+def through_mapped_address_by_udp(world: World) -> str:
+    """The same by UDP, and every answer comes from the VIP's IPv4-mapped address."""
+    vip = mapped(world.vip("my-web"))
+    handles = [world.handle(CLIENT, socket.SOCK_DGRAM, family=socket.AF_INET6) for _ in range(6)]
+    seen = [world.ask_udp(CLIENT, vip, by=each).task for each in handles]
+    return same("answered by", shares(seen), dict.fromkeys(world.tasks("my-web"), 2))
+
+
 @check("reach.any-port", "D12")
 def any_port(world: World) -> str:
     """Every TCP and UDP port of the VIP leads to the same port of a backend, nothing being published."""
@@ -65,12 +86,7 @@ def any_port(world: World) -> str:
     return "TCP port 7000 and UDP port 7001 arrived unchanged"
 
 
-def _no_sctp() -> str:
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
-    except OSError as error:
-        return f"this kernel has no SCTP: {error.strerror}"
-    return ""
+_no_sctp = lacks("SCTP", socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
 
 
 @check("reach.sctp", "D12", obstacle=_no_sctp)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 
@@ -78,9 +78,9 @@ class World:
 
     # -- connections ---------------------------------------------------------------------------------------
 
-    def handle(self, container: str, kind: int, *, protocol: int = 0) -> socket.socket:
+    def handle(self, container: str, kind: int, *, protocol: int = 0, family: int = socket.AF_INET) -> socket.socket:
         """A socket of a container's, closed when the check ends at the latest."""
-        return self._keep(self.lab.socket(container, kind, protocol))
+        return self._keep(self.lab.socket(container, kind, protocol, family=family))
 
     def handle_in(self, namespace: str) -> socket.socket:
         """A TCP socket of a namespace that is no container's."""
@@ -130,7 +130,7 @@ class World:
         self.doing = f"{container} sends a datagram to {address}:{port}"
         handle = by or self.datagrams(container)
         handle.sendto(b"w", (address, port))
-        answer, (source, _) = handle.recvfrom(256)
+        answer, (source, *_) = handle.recvfrom(256)
         if source != address:
             raise Differs(f"asked {address}, answered by {source}")
         return self.seen(container, answer)
@@ -208,6 +208,27 @@ class World:
         for each in self._open:
             each.close()
         self._open.clear()
+
+
+def mapped(address: str) -> str:
+    """An IPv4 address as an IPv6 socket is given it (RFC 4291, 2.5.5.2)."""
+    return f"::ffff:{address}"
+
+
+def lacks(what: str, family: int, kind: int, protocol: int = 0) -> Callable[[], str]:
+    """Why the running kernel makes no such sockets, or nothing: the obstacle of checks that need them."""
+
+    def obstacle() -> str:
+        try:
+            socket.socket(family, kind, protocol).close()
+        except OSError as error:
+            return f"this kernel has no {what}: {error.strerror}"
+        return ""
+
+    return obstacle
+
+
+no_ipv6 = lacks("IPv6", socket.AF_INET6, socket.SOCK_STREAM)
 
 
 def retransmits(connection: socket.socket) -> int:
