@@ -14,7 +14,8 @@ Before each command libnftables reads every chain and set of the namespace, but 
 With 256 counters, picked by the VIP's last octet, the services of a /24 (Docker's default) never share one: k*N
 connections are exactly k per backend whatever else goes on. In a larger network two services share a counter if they
 have the same number of backends and the same last octet. Each is still served in turn when used alone, but a client
-that strictly alternates between two such makes both lopsided. `random` needs one rule per N and promises nothing exact.
+that strictly alternates between two such makes both lopsided, and when one changes its number of backends, where the
+other's counter is at is not known. `random` needs one rule per N and promises nothing exact.
 
 ICMP is not balanced: a ping is answered by whoever owns the VIP, as in swarm, so by nobody in the output hook. There a
 refused datagram is first an EPERM of send(), then the ECONNREFUSED, as with IPVS: the drop is on the sender's own path.
@@ -34,7 +35,7 @@ from dataplanes.errors import BenchError, Unsupported, Usage
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.nft import Nftables
 from dataplanes.model import Service, turns
-from dataplanes.nft_rules import BACKENDS, Ruleset, Scheduler, Slots
+from dataplanes.nft_rules import BACKENDS, SERVICES, Ruleset, Scheduler, Slots, succeed
 from dataplanes.requirements import Feature, Package, Requirement
 
 
@@ -98,7 +99,7 @@ class _NftDirector(Director):
             if wanted.get(service.vip) is not None or (holder != service.name and service.vip not in moved):
                 raise Usage(f"{service.vip} is the VIP of two services", where=f"{service.network}/{service.name}")
             wanted[service.vip] = turns(service)
-        self._transact(wanted)
+        self._transact(self._in_turn(wanted))
         for vip in moved:
             self._holders.pop(vip, None)
         self._holders.update((service.vip, service.name) for service in services)
@@ -147,6 +148,19 @@ class _NftDirector(Director):
         self._open = False
         self._nft.close()
         self._conntrack.close()
+
+    def _in_turn(self, wanted: dict[str, Slots | None]) -> dict[str, Slots | None]:
+        """The slots wanted, in the order in which those that are there go on.
+
+        A service's element is made with the chain that counts its turns, so its own counter tells how many have been.
+        """
+        slots = self._rules.slots
+        anew = [vip for vip, new in wanted.items() if new and slots.get(vip) and len(new) != len(slots[vip])]
+        if self._rules.scheduler == "random":
+            anew = []
+        counts = self._nft.packets(self._rules.table, SERVICES, map(socket.inet_aton, anew))
+        taken = {socket.inet_ntoa(key): packets for key, packets in counts.items()}
+        return {vip: new and succeed(slots.get(vip, ()), new, taken.get(vip, 0)) for vip, new in wanted.items()}
 
     def _transact(self, wanted: dict[str, Slots | None]) -> None:
         change = self._rules.change(wanted)

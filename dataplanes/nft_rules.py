@@ -7,7 +7,8 @@ What a packet to a VIP meets (set and map names as in the ruleset):
     filter chain   whatever is still addressed to one of @vips has no backend: rejected
 
 A slot is a backend's turn: one per unit of weight, weights reduced by their common divisor. Services and backends are
-elements. A service's change is deletions and additions of elements; nothing else is rewritten.
+elements. A service's change is deletions and additions of elements; nothing else is rewritten. Where its number of
+slots changes, it goes to another chain, whose counter begins at 0: then the slots begin with whose turn it is.
 """
 
 from __future__ import annotations
@@ -28,6 +29,27 @@ Slots = tuple[str, ...]
 
 VIPS, SERVICES, BACKENDS, HAIRPINS = "vips", "services", "backends", "hairpins"
 _COUNTERS = 256  # per number of slots; one octet, so that a VIP names its own without any bookkeeping
+
+
+def succeed(old: Slots, new: Slots, taken: int) -> Slots:
+    """The new slots in the order in which the old ones go on after so many turns have been `taken`.
+
+    With as many slots as before the counter goes on: who stays has the same place, who comes takes a free one. With
+    more or fewer it begins anew: first comes whose turn it is, and newcomers come last.
+    """
+    stay, come = Counter(old) & Counter(new), Counter(new) - Counter(old)
+    begin = 0 if len(old) == len(new) or not old else taken % len(old)
+    newcomers = iter([address for address in new if _claim(come, address)])
+    places = [address if _claim(stay, address) else "" for address in (*old[begin:], *old[:begin])]
+    if len(old) == len(new):
+        return tuple(address or next(newcomers) for address in places)
+    return (*filter(None, places), *newcomers)
+
+
+def _claim(left: Counter[str], address: str) -> bool:
+    """Whether there is one left of this; if so it is taken."""
+    left[address] -= 1
+    return left[address] >= 0
 
 
 def table_name(network: str) -> str:
@@ -52,7 +74,7 @@ class Ruleset:
         self.site = site
         self.table = table_name(site.network)
         self.slots: dict[str, Slots] = {}
-        self._scheduler = scheduler
+        self.scheduler = scheduler
         self._chains: Counter[str] = Counter()
         self._hairpins: Counter[str] = Counter()
         self._base = self._fixed()
@@ -142,13 +164,13 @@ class Ruleset:
         """The chain of a VIP with these slots; none, if it has none."""
         if not turns:
             return ""
-        if self._scheduler == "random":
+        if self.scheduler == "random":
             return f"random-{len(turns)}"
         return f"rr-{len(turns)}-{int(vip.rpartition('.')[2]) % _COUNTERS}"
 
     def _numbered(self, name: str) -> tuple[str, str, str]:
         """A chain that picks a slot."""
-        number = "inc" if self._scheduler == "rr" else "random"
+        number = "inc" if self.scheduler == "rr" else "random"
         modulus = name.split("-")[1]
         dnat = f"add rule ip {self.table} {name} dnat to ip daddr . numgen"
         return (
@@ -168,7 +190,7 @@ class Ruleset:
             f"create table {table}",
             f"add set {table} {VIPS} {{ type ipv4_addr; }}",
             f"add map {table} {BACKENDS} {{ typeof ip daddr . numgen inc mod 2 : ip daddr; counter; }}",
-            f"add map {table} {SERVICES} {{ type ipv4_addr : verdict; }}",
+            f"add map {table} {SERVICES} {{ type ipv4_addr : verdict; counter; }}",
             f"add chain {table} unserved",
             f"add rule {table} unserved meta l4proto icmp return",
             # An answer to what conntrack thinks is out of window would end a connection that is alive

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from scenarios.checks import check
 from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, retransmits, same, shares
 
@@ -68,6 +70,23 @@ def not_rebalanced(world: World) -> str:
         if after != {before} or len(fresh) != 3:
             raise Differs(f"{before} before, {', '.join(sorted(after))} after; new ones reach {len(fresh)} of 3")
         return f"stayed with {before}; new connections reach all 3"
+
+
+@check("balance.under-change", "D17, net/netfilter/ipvs/ip_vs_rr.c: ip_vs_rr_del_dest")
+def under_change(world: World) -> str:
+    """While a third backend comes and goes, one connection after each of twelve changes, the two others get their
+    turns."""
+    with world.service("worker1", "worker2", "manager1") as probe:
+        plane, all_three = world.lab.plane, world.lab.service(probe.name)
+        assert plane
+        seen = []
+        for number in range(12):
+            plane.apply([replace(all_three, backends=all_three.backends[: 2 + number % 2])])
+            seen.append(world.ask(CLIENT, probe.vip).task)
+        most, least = (each([seen.count(task) for task in probe.tasks[:2]]) for each in (max, min))
+        if most - least > 2:
+            raise Differs(f"connections: {shares(seen)}")
+        return f"connections: {shares(seen)}"
 
 
 @check("balance.affinity", "D37, moby/moby#23813", skip="no plane has session affinity: swarm's is always round robin")

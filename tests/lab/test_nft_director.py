@@ -64,6 +64,21 @@ def test_round_robin_is_exact(world: World, hook: Hook, backends: int) -> None:
     assert world.spread(3 * backends) == dict.fromkeys(BACKENDS[:backends], 3)
 
 
+def test_round_robin_goes_on_where_it_was_when_backends_come_and_go(world: World) -> None:
+    director = world.director("output")
+    found: Counter[str] = Counter()
+    for number in range(12):
+        director.apply([service(*BACKENDS[: 2 + number % 2])])
+        found += world.spread(1)
+    assert found == {BACKENDS[0]: 6, BACKENDS[1]: 6}
+    director.apply([service(*BACKENDS[:5])])
+    assert world.spread(2) == {BACKENDS[0]: 1, BACKENDS[2]: 1}  # the second had the last turn
+    director.apply([service(*BACKENDS[1:5])])  # three of five have not had their turn
+    assert world.spread(3) == dict.fromkeys((BACKENDS[1], *BACKENDS[3:5]), 1)
+    director.apply([service(BACKENDS[0], *BACKENDS[2:5])])  # as many as before: the newcomer has the vacant place
+    assert world.spread(4) == dict.fromkeys((BACKENDS[0], *BACKENDS[2:5]), 1)
+
+
 @each_hook
 def test_round_robin_is_exact_for_two_services_in_turn(world: World, hook: Hook) -> None:
     world.own(hook)

@@ -9,7 +9,7 @@ import pytest
 
 from dataplanes.base import Hook, Reply, Site
 from dataplanes.model import Backend, Service, turns
-from dataplanes.nft_rules import Ruleset, Scheduler, Slots, table_name
+from dataplanes.nft_rules import Ruleset, Scheduler, Slots, succeed, table_name
 
 GOLDEN = Path(__file__).parent / "golden" / "nft"
 HOOKS: dict[Hook, tuple[Reply, str, str]] = {
@@ -121,6 +121,26 @@ def test_services_of_a_slash_24_share_no_counter() -> None:
 def test_a_weight_is_a_number_of_turns(weights: tuple[int, ...], expected: Slots) -> None:
     backends = tuple(map(Backend, (A, B, C), weights))
     assert turns(Service("web", "n", "10.0.0.2", backends)) == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "taken", "expected"),
+    [
+        ((A, B), (A, B, C), 0, (A, B, C)),
+        ((A, B), (A, B, C), 1, (B, A, C)),
+        ((A, B), (C, A, B), 3, (B, A, C)),
+        ((A, B, C), (A, C), 1, (C, A)),
+        ((A, B, C), (A, B), 2, (A, B)),
+        ((A, B, C), (A, D, C), 1, (A, D, C)),
+        ((B, A, C), (A, B, D), 2, (B, A, D)),
+        ((A, B, A), (A, B), 2, (A, B)),
+        ((A, B, A, A), (A, D, D, A), 3, (A, D, A, D)),
+        ((), (A, B), 0, (A, B)),
+        ((A, B), (C, D, A), 1, (A, C, D)),
+    ],
+)
+def test_slots_go_on_with_whose_turn_it_is(old: Slots, new: Slots, taken: int, expected: Slots) -> None:
+    assert succeed(old, new, taken) == expected
 
 
 @pytest.mark.parametrize(
