@@ -119,8 +119,7 @@ def run(
     chosen, reason = choose.choose(kernel, clock, selections)
     count = connections or (2000 if chosen.clock == "instructions" else 10_000)
     trials = runner.plan(selections, repeat, count, found, profile=profile)
-    for point in dict.fromkeys(trial.axes for trial in trials):
-        topology.load(path, point)  # refused before anything is created
+    runner.check(path, trials)
     work = runner.Run(path, selections, trials, chosen, reason=reason, output=output)
     title = f"{chosen.name}, {chosen.clock} clock"
     if dry_run:

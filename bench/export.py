@@ -30,11 +30,18 @@ def pytest_benchmark(result: Result) -> dict[str, Any]:
     now = datetime.now(timezone.utc).isoformat()
     return {
         "machine_info": {"node": platform.node(), "processor": "", **_strings(result.environment)},
-        "commit_info": {"id": "unknown", "time": None, "dirty": False, "project": "vip-bench", "branch": "unknown"},
+        "commit_info": _commit(str(result.tool.get("revision", "unknown"))),
         "benchmarks": [_benchmark(*key, values) for key, values in groups.items()],
         "datetime": now,
         "version": __version__,
     }
+
+
+def _commit(revision: str) -> dict[str, Any]:
+    """The commit the program was made from; "+" says that it has changed since."""
+    dirty = revision.endswith("+")
+    commit = revision.removesuffix("+")
+    return {"id": commit, "time": None, "dirty": dirty, "project": "vip-bench", "branch": "unknown"}
 
 
 def _seconds(metric: str, value: float) -> float:

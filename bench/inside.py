@@ -40,8 +40,8 @@ def _tell(event: Event) -> None:
 
 
 def _trials(job: Job, clock: str) -> int:
-    last = job.trials[-1]
-    facts = environment.collect(clock) | {"generator_ceiling": ceiling(last.connections, last.axes.concurrency)}
+    most = max(plan.connections for plan in job.trials), max(plan.axes.concurrency for plan in job.trials)
+    facts = environment.collect(clock) | {"generator_ceiling": ceiling(*most)}
     _tell(Event("environment", data=facts))
     selections = {plan.dataplane: catalog.select(plan.dataplane)[0] for plan in job.trials}
     for plan in job.trials:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import __version__
+from bench import __version__, load
 from bench.kernels import Kernel
+from dataplanes import catalog, ebpf_object
+from dataplanes.catalog import Selection
+from dataplanes.requirements import Compiled
 
 _ROOT = Path(__file__).parents[1]
 _PROGRAM = ("bench", "dataplanes", "scenarios", "run", "pyproject.toml")
@@ -32,6 +37,33 @@ def tool() -> dict[str, str]:
         return told
     changed = _said(*git, "status", "--porcelain", "--", *_PROGRAM)
     return told | {"revision": revision + "+" if changed else revision}
+
+
+def identity(under_test: Kernel, selections: Sequence[Selection]) -> dict[str, str]:
+    """What two trials must have in common to be of one run: the program as it is, changed files included, what was
+    compiled from it, and the kernel it runs on. All of it must have been prepared (bench.dispatch)."""
+    objects = {need.name for each in selections for need in catalog.requires(each) if isinstance(need, Compiled)}
+    compiled = {f"{name}.bpf": ebpf_object.cached(name) for name in sorted(objects)}
+    return {
+        "python": platform.python_version(),
+        "sources": _sources(),
+        "kernel": under_test.fingerprint(),
+        **{name: _digest([path]) for name, path in {"vipload": load.binary(), **compiled}.items()},
+    }
+
+
+def _sources() -> str:
+    directories = [_ROOT / name for name in _PROGRAM if (_ROOT / name).is_dir()]
+    files = [path for each in directories for path in each.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    return _digest(sorted(files))
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    made = hashlib.sha256()
+    for path in paths:
+        content = path.read_bytes()
+        made.update(f"{path} {len(content)}\n".encode() + content)
+    return made.hexdigest()[:12]
 
 
 def kernel(under_test: Kernel, reason: str) -> dict[str, Any]:

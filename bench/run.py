@@ -16,6 +16,7 @@ from bench.kernels import Kernel
 from bench.parallel import Worker, deal, gather, lanes
 from bench.rounds import Series
 from bench.store import Store
+from bench.workloads import WORKLOADS, demand_ports
 from dataplanes.catalog import DIRECT, Selection
 from dataplanes.errors import BenchError
 from scenarios import topology
@@ -38,6 +39,16 @@ def plan(
     return found
 
 
+def check(scenario: str, trials: Sequence[TrialPlan]) -> None:
+    """Raise Usage for a point the scenario cannot have, and for a trial that runs out of ports: before anything is."""
+    worlds = {at: topology.load(scenario, at) for at in dict.fromkeys(trial.axes for trial in trials)}
+    for trial in sorted(trials, key=lambda each: (each.dataplane == DIRECT, -each.connections)):  # the worst first
+        world = worlds[trial.axes]
+        to_all = trial.dataplane == DIRECT or WORKLOADS[trial.workload].own_addresses
+        targets = len(world.service(world.workload.service).tasks) if to_all else 1
+        demand_ports(trial.workload, trial.connections, trial.axes, targets)
+
+
 class Run:
     """Trials on one kernel, kept as they end."""
 
@@ -57,10 +68,19 @@ class Run:
         self._plan = list(trials)
         self._kernel = kernel
         self._reason = reason
-        path = Path(f"{output}.trials") if output and output != "-" else None
-        identity = (__version__, kernel.name, kernel.release, kernel.clock, topology.load(scenario), self._plan)
-        self._store = Store(path, identity)
+        self._store = self._kept(f"{output}.trials") if output and output != "-" else Store(None, ())
         self.left = self._store.left(self._plan)
+
+    def _kept(self, path: str) -> Store:
+        """The trials beside the result; those of another program, kernel or plan are told of and begun anew."""
+        kernel = self._kernel
+        prepare(self._selections, kernel, {trial.workload for trial in self._plan})
+        made_of = provenance.identity(kernel, self._selections)
+        where = kernel.name, kernel.release, kernel.clock
+        store = Store(Path(path), (__version__, made_of, where, topology.load(self._scenario), self._plan))
+        if store.replaced:
+            print(f"bench: {path} is of another run, program or kernel: begun anew", file=sys.stderr)
+        return store
 
     def lanes(self) -> int:
         """How many guests share the work that is left."""

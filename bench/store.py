@@ -24,6 +24,7 @@ class Store:
         """`identity`: what must be equal for a file to be of this run; anything that can be JSON."""
         self.trials: list[Trial] = []
         self.environment: dict[str, Any] = {}
+        self.replaced = False  # there was a file, of another run
         self._path = path
         first = msgspec.json.encode(identity)
         if path is None:
@@ -44,6 +45,7 @@ class Store:
             return False
         head, _, rest = data.partition(b"\n")
         if head != first:
+            self.replaced = bool(data)
             return False
         whole = rest[: rest.rfind(b"\n") + 1]
         with path.open("r+b") as file:

@@ -14,7 +14,7 @@ from dataplanes import catalog
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError
 from dataplanes.kernel import netns, sysctl
-from scenarios import topology
+from scenarios import axes, topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 from scenarios.stopwatch import settle
@@ -93,7 +93,7 @@ def _own_ports(lab: Lab) -> Iterator[None]:
     through on one that was just used to it through a VIP (identity.direct-after-vip)."""
     _ports(lab, 20_000, 29_999)
     yield
-    _ports(lab, 32_768, 60_999)  # the kernel's default (Documentation/networking/ip-sysctl.rst)
+    _ports(lab, axes.FIRST_PORT, axes.LAST_PORT)
 
 
 def _ports(lab: Lab, first: int, last: int) -> None:

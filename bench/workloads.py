@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from msgspec import Struct
 
 from dataplanes.errors import Usage
 from dataplanes.requirements import Tool
+from scenarios.axes import AXES, USUAL_PORTS, Axes
 
 
 class Metric(Struct, frozen=True):
@@ -79,6 +81,9 @@ class Workload(Struct, frozen=True):
     needs_vip: bool = False  # nothing to do without a plane
     filled: bool = True  # services that make up the number are there before it begins
     tools: tuple[Tool, ...] = ()
+    ports: float = 0  # of the client's, that each connection takes away for a minute: closed by FIN, it is in TIME_WAIT
+    spread: bool = False  # over all addresses the client has
+    own_addresses: bool = False  # goes to the backends, whatever the plane
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -87,18 +92,23 @@ WORKLOADS: dict[str, Workload] = {
         "connect / request / reply / close",
         "connections_per_second",
         ("connect_p50_us", "connect_p99_us"),
+        ports=1.1,  # with its warm-up
+        spread=True,
     ),
     "crr-rst": Workload(
         "as crr, closed by reset: no TIME_WAIT at the client, ports are used again",
         "connect / request / reply / reset",
         "connections_per_second",
         ("connect_p50_us", "connect_p99_us"),
+        spread=True,
     ),
     "open": Workload(
         "as crr, at half the rate it reached: latencies from when each connection was due",
         "connections at half the closed loop's rate",
         "connect_p50_us",
         ("connect_p99_us", "connect_p99.9_us"),
+        ports=1.375,  # with what it tries before
+        spread=True,
     ),
     "rr": Workload(
         "1-byte requests and replies on connections that stay",
@@ -106,6 +116,7 @@ WORKLOADS: dict[str, Workload] = {
         "transactions_per_second",
         ("request_p50_us", "request_p99_us"),
         "transaction",
+        spread=True,
     ),
     "udp": Workload(
         "datagrams there and back in flows that stay; what is lost, late, and answered by whom",
@@ -134,12 +145,16 @@ WORKLOADS: dict[str, Workload] = {
         "connections_per_second",
         ("lost_percent", "stalled_percent", "changes", "connect_p99_us"),
         needs_vip=True,
+        ports=1,
     ),
     "others": Workload(
         "crr to the backends' own addresses while the plane is on: what it costs those that use no VIP",
         "connections to a backend's own address, the plane on",
         "connections_per_second",
         ("connect_p50_us", "connect_p99_us"),
+        ports=1.1,
+        spread=True,
+        own_addresses=True,
     ),
     "program": Workload(
         "time to program all services at once, and one service, backend, container more",
@@ -161,6 +176,35 @@ WORKLOADS: dict[str, Workload] = {
         ),
     ),
 }
+
+
+def demand_ports(name: str, connections: int, at: Axes, targets: int) -> None:
+    """Raise Usage if the client has fewer ports than a trial takes, saying what would work.
+
+    `targets`: addresses that connections go to in turn; each is another set of ports.
+    """
+    workload, ports = WORKLOADS[name], at.ports or USUAL_PORTS
+    sets = (1 + at.sources if workload.spread else 1) * targets
+    needed = math.ceil(workload.ports * connections / sets)
+    if needed > ports:
+        least = max(int(ports * sets / workload.ports), 1)
+        sources = math.ceil(workload.ports * connections / ports / targets) - 1
+        ways = [f"--connections {least}"]
+        ways += [f"--ports {needed}"] if needed <= AXES["ports"][2] else []
+        ways += [f"--sources {sources}"] if workload.spread and sources <= AXES["sources"][2] else []
+        ways += ["--workload crr-rst"] if name == "crr" else []
+        raise Usage(
+            f"{ports:,} client ports are too few for {connections:,} connections",
+            where=name,
+            why=f"each is closed by FIN, and its port then rests for a minute: {needed:,} are needed",
+            fix=" or ".join(ways),
+        )
+    if at.concurrency > ports * sets:
+        raise Usage(
+            f"{ports:,} client ports are too few for {at.concurrency:,} connections at a time",
+            where=name,
+            fix=f"--ports {at.concurrency} or --concurrency {ports}",
+        )
 
 
 def parse(text: str | None, swept: Sequence[str] = ()) -> Sequence[str]:

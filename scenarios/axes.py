@@ -11,6 +11,9 @@ from msgspec import Struct
 from dataplanes.errors import Usage
 
 CONCURRENCY = 16
+FIRST_PORT, LAST_PORT = 32_768, 60_999
+"""The client's ephemeral ports, the kernel's default (Documentation/networking/ip-sysctl.rst, ip_local_port_range)."""
+USUAL_PORTS = LAST_PORT + 1 - FIRST_PORT
 
 
 class Axes(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -37,6 +37,10 @@ class Kernel(ABC):
         """How it was built: CONFIG_X -> y, m or a value; None if it does not say."""
 
     @abstractmethod
+    def fingerprint(self) -> str:
+        """Another one, if anything of it is another: its image, its modules, what boots it."""
+
+    @abstractmethod
     def has_module(self, name: str) -> bool:
         """True if the module is there to be loaded, or built in."""
 

@@ -6,6 +6,7 @@ sockets. QEMU dies with us; init powers off when we hang up; and a guest that ha
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -65,6 +66,11 @@ class Guest(Kernel):
 
     def config(self) -> Mapping[str, str] | None:
         return parse_config(self._config.read_text("ascii")) if self._config.exists() else None
+
+    def fingerprint(self) -> str:
+        made = hashlib.sha256(self._vmlinuz.read_bytes())
+        made.update(image.base(self._modules))
+        return made.hexdigest()[:12]
 
     def has_module(self, name: str) -> bool:
         return self._modules.has(name)

@@ -34,6 +34,9 @@ class Host(Kernel):
     def config(self) -> Mapping[str, str] | None:
         return _config(self.release)
 
+    def fingerprint(self) -> str:
+        return platform.version()
+
     def has_module(self, name: str) -> bool:
         return Path("/sys/module", name).exists() or Modules(Path("/lib/modules", self.release)).has(name)
 

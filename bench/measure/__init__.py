@@ -46,7 +46,12 @@ def prove(lab: Lab, selection: catalog.Selection) -> None:
 
 
 def measure(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> tuple[Metrics, list[Held]]:
-    """Run a trial's workload in its lab, and see what it leaves in the kernel."""
-    metrics = {"install_ms": lab.applied.by(clock)} | MEASURES[plan.workload](lab, selection, plan, clock)
+    """Run a trial's workload in its lab, and see what it leaves in the kernel.
+
+    Raises KernelRefused if nothing came of it: a figure of 0 would be taken for a measurement.
+    """
+    metrics: Metrics = {"install_ms": lab.applied.by(clock)} | MEASURES[plan.workload](lab, selection, plan, clock)
+    if not metrics.get("operations", 1):
+        raise traffic.none_succeeded(plan.workload, selection.name, metrics["errors"])
     held = state.held(lab)
     return metrics | state.sums(held), held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -82,9 +83,17 @@ def open_loop(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: st
     """At half the rate the closed loop reaches, found by trying: what a connection waits when there is room."""
     to = targets(lab, selection)
     tried = connect(lab, to, max(plan.connections // 4, 1), plan.axes.concurrency)
+    if not tried.ok:
+        raise none_succeeded("open", selection.name, tried.errors)
     rate = max(int(tried.ok / (tried.elapsed_ns / 1e9) / 2), 1)
     result = connect(lab, to, plan.connections, max(plan.axes.concurrency, 1024), rate=rate)
     return connections(result, clock) | {"rate": rate}
+
+
+def none_succeeded(workload: str, plane: str, errors: Mapping[str, int]) -> KernelRefused:
+    """Nothing was measured: an error of the run, and no figure of 0."""
+    counts = ", ".join(f"{count} {name}" for name, count in errors.items() if count)
+    return KernelRefused(f"not one {WORKLOADS[workload].unit} succeeded", where=f"{plane}, {workload}", why=counts)
 
 
 def connections(result: LoadResult, clock: str) -> Metrics:

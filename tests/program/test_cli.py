@@ -43,6 +43,12 @@ def bench(*arguments: str, timeout: float = 300, **environment: str) -> subproce
         (("run", "--dataplane", "direct", "--kernel", "debian-6.2"), 2, "unknown kernel 'debian-6.2'"),
         (("run", "--dataplane", "direct", "--kernel", "/etc/passwd"), 2, "not a Linux kernel image"),
         (("run", "--dataplane", "direct", "--kernel", "host", "--clock", "instructions"), 2, "no instruction clock"),
+        (
+            ("run", "--dataplane", "nft-lb", "--kernel", "guest", "--ports", "64"),
+            2,
+            "crr: 64 client ports are too few for 2,000 connections",
+        ),
+        (("run", "-d", "nft-lb", "--kernel", "guest", "-n", "40000"), 2, "too few for 40,000 connections"),
         (("lab", "--dataplane", "direct,ipvs-lb", "--", "true"), 2, "takes one data plane"),
         (("lab", "-d", "direct", "-d", "ipvs-lb", "--", "true"), 2, "takes one data plane"),
         (("inspect", "--dataplane", "ipvs-container@9.9"), 2, "no variant '9.9'"),

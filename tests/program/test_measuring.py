@@ -69,8 +69,20 @@ def test_a_run_that_is_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
     done_before = kept.read_text("utf-8").count('"kind":"trial"')
     assert 3 <= done_before < 8
 
-    again = bench(*command[len(BENCH) :])
+    lines = kept.read_text("utf-8").splitlines()  # as if by another program
+    identity = json.loads(lines[0])
+    identity[1]["sources"] = "000000000000"
+    other = tmp_path / "other.json.trials"
+    other.write_text("\n".join([json.dumps(identity, separators=(",", ":")), *lines[1:], ""]))
+    mixed = bench(*command[len(BENCH) : -1], str(tmp_path / "other.json"), "--timeout", "1")
+    assert (mixed.returncode, "program or kernel: begun anew" in mixed.stderr) == (124, True), mixed.stderr
+    assert "done before" not in mixed.stderr
+
+    again = bench(*command[len(BENCH) :], "--benchmark-json", str(tmp_path / "b.json"))
     assert again.returncode == 0, again.stderr
     assert f"{done_before} done before" in again.stderr
-    assert len(json.loads(file.read_bytes())["trials"]) == 8
+    result = json.loads(file.read_bytes())
+    assert len(result["trials"]) == 8
+    commit = json.loads((tmp_path / "b.json").read_bytes())["commit_info"]
+    assert commit["id"] == result["tool"]["revision"].rstrip("+") != "unknown"
     assert not kept.exists()

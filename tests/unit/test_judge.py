@@ -41,6 +41,14 @@ def test_a_generator_at_its_limit_is_told() -> None:
     assert warnings(trials(850, 850, 850), INSTRUCTIONS | {"generator_ceiling": 1000.0}) == []
 
 
+def test_a_ceiling_that_is_exceeded_is_none() -> None:
+    """Direct at 950 was called generator-bound beside a plane at 1,100, over a ceiling of 1,000."""
+    faster = [Trial("ebpf-tc", "seed", "crr-rst", n, False, {"connections_per_second": 1100.0}) for n in range(1, 4)]
+    (told,) = warnings(trials(950, 950, 950) + faster, INSTRUCTIONS | {"generator_ceiling": 1000.0})
+    assert told.startswith("ebpf-tc, crr-rst: 1,100 connections/s are more than the 1,000")
+    assert "nothing is called generator-bound" in told
+
+
 @pytest.mark.parametrize(
     ("connections", "sources", "told"), [(12_000, 0, False), (14_000, 0, True), (14_000, 1, False)]
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from bench import kernels, provenance
+from dataplanes import catalog
 
 
 def commit(directory: Path) -> str:
@@ -44,3 +46,28 @@ def test_within_somebody_elses_repository_no_commit_is_told(tmp_path: Path, monk
 def test_the_running_kernel_is_emulated_by_nothing() -> None:
     told = provenance.kernel(kernels.resolve("host", None), "asked for")
     assert (told["kernel_name"], told["kernel_reason"], told["emulator"]) == ("host", "asked for", "")
+
+
+def test_a_run_goes_on_with_the_same_program_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials before a change and after it were one run: the version was the same."""
+    for package in ("bench", "dataplanes"):
+        (tmp_path / package).mkdir()
+    source, compiled = tmp_path / "dataplanes" / "tc.c", tmp_path / "tc.json"
+    source.write_text("as committed")
+    compiled.write_text("by one compiler")
+    (tmp_path / "vipload").write_text("binary")
+    monkeypatch.setattr(provenance, "_ROOT", tmp_path)
+    monkeypatch.setattr("bench.load.binary", lambda: tmp_path / "vipload")
+    monkeypatch.setattr("dataplanes.ebpf_object.cached", lambda name: compiled)
+    host, planes = kernels.resolve("host", None), catalog.select("direct,ebpf-tc")
+
+    seen = [provenance.identity(host, planes)]
+    assert provenance.identity(host, planes) == seen[0]
+    for path in (source, compiled, tmp_path / "vipload"):
+        path.write_text("changed")
+        seen.append(provenance.identity(host, planes))
+    (tmp_path / "bench" / "new.py").write_text("")
+    seen.append(provenance.identity(host, planes))
+    monkeypatch.setattr(type(host), "fingerprint", lambda _: "another kernel")
+    seen.append(provenance.identity(host, planes))
+    assert all(earlier != later for earlier, later in itertools.combinations(seen, 2))

@@ -58,6 +58,7 @@ def test_another_runs_trials_are_not_taken_over(tmp_path: Path) -> None:
     store.close(discard=False)
     other = Store(path, "another")
     assert other.left(PLANS) == PLANS
+    assert (store.replaced, other.replaced) == (False, True)
     other.close(discard=True)
 
 

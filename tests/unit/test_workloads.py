@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bench.measure import MEASURES
-from bench.workloads import METRICS, WORKLOADS, parse
+from bench.workloads import METRICS, WORKLOADS, demand_ports, parse
 from dataplanes.errors import Usage
+from scenarios.axes import Axes
 
 
 def test_every_workload_is_measured_and_its_columns_are_known() -> None:
@@ -29,3 +30,50 @@ def test_a_column_tells_its_unit_once() -> None:
     assert METRICS["cpu_us_per_connection"].column() == "CPU µs/conn"
     assert METRICS["connections_per_second"].column() == "connections/s"
     assert METRICS["megabits_per_second"].column() == "Mbit/s"
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "targets", "says"),
+    [
+        ("crr", Axes(ports=64), 1, "--connections 58 or --ports 2200 or --sources 34 or --workload crr-rst"),
+        ("open", Axes(ports=64), 1, "--connections 46 or --ports 2750 or --sources 42"),
+        ("churn", Axes(ports=64), 1, "--connections 64 or --ports 2000"),
+        ("churn", Axes(ports=64, sources=200), 1, "--connections 64 or --ports 2000"),  # from one address all the same
+        ("others", Axes(ports=64), 3, "--connections 174 or --ports 734 or --sources 11"),
+        ("crr-rst", Axes(ports=8), 1, "--ports 16 or --concurrency 8"),
+        ("crr", Axes(ports=2199), 1, "2,200 are needed"),
+    ],
+)
+def test_ports_that_cannot_do_are_refused_with_what_would(name: str, at: Axes, targets: int, says: str) -> None:
+    with pytest.raises(Usage) as refused:
+        demand_ports(name, 2000, at, targets)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "targets"),
+    [
+        ("crr", Axes(), 1),
+        ("crr", Axes(ports=2200), 1),
+        ("crr", Axes(ports=64, sources=34), 1),
+        ("crr", Axes(ports=734), 3),
+        ("open", Axes(ports=2750), 1),
+        ("others", Axes(ports=734), 3),
+        ("crr-rst", Axes(ports=64), 1),
+        ("rr", Axes(ports=64), 1),
+        ("udp", Axes(ports=64), 1),
+        ("first", Axes(ports=64), 1),
+        ("stream", Axes(ports=64), 1),
+        ("program", Axes(ports=64, services=10), 1),
+    ],
+)
+def test_ports_that_do_are_not(name: str, at: Axes, targets: int) -> None:
+    demand_ports(name, 2000, at, targets)
+
+
+def test_the_usual_ports_run_out_too() -> None:
+    with pytest.raises(Usage, match="28,232 client ports are too few for 30,000"):
+        demand_ports("crr", 30_000, Axes(), 1)
+    with pytest.raises(Usage) as refused:
+        demand_ports("crr", 1_000_000, Axes(), 1)
+    assert "--ports" not in str(refused.value)
