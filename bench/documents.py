@@ -165,9 +165,10 @@ class Event(Struct, omit_defaults=True):
 
     @classmethod
     def of(cls, error: BenchError) -> Event:
-        """An error as an event."""
+        """An error as an event. One of a kind that a module keeps to itself is told as what everybody knows it for."""
+        known = next(each.__name__ for each in type(error).__mro__ if each.__module__ == errors.__name__)
         parts = {"message": error.message, "where": error.where, "why": error.why, "fix": error.fix}
-        return cls("error", type(error).__name__, parts)
+        return cls("error", known, parts)
 
     def error(self) -> BenchError:
         """The error an event tells of, as if it had happened here."""

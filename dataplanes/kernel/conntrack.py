@@ -44,12 +44,12 @@ class Conntrack:
         """
         kept = {socket.inet_aton(vip): set(map(socket.inet_aton, backends)) for vip, backends in keep.items()}
         stale = [
-            entry
+            _delete(entry)
             for entry in self._entries(kept)
             if (backends := kept.get(_address(entry[_ORIGINAL], _DESTINATION))) is not None
             and _address(entry[_REPLY], _SOURCE) not in backends
         ]
-        self._netlink.send(map(_delete, stale), ignore=(errno.ENOENT,))
+        self._netlink.send(stale, ignore=(errno.ENOENT,))
         return len(stale)
 
     def count(self) -> int:

@@ -1,5 +1,8 @@
 """A netlink socket bound to a namespace, made for bulk: many requests in one write, one acknowledgement back.
 
+The kernel drops answers that do not fit the socket's receive buffer (net/netlink/af_netlink.c, netlink_overrun), and
+every refused request has one. So a write holds no more requests than the buffer takes if all of them are refused.
+
 pyroute2 encodes and decodes the messages; its sockets are not used because they fork a child to enter a namespace
 (pyroute2/process.py) and run an event loop per call, which under emulation costs more than the kernel's own work.
 """
@@ -10,6 +13,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 
 from dataplanes.errors import KernelRefused
@@ -19,9 +23,13 @@ ROUTE, NETFILTER, GENERIC = 0, 12, 16
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 CREATE, EXCL, REPLACE, APPEND = 0x400, 0x200, 0x100, 0x800
 _ERROR, _DONE = 2, 3
+_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
+_DUMPS = 20  # attempts to read what changes meanwhile
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _NLMSG = struct.Struct("=IHHII")
-_CHUNK = 128 * 1024  # well under the socket's send buffer
+_HEADER = struct.Struct("=HH").unpack_from  # of an attribute
+_CHUNK = 128 * 1024  # bytes, well under the socket's send buffer
+_REQUESTS = 128  # whose errors take 1 KiB each of the receive buffer, 208 KiB by default
 _FD_SETSIZE = 1024
 _SIOCGIFINDEX = 0x8933
 _IFREQ = struct.Struct("=16si20x")
@@ -52,15 +60,15 @@ def attribute(kind: int, payload: bytes) -> bytes:
     return struct.pack("=HH", len(payload) + 4, kind) + payload + b"\0" * (-len(payload) % 4)
 
 
-def attributes(data: bytes | memoryview) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
     """The attributes of a message by type (the last of each), without their nested flags."""
-    found, offset, view = {}, 0, memoryview(data)
-    while offset + 4 <= len(view):
-        length, kind = struct.unpack_from("=HH", view, offset)
+    found, offset, last = {}, 0, len(data) - 4
+    while offset <= last:
+        length, kind = _HEADER(data, offset)
         if length < 4:
             break
-        found[kind & 0x3FFF] = bytes(view[offset + 4 : offset + length])
-        offset += length + (-length % 4)
+        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
+        offset += length + 3 & ~3
     return found
 
 
@@ -99,13 +107,13 @@ class Netlink:
         chunk: list[bytes] = []
         position = size = number = 0
         for request in requests:
-            data = self._encode(request, number)
-            if size + len(data) > _CHUNK:
+            data = self._encode(request, self._sequence + number)
+            if size + len(data) > _CHUNK or number == _REQUESTS:
                 first = first or self._exchange(chunk, position, ignore)
                 if first:
                     raise first
                 position, chunk, size, number = position + len(chunk), [], 0, 0
-                data = self._encode(request, 0)
+                data = self._encode(request, self._sequence)
             chunk.append(data)
             size += len(data)
             number += 1
@@ -115,22 +123,35 @@ class Netlink:
             raise first
 
     def dump(self, kind: int, body: bytes, flags: int = DUMP) -> list[tuple[int, bytes]]:
-        """The (type, body) of every message the kernel answers a dump or a single get with."""
-        data = self._encode(Request(kind, flags, body), 0)
-        self._socket.send(data)
+        """The (type, body) of every message the kernel answers a dump or a single get with.
+
+        What changed while it was being read is read again. Raises `NetlinkError`, also for a dump that broke off.
+        """
+        for _ in range(_DUMPS):
+            answer = self._read(Request(kind, flags, body))
+            if answer is not None:
+                return answer
+        raise KernelRefused("cannot be read in one piece", where=self.netns, why=f"it changed {_DUMPS} times meanwhile")
+
+    def _read(self, request: Request) -> list[tuple[int, bytes]] | None:
+        """What the kernel answers; None if it says that parts of it are of different times."""
+        expected = self._sequence
         self._sequence += 1
+        self._socket.send(self._encode(request, expected))
         answer: list[tuple[int, bytes]] = []
+        whole = True
         while True:
-            for message, _, payload in self._receive():
-                if message == _DONE:
-                    return answer
-                if message == _ERROR:
+            for message, flags, sequence, payload in self._receive():
+                if sequence != expected:  # left over from a request whose answers nobody has waited for
+                    continue
+                whole = whole and not flags & _INTERRUPTED
+                if message in (_DONE, _ERROR):
                     error = self._error(payload, 0)
                     if error:
                         raise error
-                    return answer
+                    return answer if whole else None
                 answer.append((message, payload))
-                if not flags & DUMP:
+                if not request.flags & DUMP:
                     return answer
 
     def index(self, interface: str) -> int:
@@ -149,9 +170,9 @@ class Netlink:
         """Close the socket. Idempotent."""
         self._socket.close()
 
-    def _encode(self, request: Request, number: int) -> bytes:
+    def _encode(self, request: Request, sequence: int) -> bytes:
         length = 16 + len(request.body)
-        head = _NLMSG.pack(length, request.kind, request.flags | REQUEST, self._sequence + number, 0)
+        head = _NLMSG.pack(length, request.kind, request.flags | REQUEST, sequence, 0)
         return head + request.body + b"\0" * (-length % 4)
 
     def _exchange(self, chunk: list[bytes], position: int, ignore: Sequence[int]) -> NetlinkError | None:
@@ -164,7 +185,7 @@ class Netlink:
         self._sequence = end + 1
         first: NetlinkError | None = None
         while True:
-            for message, sequence, payload in self._receive():
+            for message, _, sequence, payload in self._receive():
                 if message != _ERROR or not begin <= sequence <= end:
                     continue
                 error = self._error(payload, position + sequence - begin)
@@ -174,20 +195,22 @@ class Netlink:
                     return first
 
     def _error(self, payload: bytes, index: int) -> NetlinkError | None:
-        code = -struct.unpack_from("=i", payload)[0]
-        if not code:
+        """What an error or the end of a dump says; None if all is well. A dump's end may carry no number."""
+        code = -int.from_bytes(payload[:4], sys.byteorder, signed=True)
+        if code <= 0:
             return None
         # With CAP_ACK the reply carries only the request's header (16 bytes), then the extended-ack attributes.
         detail = attributes(payload[20:]).get(1, b"").rstrip(b"\0").decode("utf-8", "replace")
         return NetlinkError(code, index, self.netns, f"{os.strerror(code)}: {detail}" if detail else os.strerror(code))
 
-    def _receive(self) -> Iterable[tuple[int, int, bytes]]:
+    def _receive(self) -> Iterable[tuple[int, int, int, bytes]]:
+        """Type, flags, sequence number and body of each message of one read."""
         try:
             data = self._socket.recv(1 << 20)
         except OSError as error:
             raise KernelRefused("netlink answer lost", where=self.netns, why=str(error)) from error
         offset = 0
         while offset + 16 <= len(data):
-            length, kind, _, sequence, _ = _NLMSG.unpack_from(data, offset)
-            yield kind, sequence, data[offset + 16 : offset + length]
+            length, kind, flags, sequence, _ = _NLMSG.unpack_from(data, offset)
+            yield kind, flags, sequence, data[offset + 16 : offset + length]
             offset += length + (-length % 4)
