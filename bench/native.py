@@ -16,7 +16,7 @@ from dataplanes.paths import cache
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread", "-static")
 _HERE = Path(__file__).parent
 PROGRAMS: dict[str, tuple[Path, ...]] = {
-    "init": (_HERE / "kernels" / "init.c",),
+    "init": tuple(sorted((_HERE / "kernels").glob("*.c"))),
     "vipload": tuple(sorted((_HERE / "load").glob("*.c"))),
 }
 

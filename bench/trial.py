@@ -17,7 +17,7 @@ from dataplanes.kernel import netns, sysctl
 from scenarios import axes, topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
-from scenarios.stopwatch import settle
+from scenarios.stopwatch import Steadiness, settle
 from scenarios.topology import Scenario, Task
 
 
@@ -52,6 +52,7 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
     if not WORKLOADS[plan.workload].filled:
         world.filler = None
     trial = Trial(plan.dataplane, world.name, plan.workload, plan.round, plan.warmup, {}, axes=plan.axes)
+    steadiness = Steadiness()
     try:
         with Journal() as journal, build(world, selection, journal) as lab:
             if plan.axes.sources:
@@ -67,8 +68,10 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
             trial.metrics, held, trial.profile = _measure(lab, selection, plan, clock)
             if plan.round <= 1:
                 trial.held = held
+        if leapt := steadiness.broken():
+            raise BenchError(leapt, where=plan.dataplane, fix="measure again on a machine that is less busy")
     except BenchError as error:
-        trial.error = str(error)
+        trial.error, trial.metrics = str(error), {}
     return trial
 
 

@@ -1,4 +1,4 @@
-"""How long something took, and what it executed."""
+"""How long something took, what it executed, and whether the clock can be believed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from collections.abc import Callable
 from msgspec import Struct
 
 _LOOK, _QUIET, _SETTLED_AT_LAST = 0.25, 3, 10.0
+_METER = "/run/bench-job/waited"
+_LEAP = 1.0
+"""Seconds that the clock may go on, within a check or a trial, while the machine's files are waited for."""
 
 
 class Taken(Struct, frozen=True):
@@ -29,6 +32,30 @@ def timed(act: Callable[[], object]) -> Taken:
     cpu, begun = _cpu_ms(), time.monotonic()
     act()
     return Taken((time.monotonic() - begun) * 1e3, _cpu_ms() - cpu)
+
+
+class Steadiness:
+    """Whether the instruction clock went on while the guest waited for the machine's files, since this was made.
+
+    Time-outs of the kernel would be over then after a wait that nobody asked for, the longer the busier the machine is.
+    bench/kernels/awake.c prevents it, and measures it in the file `_METER`, which no other clock has.
+    """
+
+    def __init__(self) -> None:
+        self._before = self._waited()
+
+    def broken(self) -> str:
+        """What to say if the clock leapt by more than `_LEAP`, or nothing."""
+        leap = self._waited() - self._before
+        return f"the guest's clock went on for {leap:.1f} s while it waited for files" if leap > _LEAP else ""
+
+    @staticmethod
+    def _waited() -> float:
+        try:
+            with open(_METER, "rb") as file:
+                return int.from_bytes(file.read(8), "little") / 1e9
+        except FileNotFoundError:
+            return 0.0
 
 
 def settle() -> None:

@@ -42,9 +42,13 @@ def _with_parents(entries: list[tuple[str, int, bytes]], files: Sequence[Path]) 
     return files
 
 
-def job(command: Command, modules: Modules, shares: Mapping[str, str], now: int) -> bytes:
-    """What init is to do; `shares` are 9p tags -> paths, `now` seconds since the epoch."""
-    options = [f"cwd {command.cwd}", f"time {now}"] + (["tty"] if command.tty else [])
+def job(command: Command, modules: Modules, shares: Mapping[str, str], now: int, *, awake: bool) -> bytes:
+    """What init is to do; `shares` are 9p tags -> paths, `now` seconds since the epoch.
+
+    `awake`: the processor does not idle while a file is waited for, because it would leap over time (awake.c).
+    """
+    flags = {"tty": command.tty, "awake": awake}
+    options = [f"cwd {command.cwd}", f"time {now}", *(flag for flag, on in flags.items() if on)]
     release = modules.directory.name
     texts = {
         "modules": [str(path) for path in modules.order(command.modules)],

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from dataplanes.errors import BenchError, Usage
 from scenarios.checks.world import Differs, World
+from scenarios.stopwatch import Steadiness
 
 Outcome = Literal["pass", "fail", "skip", "error"]
 Waiting = Generator[float, None, str]
@@ -83,7 +84,7 @@ def skipped(each: Check, clock: str) -> str:
 
 def observe(wanted: Sequence[Check], world: World, dataplane: str) -> Iterator[Cell]:
     """A cell for each, as it ends. Those that idle do so side by side: an hour for all of them is an hour."""
-    begun = time.monotonic()
+    begun, clock = time.monotonic(), Steadiness()
     queue: list[tuple[float, int, _Run]] = []
     for number, each in enumerate(wanted):
         heappush(queue, (0.0, number, _Run(each, world.sibling())))
@@ -95,6 +96,8 @@ def observe(wanted: Sequence[Check], world: World, dataplane: str) -> Iterator[C
             heappush(queue, (due + found, number, run))
         else:
             run.world.settle()
+            if leapt := clock.broken():
+                outcome, found = "error", f"{leapt}; seen was: {outcome}: {found}"
             yield Cell(dataplane, run.check.name, outcome, found, time.monotonic() - begun)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from bench.kernels import Command, expand, resolve
+from bench.kernels import guest as guest_module
 from dataplanes.errors import GuestPanic
 from tests.conftest import ROOT
 
@@ -64,6 +67,20 @@ def test_a_panic_is_exit_255_with_the_console(then: str) -> None:
 
 def test_a_guest_that_does_not_come_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.kernels.guest._COMES_UP", 0.5)
+    monkeypatch.setattr("bench.kernels.guest._STANDS_STILL", 0.5)
+    with pytest.raises(GuestPanic, match="did not come up"):
+        resolve("guest", "wall").execute(Command(("true",), {}, "/"), lambda line: None)
+
+
+def test_a_guest_that_stands_still_while_it_comes_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.kernels.guest._STANDS_STILL", 1.0)
+    start = guest_module._Session.run
+
+    def stopped(session: guest_module._Session) -> int | None:
+        os.kill(session._process.pid, signal.SIGSTOP)
+        return start(session)
+
+    monkeypatch.setattr(guest_module._Session, "run", stopped)
     with pytest.raises(GuestPanic, match="did not come up"):
         resolve("guest", "wall").execute(Command(("true",), {}, "/"), lambda line: None)
 
@@ -73,3 +90,40 @@ def test_idle_time_is_free_under_the_instruction_clock() -> None:
     done = guest("sh", "-c", "sleep 900; cut -d. -f1 /proc/uptime", clock="instructions")
     assert int(done.stdout) >= 900
     assert time.monotonic() - begun < 60
+
+
+@pytest.fixture
+def busy_machine() -> Iterator[None]:
+    """Twice as many busy loops as there are processors."""
+    loops = [
+        subprocess.Popen(["timeout", "120", "sh", "-c", "while :; do :; done"])
+        for _ in range(2 * (os.cpu_count() or 1))
+    ]
+    yield
+    for each in loops:
+        each.terminate()
+        each.wait()
+
+
+_READ = """
+import glob, os, time
+def idle():
+    return int(open("/proc/stat").readline().split()[4]) / os.sysconf("SC_CLK_TCK")
+begun, before, size = time.monotonic(), idle(), 0
+for path in glob.iglob("/usr/lib/x86_64-linux-gnu/*.so*"):
+    size += os.path.isfile(path) and len(open(path, "rb").read())
+    if size > 20_000_000:
+        break
+waited = int.from_bytes(open("/run/bench-job/waited", "rb").read(8), "little") / 1e9
+print(idle() - before, time.monotonic() - begun, waited)
+time.sleep(900)
+"""
+
+
+@pytest.mark.usefixtures("busy_machine")
+def test_the_instruction_clock_does_not_leap_while_files_are_read() -> None:
+    done = guest("/usr/bin/python3", "-c", _READ, clock="instructions")
+    idle, elapsed, waited = map(float, done.stdout.split())
+    assert idle < 0.1, done.stdout  # 2 s without bench/kernels/awake.c
+    assert 0 < elapsed < 2
+    assert waited > 0

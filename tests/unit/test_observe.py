@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from dataplanes.errors import BenchError
-from scenarios import checks
+from scenarios import checks, stopwatch
 from scenarios.checks import Check, Waiting
 from scenarios.checks.world import Differs, World
 
@@ -88,3 +89,27 @@ def test_an_obstacle_of_the_kernel_s_is_a_skip_with_its_reason() -> None:
     absent = Check("a.b", "It holds.", "D1", "seed", lambda world: "seen", obstacle=lambda: "no such protocol")
     assert checks.skipped(there, "wall") == ""
     assert checks.skipped(absent, "wall") == "no such protocol"
+
+
+def test_a_cell_in_which_the_clock_leapt_is_an_error(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meter = tmp_path / "waited"
+    monkeypatch.setattr(stopwatch, "_METER", str(meter))
+
+    def waits(seconds: float) -> Callable[[World], str]:
+        def observe(world: World) -> str:
+            passed = int.from_bytes(meter.read_bytes(), "little") + int(seconds * 1e9)
+            meter.write_bytes(passed.to_bytes(8, "little"))
+            return "seen"
+
+        return observe
+
+    meter.write_bytes(bytes(8))
+    (short,) = checks.observe([named("short", waits(0.9))], Bare(), "nft-lb")
+    (long,) = checks.observe([named("long", waits(1.1))], Bare(), "nft-lb")
+    assert (short.outcome, short.detail) == ("pass", "seen")
+    assert (long.outcome, long.detail) == (
+        "error",
+        "the guest's clock went on for 1.1 s while it waited for files; seen was: pass: seen",
+    )

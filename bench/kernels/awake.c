@@ -1,0 +1,132 @@
+/* Under the instruction clock a processor that idles leaps to its next timer. That is what makes idle time free, and it
+ * is wrong while the kernel waits for the machine to answer a 9p request: the next timer may be minutes away, and whose
+ * time is up then depends on how busy the machine is.
+ *
+ * So a process of the lowest class (SCHED_IDLE: everything else goes before it) sleeps until a request is made, and is
+ * then busy until it is answered. The kernel tells it by the tracepoints of net/9p/client.c: 9p_client_req before a
+ * request is sent, 9p_client_res when the answer has been taken. Each wakes the process by the interrupt that perf
+ * raises (kernel/events/core.c, perf_event_wakeup), which is served before the requester can go to sleep.
+ *
+ * It also measures how much guest time has passed while answers were outstanding, for whoever must know that it was
+ * little: nanoseconds, at the beginning of the file `meter`.
+ */
+#define _GNU_SOURCE
+#include "awake.h"
+
+#include <fcntl.h>
+#include <linux/perf_event.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/io.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { RING = 8 * 4096, SPUN = 512 };
+enum { POST = 0x80 };
+/* The port of power-on self-test codes, where nothing listens: QEMU leaves its translated code for it, so that the one
+ * instruction, a nanosecond to the guest, takes it about a microsecond. Busy with anything else the guest would live
+ * through a tenth of the real time that it waits. */
+static const uint64_t SECOND = 1000000000;
+static const uint64_t PATIENCE = 2 * 1000000000ULL;
+/* Guest time after which an answer is not waited for any longer: a request that a signal interrupts has none. It is
+ * executed time, so some twenty seconds of real time. */
+
+static uint64_t now(void)
+{
+	struct timespec time;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * SECOND + time.tv_nsec;
+}
+
+/* Counts a tracepoint's events on the one processor; with `samples` it wakes whoever polls, at each. -1 without it. */
+static int tracepoint(const char *tracing, const char *name, int samples)
+{
+	char path[256], number[16] = "";
+	snprintf(path, sizeof path, "%s/events/9p/%s/id", tracing, name);
+	int file = open(path, O_RDONLY | O_CLOEXEC);
+	if (file < 0)
+		return -1;
+	ssize_t got = read(file, number, sizeof number - 1);
+	close(file);
+	unsigned long long id;
+	if (got <= 0 || sscanf(number, "%llu", &id) != 1)
+		return -1;
+	struct perf_event_attr attributes = {
+		.type = PERF_TYPE_TRACEPOINT,
+		.size = sizeof attributes,
+		.config = id,
+		.sample_period = samples,
+		.sample_type = samples ? PERF_SAMPLE_TIME : 0,
+		.wakeup_events = samples,
+		.use_clockid = 1,
+		.clockid = CLOCK_MONOTONIC,
+	};
+	return syscall(SYS_perf_event_open, &attributes, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
+}
+
+static uint64_t count(int event)
+{
+	uint64_t value = 0;
+	return read(event, &value, sizeof value) == sizeof value ? value : 0;
+}
+
+/* Takes what is in the ring; returns when the first of it happened, or `otherwise`. */
+static uint64_t drain(struct perf_event_mmap_page *ring, uint64_t otherwise)
+{
+	struct {
+		struct perf_event_header header;
+		uint64_t time;
+	} first;
+	uint64_t head = __atomic_load_n(&ring->data_head, __ATOMIC_ACQUIRE), tail = ring->data_tail;
+	if (head == tail)
+		return otherwise;
+	/* The ring's size is a multiple of a record's, so that none is in two pieces. */
+	memcpy(&first, (char *)ring + ring->data_offset + tail % RING, sizeof first);
+	__atomic_store_n(&ring->data_tail, head, __ATOMIC_RELEASE);
+	return first.header.type == PERF_RECORD_SAMPLE ? first.time : otherwise;
+}
+
+static void __attribute__((noreturn)) watch(int requests, int answers, struct perf_event_mmap_page *ring, uint64_t *meter)
+{
+	uint64_t lost = 0;
+	for (;;) {
+		struct pollfd asked = {requests, POLLIN, 0};
+		poll(&asked, 1, -1);
+		uint64_t begun = drain(ring, now());
+		for (uint64_t open; (open = count(requests) - count(answers)) != lost;) {
+			if (now() - begun > PATIENCE)
+				lost = open;
+			for (int i = 0; i < SPUN; i++)
+				outb(0, POST);
+		}
+		*meter += now() - begun;
+		drain(ring, 0);
+	}
+}
+
+void stay_awake(const char *tracing, const char *path)
+{
+	int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	int requests = tracepoint(tracing, "9p_client_req", 1), answers = tracepoint(tracing, "9p_client_res", 0);
+	if (file < 0 || ftruncate(file, sizeof(uint64_t)) || requests < 0 || answers < 0) {
+		fprintf(stderr, "guest init: the clock may leap while files are waited for: no tracepoints of 9p\n");
+		return;
+	}
+	if (fork())
+		return;
+	/* Mapped by who uses it: a ring is not copied into a child (kernel/events/core.c, perf_mmap: VM_DONTCOPY). */
+	uint64_t *meter = mmap(NULL, sizeof *meter, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	void *ring = mmap(NULL, 4096 + RING, PROT_READ | PROT_WRITE, MAP_SHARED, requests, 0);
+	prctl(PR_SET_NAME, "stay-awake");
+	if (meter == MAP_FAILED || ring == MAP_FAILED || ioperm(POST, 1, 1) || sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0}))
+		_exit(1);
+	watch(requests, answers, ring, meter);
+}
