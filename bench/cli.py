@@ -44,6 +44,7 @@ class _Program(click.Group):
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
+        terminal.ready()
         try:
             done = super().invoke(ctx)
             terminal.flush()
@@ -51,7 +52,7 @@ class _Program(click.Group):
         except BrokenPipeError:  # everything is undone here, too
             terminal.end_as_a_filter()
         except BenchError as error:
-            click.echo(f"bench: {error}", err=True)
+            terminal.say(f"bench: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as interrupt:  # everything is undone; die as a program that does not catch it does
             number = interrupt.args[0] if interrupt.args else signal.SIGINT
@@ -124,7 +125,7 @@ def run(
     title = f"{chosen.name}, {chosen.clock} clock"
     if dry_run:
         table.show_plan(trials)
-        click.echo(announcement(len(trials), title, lanes=work.lanes()))
+        terminal.say(announcement(len(trials), title, lanes=work.lanes()))
         return
     with progress(len(work.left), title, done=len(trials) - len(work.left), lanes=work.lanes()) as on_event:
         result = work.execute(timeout=timeout, on_event=on_event)
@@ -227,7 +228,7 @@ def lab(
     path = scenario_path(scenario)
     topology.load(path)
     chosen, reason = choose.choose(kernel, clock, [selection], measuring=False)
-    click.echo(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
+    terminal.say(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
     job = Job("lab", path, selection.name, command=list(command))
     tty = not command and sys.stdin.isatty() and sys.stdout.isatty()
     sys.exit(dispatch(job, chosen, [selection], timeout=timeout, tty=tty))
@@ -270,7 +271,7 @@ def inspect(
 
         write(draw(report, f"{selection.name} on {scenario}").encode())
     for report in [] if svg else reports:
-        click.echo(json.dumps(report, indent=1) if as_json else walk.text(report))
+        terminal.say(json.dumps(report, indent=1) if as_json else walk.text(report))
     sys.exit(code)
 
 
@@ -290,11 +291,11 @@ def list_(what: str, as_json: bool) -> None:
     """What there is, one line each."""
     rows = _LISTS[what]()
     if as_json:
-        click.echo(json.dumps([{"name": name, "summary": summary} for name, summary in rows.items()], indent=1))
+        terminal.say(json.dumps([{"name": name, "summary": summary} for name, summary in rows.items()], indent=1))
         return
     width = max(map(len, rows), default=0)
     for name, summary in rows.items():
-        click.echo(f"{name:<{width}}  {summary}")
+        terminal.say(f"{name:<{width}}  {summary}")
 
 
 def _scenarios() -> dict[str, str]:
@@ -336,7 +337,7 @@ def clean() -> None:
     from scenarios import journal
 
     for line in journal.clean():
-        click.echo(line)
+        terminal.say(line)
 
 
 @main.command()
@@ -348,4 +349,4 @@ def completion(shell: str) -> None:
     cls = get_completion_class(shell)
     if cls is None:
         raise Usage(f"no completion for {shell}")
-    click.echo(cls(main, {}, "bench", "_BENCH_COMPLETE").source())
+    terminal.say(cls(main, {}, "bench", "_BENCH_COMPLETE").source())

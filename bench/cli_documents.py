@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from bench import terminal
 from bench.options import output_writer
 from dataplanes.errors import Usage
 
@@ -30,19 +31,19 @@ def compare(base: str, new: tuple[str, ...], fail_on: str, allow: str, noise: fl
     matrices by what is gained and lost. Exit 1 if NEW lacks what BASE has, if a semantic is lost, or by --fail-on; the
     last line says so.
     """
-    from bench import documents, gate, table
+    from bench import gate, reading, table
 
     rules, allowed = gate.parse_rules(fail_on), gate.parse_allowed(allow)
-    reference = documents.read(base)
+    reference = reading.read(base)
     threshold = None if noise is None else noise / 100
     found = [gate.judge(reference, path, rules, allowed=allowed, noise=threshold) for path in new]
     for each in found:
         if as_json:
             told = each.differences if each.kind == "result" else each.changes
-            click.echo(msgspec.json.format(msgspec.json.encode(told), indent=1))
+            terminal.say(msgspec.json.format(msgspec.json.encode(told), indent=1).decode())
         else:
             table.show_comparison(each)
-    click.echo(gate.verdict(found), err=as_json)
+    terminal.say(gate.verdict(found), err=as_json)
     sys.exit(1 if any(each.failures for each in found) else 0)
 
 
@@ -97,7 +98,7 @@ def publish(directory: str) -> None:
     from bench import publish as publishing
     from bench.report import answer, model, pages
 
-    publishing.publish(Path(directory), lambda line: click.echo(f"bench: {line}", err=True))
+    publishing.publish(Path(directory), lambda line: terminal.say(f"bench: {line}", err=True))
     found = model.load(publishing.documents(Path(directory)))
     (Path(directory) / "report.html").write_bytes(_page(found))
     (Path(directory) / "answer.md").write_text(answer.answer(found), "utf-8")

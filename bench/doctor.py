@@ -7,9 +7,8 @@ import os
 
 from rich.table import Table
 
-from bench import kernels, preflight
+from bench import kernels, preflight, terminal
 from bench.dispatch import requirements
-from bench.terminal import console
 from dataplanes import catalog
 from dataplanes.errors import BenchError
 
@@ -31,7 +30,7 @@ def examine(*, as_json: bool) -> int:
             lacking = preflight.missing(requirements(catalog.select(plane)), kernel)
             found.setdefault(plane, {})[name] = [f"{each.what}: {each.why} ({each.fix})" for each in lacking]
     if as_json:
-        print(json.dumps({"kernels": reasons, "dataplanes": found}, indent=1))
+        terminal.say(json.dumps({"kernels": reasons, "dataplanes": found}, indent=1))
     else:
         _show(found, reasons)
     runnable = found and all(any(not lacking for lacking in row.values()) for row in found.values())
@@ -43,10 +42,10 @@ def _show(found: dict[str, dict[str, list[str]]], reasons: dict[str, str]) -> No
     table = Table("data plane", *names)
     for plane, row in found.items():
         table.add_row(plane, *("ok" if not row.get(name, ["?"]) else "missing" for name in names))
-    out = console()
+    out = terminal.console()
     out.print(table)
     for name, reason in reasons.items():
         out.print(f"{name}: {reason}")
     lines = [f"{name}: {line}" for row in found.values() for name, lacking in row.items() for line in lacking]
     for line in dict.fromkeys(lines):
-        out.print(line, markup=False, highlight=False)
+        out.print(line)

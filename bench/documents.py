@@ -5,20 +5,23 @@ Units are in the names: *_us microseconds, *_ns nanoseconds, instructions are gu
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from dataplanes import errors
-from dataplanes.errors import BenchError, Usage
+from dataplanes.errors import BenchError
 from scenarios.axes import Axes
 
 SCHEMA = 1
-_GZIP = b"\x1f\x8b"
+
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)")]
+"""Of a data plane, a check, a kernel: one line."""
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Figure = Annotated[float, Meta(ge=-1e18, le=1e18)]
+"""A number that can be reckoned with: neither infinite nor none."""
+Outcome = Literal["pass", "fail", "skip", "error"]
+Expected = Literal["pass", "fail", "skip"]
 
 
 class Function(Struct, frozen=True):
@@ -26,14 +29,14 @@ class Function(Struct, frozen=True):
 
     name: str
     part: str
-    share: float
-    calls: float | None = None
+    share: Figure
+    calls: Figure | None = None
 
 
 class Profile(Struct, frozen=True):
     """Where a trial's time went: by part of the kernel, the largest first, and the functions with most of it."""
 
-    parts: dict[str, float]
+    parts: dict[str, Figure]
     functions: list[Function]
 
 
@@ -43,17 +46,17 @@ class Held(Struct, frozen=True):
     place: str
     namespace: str  # without the run's number
     what: str  # conntrack entries, ipvs services, nft elements, ...
-    objects: int
-    bytes: int = 0  # where the kernel tells
+    objects: Count
+    bytes: Count = 0  # where the kernel tells
 
 
 class Trial(Struct):
     """One measurement of one data plane in a fresh lab. `metrics` is empty when `error` says why there are none."""
 
-    dataplane: str
+    dataplane: Name
     scenario: str
     workload: str
-    round: int
+    round: Count
     warmup: bool
     metrics: dict[str, Any]
     error: str = ""
@@ -70,22 +73,22 @@ class Trial(Struct):
 class Interval(Struct):
     """An estimate with its 95 % bootstrap interval; low and high are None below three rounds."""
 
-    value: float
-    low: float | None = None
-    high: float | None = None
+    value: Figure
+    low: Figure | None = None
+    high: Figure | None = None
 
 
 class Summary(Struct):
     """What the rounds of one data plane say together: medians, and the ratio to `direct` in the same rounds."""
 
-    dataplane: str
+    dataplane: Name
     scenario: str
     workload: str
-    n: int
+    n: Count
     metrics: dict[str, Interval]
     ratio_to_direct: Interval | None
-    errors: dict[str, int]
-    backends: dict[str, int]
+    errors: dict[str, Count]
+    backends: dict[str, Count]
     note: str = ""  # why there is no number
     axes: Axes = Axes()
 
@@ -121,13 +124,13 @@ class TrialPlan(Struct):
 class MatrixCell(Struct):
     """What one check saw on one plane and kernel, what was expected, and why where that is not a pass."""
 
-    kernel: str
-    dataplane: str
-    check: str
-    outcome: str  # pass, fail, skip, error
-    expected: str  # pass, fail, skip
+    kernel: Name
+    dataplane: Name
+    check: Name
+    outcome: Outcome
+    expected: Expected
     detail: str
-    seconds: float  # by the clock of the kernel under test
+    seconds: Figure  # by the clock of the kernel under test
     reason: str = ""
     reference: str = ""
 
@@ -174,23 +177,3 @@ class Event(Struct, omit_defaults=True):
         """The error an event tells of, as if it had happened here."""
         made: BenchError = getattr(errors, self.text)(**self.data)
         return made
-
-
-def read(path: str) -> Result | Matrix:
-    """A document from its file, gzipped or not. Raises Usage if it is neither a result nor a matrix of this schema."""
-    fix = "give what `bench run -o` or `bench matrix -o` wrote"
-    try:
-        data = Path(path).read_bytes()
-        if data.startswith(_GZIP):
-            data = gzip.decompress(data)
-        keys = msgspec.json.decode(data)
-        if not isinstance(keys, dict) or not {"cells", "trials"} & keys.keys():
-            raise Usage("neither a result nor a matrix", where=path, fix=fix)
-        if keys.get("schema") != SCHEMA:
-            raise Usage("cannot read the document", where=path, why=f"its schema is {keys.get('schema')}, not {SCHEMA}")
-        return msgspec.json.decode(data, type=Matrix) if "cells" in keys else msgspec.json.decode(data, type=Result)
-    except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError without strerror
-        why = getattr(error, "strerror", None) or str(error)
-        raise Usage("cannot read the document", where=path, why=why) from error
-    except msgspec.MsgspecError as error:
-        raise Usage("neither a result nor a matrix", where=path, why=str(error), fix=fix) from error

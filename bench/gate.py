@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from bench import compare, documents
+from bench import compare, reading
 from bench.compare import Difference
 from bench.documents import Matrix, MatrixCell, Result
 from bench.judge import NOISE
@@ -123,7 +123,7 @@ def judge(
     noise: float | None = None,
 ) -> Comparison:
     """NEW, in a file, held against BASE. Raises Usage if it cannot be read, or is another kind of document."""
-    new = documents.read(path)
+    new = reading.read(path)
     if isinstance(base, Matrix) and isinstance(new, Matrix):
         if rules:
             raise Usage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -19,6 +20,7 @@ NOISE = {"instructions": 0.005, "wall": 0.03}
 _UNSTABLE = 4  # times the noise: what rounds may be apart, the largest from the smallest
 _OUTLIER = 3.5  # modified z-score (Iglewicz and Hoaglin 1993)
 _BOUND = 0.9
+_PORT_RANGE = "net.ipv4.ip_local_port_range"
 _LEAST = 5  # rounds, to speak of outliers and drift
 
 
@@ -64,8 +66,9 @@ def _wrong(values: Sequence[float], noise: float) -> list[str]:
 def _ports(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]:
     """Connecting looks for a free port among those of one parity, one by one (net/ipv4/inet_hashtables.c,
     __inet_hash_connect): when TIME_WAIT has them all, the search costs more than everything that is to be measured."""
-    bounds = str(environment.get("sysctl", {}).get("net.ipv4.ip_local_port_range", "32768 60999")).split()
-    half = (int(bounds[1]) - int(bounds[0]) + 1) // 2
+    bounds = [int(n) for n in environment.get("sysctl", {}).get(_PORT_RANGE, "").split() if re.fullmatch(r"\d{1,5}", n)]
+    least, most = bounds if len(bounds) == 2 else (32768, 60999)  # the kernel's default, where it could not be read
+    half = (most - least + 1) // 2
     asked = [t for t in trials if t.workload == "crr" and not t.warmup]
     most = max((t.metrics.get("connections", 0) // (1 + t.axes.sources) for t in asked), default=0)
     if most * 1.1 <= half or not any(trial.dataplane != DIRECT for trial in trials):

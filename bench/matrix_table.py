@@ -11,6 +11,8 @@ from rich.text import Text
 
 from bench.documents import Matrix, MatrixCell
 from bench.terminal import console
+from dataplanes.texts import clean
+from dataplanes.texts import markdown as told
 
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
 _LEGEND = "● holds   ○ does not, as expected   - not applicable   ! not as expected (E: error)"
@@ -71,8 +73,8 @@ def summary(matrix: Matrix) -> list[str]:
     """Counts, then each cell that was not expected with what was seen."""
     odd = [cell for cell in matrix.cells if cell.outcome != cell.expected]
     counts = {outcome: sum(1 for cell in matrix.cells if cell.outcome == outcome) for outcome in _MARKS}
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    lines = [f"{len(matrix.cells)} cells: {told}; {len(odd)} not as expected"]
+    counted = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    lines = [f"{len(matrix.cells)} cells: {counted}; {len(odd)} not as expected"]
     for cell in odd:
         lines.append(
             f"! {cell.kernel} {cell.dataplane} {cell.check}: {cell.outcome}, expected {cell.expected}: {cell.detail}"
@@ -85,15 +87,19 @@ def markdown(matrix: Matrix) -> str:
     names = columns(matrix)
     parts = ["# Correctness matrix", "", _LEGEND, ""]
     for kernel, environment in matrix.environment.items():
-        parts += [f"## {kernel} ({environment['kernel']})", "", f"| check | {' | '.join(names)} |"]
+        parts += [
+            f"## {told(kernel)} ({told(environment['kernel'])})",
+            "",
+            f"| check | {' | '.join(map(told, names))} |",
+        ]
         parts.append("|---" * (len(names) + 1) + "|")
         for check, cells in _rows(matrix, kernel):
             marks = (mark(cells[name]) if name in cells else "" for name in names)
-            parts.append(f"| {check} | {' | '.join(marks)} |")
+            parts.append(f"| {told(check)} | {' | '.join(marks)} |")
         parts.append("")
     parts += ["## Differences and their reasons", ""]
-    parts += [f"- {line}" for line in differences(matrix.cells)]
-    parts += ["", "## What was seen", "", *(f"- {line}" for line in summary(matrix)), ""]
+    parts += [f"- {told(line)}" for line in differences(matrix.cells)]
+    parts += ["", "## What was seen", "", *(f"- {told(line)}" for line in summary(matrix)), ""]
     return "\n".join(parts)
 
 
@@ -122,7 +128,7 @@ def junit(matrix: Matrix) -> bytes:
                 "errors": sum(1 for cell in cells if cell.outcome == "error"),
                 "skipped": sum(1 for cell in cells if cell.outcome == cell.expected == "skip"),
             }
-            suite = ET.SubElement(root, "testsuite", {"name": f"{kernel}.{plane}"})
+            suite = ET.SubElement(root, "testsuite", {"name": clean(f"{kernel}.{plane}")})
             for key, count in counts.items():
                 suite.set(key, str(count))
             for cell in cells:
@@ -132,14 +138,14 @@ def junit(matrix: Matrix) -> bytes:
 
 
 def _case(suite: ET.Element, cell: MatrixCell) -> None:
-    name = f"{cell.kernel}.{cell.dataplane}"
-    case = ET.SubElement(suite, "testcase", classname=name, name=cell.check, time=f"{cell.seconds:.3f}")
+    name, detail = clean(f"{cell.kernel}.{cell.dataplane}"), clean(cell.detail)  # XML has no control characters
+    case = ET.SubElement(suite, "testcase", classname=name, name=clean(cell.check), time=f"{cell.seconds:.3f}")
     if cell.outcome == "error":
-        ET.SubElement(case, "error", message=cell.detail)
+        ET.SubElement(case, "error", message=detail)
     elif cell.outcome != cell.expected:
-        ET.SubElement(case, "failure", message=f"{cell.outcome}, expected {cell.expected}: {cell.detail}")
+        ET.SubElement(case, "failure", message=f"{cell.outcome}, expected {cell.expected}: {detail}")
     elif cell.outcome == "skip":
-        ET.SubElement(case, "skipped", message=cell.detail)
-    ET.SubElement(case, "system-out").text = f"{cell.outcome}: {cell.detail}" + (
-        f" [{cell.reason}]" if cell.reason else ""
+        ET.SubElement(case, "skipped", message=detail)
+    ET.SubElement(case, "system-out").text = f"{cell.outcome}: {detail}" + (
+        f" [{clean(cell.reason)}]" if cell.reason else ""
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
+from bench import terminal
 from bench.rounds import Series
-from dataplanes import catalog
+from dataplanes import catalog, files
 from dataplanes.errors import Usage
 from scenarios import axes
 from scenarios.axes import Sweep
@@ -126,15 +126,17 @@ def output_writer(path: str | None) -> Callable[[bytes], object]:
     if path is None:
         return lambda data: None
     if path == "-":
-        return sys.stdout.buffer.write
+        return terminal.write
     try:
         with open(path, "ab"):
             pass
-    except OSError as error:
-        raise Usage("cannot write the output file", where=path, why=error.strerror or "") from error
+    except (OSError, ValueError) as error:
+        raise files.cannot_write(path, error, "the output file") from error
 
     def write(data: bytes) -> None:
-        with open(path, "wb") as file:
-            file.write(data)
+        try:
+            files.replace(path, data)
+        except OSError as error:
+            raise files.cannot_write(path, error, "the output file") from error
 
     return write

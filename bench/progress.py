@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from bench.documents import Event
-from bench.terminal import console
+from bench.terminal import console, say
+from dataplanes import files
+from dataplanes.errors import Prerequisite
 from dataplanes.paths import cache
 
+Pace = Annotated[float, Meta(gt=0, le=1e6)]
 _EVERY = 15.0
 """Seconds between two lines where there is no terminal for a bar."""
 
@@ -25,7 +29,7 @@ def progress(total: int, title: str, *, done: int = 0, lanes: int = 1) -> Iterat
     """Show trials as they end; yields the function that is told about events. `done`: of an earlier, cut-short run."""
     out = console(stderr=True)
     pace = _Pace(title, total, lanes)
-    print(f"bench: {announcement(total, title, done=done, lanes=lanes)}", file=sys.stderr)
+    say(f"bench: {announcement(total, title, done=done, lanes=lanes)}", err=True)
     if not out.is_terminal:
         yield pace.take
         pace.remember()
@@ -63,10 +67,7 @@ class _Pace:
         return f", about {_span(seconds * self._total / self._lanes)} at the last run's pace" if seconds else ""
 
     def _known(self) -> dict[str, float]:
-        try:
-            return msgspec.json.decode(self._file.read_bytes(), type=dict[str, float])
-        except (OSError, msgspec.MsgspecError):
-            return {}
+        return files.kept(self._file, dict[str, Pace]) or {}
 
     def count(self, event: Event) -> None:
         self._ended += event.kind == "trial"
@@ -77,13 +78,13 @@ class _Pace:
         if event.kind == "trial" and time_now - self._told > _EVERY:
             self._told = time_now
             left = (time_now - self._begun) / self._ended * (self._total - self._ended)
-            print(f"bench: {self._ended} of {self._total} trials, about {_span(left)} left", file=sys.stderr)
+            say(f"bench: {self._ended} of {self._total} trials, about {_span(left)} left", err=True)
 
     def remember(self) -> None:
         if self._ended and self._ended == self._total:
             each = (time.monotonic() - self._begun) / self._ended * self._lanes
-            with suppress(OSError):  # a guess is not worth an error
-                self._file.write_bytes(msgspec.json.encode(self._known() | {self._title: each}))
+            with suppress(Prerequisite):  # a guess is not worth an error
+                files.keep(self._file, msgspec.json.encode(self._known() | {self._title: each}))
 
 
 def _span(seconds: float) -> str:

@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 
+from bench import reading
 from bench.documents import Event, Trial, TrialPlan
-from dataplanes.errors import Usage
+from dataplanes import files
 
-_decoder = msgspec.json.Decoder(Event)
+_MOST = 256 << 20
+_WRONG = "not a line of this run's trials"
+_FIX = "remove the file, and the run begins anew"
 
 
 class Store:
@@ -33,38 +36,52 @@ class Store:
         try:
             self._file = path.open("ab" if kept else "wb", buffering=0)
             if not kept:
-                self._file.write(first + b"\n")
+                self._append(first)
         except OSError as error:
-            raise Usage("cannot keep the trials", where=str(path), why=error.strerror or "") from error
+            raise files.cannot_write(path, error, "the trials") from error
 
     def _read(self, path: Path, first: bytes) -> bool:
         """Take what is there, if it is this run's; a last line that was cut off is cut away."""
-        try:
-            data = path.read_bytes()
-        except OSError:
+        if not path.exists():
             return False
+        data = files.content(path, _MOST)
         head, _, rest = data.partition(b"\n")
         if head != first:
             self.replaced = bool(data)
             return False
         whole = rest[: rest.rfind(b"\n") + 1]
-        with path.open("r+b") as file:
-            file.truncate(len(head) + 1 + len(whole))
-        for line in whole.splitlines():
-            self._take(_decoder.decode(line))
+        try:
+            with path.open("r+b") as file:
+                file.truncate(len(head) + 1 + len(whole))
+        except OSError as error:
+            raise files.cannot_write(path, error, "the trials") from error
+        for number, line in enumerate(whole.splitlines(), 2):
+            where = f"{path}:{number}"
+            self._take(files.decode(line, Event, where, wrong=_WRONG, fix=_FIX), where)
         return True
 
-    def _take(self, event: Event) -> bool:
+    def _take(self, event: Event, where: str) -> bool:
         if event.kind == "trial":
-            self.trials.append(msgspec.convert(event.data, Trial))
+            trial = files.convert(event.data, Trial, where, wrong=_WRONG, fix=_FIX)
+            reading.check_trial(trial, where)
+            self.trials.append(trial)
         elif event.kind == "environment":
+            reading.check_environment(event.data, where)
             self.environment = event.data
         return event.kind in ("trial", "environment")
 
     def add(self, event: Event) -> None:
-        """Keep an event, if it is one to keep."""
-        if self._take(event) and self._path:
-            self._file.write(msgspec.json.encode(event) + b"\n")
+        """Keep an event, if it is one to keep. Raises Prerequisite when the disk is full: what ended before is kept."""
+        if self._take(event, "the kernel under test") and self._path:
+            try:
+                self._append(msgspec.json.encode(event))
+            except OSError as error:
+                raise files.cannot_write(self._path, error, "the trials") from error
+
+    def _append(self, line: bytes) -> None:
+        rest = memoryview(line + b"\n")
+        while rest:  # a disk that is nearly full takes a part
+            rest = rest[self._file.write(rest) :]
 
     def left(self, plans: list[TrialPlan]) -> list[TrialPlan]:
         """Those not done yet."""

@@ -49,7 +49,7 @@ def _profile(trial: Trial, profile: Profile) -> Table:
 
 
 def _title(result: Result, what: str, at: Axes) -> str:
-    scenario = os.path.basename(result.plan["scenario"]).removesuffix(".toml")
+    scenario = os.path.basename(result.plan.get("scenario", "")).removesuffix(".toml")
     return ", ".join(filter(None, (f"{scenario}: {what}", at.label())))
 
 
@@ -83,11 +83,16 @@ def _notes(result: Result) -> list[Text]:
         "instructions": "instruction clock: 1 ns is 1 guest instruction; counts work, not cache misses or lock waits",
         "wall": "wall clock",
     }[environment["clock"]]
+    chosen = f"{environment.get('kernel_name', '')}: {environment.get('kernel_reason', '')}"
     notes = [
-        f"kernel {environment['kernel']} ({environment['kernel_name']}: {environment['kernel_reason']}); {what}",
+        f"kernel {environment['kernel']} ({chosen}); {what}",
         "medians over n interleaved rounds, each in a fresh lab; intervals are 95 % bootstrap of paired ratios",
     ]
-    if environment["clock"] == "wall" and environment["kernel_name"] != "host" and not environment.get("accelerated"):
+    if (
+        environment["clock"] == "wall"
+        and environment.get("kernel_name") != "host"
+        and not environment.get("accelerated")
+    ):
         notes.append("wall clock under emulation: a smoke test, not a measurement")
     notes += [f"warning: {each}" for each in result.warnings]
     notes += [f"{row.dataplane}: no number, {row.note}" for row in result.summary if row.note]

@@ -1,4 +1,7 @@
-"""Where tables are printed: as wide as the terminal, or as a file's lines may be; gone when the reader is."""
+"""What is printed for a person goes through here, so that no text of a document is obeyed by the terminal.
+
+Tables are as wide as the terminal, or as a file's lines may be; and when the reader is gone, so are we.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,14 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from typing import IO
 
-from rich.console import Console
+import click
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
+
+from dataplanes import files
+from dataplanes.texts import clean
 
 WIDTH = 120
 """Where there is no terminal to say."""
@@ -19,10 +28,55 @@ class _Console(Console):
         raise
 
 
-def console(width: int = WIDTH, *, stderr: bool = False) -> Console:
-    """A console on stdout or stderr."""
-    found = _Console(stderr=stderr)
-    return found if found.is_terminal else _Console(stderr=stderr, width=width)
+class _Cleaning(RenderHook):
+    """Rids whatever a console prints of control characters; rich's own stay."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Clean(each) for each in renderables]
+
+
+class _Clean:
+    def __init__(self, shown: ConsoleRenderable) -> None:
+        self._shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for text, style, control in console.render(self._shown, options):
+            yield Segment(text if control else clean(text), style, control)
+
+
+def console(width: int = WIDTH, *, stderr: bool = False, file: IO[str] | None = None) -> Console:
+    """A console on stdout, stderr or a file. What is printed is text, no markup."""
+    made = _Console(stderr=stderr, file=file, markup=False, emoji=False, highlight=False)
+    if not made.is_terminal:
+        made.width = width
+    made.push_render_hook(_Cleaning())
+    return made
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a line, on stdout or on stderr."""
+    click.echo(clean(str(text)), err=err)
+
+
+def write(data: bytes) -> None:
+    """Write a document to stdout: as it is, but for a terminal. Raises BenchError where there is no room."""
+    if sys.stdout.isatty():
+        data = clean(data.decode("utf-8", "backslashreplace")).encode()
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise files.cannot_write("standard output", error, "the output") from error
+
+
+def ready() -> None:
+    """Let the streams print what their encoding lacks as escapes, too."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def flush() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -62,21 +64,35 @@ class Sweep(Struct, forbid_unknown_fields=True):
     workloads: tuple[str, ...] = ()
     without: tuple[str, ...] = ()  # data planes it would take out of all reason
 
+    def count(self) -> int:
+        """How many points there are."""
+        return math.prod(len(getattr(self, name)) for name in AXES)
+
     def points(self) -> list[Axes]:
         """The points, the first axis slowest."""
         return [Axes(*values) for values in itertools.product(*(getattr(self, name) for name in AXES))]
 
 
+def out_of_bounds(name: str, value: int) -> str:
+    """What is wrong with a value of an axis, or nothing."""
+    _, least, most = AXES[name]
+    return "" if least <= value <= most else f"{value} is not between {least} and {most:,}"
+
+
+POINTS = 500
+"""The most points of one run: more are a slip of the pen, and would take days."""
+
+
 def wrong(sweep: Sweep) -> tuple[str, str] | None:
     """(axis, what is wrong with its values), or None."""
-    for name, (_, least, most) in AXES.items():
+    for name in AXES:
         values = getattr(sweep, name)
         if not values:
             return name, "no value"
-        for value in values:
-            if not least <= value <= most:
-                return name, f"{value} is not between {least} and {most:,}"
-    return None
+        if found := next(filter(None, (out_of_bounds(name, value) for value in values)), ""):
+            return name, found
+    count = sweep.count()
+    return ("services", f"{count:,} points, more than {POINTS}") if count > POINTS else None
 
 
 def grid(values: Mapping[str, Sequence[int]]) -> tuple[Axes, ...]:
@@ -89,10 +105,10 @@ def grid(values: Mapping[str, Sequence[int]]) -> tuple[Axes, ...]:
 
 def parse(name: str, text: str) -> list[int]:
     """The values of `--services 1,10`. Raises Usage."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise Usage(f"--{name} {text!r} is not a list of numbers") from error
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[+-]?[0-9]{1,9}", part) for part in parts):
+        raise Usage(f"--{name} {text!r:.60} is not a list of numbers")
+    return [int(part) for part in parts]
 
 
 def nodes_for(existing: Sequence[str], count: int) -> list[str]:

@@ -22,11 +22,10 @@ from dataplanes.kernel.netlink import NetlinkError
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Endpoint, Segment
 from scenarios.journal import Journal
-from scenarios.topology import Network, Scenario, mac
+from scenarios.topology import GATEWAY, Network, Scenario, mac
 
 _UNDERLAY = IPv4Network("192.168.96.0/20")  # docker-machine's nodes are 192.168.99.100 and up
 _UNDERLAY_FIRST = 3 * 256 + 100
-_GATEWAY = IPv4Network("172.18.0.0/16")
 _VXLAN_ID = 4097  # swarm counts from 4096, its ingress network's
 _VXLAN_PORT = 4789
 _BEHIND = IPv4Network("192.168.250.0/30")
@@ -106,7 +105,7 @@ class Fabric:
                     rtnl.link_set("eth0", up=True),
                     rtnl.address_add("eth0", f"{address}/{_UNDERLAY.prefixlen}"),
                     rtnl.link_set("docker_gwbridge", up=True),
-                    rtnl.address_add("docker_gwbridge", f"{_GATEWAY[1]}/{_GATEWAY.prefixlen}"),
+                    rtnl.address_add("docker_gwbridge", f"{GATEWAY[1]}/{GATEWAY.prefixlen}"),
                 ]
             )
 
@@ -245,10 +244,10 @@ class Fabric:
         host = self.host(node)
         number = self._gateways.get(host, 0)
         self._gateways[host] = number + 1
-        address = str(_GATEWAY[number + 2])
+        address = str(GATEWAY[number + 2])
         port = f"gw{number}"
         outside, inside = self.rtnl(host), self.rtnl(container)
         outside.veth_add(port, "eth1", container, mac=mac(address), mtu=1500)
         outside.send([outside.link_set(port, up=True, master=outside.index("docker_gwbridge"))])
-        inside.send([inside.link_set("eth1", up=True), inside.address_add("eth1", f"{address}/{_GATEWAY.prefixlen}")])
-        inside.send([inside.route_add("default", interface="eth1", gateway=str(_GATEWAY[1]))])
+        inside.send([inside.link_set("eth1", up=True), inside.address_add("eth1", f"{address}/{GATEWAY.prefixlen}")])
+        inside.send([inside.route_add("default", interface="eth1", gateway=str(GATEWAY[1]))])

@@ -12,11 +12,17 @@ from ipaddress import IPv4Address, IPv4Network
 import msgspec
 from msgspec import Struct
 
+from dataplanes import files
 from dataplanes.errors import Usage
-from scenarios import axes
+from scenarios import axes, size
 from scenarios.axes import Axes, Sweep
 
 _FILES = os.path.join(os.path.dirname(__file__), "files")
+_MOST_BYTES = 256 << 10
+_MOST_COLUMNS = 2048
+"""TOML's parser takes memory by the square of a dotted key's length, and a line is the longest there can be."""
+GATEWAY = IPv4Network("172.18.0.0/16")
+"""docker_gwbridge's, on every node: each container has an address there."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?\Z")
 
 
@@ -165,18 +171,12 @@ def load(name_or_path: str, at: Axes | None = None) -> Scenario:
             near = difflib.get_close_matches(name_or_path, known, 1)
             hint = f"did you mean {near[0]}?" if near else "`bench list scenarios` shows them; or give a .toml file"
             raise Usage(f"unknown scenario {name_or_path!r}", fix=hint)
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except OSError as error:
-        raise Usage("cannot read the scenario", where=path, why=error.strerror or "") from error
-    except UnicodeDecodeError as error:
-        raise Usage("not a scenario", where=path, why="not UTF-8 text") from error
+    text = files.text(path, _MOST_BYTES)
     scenario = _parse(path, text)
     scenario.name = scenario.name or os.path.basename(path).removesuffix(".toml")
     if at:
         _move(scenario, at)
-    _Checker(path, text, scenario).settle()
+    _Checker(path, text, scenario, at or Axes()).settle()
     return scenario
 
 
@@ -196,6 +196,10 @@ def _move(scenario: Scenario, at: Axes) -> None:
 
 
 def _parse(path: str, text: str) -> Scenario:
+    for number, columns in enumerate(map(len, text.splitlines()), 1):
+        if columns > _MOST_COLUMNS:
+            why = f"the line has {columns:,} characters, more than {_MOST_COLUMNS:,}"
+            raise Usage("not a scenario", where=f"{path}:{number}", why=why)
     try:
         return msgspec.toml.decode(text, type=Scenario)
     except msgspec.ValidationError as error:
@@ -208,6 +212,10 @@ def _parse(path: str, text: str) -> Scenario:
         found = re.search(r"\(at line (\d+), column \d+\)", str(error))
         line = int(found.group(1)) if found else text.count("\n") + 1
         raise Usage("not TOML", where=f"{path}:{line}", why=str(error)) from error
+    except RecursionError as error:
+        raise Usage("not a scenario", where=path, why="it is nested too deeply") from error
+    except ValueError as error:  # a number of more digits than Python reads
+        raise Usage("not a scenario", where=path, why=str(error).partition(";")[0]) from error
 
 
 def _line(text: str, field: str, key: str = "") -> int:
@@ -242,19 +250,24 @@ def _key_line(lines: list[str], start: int, key: str) -> int:
 class _Checker:
     """Finds contradictions, and fills in what the file leaves open."""
 
-    def __init__(self, path: str, text: str, scenario: Scenario) -> None:
-        self._path, self._text, self._scenario = path, text, scenario
+    def __init__(self, path: str, text: str, scenario: Scenario, at: Axes) -> None:
+        self._path, self._text, self._scenario, self._at = path, text, scenario, at
         self._pools: dict[str, Pool] = {}
         self._names: dict[str, str] = {}
 
     def settle(self) -> None:
         scenario = self._scenario
+        self._refuse(size.too_large(scenario, self._at))
+        if scenario.idlers:
+            self._fail("idlers", "the program fills this in")
         for number, node in enumerate(scenario.nodes):
             self._name(node, "nodes", f"node {number + 1}")
         if not scenario.nodes:
             self._fail("nodes", "a scenario needs a node")
         for number, network in enumerate(scenario.networks):
             self._network(f"networks[{number}]", network)
+        self._namespaces()
+        self._refuse(size.too_small(scenario, self._at))
         for number, service in enumerate(scenario.services):
             self._service(f"services[{number}]", service)
         for number, service in enumerate(scenario.services):
@@ -263,12 +276,21 @@ class _Checker:
             self._fill(service)
         self._workload()
         self._idlers()
-        for number, sweep in enumerate(scenario.sweep):
-            if found := axes.wrong(sweep):
-                self._fail(f"sweep[{number}].{found[0]}", found[1])
+        self._sweeps()
 
     def _fail(self, field: str, why: str) -> None:
         raise Usage(why, where=f"{self._path}:{_line(self._text, field)}: {field}")
+
+    def _refuse(self, found: tuple[str, str] | None) -> None:
+        if found:
+            self._fail(*found)
+
+    def _namespaces(self) -> None:
+        """Names of namespaces the lab makes besides, which nothing else may have."""
+        self._names["underlay"] = "the nodes' wire"
+        for node, network in itertools.product(self._scenario.nodes, self._scenario.networks):
+            for name in (f"{node}.{network.name}", f"lb.{node}.{network.name}"):
+                self._names.setdefault(name, f"a namespace of {network.name} on {node}")
 
     def _name(self, name: str, field: str, what: str) -> None:
         if not _LABEL.match(name):
@@ -284,6 +306,10 @@ class _Checker:
         except ValueError as error:
             self._fail(f"{field}.subnet", str(error))
             raise
+        if subnet.is_multicast or subnet.is_loopback or subnet.is_reserved or subnet.network_address.is_unspecified:
+            self._fail(f"{field}.subnet", f"{subnet} has no addresses for hosts")
+        if subnet.overlaps(GATEWAY):
+            self._fail(f"{field}.subnet", f"{subnet} overlaps {GATEWAY}, which each container's gateway has")
         if subnet.prefixlen > 29:
             self._fail(f"{field}.subnet", f"{subnet} is too small for a bridge, a VIP and two tasks")
         if not 576 <= network.mtu <= 1450:
@@ -298,8 +324,6 @@ class _Checker:
             self._fail(f"{field}.network", f"no network {service.network!r}")
         if service.tasks and service.replicas:
             self._fail(f"{field}.replicas", "give tasks or replicas, not both")
-        if not 0 <= service.replicas <= 1000:
-            self._fail(f"{field}.replicas", f"{service.replicas} is not between 0 and 1000")
         nodes = service.nodes or self._scenario.nodes
         for number in range(service.replicas):
             service.tasks.append(Task(node=nodes[number % len(nodes)]))
@@ -333,14 +357,20 @@ class _Checker:
             task.joins = {other: address or self._take(other) for other, address in task.joins.items()}
 
     def _idlers(self) -> None:
-        if not 0 <= self._scenario.idle <= axes.AXES["containers"][2]:
-            self._fail("idle", f"{self._scenario.idle} is not between 0 and {axes.AXES['containers'][2]}")
         network = self._scenario.service(self._scenario.workload.service).network
         for node in self._scenario.nodes:
             for number in range(self._scenario.idle):
                 idler = Task(f"idle{number + 1}.{node}", node, self._take(network), network=network)
                 self._name(idler.name, "idle", "a container")
                 self._scenario.idlers.append(idler)
+
+    def _sweeps(self) -> None:
+        for number, sweep in enumerate(self._scenario.sweep):
+            if found := axes.wrong(sweep):
+                self._fail(f"sweep[{number}].{found[0]}", found[1])
+        points = sum(sweep.count() for sweep in self._scenario.sweep)
+        if points > axes.POINTS:
+            self._fail("sweep", f"{points:,} points, more than {axes.POINTS}")
 
     def _take(self, network: str) -> str:
         address = self._pools[network].take()

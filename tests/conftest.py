@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+_ANY = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
+settings.register_profile("quick", _ANY, max_examples=60, derandomize=True)
+settings.register_profile("long", _ANY, max_examples=int(os.environ.get("EXAMPLES", "100000")), print_blob=True)
+settings.load_profile("quick")
+"""The other: EXAMPLES=50000 python -m pytest --hypothesis-profile=long tests/unit/fuzz -k ..."""
 
 ROOT = Path(__file__).parents[1]
 

@@ -26,6 +26,7 @@ from bench.kernels.base import EVENTS_FD, Command, Kernel, parse_config
 from bench.kernels.modules import Modules
 from bench.kernels.relay import Lines, Relay, settle, signals, write_all
 from dataplanes.errors import BenchError, GuestPanic, Prerequisite, TimedOut
+from dataplanes.texts import clean
 
 QEMU = "qemu-system-x86_64"
 _PORTS = ("in", "out", "err", "events", "control")
@@ -144,7 +145,7 @@ class Guest(Kernel):
         if not lines and said:
             return BenchError("QEMU failed", where=self.name, why=said.splitlines()[-1])
         for line in lines[-_CONSOLE_TAIL:]:
-            print(line, file=sys.stderr)
+            print(clean(line), file=sys.stderr)
         what = "the guest's kernel went down" if session.running else "the guest did not come up"
         panic = next((line for line in lines if _PANIC in line or "guest init:" in line), "no panic on its console")
         return GuestPanic(what, where=f"{self.name} ({self.release})", why=panic.strip())

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from bench.documents import Interval
+from bench.documents import Interval, Matrix, Result
 from bench.numbers import number
 from bench.report.model import QUESTIONS, REFERENCE, Report, Verdict
 from bench.report.words import ENGLISH, Words
 from dataplanes import catalog
+from dataplanes.texts import code, markdown
 from scenarios.axes import Axes
 
 _ASKED = ("overlay", "host")  # the question's placements
@@ -143,8 +144,9 @@ def _short(report: Report, found: list[Placement], say: Words) -> list[str]:
             lost, gained, cost = len(each.verdict.less), len(each.verdict.more), each.verdict.cost
             told = f"{cost.value / base.value:.2f}x" if cost and base else ""
             where = placement.name if each is placement.best else ""
-            lines.append(f"| {where} | `{each.name}` | {say(each.effect)} | {lost} | {gained} | {told} |")
-    return [*lines, ""]
+            lines.append(f"| {where} | {code(each.name)} | {say(each.effect)} | {lost} | {gained} | {told} |")
+    lines.append("")
+    return lines + _listed(say("Not observed, because the check ended in an error:"), report.unobserved())
 
 
 def _placement(report: Report, each: Placement, say: Words) -> list[str]:
@@ -185,18 +187,18 @@ def _without(checks: list[str], others: list[str]) -> list[str]:
 
 
 def _listed(title: str, items: list[str]) -> list[str]:
-    return [title, "", *items, ""] if items else []
+    return [title, "", *(f"- {markdown(item)}" for item in items), ""] if items else []
 
 
 def _statements(report: Report, checks: list[str], say: Words, *, lost_by: str = "") -> list[str]:
     """What each check says, and why the plane that lost it did."""
     statements = report.checks()
     reasons = [f" {_reason(report, lost_by, check, say)}" if lost_by else "" for check in checks]
-    return [f"- {c}: {say.check(c, statements[c])}{why}" for c, why in zip(checks, reasons, strict=True)]
+    return [f"{c}: {say.check(c, statements[c])}{why}" for c, why in zip(checks, reasons, strict=True)]
 
 
 def _names(planes: list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in planes)
+    return ", ".join(code(name) for name in planes)
 
 
 def _reason(report: Report, plane: str, check: str, say: Words) -> str:
@@ -247,7 +249,7 @@ def _table(
     for name in report.planes():
         cells = [_against(columns[value], name) for value in used]
         if any(cells):
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            lines.append(f"| {markdown(name)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -265,6 +267,6 @@ def _rules(say: Words) -> list[str]:
 
 
 def _sources(report: Report, say: Words) -> list[str]:
-    told = [f"- {name}: `{document.plan.get('command', '')}`" for name, document in report.results]
-    told += [f"- {name}: `{document.plan.get('command', '')}`" for name, document in report.matrices]
+    found: list[tuple[str, Result | Matrix]] = [*report.results, *report.matrices]
+    told = [f"- {markdown(name)}: {code(document.plan.get('command', ''))}" for name, document in found]
     return [say("Documents:"), "", *told]

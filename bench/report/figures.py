@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -20,6 +21,7 @@ from matplotlib.ticker import FuncFormatter
 from bench.documents import Interval
 from bench.report.model import Curve
 from bench.workloads import METRICS, WORKLOADS
+from dataplanes.texts import line
 from scenarios.axes import AXES
 
 _STYLE: Any = {
@@ -30,6 +32,7 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
+    "text.parse_math": False,  # a name with dollar signs is a name
 }
 _INK = "#000000"
 _SUPERFLUOUS = [
@@ -64,7 +67,7 @@ def bars(title: str, axis: str, rows: Mapping[str, Interval], planes: list[str],
             plot.plot([found.value], [number], marker=marker, color=colour)
             plot.annotate(f"{found.value:.3f}", (high, number), xytext=(6, -3), textcoords="offset points", fontsize=9)
         plot.axvline(reference, color=_INK, linewidth=0.8, linestyle=":")
-        plot.set_yticks(range(len(rows)), list(rows))
+        plot.set_yticks(range(len(rows)), list(map(line, rows)))
         plot.invert_yaxis()
         plot.set_xlabel(axis)
         plot.margins(x=0.12, y=0.5 / max(len(rows), 1))
@@ -81,9 +84,9 @@ def stacked(title: str, axis: str, rows: Mapping[str, Mapping[str, float]]) -> s
             widths = [shares.get(part, 0) for shares in rows.values()]
             colour, hatch = _COLOURS[number % len(_COLOURS)], _HATCHES[number // len(_COLOURS) % len(_HATCHES)]
             look: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "#ffffff", "linewidth": 0.5}
-            plot.barh(range(len(rows)), widths, left=start, height=0.7, label=part, **look)
+            plot.barh(range(len(rows)), widths, left=start, height=0.7, label=line(part), **look)
             start = [a + b for a, b in zip(start, widths, strict=True)]
-        plot.set_yticks(range(len(rows)), list(rows))
+        plot.set_yticks(range(len(rows)), list(map(line, rows)))
         plot.invert_yaxis()
         plot.set_xlabel(axis)
         plot.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
@@ -99,7 +102,9 @@ def curve(found: Curve, planes: list[str]) -> str:
         for name, points in found.planes.items():
             colour, marker, dash = style(name, planes)
             xs, ys = [x for x, _ in points], [y.value for _, y in points]
-            plot.plot(xs, ys, color=colour, marker=marker, linestyle=dash, label=name, markersize=5, linewidth=1.4)
+            plot.plot(
+                xs, ys, color=colour, marker=marker, linestyle=dash, label=line(name), markersize=5, linewidth=1.4
+            )
         _logarithmic(plot, found)
         plot.set_xlabel(AXES[found.axis][0].replace("{:,} ", ""))
         plot.set_ylabel(f"{metric.heading} ({metric.unit})" if metric.unit else metric.heading)
@@ -135,7 +140,9 @@ def _lead(value: float) -> str:
 def _svg(figure: Figure, title: str) -> str:
     """The drawing alone, titled for a reader that cannot see it, its ink the text's colour."""
     out = io.StringIO()
-    figure.savefig(out, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of its own font: the reader's is another
+        figure.savefig(out, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
     plt.close(figure)
     text = out.getvalue()
     text = text[text.index("<svg") :]

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from bench import documents
+from bench import reading
 from bench.documents import Held, Interval, Matrix, MatrixCell, Result, Summary
 from bench.workloads import WORKLOADS
 from dataplanes import catalog
@@ -28,6 +28,8 @@ PLACES = ("container", "lb", "overlay", "host")
 """Kinds of namespaces."""
 
 _ENTRIES = {"conntrack entries", "ipvs connections", "bpf map flows"}
+
+_OBSERVED = {"pass", "fail"}
 
 Answer = Literal["yes", "no", "partly", ""]
 
@@ -107,7 +109,9 @@ class Report:
 
     def checks(self) -> dict[str, str]:
         """Every check with its statement, in order."""
-        return {each["name"]: each["statement"] for _, matrix in self.matrices for each in matrix.plan["checks"]}
+        return {
+            each["name"]: each.get("statement", "") for _, matrix in self.matrices for each in matrix.plan["checks"]
+        }
 
     def cell(self, kernel: str, plane: str, check: str) -> MatrixCell | None:
         """A cell of the matrix."""
@@ -118,8 +122,17 @@ class Report:
         return list(self._cells.values())
 
     def warnings(self) -> list[str]:
-        """What the runs were warned of."""
-        return [f"{name}: {each}" for name, result in self.results for each in result.warnings]
+        """What the runs were warned of, and what the matrices could not observe."""
+        warned = [f"{name}: {each}" for name, result in self.results for each in result.warnings]
+        return warned + [f"not observed: {each}" for each in self.unobserved()]
+
+    def unobserved(self) -> list[str]:
+        """The cells that ended in an error, and so say nothing of their plane."""
+        return [
+            f"{cell.dataplane} {cell.check} on {cell.kernel}: {cell.detail}"
+            for cell in self._cells.values()
+            if cell.outcome == "error"
+        ]
 
     # -- figures -----------------------------------------------------------------------------------------------------
 
@@ -194,7 +207,7 @@ class Report:
         signs: dict[str, set[int]] = {}
         for (kernel, name, check), cell in self._cells.items():
             reference = self.cell(kernel, REFERENCE, check)
-            if name == plane and reference and "skip" not in (cell.outcome, reference.outcome):
+            if name == plane and reference and {cell.outcome, reference.outcome} <= _OBSERVED:
                 signs.setdefault(check, set()).add((cell.outcome == "pass") - (reference.outcome == "pass"))
         same = [check for check, found in signs.items() if found == {0}]
         less = [check for check, found in signs.items() if -1 in found]
@@ -205,7 +218,7 @@ class Report:
         outcomes = [
             cell.outcome == "pass"
             for (_, name, check), cell in self._cells.items()
-            if name == plane and check in question.checks and cell.outcome != "skip"
+            if name == plane and check in question.checks and cell.outcome in _OBSERVED
         ]
         if not outcomes:
             return ""
@@ -264,7 +277,7 @@ def load(paths: Sequence[str]) -> Report:
     """A report of documents. Raises Usage for a file that is neither a result nor a matrix."""
     results, matrices = [], []
     for path in paths:
-        found = documents.read(path)
+        found = reading.read(path)
         name = os.path.basename(path)
         if isinstance(found, Matrix):
             matrices.append((name, found))

@@ -18,6 +18,7 @@ from bench.numbers import figure, number, ratio
 from bench.report import figures
 from bench.report.model import PLACES, QUESTIONS, REFERENCE, Curve, Report
 from bench.workloads import METRICS, WORKLOADS
+from dataplanes.texts import clean
 from scenarios.axes import Axes
 
 _HERE = Path(__file__).parent
@@ -39,7 +40,7 @@ _TOLD = (
 
 def page(report: Report) -> str:
     """The whole file."""
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True)
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, finalize=_finalize)
     environment.filters |= {"figure": figure, "number": number, "ratio": ratio}
     planes = report.planes()
     groups = [_group(report, workload, at, planes) for workload, at in report.workloads()]
@@ -65,6 +66,10 @@ def page(report: Report) -> str:
         differences=[line.replace("**", "") for line in differences(report.cells())],
         documents=_documents(report),
     )
+
+
+def _finalize(value: object) -> object:
+    return clean(value) if type(value) is str else value  # markup is made here, of what was cleaned
 
 
 def _on_a_curve(report: Report, at: Axes) -> bool:

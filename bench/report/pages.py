@@ -7,9 +7,9 @@ from io import StringIO
 from pathlib import Path
 
 import msgspec
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
-from bench import documents, matrix_table, terminal
+from bench import matrix_table, reading, terminal
 from bench import table as run_table
 from bench.documents import Matrix, Result
 from bench.numbers import figure, ratio
@@ -42,7 +42,7 @@ def examples(root: Path, report: Report) -> dict[str, str]:
     planes, word = ["ipvs-container", "ipvs-lb", "ipvs-overlay"], "source"
     shown = {}
     first = root / "results" / "readme" / "first.json"
-    if first.exists() and isinstance(run := documents.read(str(first)), Result):
+    if first.exists() and isinstance(run := reading.read(str(first)), Result):
         shown["./run bench run --dataplane ipvs-container"] = _printed(run_table.render(run), terminal.WIDTH)
     for _, matrix in report.matrices:
         part = _printed(matrix_table.render(_part(matrix, planes, word)), matrix_table.WIDTH)
@@ -67,10 +67,9 @@ def _part(matrix: Matrix, planes: list[str], word: str) -> Matrix:
 
 def _printed(shown: RenderableType, width: int) -> str:
     """As on a pipe: no colours, no blanks at the ends of lines."""
-    console = Console(width=width, file=StringIO(), color_system=None)
-    with console.capture() as capture:
-        console.print(shown)
-    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    page = StringIO()
+    terminal.console(width, file=page).print(shown)
+    return "".join(f"{line.rstrip()}\n" for line in page.getvalue().splitlines())
 
 
 def exemplified(page: str, shown: dict[str, str]) -> str:

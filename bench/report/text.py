@@ -11,6 +11,7 @@ from bench.matrix_table import differences
 from bench.numbers import figure, number, ratio
 from bench.report.model import PLACES, QUESTIONS, REFERENCE, Report
 from bench.workloads import METRICS, WORKLOADS
+from dataplanes import texts
 
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
 
@@ -61,12 +62,12 @@ def markdown(report: Report) -> str:
             "",
             "## Differences and their reasons",
             "",
-            *(f"- {line}" for line in differences(report.cells())),
+            *(f"- {texts.markdown(line)}" for line in differences(report.cells())),
             "",
         ]
     warnings = report.warnings()
     if warnings:
-        parts += ["## Warnings", "", *(f"- {line}" for line in warnings), ""]
+        parts += ["## Warnings", "", *(f"- {texts.markdown(line)}" for line in warnings), ""]
     return "\n".join(parts)
 
 
@@ -99,6 +100,7 @@ def _matrix(report: Report) -> list[str]:
 
 def table(headings: list[str], rows: list[list[str]]) -> list[str]:
     """A Markdown table whose columns line up, so that it is one on a terminal, too."""
+    headings, *rows = ([texts.markdown(each) for each in row] for row in (headings, *rows))
     widths = [max(len(row[n]) for row in (headings, *rows)) for n in range(len(headings))]
 
     def line(cells: list[str]) -> str:
@@ -118,22 +120,12 @@ def flat(report: Report) -> str:
     for name, result in report.results:
         for row in result.summary:
             for metric, value in row.metrics.items():
-                writer.writerow(
-                    [
-                        name,
-                        row.dataplane,
-                        row.workload,
-                        row.axes.label(),
-                        metric,
-                        value.value,
-                        value.low,
-                        value.high,
-                        row.n,
-                    ]
-                )
+                named = (name, row.dataplane, row.workload, row.axes.label(), metric)
+                writer.writerow([*map(texts.cell, named), value.value, value.low, value.high, row.n])
     for name, matrix in report.matrices:
         for cell in matrix.cells:
-            writer.writerow([name, cell.dataplane, "matrix", cell.kernel, cell.check, cell.outcome, "", "", ""])
+            seen = (name, cell.dataplane, "matrix", cell.kernel, cell.check, cell.outcome)
+            writer.writerow([*map(texts.cell, seen), "", "", ""])
     return out.getvalue()
 
 

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from bench import matrix_table
-from bench.documents import Matrix, MatrixCell
+from bench.documents import Expected, Matrix, MatrixCell, Outcome
 from bench.matrix import planes, unexpected
 from dataplanes import catalog
 from dataplanes.errors import Usage
@@ -78,7 +78,7 @@ def test_direct_has_no_vip_to_observe() -> None:
         planes(catalog.select("direct"))
 
 
-def cell(check: str, outcome: str, expected: str, reason: str = "") -> MatrixCell:
+def cell(check: str, outcome: Outcome, expected: Expected, reason: str = "") -> MatrixCell:
     return MatrixCell("debian-6.1", "nft-lb", check, outcome, expected, "seen", 0.5, reason, "a thread" * bool(reason))
 
 

@@ -14,6 +14,8 @@ from scenarios.axes import Axes
 
 PLANS = [TrialPlan("a", number, False, 10, axes=Axes(services=5)) for number in range(3)]
 
+ENVIRONMENT = {"kernel": "6.1", "clock": "instructions"}
+
 
 def ended(plan: TrialPlan) -> Event:
     trial = Trial(plan.dataplane, "seed", plan.workload, plan.round, plan.warmup, {"x": 1.5}, axes=plan.axes)
@@ -23,13 +25,13 @@ def ended(plan: TrialPlan) -> Event:
 def test_what_ended_is_not_done_again(tmp_path: Path) -> None:
     path = tmp_path / "x.json.trials"
     first = Store(path, ["run", 1])
-    first.add(Event("environment", data={"kernel": "6.1"}))
+    first.add(Event("environment", data=ENVIRONMENT))
     first.add(Event("stage", "ready"))
     first.add(ended(PLANS[0]))
     first.close(discard=False)
     again = Store(path, ["run", 1])
     assert again.left(PLANS) == PLANS[1:]
-    assert (again.trials[0].metrics, again.environment) == ({"x": 1.5}, {"kernel": "6.1"})
+    assert (again.trials[0].metrics, again.environment) == ({"x": 1.5}, ENVIRONMENT)
     again.add(ended(PLANS[1]))
     again.close(discard=True)
     assert not path.exists()
@@ -63,5 +65,5 @@ def test_another_runs_trials_are_not_taken_over(tmp_path: Path) -> None:
 
 
 def test_nowhere_to_keep_them_is_told_before_the_run(tmp_path: Path) -> None:
-    with pytest.raises(Usage, match="cannot keep the trials"):
+    with pytest.raises(Usage, match="cannot write the trials"):
         Store(tmp_path / "none" / "x.json.trials", "run")

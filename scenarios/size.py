@@ -1,0 +1,71 @@
+"""How large a world may be: told before anything of it is made, with what would fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING
+
+from scenarios.axes import AXES, Axes
+
+if TYPE_CHECKING:
+    from scenarios.topology import Scenario, ServiceSpec
+
+_NETWORKS = 64
+_CONTAINERS = 2000
+"""On all nodes together: a namespace, two links and a server each."""
+_RESERVED = 3
+"""Addresses of a subnet that nobody gets: its first, the bridge's, its last."""
+
+
+def too_large(scenario: Scenario, at: Axes) -> tuple[str, str] | None:
+    """(field, what is wrong with it) of the first thing there is too much of, or None."""
+    for number, service in enumerate(scenario.services):
+        if wrong := _outside("backends", service.replicas):
+            return f"services[{number}].replicas", wrong
+        if wrong := _outside("backends", len(service.tasks)):
+            return f"services[{number}].tasks", f"its number of tasks, {wrong}"
+    if filler := scenario.filler:
+        for field, axis, value in (("count", "services", filler.count), ("backends", "backends", filler.backends)):
+            if wrong := _outside(axis, value):
+                return f"filler.{field}", wrong
+    if wrong := _outside("containers", scenario.idle):
+        return "idle", wrong
+    services = len(scenario.services) + (scenario.filler.count if scenario.filler else 0)
+    containers = sum(map(_tasks, scenario.services)) + scenario.idle * len(scenario.nodes)
+    for field, what, count, most in (
+        ("nodes", "nodes", len(scenario.nodes), AXES["nodes"][2]),
+        ("networks", "networks", len(scenario.networks), _NETWORKS),
+        ("services", "services", services, AXES["services"][2]),
+        ("idle" if scenario.idle else "services", "containers", containers, _CONTAINERS),
+    ):
+        if count > most:
+            return field, f"{count:,} {what}, more than {most:,}"
+    return None
+
+
+def too_small(scenario: Scenario, at: Axes) -> tuple[str, str] | None:
+    """(field, what is wrong) of the first subnet that has too few addresses for its world, or None."""
+    needs: Counter[str] = Counter()
+    for service in scenario.services:
+        needs[service.network] += 1 + _tasks(service)
+        needs.update(network for task in service.tasks for network in task.joins)
+    crowd = next((s.network for s in scenario.services if s.name == scenario.workload.service), "")
+    needs[crowd] += (scenario.filler.count if scenario.filler else 0) + scenario.idle * len(scenario.nodes) + at.sources
+    for number, network in enumerate(scenario.networks):
+        room = IPv4Network(network.subnet).num_addresses - _RESERVED
+        need = needs[network.name]
+        if need > room:
+            fits = 32 - (need + _RESERVED - 1).bit_length()
+            why = f"{network.subnet} has {room:,} addresses, and {need:,} are needed for VIPs and containers: a /{fits}"
+            return f"networks[{number}].subnet", why
+    return None
+
+
+def _tasks(service: ServiceSpec) -> int:
+    return service.replicas or len(service.tasks)
+
+
+def _outside(axis: str, value: int) -> str:
+    _, _, most = AXES[axis]
+    return "" if 0 <= value <= most else f"{value} is not between 0 and {most:,}"

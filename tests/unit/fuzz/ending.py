@@ -1,0 +1,34 @@
+"""How a command may end, whatever it was given: with an exit code of ours and a line that says why."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+
+from click.testing import CliRunner, Result
+
+from bench.cli import main
+
+_CODES = (0, 1, 2, 3, 4)
+_REFUSED = 2
+_SECONDS = 1.0
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+
+
+def end(arguments: Sequence[str]) -> Result:
+    """Run a command in this process. Fails on a traceback, a code that means nothing, a control character, an error of
+    more than one line, or a refusal that took the processor more than a second."""
+    begun = time.process_time()
+    done = CliRunner().invoke(main, list(arguments))
+    took = time.process_time() - begun
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code in _CODES, done.output
+    assert not _CONTROL.search(done.output), repr(done.output)
+    if done.exit_code >= _REFUSED:
+        assert done.stderr.strip(), "it says nothing"
+        assert took < _SECONDS, f"{took:.1f} s for {done.stderr}"
+    if done.stderr.startswith("bench: "):
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done

@@ -1,0 +1,64 @@
+"""Small valid input to start from: the published documents, cut down, and what a run writes on its way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from scenarios import topology
+from tests.conftest import ROOT
+
+PLANES = ("direct", "ipvs-container", "nft-overlay", "ipvs-lb")
+
+
+def result(name: str, planes: int = 3, rounds: int = 3, points: int = 2) -> dict[str, Any]:
+    """A published result with a few planes, rounds and points."""
+    found: dict[str, Any] = json.loads((ROOT / "results" / f"{name}.json").read_text("utf-8"))
+    kept = PLANES[:planes]
+    seen = list(dict.fromkeys(json.dumps([t["workload"], t.get("axes")]) for t in found["trials"]))[:points]
+
+    def small(each: dict[str, Any]) -> bool:
+        return each["dataplane"] in kept and json.dumps([each["workload"], each.get("axes")]) in seen
+
+    found["trials"] = [each for each in found["trials"] if small(each) and each["round"] <= rounds]
+    for trial in found["trials"]:
+        trial["held"] = trial.get("held", [])[:3]
+        trial["settings"] = {}
+        if trial.get("profile"):
+            trial["profile"]["functions"] = trial["profile"]["functions"][:2]
+    found["summary"] = [each for each in found["summary"] if small(each)]
+    found["plan"]["trials"] = found["plan"]["trials"][:2]
+    found["plan"]["dataplanes"] = [each for each in found["plan"]["dataplanes"] if each["name"] in kept]
+    _plain(found["environment"])
+    return found
+
+
+def matrix(planes: int = 3, checks: int = 4) -> dict[str, Any]:
+    """The published matrix with a few planes and checks."""
+    found: dict[str, Any] = json.loads((ROOT / "results" / "matrix.json").read_text("utf-8"))
+    found["plan"]["checks"] = [each for each in found["plan"]["checks"] if each["name"].startswith("identity")][:checks]
+    found["plan"]["dataplanes"] = [each for each in found["plan"]["dataplanes"] if each["name"] in PLANES[: planes + 1]]
+    names = {each["name"] for each in found["plan"]["checks"]}
+    found["cells"] = [c for c in found["cells"] if c["check"] in names and c["dataplane"] in PLANES[: planes + 1]]
+    for facts in found["environment"].values():
+        _plain(facts)
+    return found
+
+
+def _plain(environment: dict[str, Any]) -> None:
+    for key in ("mitigations", "config", "versions"):
+        environment.pop(key, None)
+
+
+def scenario(name: str) -> str:
+    """A named scenario's file."""
+    return (ROOT / "scenarios" / "files" / f"{name}.toml").read_text("utf-8")
+
+
+def trials(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events that a .trials file of such a result holds."""
+    found = [{"kind": "environment", "data": document["environment"]}]
+    return found + [{"kind": "trial", "data": each} for each in document["trials"]]
+
+
+SCENARIOS = {name: scenario(name) for name in topology.named()}

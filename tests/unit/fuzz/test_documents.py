@@ -1,0 +1,183 @@
+"""Whatever a document holds, a command that reads it ends as it should, and nothing of it is obeyed by its reader."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench import matrix_table, reading, table
+from bench.documents import Matrix, Result, Summary, Trial
+from bench.report import model, pages, text
+from bench.report.answer import answer
+from bench.report.words import CHINESE
+from bench.workloads import METRICS, WORKLOADS
+from dataplanes.errors import Usage
+from tests.unit.fuzz import samples
+from tests.unit.fuzz.ending import end
+from tests.unit.fuzz.strategies import mutated, of_type, spoiled, texts
+
+RESULT, TRAFFIC, SCALE = samples.result("connections"), samples.result("traffic"), samples.result("scale", points=3)
+MATRIX = samples.matrix()
+VALID = st.sampled_from([RESULT, TRAFFIC, SCALE, MATRIX, MATRIX])
+_plane = st.one_of(st.sampled_from(samples.PLANES), texts)
+_workload = st.sampled_from(sorted(WORKLOADS))
+_metrics = st.dictionaries(st.sampled_from(sorted(METRICS)), st.floats(0, 1e9), max_size=4)
+_figures = st.dictionaries(
+    st.sampled_from(sorted(METRICS)),
+    st.fixed_dictionaries(
+        {"value": st.floats(-10, 1e18)},
+        optional={"low": st.none() | st.floats(-1, 1e18), "high": st.none() | st.floats(0, 1)},
+    ),
+    max_size=4,
+)
+
+
+@st.composite
+def extreme(draw: st.DrawFn) -> dict[str, Any]:
+    """A valid result or matrix of the extremes its types allow."""
+    if draw(st.booleans()):
+        found = json.loads(json.dumps(RESULT))
+        known = {"dataplane": _plane, "workload": _workload}
+        found["trials"] = draw(st.lists(of_type(Trial, **known, metrics=_metrics), max_size=6))
+        found["summary"] = draw(st.lists(of_type(Summary, **known, metrics=_figures), max_size=6))
+        found["warnings"] = draw(st.lists(texts, max_size=2))
+        return dict(found)
+    found = json.loads(json.dumps(MATRIX))
+    for cell in found["cells"]:
+        cell["outcome"] = draw(st.sampled_from(["pass", "fail", "skip", "error"]))
+        cell["expected"] = draw(st.sampled_from(["pass", "fail", "skip"]))
+        for key in ("detail", "reason", "reference"):
+            cell[key] = draw(texts)
+    for check in found["plan"]["checks"]:
+        check["statement"] = draw(texts)
+    found["plan"]["command"] = draw(texts)
+    return dict(found)
+
+
+documents = st.one_of(
+    VALID.flatmap(mutated).map(lambda tree: json.dumps(tree).encode()),
+    VALID.map(lambda tree: json.dumps(tree).encode()).flatmap(spoiled),
+    extreme().map(lambda tree: json.dumps(tree).encode()),
+    extreme().flatmap(mutated).map(lambda tree: json.dumps(tree).encode()),
+    VALID.map(lambda tree: gzip.compress(json.dumps(tree).encode(), 1)).flatmap(spoiled),
+    st.binary(max_size=200),
+)
+COMMANDS: list[list[str]] = [
+    ["compare", "BASE", "FILE"],
+    ["compare", "FILE", "BASE", "--json", "--allow", "kernel,clock,scenario,variant"],
+    ["compare", "FILE", "FILE", "--fail-on", "connections_per_second:-1%"],
+    ["report", "FILE"],
+    ["report", "FILE", "MATRIX", "-o", "report.csv"],
+    ["report", "FILE", "-o", "report.json"],
+    ["answer", "FILE", "MATRIX"],
+    ["answer", "FILE", "BASE", "--language", "zh"],
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the documents are."""
+    path = tmp_path_factory.mktemp("documents")
+    (path / "base.json").write_text(json.dumps(RESULT), "utf-8")
+    (path / "matrix.json").write_text(json.dumps(MATRIX), "utf-8")
+    return path
+
+
+def arguments(command: list[str], place: Path) -> list[str]:
+    names = {"FILE": "any.json", "BASE": "base.json", "MATRIX": "matrix.json"}
+    return [str(place / names.get(each, each)) if each in names or "." in each else each for each in command]
+
+
+@given(data=documents, command=st.sampled_from(COMMANDS))
+def test_every_command_ends_well_whatever_a_document_holds(data: bytes, command: list[str], place: Path) -> None:
+    (place / "any.json").write_bytes(data)
+    end(arguments(command, place))
+
+
+@given(data=documents, also=st.booleans())
+def test_what_is_made_of_a_document_is_harmless(data: bytes, also: bool, place: Path) -> None:
+    """What no command shows alone: the tables and the JUnit file of a document that was read."""
+    (place / "any.json").write_bytes(data)
+    try:
+        found = reading.read(str(place / "any.json"))
+    except Usage:
+        return
+    report = model.Report([("any.json", found)] if isinstance(found, Result) else [], [])
+    if isinstance(found, Matrix):
+        report = model.Report([("base.json", reading.read(str(place / "base.json")))] if also else [], [("m", found)])  # type: ignore[list-item]
+        ET.fromstring(matrix_table.junit(found))
+        matrix_table.markdown(found)
+        pages._printed(matrix_table.render(found), 100)
+    else:
+        pages._printed(table.render(found), 100)
+    for row in csv.reader(io.StringIO(text.flat(report))):
+        assert not any(cell.startswith(("=", "@", "+", "\t", "\r")) for cell in row)
+        assert not any(cell.startswith("-") and not _number(cell) for cell in row)
+    answer(report, CHINESE)
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@settings(max_examples=max(15, settings().max_examples // 100))  # a drawing takes a tenth of a second
+@given(data=extreme())
+def test_the_page_is_made_of_any_valid_document(data: dict[str, Any], place: Path) -> None:
+    (place / "any.json").write_text(json.dumps(data), "utf-8")
+    end(arguments(["report", "FILE", "-o", "report.html"], place))
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "deep": lambda: b"[" * 1_000_000,
+    "deep inside": lambda: b'{"schema":1,"trials":[],"environment":{"a":' + b"[" * 1_000_000,
+    "many values": lambda: b'{"schema":1,"trials":[],"environment":{"a":[' + b"[]," * 5_000_000 + b"[]]}}",
+    "large": lambda: b" " * (33 << 20),
+    "a gzip bomb": lambda: gzip.compress(b" " * (64 << 20), 1),
+    "digits": lambda: b'{"schema":' + b"1" * 100_000 + b"}",
+    "not UTF-8": lambda: b'{"schema":1,"trials":[],"cells":"\xff"}',
+    "UTF-16": lambda: json.dumps(RESULT).encode("utf-16"),
+    "infinite": lambda: json.dumps(RESULT).replace("1.0", "Infinity").encode(),
+    "nothing": lambda: b"",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_document_is_refused_by_name(name: str, place: Path) -> None:
+    (place / "any.json").write_bytes(HOSTILE[name]())
+    done = end(["report", str(place / "any.json")])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert str(place / "any.json") in done.stderr
+
+
+def test_an_error_is_told_with_its_field(place: Path) -> None:
+    spoilt = json.loads(json.dumps(RESULT))
+    spoilt["trials"][3]["round"] = "two"
+    (place / "any.json").write_text(json.dumps(spoilt), "utf-8")
+    done = end(["report", str(place / "any.json")])
+    assert f"{place}/any.json: trials[3].round" in done.stderr
+
+
+def test_what_ended_in_an_error_was_not_observed(place: Path) -> None:
+    """It is neither lost nor gained, and the reader is told."""
+    spoilt = json.loads(json.dumps(MATRIX))
+    for cell in spoilt["cells"]:
+        if cell["dataplane"] == "nft-overlay":
+            cell.update(outcome="error", expected="pass", detail="the lab fell over")
+    (place / "any.json").write_text(json.dumps(spoilt), "utf-8")
+    done = end(["answer", str(place / "any.json")])
+    assert done.exit_code == 0
+    assert "the lab fell over" in done.stdout
