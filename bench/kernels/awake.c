@@ -60,14 +60,14 @@ static int tracepoint(const char *tracing, const char *name, int samples)
 	if (got <= 0 || sscanf(number, "%llu", &id) != 1)
 		return -1;
 	struct perf_event_attr attributes = {
-		.type = PERF_TYPE_TRACEPOINT,
-		.size = sizeof attributes,
-		.config = id,
-		.sample_period = samples,
-		.sample_type = samples ? PERF_SAMPLE_TIME : 0,
-		.wakeup_events = samples,
-		.use_clockid = 1,
-		.clockid = CLOCK_MONOTONIC,
+	    .type = PERF_TYPE_TRACEPOINT,
+	    .size = sizeof attributes,
+	    .config = id,
+	    .sample_period = samples,
+	    .sample_type = samples ? PERF_SAMPLE_TIME : 0,
+	    .wakeup_events = samples,
+	    .use_clockid = 1,
+	    .clockid = CLOCK_MONOTONIC,
 	};
 	return syscall(SYS_perf_event_open, &attributes, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
 }
@@ -94,7 +94,8 @@ static uint64_t drain(struct perf_event_mmap_page *ring, uint64_t otherwise)
 	return first.header.type == PERF_RECORD_SAMPLE ? first.time : otherwise;
 }
 
-static void __attribute__((noreturn)) watch(int requests, int answers, struct perf_event_mmap_page *ring, uint64_t *meter)
+static void __attribute__((noreturn)) watch(int requests, int answers, struct perf_event_mmap_page *ring,
+					    uint64_t *meter)
 {
 	uint64_t lost = 0;
 	for (;;) {
@@ -126,7 +127,8 @@ void stay_awake(const char *tracing, const char *path)
 	uint64_t *meter = mmap(NULL, sizeof *meter, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
 	void *ring = mmap(NULL, 4096 + RING, PROT_READ | PROT_WRITE, MAP_SHARED, requests, 0);
 	prctl(PR_SET_NAME, "stay-awake");
-	if (meter == MAP_FAILED || ring == MAP_FAILED || ioperm(POST, 1, 1) || sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0}))
+	if (meter == MAP_FAILED || ring == MAP_FAILED || ioperm(POST, 1, 1) ||
+	    sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0}))
 		_exit(1);
 	watch(requests, answers, ring, meter);
 }
