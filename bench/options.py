@@ -59,7 +59,7 @@ kernel_option = click.option(
     default="auto",
     show_default=True,
     metavar="auto|host|guest|NAME",
-    help="The kernel under test; `bench list kernels` shows them. A path to a vmlinuz works too.",
+    help="The kernel under test; `bench list kernels` shows them; or a path: VMLINUZ[:MODULES], or its .deb.",
 )
 clock_option = click.option(
     "--clock",

@@ -1,11 +1,12 @@
 /* Under the instruction clock a processor that idles leaps to its next timer. That is what makes idle time free, and it
- * is wrong while the kernel waits for the machine to answer a 9p request: the next timer may be minutes away, and whose
- * time is up then depends on how busy the machine is.
+ * is wrong while the kernel waits for the machine to answer a request for a file: the next timer may be minutes away,
+ * and whose time is up then depends on how busy the machine is.
  *
  * So a process of the lowest class (SCHED_IDLE: everything else goes before it) sleeps until a request is made, and is
  * then busy until it is answered. The kernel tells it by the tracepoints of net/9p/client.c: 9p_client_req before a
  * request is sent, 9p_client_res when the answer has been taken. Each wakes the process by the interrupt that perf
- * raises (kernel/events/core.c, perf_event_wakeup), which is served before the requester can go to sleep.
+ * raises (kernel/events/core.c, perf_event_wakeup), which is served before the requester can go to sleep. virtiofs has
+ * no tracepoints: probes are put on the functions that send its requests (fs/fuse/virtio_fs.c) and end them.
  *
  * It also measures how much guest time has passed while answers were outstanding, for whoever must know that it was
  * little: nanoseconds, at the beginning of the file `meter`.
@@ -50,7 +51,7 @@ static uint64_t now(void)
 static int tracepoint(const char *tracing, const char *name, int samples)
 {
 	char path[256], number[16] = "";
-	snprintf(path, sizeof path, "%s/events/9p/%s/id", tracing, name);
+	snprintf(path, sizeof path, "%s/events/%s/id", tracing, name);
 	int file = open(path, O_RDONLY | O_CLOEXEC);
 	if (file < 0)
 		return -1;
@@ -70,6 +71,18 @@ static int tracepoint(const char *tracing, const char *name, int samples)
 	    .clockid = CLOCK_MONOTONIC,
 	};
 	return syscall(SYS_perf_event_open, &attributes, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
+}
+
+/* Makes a tracepoint, bench/NAME, of the first of these functions that the kernel has. */
+static void probe(const char *tracing, const char *name, const char *const *functions)
+{
+	char path[256], line[128];
+	snprintf(path, sizeof path, "%s/kprobe_events", tracing);
+	int file = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+	for (ssize_t done = -1; file >= 0 && done < 0 && *functions; functions++)
+		done = write(file, line, snprintf(line, sizeof line, "p:bench/%s %s\n", name, *functions));
+	if (file >= 0)
+		close(file);
 }
 
 static uint64_t count(int event)
@@ -116,9 +129,14 @@ static void __attribute__((noreturn)) watch(int requests, int answers, struct pe
 void stay_awake(const char *tracing, const char *path)
 {
 	int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-	int requests = tracepoint(tracing, "9p_client_req", 1), answers = tracepoint(tracing, "9p_client_res", 0);
+	int requests = tracepoint(tracing, "9p/9p_client_req", 1), answers = tracepoint(tracing, "9p/9p_client_res", 0);
+	if (requests < 0) {
+		probe(tracing, "sent", (const char *const[]){"virtio_fs_send_req", "virtio_fs_wake_pending_and_unlock", NULL});
+		probe(tracing, "answered", (const char *const[]){"fuse_request_end", NULL});
+		requests = tracepoint(tracing, "bench/sent", 1), answers = tracepoint(tracing, "bench/answered", 0);
+	}
 	if (file < 0 || ftruncate(file, sizeof(uint64_t)) || requests < 0 || answers < 0) {
-		fprintf(stderr, "guest init: the clock may leap while files are waited for: no tracepoints of 9p\n");
+		fprintf(stderr, "guest init: the clock may leap while files are waited for: no tracepoints of 9p, nor of virtiofs\n");
 		return;
 	}
 	if (fork())

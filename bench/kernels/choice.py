@@ -8,7 +8,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from bench.kernels import packages
+from bench.kernels import own, packages, shares
 from bench.kernels.base import Command, Kernel
 from bench.kernels.guest import QEMU, Guest
 from bench.kernels.host import Host
@@ -45,7 +45,7 @@ def expand(names: str) -> list[str]:
 
 
 def resolve(name: str, clock: str | None) -> Kernel:
-    """The kernel of a name: host, guest (the distribution's own), NAME, or /path/vmlinuz[:modules directory].
+    """The kernel of a name: host, guest (the distribution's own), NAME, or a path (bench.kernels.own).
 
     Downloads it if need be. Raises Usage for what there is not, Prerequisite for what cannot be had.
     """
@@ -53,8 +53,8 @@ def resolve(name: str, clock: str | None) -> Kernel:
         if clock == "instructions":
             raise Usage("the host has no instruction clock", fix="use --kernel guest")
         return Host()
-    if "/" in name:
-        return _from_path(name, clock)
+    if "/" in name or name.endswith(".deb"):
+        return _guest(name, clock, *own.find(name))
     if name == "guest":
         name = _own()
     elif not _known(name):
@@ -82,33 +82,8 @@ def _own() -> str:
     return next((name for name in list_kernels() if name != "host"), PUBLISHED[0])
 
 
-def _from_path(text: str, clock: str | None) -> Kernel:
-    image, _, where = text.partition(":")
-    path = Path(image).resolve()
-    release = _release(path)
-    candidates = [Path(where)] if where else [path.parent / "lib" / "modules", path.parent.parent / "lib" / "modules"]
-    for base in candidates:
-        for directory in (base, base / release):
-            if directory.name == release and (directory / "modules.dep").exists():
-                return _guest(text, clock, path, Modules(directory.resolve()), path.parent / f"config-{release}")
-    looked = ", ".join(str(base) for base in candidates)
-    raise Usage(f"no modules of {release}", where=text, why=f"looked in {looked}", fix="name them as VMLINUZ:DIRECTORY")
-
-
-def _release(image: Path) -> str:
-    """What a bzImage says it is (Documentation/arch/x86/boot.rst: kernel_version at 0x20E, from 0x200)."""
-    try:
-        with image.open("rb") as file:
-            head = file.read(0x8000)
-    except OSError as error:
-        raise Usage("cannot read the kernel", where=str(image), why=error.strerror or "") from error
-    if head[0x202:0x206] != b"HdrS":
-        raise Usage("not a Linux kernel image", where=str(image), fix="a bzImage, such as /boot/vmlinuz-*")
-    start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
-    return head[start:].split(b"\0")[0].decode("ascii", "replace").split(" ")[0]
-
-
 def _guest(name: str, clock: str | None, vmlinuz: Path, modules: Modules, config: Path) -> Kernel:
+    shares.demand(modules)
     kvm = clock != "instructions" and _kvm_works(name, vmlinuz, modules, config)
     return Guest(name, clock or ("wall" if kvm else "instructions"), vmlinuz, modules, config, kvm=kvm)
 

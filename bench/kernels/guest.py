@@ -25,6 +25,7 @@ from bench.kernels import image
 from bench.kernels.base import EVENTS_FD, Command, Kernel, parse_config
 from bench.kernels.modules import Modules
 from bench.kernels.relay import Lines, Relay, settle, signals, write_all
+from bench.kernels.shares import Shared, serve
 from dataplanes.errors import BenchError, GuestPanic, Prerequisite, TimedOut
 from dataplanes.texts import clean
 
@@ -89,17 +90,18 @@ class Guest(Kernel):
             awake = self.clock == "instructions"
             job = image.job(command, self._modules, shares, int(time.time()), awake=awake)
             os.write(initrd, job)
+            shared = stack.enter_context(serve(self._modules, {"root": "/", **shares}, _MEMORY))
             pairs = [socket.socketpair() for _ in _STREAMS]
             for ours, theirs in pairs:
                 stack.enter_context(ours)
                 stack.enter_context(theirs)
             passed = (initrd, *(theirs.fileno() for _, theirs in pairs))
             process = subprocess.Popen(
-                self._argv(shares, *passed),
+                self._argv(shared, *passed),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=passed,
+                pass_fds=(*passed, *shared.passed),
             )
             if process.stderr:
                 stack.enter_context(process.stderr)
@@ -112,7 +114,7 @@ class Guest(Kernel):
                 raise self._down(process, session)
             return settle(code, session.caught)
 
-    def _argv(self, shares: Mapping[str, str], initrd: int, console: int, *ports: int) -> list[str]:
+    def _argv(self, shared: Shared, initrd: int, console: int, *ports: int) -> list[str]:
         """The QEMU command line; `setpriv` makes the kernel kill it when we die."""
         argv = ["setpriv", "--pdeathsig", "KILL", QEMU, "-nodefaults", "-no-user-config", "-display", "none"]
         argv += ["-no-reboot", "-M", "q35", "-m", _MEMORY, "-kernel", str(self._vmlinuz)]
@@ -131,10 +133,7 @@ class Guest(Kernel):
         for name, port in zip(_PORTS, ports, strict=True):
             argv += ["-chardev", f"socket,id={name},fd={port}"]
             argv += ["-device", f"virtserialport,chardev={name},name={name}"]
-        for tag, path in {"root": "/", **shares}.items():
-            access = "readonly=on" if tag == "root" else "readonly=off"
-            argv += ["-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap,{access}"]
-            argv += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+        argv += shared.argv
         return argv
 
     def _down(self, process: subprocess.Popen[bytes], session: _Session) -> BenchError:

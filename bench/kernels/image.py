@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench import native
+from bench.kernels import shares
 from bench.kernels.base import Command
 from bench.kernels.modules import Modules
 
-_BOOT = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
-"""What it takes to mount the machine's file system and to speak to the outside."""
+_BOOT = ("virtio_pci", "virtio_console", "overlay")
+"""What it takes to speak to the outside, and to write over the machine's file system."""
 
 _REGULAR, _DIRECTORY = 0o100000, 0o040000
 
@@ -30,11 +31,12 @@ def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
 
 def base(modules: Modules) -> bytes:
     """init and the modules it needs before there is a root."""
-    files = modules.order(_BOOT)
+    files = modules.order((*_BOOT, *shares.needed(modules)))
     entries = [("init", _REGULAR | 0o755, native.binary("init").read_bytes()), ("job", _DIRECTORY | 0o755, b"")]
     entries += [(f"boot/{path.name}", _REGULAR | 0o644, path.read_bytes()) for path in _with_parents(entries, files)]
     listing = "".join(f"/boot/{path.name}\n" for path in files)
-    return cpio([*entries, ("job/boot", _REGULAR | 0o644, listing.encode())])
+    entries += [("job/boot", _REGULAR | 0o644, listing.encode())]
+    return cpio([*entries, ("job/files", _REGULAR | 0o644, shares.transport(modules).encode())])
 
 
 def _with_parents(entries: list[tuple[str, int, bytes]], files: Sequence[Path]) -> Sequence[Path]:
@@ -42,8 +44,8 @@ def _with_parents(entries: list[tuple[str, int, bytes]], files: Sequence[Path]) 
     return files
 
 
-def job(command: Command, modules: Modules, shares: Mapping[str, str], now: int, *, awake: bool) -> bytes:
-    """What init is to do; `shares` are 9p tags -> paths, `now` seconds since the epoch.
+def job(command: Command, modules: Modules, paths: Mapping[str, str], now: int, *, awake: bool) -> bytes:
+    """What init is to do; `paths` are those of the shares by their tags, `now` seconds since the epoch.
 
     `awake`: the processor does not idle while a file is waited for, because it would leap over time (awake.c).
     """
@@ -52,7 +54,7 @@ def job(command: Command, modules: Modules, shares: Mapping[str, str], now: int,
     release = modules.directory.name
     texts = {
         "modules": [str(path) for path in modules.order(command.modules)],
-        "shares": [f"{tag} {path}" for tag, path in shares.items()],
+        "shares": [f"{tag} {path}" for tag, path in paths.items()],
         "bind": [f"{modules.directory} /lib/modules/{release}"],
         "options": options,
     }

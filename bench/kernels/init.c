@@ -1,7 +1,8 @@
-/* The guest's first process. From the initramfs it mounts the machine's own file system (9p, read-only, under a tmpfs
+/* The guest's first process. From the initramfs it mounts the machine's own file system (read-only, under a tmpfs
  * overlay), starts the one command it was given with its streams on virtio-serial ports, and powers off when it ends.
  *
  * /job in the initramfs, one item a line unless said otherwise:
+ *   files    9p | virtiofs: by what the machine's files come
  *   boot     modules to load from the initramfs, in order        modules  modules to load from the root, in order
  *   shares   TAG PATH: directories that are writable             bind     SOURCE TARGET: bind mounts
  *   options  tty | awake | cwd PATH | time SECONDS               argv, env  NUL-separated
@@ -110,11 +111,24 @@ static char *split(char *line)
 	return space + 1;
 }
 
+/* Mounts files of the machine's; `cached`: they stay as they are while we run. */
+static void mount_files(const char *tag, const char *target, unsigned long flags, int cached)
+{
+	size_t length;
+	if (!strcmp(slurp("/job/files", &length), "virtiofs")) {
+		make_mount(tag, target, "virtiofs", flags, NULL);
+		return;
+	}
+	char options[128];
+	snprintf(options, sizeof options, "trans=virtio,version=9p2000.L,msize=512000%s", cached ? ",cache=loose" : "");
+	make_mount(tag, target, "9p", flags, options);
+}
+
 static void share(char *line)
 {
 	char *path = split(line), target[512];
 	snprintf(target, sizeof target, "/new%s", path);
-	make_mount(line, target, "9p", 0, "trans=virtio,version=9p2000.L,msize=512000");
+	mount_files(line, target, 0, 0);
 }
 
 static void bind_mount(char *line)
@@ -142,7 +156,7 @@ static void option(char *line)
 
 static void build_root(void)
 {
-	make_mount("root", "/ro", "9p", MS_RDONLY, "trans=virtio,version=9p2000.L,msize=512000,cache=loose");
+	mount_files("root", "/ro", MS_RDONLY, 1);
 	make_mount("rw", "/rw", "tmpfs", 0, NULL);
 	mkdir("/rw/upper", 0755);
 	mkdir("/rw/work", 0755);

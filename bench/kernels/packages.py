@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,7 +25,7 @@ _NEEDED_MB = 900
 _IMAGE = re.compile(r"linux-image-((\d+\.\d+)\.[0-9.]+(?:-\d+|\+deb\d+)?-(?:amd64|generic))\Z")
 _KEEP = (
     *("kernel/net", "kernel/lib", "kernel/crypto", "kernel/arch", "kernel/kernel"),
-    *("kernel/fs/9p", "kernel/fs/netfs", "kernel/fs/fscache", "kernel/fs/overlayfs"),
+    *("kernel/fs/9p", "kernel/fs/netfs", "kernel/fs/fscache", "kernel/fs/overlayfs", "kernel/fs/fuse"),
     *("kernel/drivers/net", "kernel/drivers/virtio", "kernel/drivers/char"),
 )
 _DROP = ("kernel/drivers/net/wireless", "kernel/drivers/net/ethernet", "kernel/drivers/net/usb", "kernel/net/bluetooth")
@@ -141,7 +141,7 @@ def _common(kernel: str) -> str:
 def _merge_headers(kernel: str, debs: Sequence[Path], target: Path) -> Path:
     """Distributions split them in two; bcc searches one directory."""
     whole = target.with_name("whole")
-    _extract(debs, whole)
+    extract(debs, whole)
     for name in (_common(kernel), kernel):
         for part in ("include", "arch/x86"):
             source = whole / "usr" / "src" / f"linux-headers-{name}" / part
@@ -169,35 +169,59 @@ def _download(packages: Sequence[str], work: Path) -> Sequence[Path]:
 
 def _unpack(kernel: str, debs: Sequence[Path], target: Path) -> Path:
     whole = target.with_name("whole")
-    _extract(debs, whole)
+    extract(debs, whole)
     modules = next(iter([*whole.glob(f"lib/modules/{kernel}"), *whole.glob(f"usr/lib/modules/{kernel}")]))
-    kept = target / "lib" / "modules" / kernel
-    kept.mkdir(parents=True)
-    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
-        if (modules / name).exists():
-            shutil.move(modules / name, kept / name)
-    for part in _DROP:
-        shutil.rmtree(modules / part, ignore_errors=True)
-    for part in _KEEP:
-        if (modules / part).is_dir():
-            (kept / part).parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(modules / part, kept / part)
-    _decompress(kept)
+    return settle(kernel, whole, modules, target)
+
+
+def settle(kernel: str, whole: Path, modules: Path, target: Path) -> Path:
+    """Make the directory of a kernel from its packages' files."""
+    settle_modules(modules, target, shutil.move)
     shutil.move(whole / "boot" / f"vmlinuz-{kernel}", target / "vmlinuz")
     configs = [
         *whole.glob(f"boot/config-{kernel}"),
         *whole.glob(f"usr/lib/modules/{kernel}/config"),
         modules / "config",
     ]
-    shutil.copy(next(path for path in configs if path.exists()), target / "config")
-    depmod = shutil.which("depmod", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if depmod is None:
-        raise Prerequisite("no depmod", fix="apt-get install kmod")
-    subprocess.run((depmod, "-b", target, kernel), check=True, capture_output=True)
+    for config in [path for path in configs if path.exists()][:1]:
+        shutil.copy(config, target / "config")
     return target
 
 
-def _extract(debs: Sequence[Path], target: Path) -> None:
+def settle_modules(modules: Path, target: Path, bring: Callable[[Path, Path], object]) -> Path:
+    """Bring what a guest may need of a modules directory to target/lib/modules, plain, with its modules.dep."""
+    kept = target / "lib" / "modules" / modules.name
+    kept.mkdir(parents=True)
+    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        if (modules / name).exists():
+            bring(modules / name, kept / name)
+    for part in _KEEP:
+        if (modules / part).is_dir():
+            (kept / part).parent.mkdir(parents=True, exist_ok=True)
+            bring(modules / part, kept / part)
+    for part in _DROP:
+        shutil.rmtree(kept / part, ignore_errors=True)
+    _decompress(kept)
+    depmod = shutil.which("depmod", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if depmod is None:
+        raise Prerequisite("no depmod", fix="apt-get install kmod")
+    subprocess.run((depmod, "-b", target, modules.name), check=True, capture_output=True)
+    return kept
+
+
+def once(target: Path, make: Callable[[Path], object]) -> Path:
+    """What `make` makes at a path it is given: done by one process, and only whole in its place."""
+    with _lock(target.parent):
+        if not target.exists():
+            _check_room(target.parent)
+            with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as work:
+                make(Path(work, "made"))
+                Path(work, "made").rename(target)
+    return target
+
+
+def extract(debs: Sequence[Path], target: Path) -> None:
+    """Unpack packages into a directory, without installing them."""
     for deb in debs:
         done = subprocess.run(("dpkg-deb", "-x", deb, target), capture_output=True, text=True, check=False)
         if done.returncode:

@@ -23,7 +23,8 @@ def bootable(directory: Path) -> Path:
     image, plain = directory / "vmlinuz", directory / "vmlinux"
     if plain.exists():
         return plain
-    if parse_config((directory / "config").read_text("ascii")).get("CONFIG_PVH") != "y":
+    config = directory / "config"
+    if not config.exists() or parse_config(config.read_text("ascii")).get("CONFIG_PVH") != "y":
         return image
     content = decompressed(image.read_bytes())
     if not content.startswith(_ELF):

@@ -105,6 +105,7 @@ def test_a_kernel_without_ipvs_is_told_before_anything_is_created(tmp_path: Path
     release = "1.2.3-none"
     (tmp_path / "lib" / "modules" / release).mkdir(parents=True)
     (tmp_path / "lib" / "modules" / release / "modules.dep").touch()
+    (tmp_path / "lib" / "modules" / release / "modules.builtin").write_text("kernel/9pnet_virtio.ko\nkernel/9p.ko\n")
     image = bytearray(0x1000)
     image[0x202:0x206] = b"HdrS"
     image[0x20E:0x210] = (0x300).to_bytes(2, "little")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import lzma
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from bench.kernels import Command, expand, resolve
+from bench.kernels import Command, expand, packages, resolve
 from bench.kernels import guest as guest_module
 from dataplanes.errors import GuestPanic
 from tests.conftest import ROOT
@@ -127,3 +130,53 @@ def test_the_instruction_clock_does_not_leap_while_files_are_read() -> None:
     assert idle < 0.1, done.stdout  # 2 s without bench/kernels/awake.c
     assert 0 < elapsed < 2
     assert waited > 0
+
+
+@pytest.fixture(scope="session")
+def cloud_kernel(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Debian's kernel for clouds, as its package: it has no 9p."""
+    directory = tmp_path_factory.mktemp("cloud")
+    directory.chmod(0o777)
+    said = subprocess.run(
+        ("apt-cache", "depends", "linux-image-cloud-amd64"), capture_output=True, text=True, check=True
+    )
+    name = next(word for word in said.stdout.split() if word.endswith("-cloud-amd64") and word[12].isdigit())
+    subprocess.run(("apt-get", "download", "-q", name), cwd=directory, capture_output=True, check=True)
+    (package,) = directory.glob("*.deb")
+    return str(package)
+
+
+def test_a_package_is_a_kernel_and_virtiofs_serves_one_without_9p(cloud_kernel: str) -> None:
+    mark = ROOT / "written-by-the-guest"
+    script = (
+        f"uname -r; mkdir /tmp/all; mount -t virtiofs root /tmp/all; echo gone > /tmp/all{mark}; echo here > {mark}"
+    )
+    done = guest("sh", "-c", script, kernel=cloud_kernel)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().strip().endswith("-cloud-amd64")
+    assert b"Read-only file system" in done.stderr
+    assert not mark.exists()
+
+
+@pytest.mark.usefixtures("busy_machine")
+def test_the_instruction_clock_does_not_leap_over_virtiofs_either(cloud_kernel: str) -> None:
+    done = guest("/usr/bin/python3", "-c", _READ, clock="instructions", kernel=cloud_kernel)
+    idle, elapsed, waited = map(float, done.stdout.split())
+    assert idle < 0.1, done.stdout
+    assert 0 < elapsed < 2
+    assert waited > 0
+
+
+def test_modules_without_an_index_and_packed_ones_are_settled_in_the_cache(tmp_path: Path) -> None:
+    """As they come out of a package, before depmod has seen them; Debian 13 and Ubuntu pack them."""
+    kernel = packages.fetch(expand("guests")[0])
+    release = packages.release(kernel)
+    modules = tmp_path / "lib" / "modules" / str(release)
+    shutil.copytree(kernel / "lib" / "modules" / str(release) / "kernel", modules / "kernel")
+    shutil.copy(kernel / "vmlinuz", tmp_path)
+    for path in (modules / "kernel" / "fs").rglob("*.ko"):
+        path.with_suffix(".ko.xz").write_bytes(lzma.compress(path.read_bytes(), preset=0))
+        path.unlink()
+    done = guest("uname", "-r", kernel=str(tmp_path / "vmlinuz"))
+    assert done.stdout.decode().strip() == release, done.stderr
+    assert not (modules / "modules.dep").exists()

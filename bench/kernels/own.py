@@ -1,0 +1,112 @@
+"""A kernel of one's own: VMLINUZ, VMLINUZ:MODULES, or the package it comes in, PACKAGE.deb[:PACKAGE.deb].
+
+It stays where it is. What a guest cannot take as it lies there (a package, modules that are compressed or have no
+modules.dep) is unpacked into the cache, under the hash of what it was made from, and never installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from bench.kernels import packages
+from bench.kernels.modules import Modules
+from bench.kernels.vmlinux import bootable
+from dataplanes.errors import Prerequisite, Usage
+from dataplanes.paths import cache
+
+_FORMS = "VMLINUZ, VMLINUZ:MODULES or PACKAGE.deb[:PACKAGE.deb]"
+
+
+def find(text: str) -> tuple[Path, Modules, Path]:
+    """The image to boot, the modules and the configuration of what `--kernel` names. Raises Usage."""
+    parts = [Path(part).resolve() for part in text.split(":")]
+    if all(part.suffix == ".deb" for part in parts):
+        return _from_packages(text, parts)
+    if len(parts) > 2 or any(part.suffix == ".deb" for part in parts):
+        raise Usage("cannot read the kernel's path", where=text, fix=_FORMS)
+    image = parts[0]
+    release = _release(image)
+    directory = _modules(text, release, image, parts[1:])
+    return image, Modules(_usable(directory)), image.parent / f"config-{release}"
+
+
+def _from_packages(text: str, debs: list[Path]) -> tuple[Path, Modules, Path]:
+    for deb in debs:
+        if not deb.is_file():
+            raise Usage("no such package", where=str(deb))
+    made = hashlib.sha256(b"".join(hashlib.sha256(deb.read_bytes()).digest() for deb in debs)).hexdigest()[:12]
+
+    def unpack(target: Path) -> None:
+        whole = target.with_name("whole")
+        try:
+            packages.extract(debs, whole)
+        except Prerequisite as error:
+            raise Usage(error.message, where=text, why=error.why) from error
+        images = sorted(whole.glob("boot/vmlinuz-*"))
+        if len(images) != 1:
+            fix = "the package is called linux-image-RELEASE; linux-image-amd64 only depends on it"
+            raise Usage("no kernel in the package", where=text, fix=fix)
+        release = images[0].name.removeprefix("vmlinuz-")
+        _release(images[0])  # it may be of another architecture
+        directories = [*whole.glob(f"lib/modules/{release}/kernel"), *whole.glob(f"usr/lib/modules/{release}/kernel")]
+        if not directories:
+            fix = f"give the package that has them, too: {debs[0].name}:linux-modules-{release}...deb"
+            raise Usage(f"no modules of {release}", where=text, why="they are in another package", fix=fix)
+        packages.settle(release, whole, directories[0].parent, target)
+
+    directory = packages.once(cache() / "own" / made, unpack)
+    return (
+        bootable(directory),
+        Modules(directory / "lib" / "modules" / str(packages.release(directory))),
+        (directory / "config"),
+    )
+
+
+def _modules(text: str, release: str, image: Path, given: list[Path]) -> Path:
+    """The directory RELEASE that has the kernel's modules."""
+    bases = given or [image.parent / "lib" / "modules", image.parent.parent / "lib" / "modules"]
+    for base in bases:
+        for directory in (base, base / release):
+            if directory.name == release and ((directory / "modules.dep").exists() or _files(directory)):
+                return directory.resolve()
+    looked = ", ".join(str(base) for base in bases)
+    why = f"looked in {looked}, for {release}/modules.dep or {release}/kernel/"
+    raise Usage(f"no modules of {release}", where=text, why=why, fix="name them as VMLINUZ:DIRECTORY")
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in (directory / "kernel").rglob("*.ko*") if path.is_file())
+
+
+def _usable(directory: Path) -> Path:
+    """As they are, where the guest can load them; else unpacked and indexed in the cache, anew when they change."""
+    files = _files(directory)
+    if (directory / "modules.dep").exists() and all(path.suffix == ".ko" for path in files):
+        return directory
+    states = [(str(path.relative_to(directory)), path.stat()) for path in files]
+    told = "\n".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states)
+    made = hashlib.sha256(f"{directory}\n{told}".encode()).hexdigest()[:12]
+    target = packages.once(cache() / "own" / made, lambda target: packages.settle_modules(directory, target, _copy))
+    return target / "lib" / "modules" / directory.name
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy(source, target)
+
+
+def _release(image: Path) -> str:
+    """What a bzImage says it is (Documentation/arch/x86/boot.rst: kernel_version at 0x20E, from 0x200)."""
+    try:
+        with image.open("rb") as file:
+            head = file.read(0x8000)
+    except OSError as error:
+        raise Usage("cannot read the kernel", where=str(image), why=error.strerror or "") from error
+    if head[0x202:0x206] != b"HdrS":
+        raise Usage("not a Linux kernel image", where=str(image), fix="a bzImage, such as /boot/vmlinuz-*")
+    start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
+    return head[start:].split(b"\0")[0].decode("ascii", "replace").split(" ")[0]

@@ -1,0 +1,42 @@
+"""Becomes virtiofsd in a mount namespace of its own: `virtiofsd.py ro|rw PROGRAM ARGUMENT...`.
+
+With `ro` everything in it is read-only: the guest's root could mount what it is given writable, and the first virtiofsd
+has no option that forbids it. Needs root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+import sys
+
+_CLONE_NEWNS = 0x00020000
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
+_PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _demand(result: int) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def main() -> None:
+    """Never returns."""
+    access, *argv = sys.argv[1:]
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _demand(_libc.unshare(_CLONE_NEWNS))
+    _demand(_libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
+    if access == "ro":
+        attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+        _demand(_libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, attributes, len(attributes)))
+    os.execv(argv[0], argv)
+
+
+if __name__ == "__main__":
+    main()
