@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import Struct, ValidationError, convert
+from msgspec import Struct, convert
 from msgspec.structs import asdict
 
+from dataplanes import knobs
 from dataplanes.base import DataPlane, Fabric, Mechanism, Placement
 from dataplanes.direct import Direct
 from dataplanes.ebpf import Ebpf
@@ -130,7 +132,7 @@ def select(text: str) -> list[Selection]:
 
 
 def _select(text: str) -> Selection:
-    name, _, settings = text.partition("@")
+    name, settings = re.fullmatch(r"([^@+]*)[@+]?(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
     if name not in SUMMARIES:
         near = difflib.get_close_matches(name, SUMMARIES, 1)
         hint = f"did you mean {near[0]}?" if near else "`bench list dataplanes` shows them"
@@ -144,23 +146,14 @@ def _select(text: str) -> Selection:
     if "=" in variant:
         variant, changes = row.default, [variant, *changes]
     if variant not in row.variants:
-        known = ", ".join(filter(None, row.variants)) or "none"
-        raise Usage(f"{name} has no variant {variant!r}", fix=f"it has: {known}")
-    return Selection(text, name, variant, asdict(_change(text, row.variants[variant], changes)))
+        named = ", ".join(filter(None, row.variants)) or "none"
+        raise Usage(f"{name} has no variant {variant!r}", fix=f"it has: {named}; a knob is KNOB=VALUE")
+    return Selection(text, name, variant, asdict(knobs.change(text, row.variants[variant], changes)))
 
 
-def _change(text: str, knobs: Struct, changes: list[str]) -> Struct:
-    known = asdict(knobs)
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals or key not in known:
-            names = ", ".join(known) or "none"
-            raise Usage(f"unknown knob {key!r}", where=text, fix=f"knobs, as knob=value: {names}")
-        known[key] = None if value == "none" else value
-    try:
-        return convert(known, type(knobs), strict=False)
-    except ValidationError as error:
-        raise Usage("bad knob", where=text, why=str(error)) from error
+def default(name: str) -> Struct | None:
+    """The knobs a data plane has unless told otherwise; none for `direct`."""
+    return ROWS[name].variants[ROWS[name].default] if name in ROWS else None
 
 
 def make(selection: Selection, fabric: Fabric) -> DataPlane:

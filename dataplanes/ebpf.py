@@ -11,8 +11,9 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Collection, Sequence
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
 from dataplanes.ebpf_object import PROGRAMS, Loaded
@@ -29,9 +30,9 @@ _COUNT = struct.Struct("=Q")
 class Knobs(Struct, frozen=True):
     """How much the maps hold per network and node. Connections that do not fit push out those idle longest."""
 
-    services: int = 16_384
-    backends: int = 65_536
-    connections: int = 65_536
+    services: Annotated[int, Meta(ge=1, le=1 << 24, description="so many services fit")] = 16_384
+    backends: Annotated[int, Meta(ge=1, le=1 << 24, description="so many backends of all services fit")] = 65_536
+    connections: Annotated[int, Meta(ge=1, le=1 << 24, description="so many connections fit")] = 65_536
 
 
 _KNOB_OF = {

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
@@ -26,17 +26,26 @@ from dataplanes.requirements import Feature, Requirement, Tool
 _FIRST_MARK = 0x101  # swarm counts up from 0x100, where its ingress network is
 
 
-class Knobs(Struct, frozen=True):
-    """What changed between Docker 1.12.0 and 18.03, and the IPVS settings users fought with. None: kernel default."""
+_Switch = Annotated[int, Meta(ge=0, le=1)]
+_ReuseMode = Annotated[int, Meta(ge=0, le=3)]  # bits (Documentation/networking/ipvs-sysctl.rst)
 
-    snat: bool = True  # no SNAT in 1.12.0: a task could not reach its own service's other tasks
-    vip_on: Literal["eth0", "lo"] = "eth0"  # lo since 17.09 (moby/libnetwork#1877)
-    icmp: bool = False  # 1.13 to 18.03: the VIP's echo requests go to the container itself (moby/libnetwork#1566)
-    weight0: bool = False  # drain instead of delete, since 18.06 (moby/libnetwork#2112)
-    conntrack: int | None = None  # None: as SNAT needs it
-    conn_reuse_mode: int | None = None
-    expire_nodest_conn: int | None = None
-    expire_quiescent_template: int | None = None
+
+class Knobs(Struct, frozen=True):
+    """What changed between Docker 1.12.0 and 18.03, and the IPVS settings users fought with. None: kernel default.
+
+    (moby/libnetwork#1877: lo; #1566: icmp; #2112: weight 0.)
+    """
+
+    snat: Annotated[bool, Meta(description="1.12.0 had none: a task could not reach its own service's others")] = True
+    vip_on: Annotated[Literal["eth0", "lo"], Meta(description="where a task has its VIP: lo since 17.09")] = "eth0"
+    icmp: Annotated[bool, Meta(description="a ping to a VIP goes to the container itself: 1.13 to 18.03")] = False
+    weight0: Annotated[bool, Meta(description="a backend is drained before it is deleted: since 18.06")] = False
+    conntrack: Annotated[_Switch | None, Meta(description="net.ipv4.vs.conntrack; none: as SNAT needs it")] = None
+    conn_reuse_mode: Annotated[_ReuseMode | None, Meta(description="net.ipv4.vs.conn_reuse_mode")] = None
+    expire_nodest_conn: Annotated[_Switch | None, Meta(description="net.ipv4.vs.expire_nodest_conn")] = None
+    expire_quiescent_template: Annotated[_Switch | None, Meta(description="net.ipv4.vs.expire_quiescent_template")] = (
+        None
+    )
 
 
 _TWEAKS = {"conn_reuse_mode": 0, "expire_nodest_conn": 1, "expire_quiescent_template": 1}

@@ -27,8 +27,9 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Collection, Iterable, Sequence
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
 from dataplanes.errors import BenchError, Unsupported, Usage
@@ -42,7 +43,7 @@ from dataplanes.requirements import Feature, Package, Requirement
 class Knobs(Struct, frozen=True):
     """How a backend is picked: in turn, or at random as moby and kube-proxy do."""
 
-    scheduler: Scheduler = "rr"
+    scheduler: Annotated[Scheduler, Meta(description="in turn, or at random as moby and kube-proxy pick")] = "rr"
 
 
 class Nft(Mechanism):

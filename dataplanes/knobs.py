@@ -1,0 +1,80 @@
+"""The knobs of a data plane: what each means, what it may be, what it is unless told otherwise.
+
+A mechanism declares them as the fields of a Struct, with `Annotated[TYPE, Meta(description=..., ge=..., le=...)]`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from dataplanes.errors import Usage
+
+_Knobs = TypeVar("_Knobs", bound=Struct)
+
+
+class Knob(Struct, frozen=True):
+    """One of them. `values`: those it may have, or their bounds."""
+
+    name: str
+    meaning: str
+    values: str
+    default: str
+
+
+def described(knobs: Struct) -> list[Knob]:
+    """Every knob of a variant; the default is what that variant has."""
+    fields = _fields(type(knobs))
+    return [
+        Knob(name, field.get("description", ""), _values(field), shown(getattr(knobs, name)))
+        for name, field in fields.items()
+    ]
+
+
+def shown(value: object) -> str:
+    """A knob's value, as `--dataplane` takes it."""
+    return "none" if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def change(text: str, knobs: _Knobs, changes: Sequence[str]) -> _Knobs:
+    """These knobs, some of them changed by KNOB=VALUE. Raises Usage, naming what there is."""
+    if not changes:  # under emulation, asking for what there is takes its time
+        return knobs
+    known = {knob.name: knob for knob in described(knobs)}
+    made = msgspec.structs.asdict(knobs)
+    for each in changes:
+        name, equals, value = each.partition("=")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            there = f"knobs, as knob=value: {', '.join(known)}" if known else "it has none"
+            raise Usage(f"unknown knob {name!r}", where=text, fix=hint + there)
+        if not equals:
+            raise Usage(f"knob {name!r} without a value", where=text, fix=f"{name}={known[name].values}")
+        made[name] = None if value == "none" else value
+        try:
+            msgspec.convert(made, type(knobs), strict=False)
+        except msgspec.ValidationError as error:
+            raise Usage(f"bad knob {each!r}", where=text, fix=f"{name}={known[name].values}") from error
+    return msgspec.convert(made, type(knobs), strict=False)
+
+
+def _fields(kind: type[Struct]) -> dict[str, dict[str, Any]]:
+    schema = msgspec.json.schema(kind)
+    found: dict[str, dict[str, Any]] = schema["$defs"][kind.__name__]["properties"]
+    return found
+
+
+def _values(field: dict[str, Any]) -> str:
+    """`eth0|lo`, `true|false`, `0..1|none`."""
+    if "anyOf" in field:
+        return "|".join(_values(each) for each in field["anyOf"])
+    if "enum" in field:
+        return "|".join(map(str, field["enum"]))
+    if field.get("type") == "integer":
+        return f"{field.get('minimum', '')}..{field.get('maximum', '')}"
+    return {"boolean": "true|false", "null": "none"}.get(str(field.get("type")), str(field.get("type")))
