@@ -29,6 +29,7 @@ from bench.options import (
 )
 from dataplanes import catalog
 from dataplanes.errors import BenchError, Usage
+from dataplanes.texts import line
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -52,7 +53,7 @@ class _Program(click.Group):
         except BrokenPipeError:  # everything is undone here, too
             terminal.end_as_a_filter()
         except BenchError as error:
-            terminal.say(f"bench: {error}", err=True)
+            terminal.say(line(f"bench: {error}"), err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as interrupt:  # everything is undone; die as a program that does not catch it does
             number = interrupt.args[0] if interrupt.args else signal.SIGINT
@@ -336,8 +337,8 @@ def clean() -> None:
     """Remove what dead runs left; touches only what their state files name."""
     from scenarios import journal
 
-    for line in journal.clean():
-        terminal.say(line)
+    for removed in journal.clean():
+        terminal.say(removed)
 
 
 @main.command()

@@ -214,8 +214,6 @@ def _parse(path: str, text: str) -> Scenario:
         raise Usage("not TOML", where=f"{path}:{line}", why=str(error)) from error
     except RecursionError as error:
         raise Usage("not a scenario", where=path, why="it is nested too deeply") from error
-    except ValueError as error:  # a number of more digits than Python reads
-        raise Usage("not a scenario", where=path, why=str(error).partition(";")[0]) from error
 
 
 def _line(text: str, field: str, key: str = "") -> int:

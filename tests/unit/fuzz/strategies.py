@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from typing import Any, Literal
@@ -82,7 +83,7 @@ HOSTILE_VALUES: tuple[Any, ...] = (
     {"value": 1.0},
     ["x"] * 50,
 )
-values = st.sampled_from(HOSTILE_VALUES)
+values = st.sampled_from(HOSTILE_VALUES).map(copy.deepcopy)
 texts = st.one_of(st.sampled_from(HOSTILE_TEXTS), st.text(max_size=20))
 
 
@@ -133,7 +134,7 @@ def _leaf(definition: inspect.Type) -> st.SearchStrategy[Any]:
             return st.booleans()
         case inspect.NoneType():
             return st.none()
-    return st.sampled_from([None, 0, "x", {}, [], {"name": "x"}])  # what is free in form
+    return st.sampled_from([None, 0, "x", {}, [], {"name": "x"}]).map(copy.deepcopy)  # what is free in form
 
 
 def _between(least: int, most: int) -> st.SearchStrategy[int]:
@@ -199,3 +200,21 @@ def spoiled(draw: st.DrawFn, data: bytes) -> bytes:
             case "deep":
                 data = data[:at] + draw(st.sampled_from([b"[", b'{"a":', b"[{"])) * 3000 + data[at:]
     return data
+
+
+def toml(tree: Any) -> bytes:
+    """A tree as TOML, as far as TOML goes; what it has no words for is left to its parser to refuse."""
+    pairs = tree.items() if isinstance(tree, dict) else {"x": tree}.items()
+    return "\n".join(f"{_key(key)} = {_inline(value)}" for key, value in pairs).encode("utf-8", "replace")
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(key)} = {_inline(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ",\n ".join(map(_inline, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # null, NaN and Infinity are no TOML
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[\w-]+", key, re.ASCII) else json.dumps(key, ensure_ascii=False)
