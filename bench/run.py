@@ -18,8 +18,11 @@ from bench.rounds import Series
 from bench.store import Store
 from bench.workloads import WORKLOADS, demand_ports
 from dataplanes.catalog import DIRECT, Selection
-from dataplanes.errors import BenchError
+from dataplanes.errors import BenchError, Usage
 from scenarios import topology
+
+_TRIALS = 50_000
+"""In one run: at a second each they take a day."""
 
 
 def plan(
@@ -32,6 +35,9 @@ def plan(
 ) -> list[TrialPlan]:
     """The trials in order; `direct` is always among them, and first, as the ceiling. Warm-ups may be profiled."""
     names = [DIRECT, *(selection.name for selection in selections if selection.dataplane != DIRECT)]
+    count = len(names) * repeat * sum(len(each.workloads) * len(each.points) for each in series)
+    if count > _TRIALS:
+        raise Usage(f"{count:,} trials are too many", why=f"the most is {_TRIALS:,}", fix="fewer rounds or points")
     found = rounds.interleave(names, repeat, connections=connections, series=series, warm_each=profile)
     for trial in found:
         if profile and trial.warmup:

@@ -149,6 +149,10 @@ def select(expression: str) -> list[Check]:
     return found
 
 
+_LONGEST = 1000
+"""Characters of an expression: all names of checks are together not much longer."""
+
+
 def _matches(expression: str, name: str) -> bool:
     import ast
     import re
@@ -162,11 +166,15 @@ def _matches(expression: str, name: str) -> bool:
             return node.value in name
         raise SyntaxError("only words, and, or, not and parentheses")
 
+    if len(expression) > _LONGEST:
+        raise Usage(f"cannot read -k {expression[:20]!r}...", why=f"it is longer than {_LONGEST} characters")
     quoted = re.sub(r"[\w.-]+", lambda word: word[0] if word[0] in ("and", "or", "not") else repr(word[0]), expression)
     try:
+        if not re.fullmatch(r"[\w.\-() ]*", expression):
+            raise SyntaxError("only words, and, or, not and parentheses")
         return value(ast.parse(quoted, mode="eval").body)
-    except SyntaxError as error:
-        raise Usage(f"cannot read -k {expression!r}", why=error.msg) from error
+    except (SyntaxError, RecursionError, MemoryError) as error:  # MemoryError: its parser's stack is full
+        raise Usage(f"cannot read -k {expression!r}", why=getattr(error, "msg", "it is nested too deeply")) from error
 
 
 def scenarios(checks: Iterable[Check]) -> list[str]:
