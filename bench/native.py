@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,9 +36,23 @@ def _made(name: str, directory: Path) -> Path:
     headers = sorted({header for source in sources for header in source.parent.glob("*.h")})
     content = b"".join(path.read_bytes() for path in (*sources, *headers)) + " ".join(FLAGS).encode()
     target = directory / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
-    if not target.exists():
+    if not _whole(target):
         _compile(sources, target)
     return target
+
+
+def _whole(program: Path) -> bool:
+    """True if the file is there to its end, where the linker puts the table of sections (elf(5))."""
+    try:
+        with program.open("rb") as file:
+            head = file.read(64)
+            size = os.fstat(file.fileno()).st_size
+    except OSError:
+        return False
+    if len(head) < 64 or not head.startswith(b"\x7fELF"):
+        return False
+    (offset,), (length, count) = struct.unpack_from("<Q", head, 0x28), struct.unpack_from("<HH", head, 0x3A)
+    return bool(size >= offset + length * count)
 
 
 def _compile(sources: Sequence[Path], target: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from bench.kernels import Command, Kernel, headers
-from dataplanes import ebpf_object
+from dataplanes import ebpf_object, files
 from dataplanes.errors import BenchError
 from dataplanes.requirements import Compiled, Requirement
 
@@ -39,13 +39,9 @@ def prepare(requirements: Iterable[Requirement], kernel: Kernel) -> None:
 
 
 def _missing(names: Iterable[str]) -> list[str]:
-    return [name for name in names if not ebpf_object.cached(name).exists()]
+    return [name for name in names if ebpf_object.kept(name) is None]
 
 
 def _keep(line: bytes) -> None:
     for name, made in msgspec.json.decode(line, type=dict[str, ebpf_object.Object]).items():
-        path = ebpf_object.cached(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(msgspec.json.encode(made))
-        partial.rename(path)
+        files.keep(ebpf_object.cached(name), msgspec.json.encode(made))

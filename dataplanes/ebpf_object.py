@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from dataplanes import files
 from dataplanes.errors import BenchError, Prerequisite
 from dataplanes.kernel import bpf
 from dataplanes.paths import cache
@@ -42,6 +43,7 @@ PROGRAMS: dict[str, dict[str, tuple[int, int]]] = {
 }
 """Object -> program -> (BPF_PROG_TYPE_*, attach type)."""
 
+_MOST = 16 << 20
 _MAPS = {
     "socket": ("services", "turns", "counts", "vips", "flows"),
     "tc": ("services", "turns", "counts", "flows", "fragments", "bridge"),
@@ -101,11 +103,16 @@ def cached(name: str) -> Path:
 
 def read(name: str) -> Object:
     """The compiled object. Raises Prerequisite if there is none."""
-    try:
-        return msgspec.json.decode(cached(name).read_bytes(), type=Object)
-    except OSError as error:
+    found = kept(name)
+    if found is None:
         fix = "every `bench` command with an eBPF plane compiles it before it starts"
-        raise Prerequisite(f"{name}.c is not compiled", where=str(cached(name)), fix=fix) from error
+        raise Prerequisite(f"{name}.c is not compiled", where=str(cached(name)), fix=fix)
+    return found
+
+
+def kept(name: str) -> Object | None:
+    """The compiled object, if there is one and it is whole."""
+    return files.kept(cached(name), Object, _MOST)
 
 
 def compile_object(name: str) -> Object:

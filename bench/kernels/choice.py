@@ -6,7 +6,10 @@ import difflib
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+
+import msgspec
 
 from bench.kernels import own, packages, shares
 from bench.kernels.base import Command, Kernel
@@ -14,6 +17,7 @@ from bench.kernels.guest import QEMU, Guest
 from bench.kernels.host import Host
 from bench.kernels.modules import Modules
 from bench.kernels.vmlinux import bootable
+from dataplanes import files
 from dataplanes.errors import BenchError, Prerequisite, Usage
 from dataplanes.paths import cache
 
@@ -93,16 +97,17 @@ def _kvm_works(name: str, vmlinuz: Path, modules: Modules, config: Path) -> bool
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
     mark = cache() / "kvm" / f"{modules.directory.name}-{platform.release()}-{_qemu_version()}"
-    if not mark.exists():
+    works = files.kept(mark, bool)
+    if works is None:
         probe = Guest(name, "wall", vmlinuz, modules, config, kvm=True)
         command = Command(("true",), dict(os.environ), "/", timeout=_PROBE_SECONDS)
         try:
             works = probe.execute(command, lambda line: None) == 0
         except BenchError:
             works = False
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.write_text("yes" if works else "no", "ascii")
-    return mark.read_text("ascii") == "yes"
+        with suppress(Prerequisite):  # then it is found out every time
+            files.keep(mark, msgspec.json.encode(works))
+    return works
 
 
 def _qemu_version() -> str:

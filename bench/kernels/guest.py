@@ -70,7 +70,7 @@ class Guest(Kernel):
         self._config = config
 
     def config(self) -> Mapping[str, str] | None:
-        return parse_config(self._config.read_text("ascii")) if self._config.exists() else None
+        return parse_config(self._config.read_text("ascii", "replace")) if self._config.exists() else None
 
     def fingerprint(self) -> str:
         made = hashlib.sha256(self._vmlinuz.read_bytes())

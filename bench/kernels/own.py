@@ -7,6 +7,7 @@ modules.dep) is unpacked into the cache, under the hash of what it was made from
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ _FORMS = "VMLINUZ, VMLINUZ:MODULES or PACKAGE.deb[:PACKAGE.deb]"
 
 def find(text: str) -> tuple[Path, Modules, Path]:
     """The image to boot, the modules and the configuration of what `--kernel` names. Raises Usage."""
-    parts = [Path(part).resolve() for part in text.split(":")]
+    parts = [Path(os.path.realpath(part)) for part in text.split(":")]  # Path.resolve raises on a loop of links
     if all(part.suffix == ".deb" for part in parts):
         return _from_packages(text, parts)
     if len(parts) > 2 or any(part.suffix == ".deb" for part in parts):

@@ -1,7 +1,7 @@
 """Kernels from the distribution's packages: downloaded and verified by apt, unpacked into the cache, not installed.
 
 A kernel is named after its series, debian-6.1, and stays as it is in the cache until it is removed there: figures stay
-comparable. CACHE/kernels/NAME/ holds vmlinuz, config and lib/modules/RELEASE, and once it was booted vmlinux.
+comparable. CACHE/kernels/NAME/ holds vmlinuz, vmlinux, config and lib/modules/RELEASE, all under a seal.
 """
 
 from __future__ import annotations
@@ -17,11 +17,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
+
+from bench.kernels import seal, vmlinux
+from dataplanes import files
 from dataplanes.errors import Prerequisite
 from dataplanes.paths import cache
 
 _NEEDED_MB = 900
+_Name = Annotated[str, msgspec.Meta(pattern=r"^(debian|ubuntu)-\d+\.\d+$")]
 _IMAGE = re.compile(r"linux-image-((\d+\.\d+)\.[0-9.]+(?:-\d+|\+deb\d+)?-(?:amd64|generic))\Z")
 _KEEP = (
     *("kernel/net", "kernel/lib", "kernel/crypto", "kernel/arch", "kernel/kernel"),
@@ -62,14 +68,13 @@ def installed_by_default() -> str | None:
     Asked once per release: where apt keeps no index, as in containers, each answer takes it a second.
     """
     mark = _default_mark()
-    if mark and mark.exists() and (kept := mark.read_text("ascii")):
+    if mark and (kept := files.kept(mark, _Name)):
         return kept
     wanted = _images(_apt_cache("depends", "linux-image-amd64", "linux-image-generic"))
     found = next((name for name, _ in wanted), None)
     if found and mark:
-        with suppress(OSError):  # a cache that is only read has its kernels all the same
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.write_text(found, "ascii")
+        with suppress(Prerequisite):  # a cache that is only read has its kernels all the same
+            files.keep(mark, msgspec.json.encode(found))
     return found
 
 
@@ -83,30 +88,37 @@ def _default_mark() -> Path | None:
 
 
 def fetch(name: str) -> Path:
-    """Download and unpack a kernel if it is not there; returns its directory.
+    """A kernel's directory, downloaded and unpacked if it is not there, or not as it was unpacked.
 
     Raises Prerequisite: no apt, no such kernel, no room, or the download failed.
     """
     target = directory(name)
-    if release(target):
+    wrong = seal.broken(target)
+    if not wrong:
         return target
-    with _lock(target.parent):
-        if release(target):  # somebody else was quicker
-            return target
+    try:
+        return once(target, lambda made: _fetch(name, release(target), made))
+    except Prerequisite as error:
+        if not target.exists():
+            raise
+        told = f"{wrong}, and it cannot be fetched anew: {error}"
+        raise Prerequisite("the kernel in the cache is damaged", where=str(target), why=told) from error
+
+
+def _fetch(name: str, kept: str | None, made: Path) -> None:
+    """Download and unpack a kernel: the release that is in the cache, if apt still offers it, or else the newest."""
+    wanted = available()
+    if name not in wanted and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(("apt-get", "update", "-q"), capture_output=True, check=False)
         wanted = available()
-        if name not in wanted and os.geteuid() == 0 and shutil.which("apt-get"):
-            subprocess.run(("apt-get", "update", "-q"), capture_output=True, check=False)
-            wanted = available()
-        if name not in wanted:
-            known = ", ".join(wanted) or "none; run apt-get update as root"
-            raise Prerequisite(f"no kernel {name}", why="apt does not offer it", fix=f"there are: {known}")
-        _check_room(target.parent)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as work:
-            made = _unpack(wanted[name], _download(_image_packages(wanted[name]), Path(work)), Path(work, "made"))
-            if target.exists():
-                shutil.rmtree(target)
-            made.rename(target)
-    return target
+    if name not in wanted:
+        known = ", ".join(wanted) or "none; run apt-get update as root"
+        raise Prerequisite(f"no kernel {name}", why="apt does not offer it", fix=f"there are: {known}")
+    offered = [found for _, found in _images(_apt_cache("pkgnames", "linux-image-"))]
+    chosen = kept if kept in offered else wanted[name]
+    debs = made.with_name("debs")
+    debs.mkdir()
+    _unpack(chosen, _download(_image_packages(chosen), debs), made)
 
 
 def headers(kernel: str) -> Path:
@@ -185,6 +197,7 @@ def settle(kernel: str, whole: Path, modules: Path, target: Path) -> Path:
     ]
     for config in [path for path in configs if path.exists()][:1]:
         shutil.copy(config, target / "config")
+    vmlinux.unpack(target)
     return target
 
 
@@ -205,18 +218,27 @@ def settle_modules(modules: Path, target: Path, bring: Callable[[Path, Path], ob
     depmod = shutil.which("depmod", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if depmod is None:
         raise Prerequisite("no depmod", fix="apt-get install kmod")
-    subprocess.run((depmod, "-b", target, modules.name), check=True, capture_output=True)
+    _run(depmod, "-b", str(target), modules.name)
     return kept
 
 
 def once(target: Path, make: Callable[[Path], object]) -> Path:
-    """What `make` makes at a path it is given: done by one process, and only whole in its place."""
+    """What `make` makes at a path it is given: done by one process, only whole in its place, and sealed."""
+    if not seal.broken(target):
+        return target
     with _lock(target.parent):
-        if not target.exists():
+        if seal.broken(target):  # nobody else was quicker
             _check_room(target.parent)
-            with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as work:
-                make(Path(work, "made"))
-                Path(work, "made").rename(target)
+            try:
+                with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as work:
+                    made = Path(work, "made")
+                    make(made)
+                    seal.write(made)
+                    if target.exists():
+                        target.rename(Path(work, "old"))
+                    made.rename(target)
+            except OSError as error:
+                raise files.cannot_write(target, error, "the kernel") from error
     return target
 
 
@@ -231,7 +253,10 @@ def extract(debs: Sequence[Path], target: Path) -> None:
 def _decompress(modules: Path) -> None:
     """Here, not in the guest: there it takes ten times as long, and at every start."""
     for path in modules.rglob("*.ko.xz"):
-        path.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
+        try:
+            path.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
+        except lzma.LZMAError as error:
+            raise Prerequisite("cannot unpack a kernel module", where=path.name, why=str(error)) from error
         path.unlink()
     packed = [str(path) for path in modules.rglob("*.ko.zst")]
     if packed:
@@ -239,7 +264,14 @@ def _decompress(modules: Path) -> None:
             raise Prerequisite(
                 "no zstd", why="this kernel's modules are compressed with it", fix="apt-get install zstd"
             )
-        subprocess.run(("zstd", "-q", "-d", "--rm", *packed), check=True, capture_output=True)
+        _run("zstd", "-q", "-d", "--rm", *packed)
+
+
+def _run(*argv: str) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise Prerequisite(f"{os.path.basename(argv[0])} failed on the kernel's modules", why=why)
 
 
 def _check_room(path: Path) -> None:

@@ -7,7 +7,6 @@ That takes an emulated guest 5 s of its time, and the machine 1 s, once. QEMU bo
 from __future__ import annotations
 
 import lzma
-import os
 import struct
 import subprocess
 import zlib
@@ -19,28 +18,29 @@ _XZ, _ZSTD, _GZIP, _ELF = b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"\x7fE
 
 
 def bootable(directory: Path) -> Path:
-    """What QEMU is to boot of the kernel unpacked there: its vmlinux, made on first use, or else the image as it is."""
-    image, plain = directory / "vmlinuz", directory / "vmlinux"
-    if plain.exists():
-        return plain
+    """What QEMU is to boot of the kernel unpacked there: its vmlinux, or else the image as it is."""
+    plain = directory / "vmlinux"
+    return plain if plain.exists() else directory / "vmlinuz"
+
+
+def unpack(directory: Path) -> None:
+    """Put the vmlinux beside the image, if it is of a kind that QEMU boots."""
     config = directory / "config"
-    if not config.exists() or parse_config(config.read_text("ascii")).get("CONFIG_PVH") != "y":
-        return image
-    content = decompressed(image.read_bytes())
-    if not content.startswith(_ELF):
-        return image
-    partial = plain.with_name(f"{plain.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.rename(plain)
-    except OSError:  # no room, or not ours: the image boots as well
-        partial.unlink(missing_ok=True)
-        return image
-    return plain
+    if config.exists() and parse_config(config.read_text("ascii", "replace")).get("CONFIG_PVH") == "y":
+        content = decompressed((directory / "vmlinuz").read_bytes())
+        if content.startswith(_ELF):
+            (directory / "vmlinux").write_bytes(content)
 
 
 def decompressed(image: bytes) -> bytes:
-    """The payload of a bzImage; nothing if it is packed in a way we cannot unpack."""
+    """The payload of a bzImage; nothing if it is packed in a way we cannot unpack, or damaged."""
+    try:
+        return _decompressed(image)
+    except (IndexError, struct.error, lzma.LZMAError, zlib.error):
+        return b""
+
+
+def _decompressed(image: bytes) -> bytes:
     sectors = image[0x1F1] or 4
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (sectors + 1) * 512 + offset

@@ -1,0 +1,78 @@
+"""What was unpacked into the cache is what is booted: its files' sizes and hashes since apt verified them.
+
+A cache outlives crashes, full disks and other people's scripts. Sizes and times are looked at every time (5 ms), the
+content once per boot of the machine (0.2 s), or when a time differs, as after the cache was copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from dataplanes import files
+from dataplanes.errors import Prerequisite
+
+_SEAL, _CHECKED = ".seal.json", ".checked"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class _File(Struct, frozen=True, array_like=True):
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+def write(directory: Path) -> None:
+    """Seal what is in a directory, once it is on the disk. Raises Prerequisite where there is no room."""
+    sealed = {}
+    for path in _files(directory):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            state = os.fstat(file.fileno())
+            sealed[str(path.relative_to(directory))] = _File(state.st_size, state.st_mtime_ns, _hash(path))
+    files.keep(directory / _SEAL, msgspec.json.encode(sealed))
+
+
+def broken(directory: Path) -> str:
+    """What is wrong with a sealed directory, or nothing."""
+    sealed = files.kept(directory / _SEAL, dict[str, _File])
+    if not sealed:
+        return "it has no seal"
+    found = {str(path.relative_to(directory)): path.stat() for path in _files(directory)}
+    for name in sealed.keys() ^ found.keys():
+        return f"{name} is missing" if name in sealed else f"{name} was put there"
+    for name, state in found.items():
+        if state.st_size != sealed[name].size:
+            return f"{name} has {state.st_size:,} bytes, not {sealed[name].size:,}"
+    mark = f"{_BOOT.read_text('ascii').strip()} {hashlib.sha256(msgspec.json.encode(sealed)).hexdigest()}".encode()
+    same = all(state.st_mtime_ns == sealed[name].mtime_ns for name, state in found.items())
+    if same and _checked(directory) == mark:
+        return ""
+    for name, known in sealed.items():
+        if _hash(directory / name) != known.sha256:
+            return f"{name} has another content than what was unpacked"
+    with suppress(Prerequisite):  # a cache that is only read is checked every time
+        files.keep(directory / _CHECKED, mark)
+    return ""
+
+
+def _checked(directory: Path) -> bytes:
+    try:
+        return (directory / _CHECKED).read_bytes()
+    except OSError:
+        return b""
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    for base, _, names in os.walk(directory):
+        yield from (Path(base, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
