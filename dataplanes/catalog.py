@@ -93,7 +93,7 @@ _ROWS = (
     Row(
         "nft-overlay",
         "nftables in the overlay namespace, the VIP on br0, bridge netfilter on",
-        lambda knobs: (Overlay(LocalRoutes()), Nft(knobs)),
+        lambda knobs: (Overlay(LocalRoutes(), conntrack=True), Nft(knobs)),
         _NFT,
     ),
     Row(

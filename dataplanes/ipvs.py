@@ -33,12 +33,13 @@ _ReuseMode = Annotated[int, Meta(ge=0, le=3)]  # bits (Documentation/networking/
 class Knobs(Struct, frozen=True):
     """What changed between Docker 1.12.0 and 18.03, and the IPVS settings users fought with. None: kernel default.
 
-    (moby/libnetwork#1877: lo; #1566: icmp; #2112: weight 0.)
+    (moby/libnetwork#1877: lo; #1566: icmp; #2112: weight 0; moby/moby#40374: mute, which Docker has not.)
     """
 
     snat: Annotated[bool, Meta(description="1.12.0 had none: a task could not reach its own service's others")] = True
     vip_on: Annotated[Literal["eth0", "lo"], Meta(description="where a task has its VIP: lo since 17.09")] = "eth0"
     icmp: Annotated[bool, Meta(description="a ping to a VIP goes to the container itself: 1.13 to 18.03")] = False
+    mute: Annotated[bool, Meta(description="what conntrack calls INVALID ends no connection")] = False
     weight0: Annotated[bool, Meta(description="a backend is drained before it is deleted: since 18.06")] = False
     conntrack: Annotated[_Switch | None, Meta(description="net.ipv4.vs.conntrack; none: as SNAT needs it")] = None
     conn_reuse_mode: Annotated[_ReuseMode | None, Meta(description="net.ipv4.vs.conn_reuse_mode")] = None
@@ -52,7 +53,7 @@ _TWEAKS = {"conn_reuse_mode": 0, "expire_nodest_conn": 1, "expire_quiescent_temp
 """The three sysctls Docker came to set in its LB namespace (moby/libnetwork#2154, #2491)."""
 
 TWEAKED = replace(Knobs(), **_TWEAKS)
-MODERN = replace(TWEAKED, weight0=True)
+MODERN = replace(TWEAKED, weight0=True, mute=True)
 
 DOCKER: dict[str, Knobs] = {
     "1.12.0": Knobs(snat=False),
@@ -83,6 +84,7 @@ class IpvsMechanism(Mechanism):
             Feature("IP_VS_PROTO_UDP", "ip_vs", "IPVS of UDP"),
             Feature("IP_VS_NFCT", "ip_vs", "net.ipv4.vs.conntrack, which SNAT after IPVS needs"),
             Feature("NETFILTER_XT_MATCH_IPVS", "xt_ipvs", "SNAT of IPVS connections only"),
+            Feature("NETFILTER_XT_MATCH_CONNTRACK", "xt_conntrack", "telling segments of no connection from others"),
             Feature("NETFILTER_XT_MARK", "xt_mark", "marking what is sent to a VIP"),
             Feature("IP_NF_MANGLE", "iptable_mangle", "marking what is sent to a VIP"),
             Feature("IP_NF_NAT", "iptable_nat", "SNAT of IPVS connections"),
@@ -113,10 +115,14 @@ class _IpvsDirector(Director):
         self._services: dict[str, Service] = {}
         self._hairpins: set[str] = set()
         self._nat: list[str] = []
+        self._mute: list[str] = []
         self._before = self._set_sysctls()
         if self._snat and site.reply != "hairpin-snat":
             # Only this subnet: a container on two networks must not be SNATed to the wrong one (moby/libnetwork#1396).
             self._add_nat([f"-A POSTROUTING -d {site.subnet} -m ipvs --ipvs -j SNAT --to-source {site.address}"])
+            if mechanism.knobs.mute:
+                self._mute = _muting(site.subnet)
+                iptables.program(site.netns, "mangle", self._mute)
 
     def apply(self, services: Sequence[Service]) -> None:
         # A service is ready behind its mark before anything is marked; on failure what was added goes again.
@@ -157,7 +163,7 @@ class _IpvsDirector(Director):
             Footprint(netns, "ipvs services", len(self._services)),
             Footprint(netns, "ipvs destinations", destinations),
             Footprint(netns, "ipvs connections", connections),
-            Footprint(netns, "mangle rules", len(self._services)),
+            Footprint(netns, "mangle rules", len(self._mute) + len(self._services)),
             Footprint(netns, "nat rules", len(self._nat)),
         ]
 
@@ -166,6 +172,9 @@ class _IpvsDirector(Director):
         if self._nat:
             iptables.withdraw(self._site.netns, "nat", [rule.replace("-A", "-D", 1) for rule in reversed(self._nat)])
             self._nat = []
+        if self._mute:
+            iptables.withdraw(self._site.netns, "mangle", [rule.replace("-A", "-D", 1) for rule in self._mute])
+            self._mute = []
         sysctl.write(self._site.netns, self._before)
         self._before = {}
         self._ipvs.close()
@@ -249,3 +258,16 @@ class _IpvsDirector(Director):
         before = {key: sysctl.read(self._site.netns, key) for key in keys}
         sysctl.write(self._site.netns, keys)
         return {key: value for key, value in before.items() if value is not None and value != keys[key]}
+
+
+def _muting(subnet: str) -> list[str]:
+    """Rules that keep conntrack, which SNAT is done by, from ending connections over a segment ahead of their window.
+
+    It takes such a one for no connection's (moby/moby#40374). A backend's is not translated back, so the kernel answers
+    it by a reset: that is dropped. A client's, which IPVS sends on, gets no SNAT, or as a new connection's another
+    source port, and the backend would answer by a reset: the segment itself is dropped.
+    """
+    return [
+        f"-A OUTPUT -d {subnet} -p tcp -m conntrack --ctstate INVALID -m tcp --tcp-flags RST RST -j DROP",
+        f"-A POSTROUTING -d {subnet} -p tcp -m ipvs --ipvs -m conntrack --ctstate NEW,INVALID -m tcp ! --syn -j DROP",
+    ]

@@ -181,6 +181,23 @@ class Ruleset:
             f"{dnat} inc mod 1 map @{BACKENDS}",
         )
 
+    def _mute(self, guard: str) -> list[str]:
+        """Have nobody reset a connection over a segment that connection tracking takes for no connection's.
+
+        One ahead of the window is not translated back; here it is a stranger's, and the kernel answers by a reset that
+        ends the connection (moby/moby#40374, kubernetes/kubernetes#74839). That reset belongs to no connection either:
+        it is dropped, and not the segment, of which nobody knows whether it belongs to a VIP. Where replies are bridged
+        it is the client that would answer; there conntrack keeps no window (placements.py, Overlay).
+        """
+        if self.site.reply == "hairpin-snat":
+            return []
+        chain, lines = "guard", list[str]()
+        if guard != "output":
+            chain = "mute"
+            lines = [f"add chain ip {self.table} mute {{ type filter hook output priority 0; }}"]
+        reset = f"ct state invalid tcp flags & rst == rst ip daddr {self.site.subnet}"
+        return [*lines, f"add rule ip {self.table} {chain} {reset} drop"]
+
     def _fixed(self) -> list[str]:
         site, table = self.site, f"ip {self.table}"
         hook, guard, entry = ("output", "output", "")
@@ -201,6 +218,7 @@ class Ruleset:
             f"add rule {table} unserved reject with icmp port-unreachable",
             f"add chain {table} guard {{ type filter hook {guard} priority 0; }}",
             f"add rule {table} guard ip daddr @{VIPS} goto unserved",
+            *self._mute(guard),
             f"add chain {table} nat-{hook} {{ type nat hook {hook} priority -100; }}",
             f"add rule {table} nat-{hook} {entry}meta l4proto != icmp ip daddr vmap @{SERVICES}",
         ]

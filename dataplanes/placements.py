@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import Literal
 
+from dataplanes import anew
 from dataplanes.base import Fabric, Placement, Site
 from dataplanes.ebpf_object import PROGRAMS
 from dataplanes.kernel import bpf, sysctl
@@ -119,7 +120,12 @@ class Lb(_Owner):
         attachment = fabric.attach(segment.network, segment.node, "lb")
         # Swarm leaves ip_forward to what init_net has and is dead where that is 0 (moby/moby#38723); and it sends
         # redirects, because replies leave by the interface they came in.
-        sysctl.write(attachment.netns, self._forwards(attachment.interface))
+        settings = self._forwards(attachment.interface)
+        if self._dsr:
+            # Errors about what is sent on come from the VIP, which it is still addressed to: from an address of our own
+            # (net/ipv4/fib_frontend.c, __fib_validate_source).
+            settings[f"net.ipv4.conf.{attachment.interface}.accept_local"] = "1"
+        sysctl.write(attachment.netns, settings)
         return [_attachment_site(attachment, segment, direct=self._dsr)]
 
     def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:
@@ -142,24 +148,36 @@ class Lb(_Owner):
 
 
 class Overlay(_Owner):
-    """In the overlay namespace itself, on br0: the document's closing question."""
+    """In the overlay namespace itself, on br0: the document's closing question.
+
+    Bridge netfilter, which translates bridged replies, the lab has anyway.
+    """
 
     name = "overlay"
 
+    def __init__(self, vips: Vips | None = None, *, conntrack: bool = False) -> None:
+        """`conntrack`: it is connection tracking that translates, not a table of the mechanism's own."""
+        super().__init__(vips)
+        self._conntrack = conntrack
+
     def requires(self) -> tuple[Requirement, ...]:
-        return ()  # bridge netfilter, which un-NATs bridged replies, the lab has anyway
+        return anew.REQUIRES if self._conntrack else ()
 
     def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
         bridge = segment.bridge
         # Without bridge-nf-call-iptables a reply from a backend on the same bridge goes straight to the client,
-        # untranslated (cloudnativelabs/kube-router#151).
-        settings = {"net.bridge.bridge-nf-call-iptables": "1"} | self._forwards(bridge)
+        # untranslated (cloudnativelabs/kube-router#151). And with windows kept so does one ahead of them: conntrack
+        # calls it INVALID, and the client, whose connection it is not, resets the backend's (moby/moby#40374).
+        settings = {"net.bridge.bridge-nf-call-iptables": "1", "net.netfilter.nf_conntrack_tcp_be_liberal": "1"}
+        settings |= self._forwards(bridge)
         sysctl.write(segment.overlay_netns, settings)
         # A bridge has its lowest port's MAC until it is given one (net/bridge/br_stp_if.c,
         # br_stp_recalculate_bridge_id): a task that came or went would change it, and clients would go on sending to
         # the MAC they know the VIPs by.
         with Rtnl(segment.overlay_netns) as rtnl:
             rtnl.send([rtnl.link_set(bridge, address=rtnl.mac(bridge))])
+        if self._conntrack:
+            anew.look(segment.overlay_netns, bridge)
         address = str(ip_network(segment.subnet)[1])  # swarm gives br0 the subnet's first address
         return [
             Site(
@@ -173,6 +191,10 @@ class Overlay(_Owner):
                 address,
             )
         ]
+
+    def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:
+        if self._conntrack:
+            anew.stop(segment.overlay_netns, segment.bridge)
 
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
         self._hairpin(endpoint, True)

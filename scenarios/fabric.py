@@ -96,7 +96,7 @@ class Fabric:
             address = str(_UNDERLAY[_UNDERLAY_FIRST + number])
             self._vteps[node] = address
             port = f"p{number}"
-            switch.veth_add(port, "eth0", host, mac=mac(address), mtu=1500)
+            switch.veth_add(port, "eth0", host, mac=mac(address), mtu=self._scenario.underlay_mtu)
             switch.send([switch.link_set(port, up=True, master=switch.index("sw0"))])
             rtnl = self.rtnl(host)
             rtnl.send([rtnl.link_add("docker_gwbridge", "bridge")])

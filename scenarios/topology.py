@@ -23,6 +23,7 @@ _MOST_COLUMNS = 2048
 """TOML's parser takes memory by the square of a dotted key's length, and a line is the longest there can be."""
 GATEWAY = IPv4Network("172.18.0.0/16")
 """docker_gwbridge's, on every node: each container has an address there."""
+_LEAST, _MOST, _VXLAN = 576, 1450, 50  # an overlay's MTU, and what the underlay carries around one of its packets
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?\Z")
 
 
@@ -86,6 +87,7 @@ class Scenario(Struct, forbid_unknown_fields=True):
     services: list[ServiceSpec]
     workload: Workload
     description: str = ""
+    underlay_mtu: int = 1500  # of the nodes' wire; may be too little for the networks': what is too long must be told
     filler: Filler | None = None
     idle: int = 0  # containers on every node that only are there
     sweep: list[Sweep] = []
@@ -262,6 +264,9 @@ class _Checker:
             self._name(node, "nodes", f"node {number + 1}")
         if not scenario.nodes:
             self._fail("nodes", "a scenario needs a node")
+        least, most = _LEAST + _VXLAN, _MOST + _VXLAN
+        if not least <= scenario.underlay_mtu <= most:
+            self._fail("underlay_mtu", f"{scenario.underlay_mtu} is not between {least} and {most}")
         for number, network in enumerate(scenario.networks):
             self._network(f"networks[{number}]", network)
         self._namespaces()
@@ -310,10 +315,8 @@ class _Checker:
             self._fail(f"{field}.subnet", f"{subnet} overlaps {GATEWAY}, which each container's gateway has")
         if subnet.prefixlen > 29:
             self._fail(f"{field}.subnet", f"{subnet} is too small for a bridge, a VIP and two tasks")
-        if not 576 <= network.mtu <= 1450:
-            self._fail(
-                f"{field}.mtu", f"{network.mtu} is not between 576 and 1450 (the underlay's 1500 less vxlan's 50)"
-            )
+        if not _LEAST <= network.mtu <= _MOST:
+            self._fail(f"{field}.mtu", f"{network.mtu} is not between {_LEAST} and {_MOST}")
         self._pools[network.name] = Pool(network.subnet)
 
     def _service(self, field: str, service: ServiceSpec) -> None:

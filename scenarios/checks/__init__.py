@@ -182,4 +182,4 @@ def scenarios(checks: Iterable[Check]) -> list[str]:
     return list(dict.fromkeys(each.scenario for each in checks))
 
 
-from scenarios.checks import balance, change, icmp, identity, idle, limits, reach, visible  # noqa: E402, F401
+from scenarios.checks import balance, change, icmp, identity, idle, limits, reach, tcp, visible  # noqa: E402, F401

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from contextlib import suppress
 
 from scenarios.checks import check
-from scenarios.checks.world import CLIENT, Differs, World, same
+from scenarios.checks.world import CLIENT, Differs, World, checksum, same
 
-_IP_MTU = 14
+_HEADERS = 28  # bytes of IP and UDP
+_IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14  # include/uapi/linux/in.h
 
 
 @check("icmp.port-unreachable", "kernel selftests: ICMP through NAT")
@@ -54,16 +56,44 @@ def _fragmentation_needed(source: tuple[str, int], destination: tuple[str, int],
     """An ICMP error about a UDP datagram from source to destination."""
     addresses = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
     quoted = struct.pack(">BBHHHBBH", 0x45, 0, 1400, 1, 0x4000, 64, socket.IPPROTO_UDP, 0) + addresses
-    quoted = quoted[:10] + _checksum(quoted) + quoted[12:]
+    quoted = quoted[:10] + checksum(quoted) + quoted[12:]
     quoted += struct.pack(">HHHH", source[1], destination[1], 1380, 0)
     message = struct.pack(">BBHHH", 3, 4, 0, 0, mtu) + quoted
-    return message[:2] + _checksum(message) + message[4:]
+    return message[:2] + checksum(message) + message[4:]
 
 
-def _checksum(data: bytes) -> bytes:
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF)
+@check("icmp.narrow-underlay", "moby/moby#36689", scenario="narrow")
+def narrow_underlay(world: World) -> str:
+    """A sender of datagrams that must not be fragmented and do not fit the underlay is told so, and what length does,
+    at the cost of at most two datagrams."""
+    client = world.datagrams(CLIENT)
+    client.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+    client.connect((world.vip("lone"), 80))
+    client.settimeout(2)
+    before = client.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+    lost = _too_long(world, client, before)
+    after = client.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+    world.doing = f"a datagram of {after} bytes"
+    client.send(bytes(after - _HEADERS))
+    same("bytes that came back", len(client.recv(2048)), after - _HEADERS)
+    return f"{before} bytes are too long, {after} are not; {lost} lost before that was told"
+
+
+def _too_long(world: World, client: socket.socket, size: int) -> int:
+    """Send datagrams of this size until told that it is too long; returns how many that took."""
+    for sent in (1, 2):
+        world.doing = f"datagram {sent} of {size} bytes"
+        client.send(bytes(size - _HEADERS))
+        try:
+            client.recv(2048)
+        except TimeoutError:
+            continue
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                return sent
+            raise
+        raise Differs(f"{size} bytes have passed")
+    raise Differs(f"2 datagrams of {size} bytes: no answer, and no error")
 
 
 @check("icmp.fragments", "D26")
@@ -96,7 +126,7 @@ def ping(world: World) -> str:
         raw = world.handle(client, socket.SOCK_RAW, protocol=socket.IPPROTO_ICMP)
         raw.settimeout(5)
         message = struct.pack(">BBHHH", 8, 0, 0, 0x4242, 1)
-        raw.sendto(message[:2] + _checksum(message) + message[4:], (world.vip("lone"), 0))
+        raw.sendto(message[:2] + checksum(message) + message[4:], (world.vip("lone"), 0))
         world.doing = f"{client} pings the VIP"
         while True:
             try:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import socket
 
 from scenarios.checks import check
-from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, lacks, mapped, no_ipv6, same, shares
+from scenarios.checks.world import (
+    CLIENT,
+    LOCAL,
+    VISITOR,
+    Differs,
+    World,
+    carry,
+    lacks,
+    mapped,
+    no_ipv6,
+    same,
+    shares,
+)
 
 _CLIENTS = (CLIENT, VISITOR, LOCAL, "my-web.1", "lone.1")
 
@@ -136,19 +148,7 @@ def closed_port(world: World) -> str:
 @check("reach.payload", "kubernetes e2e: large requests")
 def payload(world: World) -> str:
     """What is sent arrives whole and in order, 256 KiB in each direction."""
-    block = bytes(range(256)) * 64
-    server = world.listen("lone.1", 7002)
-    client = world.connect(CLIENT, world.vip("lone"), 7002)
-    backend, _ = server.accept()
-    with backend:
-        backend.settimeout(10)
-        for sender, receiver in ((client, backend), (backend, client)):
-            for number in range(16):
-                sender.sendall(block)
-                got = receiver.recv(len(block), socket.MSG_WAITALL)
-                if got != block:
-                    raise Differs(f"block {number} of 16 arrived as {len(got)} bytes, or changed")
-    return "256 KiB each way, unchanged"
+    return carry(world, "lone.1", 7002)
 
 
 @check("reach.segment-size", "D27")

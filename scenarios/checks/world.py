@@ -247,3 +247,35 @@ def same(what: str, seen: object, expected: object) -> str:
 def shares(seen: Sequence[str]) -> dict[str, int]:
     """How often each was seen, by name."""
     return {name: seen.count(name) for name in sorted(set(seen))}
+
+
+def carry(world: World, backend: str, port: int) -> str:
+    """Have 256 KiB go each way between the client and a server of the check's own in the only backend of a service."""
+    block = bytes(range(256)) * 64
+    server = world.listen(backend, port)
+    client = world.connect(CLIENT, world.vip(world.lab.containers[backend].task.service), port)
+    accepted, _ = server.accept()
+    with accepted:
+        accepted.settimeout(TIMEOUT)
+        for way, sender, receiver in (("to", client, accepted), ("from", accepted, client)):
+            for number in range(16):
+                world.doing = f"block {number + 1} of 16 {way} the backend"
+                sender.sendall(block)
+                if _whole(receiver, len(block)) != block:
+                    raise Differs(f"{world.doing} arrived cut short, or changed")
+    return "256 KiB each way, unchanged"
+
+
+def _whole(connection: socket.socket, size: int) -> bytes:
+    """So many bytes, or what there is of them when the other end closes."""
+    got = b""
+    while len(got) < size and (part := connection.recv(size - len(got))):
+        got += part
+    return got
+
+
+def checksum(data: bytes) -> bytes:
+    """The checksum of IPv4, ICMP and TCP headers (RFC 1071), of an even number of bytes."""
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF)

@@ -97,3 +97,14 @@ def test_no_trial_is_planned_twice_and_planes_can_be_left_out() -> None:
 def test_every_axis_is_a_field_a_sweep_and_a_word() -> None:
     assert tuple(axes.AXES) == Axes.__struct_fields__
     assert set(axes.AXES) < set(Sweep.__struct_fields__)
+
+
+@pytest.mark.parametrize(("mtu", "refused"), [(625, True), (626, False), (1500, False), (1501, True)])
+def test_an_underlay_carries_what_every_host_takes_and_no_jumbo_frames(tmp_path: Path, mtu: int, refused: bool) -> None:
+    path = tmp_path / "narrow.toml"
+    path.write_text(Path("scenarios/files/narrow.toml").read_text().replace("= 1400", f"= {mtu}"))
+    if refused:
+        with pytest.raises(Usage, match=rf"narrow\.toml:\d+: underlay_mtu: {mtu} is not between 626 and 1500"):
+            topology.load(str(path))
+    else:
+        assert topology.load(str(path)).underlay_mtu == mtu

@@ -21,6 +21,7 @@ def test_default_variant_is_1_12_6_with_the_three_sysctls() -> None:
         "snat": True,
         "vip_on": "eth0",
         "icmp": False,
+        "mute": False,
         "weight0": False,
         "conntrack": None,
         "conn_reuse_mode": 0,

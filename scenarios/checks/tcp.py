@@ -1,0 +1,105 @@
+"""Connections that do not have it easy: segments that connection tracking calls INVALID, a path that is too narrow."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+
+from dataplanes.kernel import netns
+from scenarios.checks import check
+from scenarios.checks.world import CLIENT, World, carry, checksum
+
+_REPAIR, _REPAIR_QUEUE, _QUEUE_SEQUENCE = 19, 20, 21  # TCP_*, include/uapi/linux/tcp.h
+_RECEIVED, _SENT = 1, 2  # TCP_RECV_QUEUE, TCP_SEND_QUEUE
+_REPAIR_OFF = -1  # TCP_REPAIR_OFF_NO_WP: without a probe of the window
+_ESTABLISHED = "01"
+_AHEAD = 1 << 30  # bytes: the largest window there is (RFC 7323), so it is beyond any
+
+
+@check("tcp.client-ahead", "moby/moby#40374, kubernetes/kubernetes#74839")
+def client_ahead(world: World) -> str:
+    """A connection goes on after the client has sent a segment ahead of the window."""
+    return _goes_on(world, lambda caller, task, client, backend: (caller, client, backend))
+
+
+@check("tcp.server-ahead", "moby/moby#40374, kubernetes/kubernetes#74839")
+def server_ahead(world: World) -> str:
+    """A connection goes on after the backend has sent a segment ahead of the window."""
+    return _goes_on(world, lambda caller, task, client, backend: (task, backend, client))
+
+
+@check("tcp.narrow-underlay", "moby/moby#36689, docker/for-linux#594, cilium/cilium#47755", scenario="narrow")
+def narrow_underlay(world: World) -> str:
+    """What is sent arrives whole, 256 KiB in each direction, where the underlay is too narrow for the overlay's MTU."""
+    return carry(world, "lone.1", 7002)
+
+
+_Choose = Callable[[str, str, socket.socket, socket.socket], tuple[str, socket.socket, socket.socket]]
+
+
+def _goes_on(world: World, choose: _Choose) -> str:
+    """`choose`: of the caller, the task, and their ends who sends the segment: its container, its end, the other."""
+    for where, node, itself in (
+        ("its node", "worker2", False),
+        ("another node", "worker1", False),
+        ("itself", "worker1", True),
+    ):
+        with world.service(node) as probe:
+            caller, task = probe.tasks[0] if itself else CLIENT, probe.tasks[0]
+            sender, near, far = choose(caller, task, *world.pair(caller, probe, 7011))
+            world.doing = f"a segment ahead of the window, the backend is on {where}"
+            _send_ahead(world, sender, near)
+            for number in range(2):
+                for one, other in ((near, far), (far, near)):
+                    world.doing = (
+                        f"exchange {number + 1} after a segment ahead of the window, the backend is on {where}"
+                    )
+                    one.sendall(b"on")
+                    if not other.recv(16):
+                        raise ConnectionResetError("closed by the other end")
+    return "data went both ways afterwards: to a backend on the client's node, on another one, and to itself"
+
+
+def _send_ahead(world: World, container: str, connection: socket.socket) -> None:
+    """A segment as the connection's own, with the right acknowledgement number, that no window can hold."""
+    sent, received = _sequences(connection)
+    source, destination = _ends(world, container, connection)
+    addresses = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
+    ports, payload = struct.pack(">HH", source[1], destination[1]), b"too soon"
+    # 5 words of header, ACK and PSH, a window of 512, urgent 0
+    header = ports + struct.pack(">IIBBHHH", (sent + _AHEAD) & 0xFFFFFFFF, received, 5 << 4, 0x18, 512, 0, 0)
+    sum_ = checksum(addresses + struct.pack(">HH", socket.IPPROTO_TCP, len(header + payload)) + header + payload)
+    segment = header[:16] + sum_ + header[18:] + payload
+    packet = struct.pack(">BBHHHBBH", 0x45, 0, 0, 0, 0x4000, 64, socket.IPPROTO_TCP, 0) + addresses
+    raw = world.handle(container, socket.SOCK_RAW, protocol=socket.IPPROTO_RAW)
+    with suppress(PermissionError):  # it is dropped on the sender's own path
+        raw.sendto(packet + segment, (destination[0], 0))
+
+
+def _sequences(connection: socket.socket) -> tuple[int, int]:
+    """The next sequence number this end sends, and the next it expects."""
+    connection.setsockopt(socket.IPPROTO_TCP, _REPAIR, 1)
+    numbers = []
+    for queue in (_SENT, _RECEIVED):
+        connection.setsockopt(socket.IPPROTO_TCP, _REPAIR_QUEUE, queue)
+        numbers.append(connection.getsockopt(socket.IPPROTO_TCP, _QUEUE_SEQUENCE) & 0xFFFFFFFF)
+    connection.setsockopt(socket.IPPROTO_TCP, _REPAIR, _REPAIR_OFF)
+    return numbers[0], numbers[1]
+
+
+def _ends(world: World, container: str, connection: socket.socket) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Source and destination of the connection's packets, whatever getpeername() is made to say."""
+    local = connection.getsockname()
+    with netns.inside(world.netns(container)), open("/proc/thread-self/net/tcp", encoding="ascii") as file:
+        for line in file.readlines()[1:]:
+            _, source, destination, state, *_ = line.split()
+            if state == _ESTABLISHED and _endpoint(source) == local:
+                return local, _endpoint(destination)
+    raise ConnectionResetError("the connection is gone")
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    address, _, port = text.partition(":")
+    return socket.inet_ntoa(struct.pack("=I", int(address, 16))), int(port, 16)
