@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from dataplanes.base import DataPlane
 from dataplanes.kernel import netns, process
 from scenarios.lab import Lab
 
-_COMMANDS: tuple[tuple[str, ...], ...] = (
+_COMMANDS: tuple[tuple[str, ...], ...] = (  # where iptables-legacy and ipvsadm have nothing to show, they are not asked
     ("ip", "address"),
     ("ip", "route"),
     ("ip", "route", "show", "table", "local", "proto", "static"),  # VIPs that are routes and no addresses
@@ -49,15 +51,19 @@ def report(lab: Lab, make: Callable[[Lab], DataPlane]) -> dict[str, Any]:
     """Walk a lab that has no plane yet, put one on, walk it again.
 
     Returns {"namespaces": [{"name", "kind", "node", "sections": [{"command", "lines": [[mark, text]]}]}]} where mark is
-    "+" for what the plane added, "-" for what it took away, " " for the rest.
+    "+" for what the plane added, "-" for what it took away, " " for the rest: what was there before, what comes and
+    goes by itself, and in a namespace that the plane asked for what any new namespace has.
     """
     commands = _present()
     before = _look(lab, commands)
+    blank = lab.fabric.namespace("blank")
+    new = dict(_walk(blank, commands))
+    lab.fabric.drop_namespace(blank)
     lab.install(make)
     after = _look(lab, commands)
     return {
         "namespaces": [
-            {"name": name, "kind": kind, "node": node, "sections": list(_sections(before.get(name, {}), after[name]))}
+            {"name": name, "kind": kind, "node": node, "sections": list(_sections(before.get(name, new), after[name]))}
             for kind, node, name in lab.namespaces()
         ]
         + _held(lab)
@@ -99,10 +105,19 @@ def _look(lab: Lab, commands: list[tuple[str, ...]]) -> Snapshot:
 def _walk(name: str, commands: list[tuple[str, ...]]) -> Iterator[tuple[str, list[str]]]:
     for argv in commands:
         shown = " ".join((_SHOWN_AS.get(argv[0], argv[0]), *argv[1:]))
-        text = process.run(name, argv, accept=range(256))
+        text = process.run(name, argv, accept=range(256)) if _has(name, argv) else ""
         yield shown, [line.rstrip() for line in text.splitlines()]
     yield "tc filter", list(_filters(name))
     yield "sysctl", list(_sysctls(name))
+
+
+def _has(name: str, argv: tuple[str, ...]) -> bool:
+    """False where asking would make what it asks for: iptables makes the table that it lists, and a nat table switches
+    connection tracking on (net/ipv4/netfilter/iptable_nat.c); ipvsadm loads IPVS."""
+    with netns.inside(name):
+        if argv[0] == "iptables-legacy":
+            return argv[2] in _read("/proc/thread-self/net/ip_tables_names").split()
+        return argv[0] != "ipvsadm" or os.path.exists("/proc/thread-self/net/ip_vs")
 
 
 def _filters(name: str) -> Iterator[str]:
@@ -141,11 +156,57 @@ def _sysctl(path: str) -> str | None:
         return None
 
 
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("ascii")
+    except OSError:
+        return ""
+
+
+_UNORDERED = ("ip neighbour", "bridge fdb", "tc filter", "sysctl")
+"""What is listed in no order that means anything, a line for each thing."""
+_BY_ITSELF = re.compile(
+    r" state \w+|NO-CARRIER,|,LOWER_UP"  # ip address: as links come up
+    r"|(?<=link-netns )\S+|(?<=link-netnsid )\d+"
+    r"|(?<=packets )\d+|(?<=bytes )\d+"  # nft
+    r"|( +\d+){2}$"  # ipvsadm: connections of a destination
+)
+
+
 def _sections(before: dict[str, list[str]], after: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
     for command, lines in after.items():
-        marked = [[each[0], each[2:]] for each in difflib.ndiff(before.get(command, []), lines) if each[0] in "+- "]
-        if marked:
+        compare = _things if command in _UNORDERED else _lines
+        if marked := compare(before.get(command, []), lines):
             yield {"command": command, "lines": marked}
+
+
+def _things(before: list[str], after: list[str]) -> list[list[str]]:
+    """Every thing that is there, and then every one that no longer is."""
+    learned = [line for line in after if _learned(line)]
+    left = Counter(before)
+    marked = []
+    for line in after:
+        known = left[line] > 0 or line in learned
+        left[line] -= 1
+        marked.append([" " if known else "+", line])
+    return marked + [["-", line] for line, count in left.items() for _ in range(count) if not _learned(line)]
+
+
+def _learned(line: str) -> bool:
+    """A neighbour or a station that was learned from traffic: nobody put it there."""
+    return (" lladdr " in line and not line.endswith(("PERMANENT", "NOARP"))) or line.endswith(("FAILED", "INCOMPLETE"))
+
+
+def _lines(before: list[str], after: list[str]) -> list[list[str]]:
+    """Two texts as a person compares them, but for what changes by itself."""
+    keys = [[_BY_ITSELF.sub("", line) for line in text] for text in (before, after)]
+    marked = []
+    for same, i1, i2, j1, j2 in difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes():
+        if same == "equal":
+            marked += [[" ", line] for line in after[j1:j2]]
+        else:
+            marked += [["-", line] for line in before[i1:i2]] + [["+", line] for line in after[j1:j2]]
+    return marked
 
 
 def text(report: dict[str, Any]) -> str:
