@@ -6,26 +6,30 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 import msgspec
 
-from bench import __version__, cli_documents, terminal
+from bench import __version__, cli_documents, listing, terminal
 from bench.options import (
     axis_options,
     clock_option,
     crowded,
     dataplane_option,
+    expression_option,
+    jobs_option,
     kernel_option,
+    kernels_option,
     one,
     options,
     output_writer,
     scenario_option,
     scenario_path,
     series,
+    shown_clock_option,
     timeout_option,
+    workload_option,
 )
 from dataplanes import catalog
 from dataplanes.errors import BenchError, Usage
@@ -72,12 +76,11 @@ for _command in (cli_documents.compare, cli_documents.report, cli_documents.answ
 
 
 @main.command()
-@options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option)
+@options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option, jobs_option, workload_option)
 @click.option("--repeat", "-r", type=click.IntRange(1, 1000), default=5, show_default=True, help="Interleaved rounds.")
 @click.option(
     "--connections", "-n", type=click.IntRange(1, 10_000_000), help="Per trial. Default: 2000, or 10000 by wall."
 )
-@click.option("--workload", "-w", metavar="W[,W]", help="Default: crr, or the sweep's. `bench list workloads`.")
 @axis_options
 @click.option("--output", "-o", metavar="FILE", help="Write the result document (JSON); - is stdout.")
 @click.option("--self-check", is_flag=True, help="The generator's ceiling, and its agreement with wrk and nginx.")
@@ -90,6 +93,7 @@ def run(
     kernel: str,
     clock: str | None,
     timeout: float | None,
+    jobs: int | None,
     repeat: int,
     connections: int | None,
     workload: str | None,
@@ -101,7 +105,7 @@ def run(
     **axes: str | None,
 ) -> None:
     """Measure data planes against the direct path, in interleaved rounds, each trial in a fresh lab."""
-    from bench import choose, table, workloads
+    from bench import choose, estimate, table, workloads
     from bench import run as runner
     from bench.progress import announcement, progress
     from scenarios import topology
@@ -122,13 +126,14 @@ def run(
     count = connections or (2000 if chosen.clock == "instructions" else 10_000)
     trials = runner.plan(selections, repeat, count, found, profile=profile)
     runner.check(path, trials)
-    work = runner.Run(path, selections, trials, chosen, reason=reason, output=output)
+    work = runner.Run(path, selections, trials, chosen, reason=reason, output=output, jobs=jobs)
     title = f"{chosen.name}, {chosen.clock} clock"
     if dry_run:
         table.show_plan(trials)
-        terminal.say(announcement(len(trials), title, lanes=work.lanes()))
+        terminal.say(announcement(work.seconds(), title, estimate.pace(chosen), lanes=work.lanes()))
         return
-    with progress(len(work.left), title, done=len(trials) - len(work.left), lanes=work.lanes()) as on_event:
+    done = len(trials) - len(work.left)
+    with progress(work.seconds(), title, estimate.pace(chosen), done=done, lanes=work.lanes()) as on_event:
         result = work.execute(timeout=timeout, on_event=on_event)
     if output:
         write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
@@ -146,13 +151,7 @@ def run(
 
 
 @main.command()
-@options(dataplane_option, clock_option, timeout_option)
-@click.option(
-    "-k", "expression", default="", metavar="EXPR", help="Only checks whose names match: words, and, or, not."
-)
-@click.option(
-    "--kernel", default="auto", show_default=True, metavar="K[,K]", help="One or several kernels, side by side."
-)
+@options(dataplane_option, kernels_option, expression_option, clock_option, timeout_option, jobs_option)
 @click.option(
     "--output", "-o", multiple=True, metavar="FILE", help="Write the matrix: .json, .md; - is JSON on stdout."
 )
@@ -162,6 +161,7 @@ def matrix(
     dataplane: str,
     clock: str | None,
     timeout: float | None,
+    jobs: int | None,
     expression: str,
     kernel: str,
     output: tuple[str, ...],
@@ -192,6 +192,7 @@ def matrix(
             evidence=evidence,
             pause=pause_on_fail,
             timeout=timeout,
+            jobs=jobs,
             on_event=on_event,
         )
     for path, write in writers:
@@ -210,7 +211,7 @@ def matrix(
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option)
+@options(dataplane_option, scenario_option, kernel_option, shown_clock_option, timeout_option)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def lab(
     dataplane: str, scenario: str, kernel: str, clock: str | None, timeout: float | None, command: tuple[str, ...]
@@ -236,7 +237,7 @@ def lab(
 
 
 @main.command()
-@options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option)
+@options(dataplane_option, scenario_option, kernel_option, shown_clock_option, timeout_option)
 @click.option("--json", "as_json", is_flag=True, help="The walk as JSON.")
 @click.option("--svg", metavar="FILE", help="Draw it: namespaces, links, addresses, what the plane added; - is stdout.")
 def inspect(
@@ -286,50 +287,15 @@ def doctor(as_json: bool) -> None:
 
 
 @main.command("list")
-@click.argument("what", type=click.Choice(["dataplanes", "scenarios", "checks", "workloads", "kernels"]))
+@click.argument("what", type=click.Choice(list(listing.LISTS)))
 @click.option("--json", "as_json", is_flag=True)
 def list_(what: str, as_json: bool) -> None:
-    """What there is, one line each."""
-    rows = _LISTS[what]()
+    """What there is, one line each; of data planes their variants and knobs, too."""
     if as_json:
-        terminal.say(json.dumps([{"name": name, "summary": summary} for name, summary in rows.items()], indent=1))
+        terminal.say(json.dumps(listing.rows(what), indent=1))
         return
-    width = max(map(len, rows), default=0)
-    for name, summary in rows.items():
-        terminal.say(f"{name:<{width}}  {summary}")
-
-
-def _scenarios() -> dict[str, str]:
-    from scenarios import topology
-
-    return topology.named()
-
-
-def _workloads() -> dict[str, str]:
-    from bench import workloads
-
-    return {name: each.summary for name, each in workloads.WORKLOADS.items()}
-
-
-def _checks() -> dict[str, str]:
-    from scenarios import checks
-
-    return {name: each.statement for name, each in checks.CHECKS.items()}
-
-
-def _kernels() -> dict[str, str]:
-    from bench import kernels
-
-    return kernels.list_kernels()
-
-
-_LISTS: dict[str, Callable[[], dict[str, str]]] = {
-    "dataplanes": lambda: catalog.SUMMARIES,
-    "scenarios": _scenarios,
-    "checks": _checks,
-    "workloads": _workloads,
-    "kernels": _kernels,
-}
+    for each in listing.lines(what):
+        terminal.say(each)
 
 
 @main.command()

@@ -10,15 +10,21 @@ from typing import Any
 import click
 import msgspec
 
-from bench import terminal
-from bench.options import output_writer
+from bench import completion, terminal
+from bench.options import jobs_option, output_writer
 from dataplanes.errors import Usage
 
 
 @click.command()
 @click.argument("base")
 @click.argument("new", nargs=-1, required=True)
-@click.option("--fail-on", default="", metavar="METRIC:-5%[,...]", help="Fail if a metric changed at least so much.")
+@click.option(
+    "--fail-on",
+    default="",
+    metavar="METRIC:-5%[,...]",
+    shell_complete=completion.metrics,
+    help="Fail if a metric changed at least so much.",
+)
 @click.option(
     "--allow", default="", metavar="WHAT[,WHAT]", help="Compare although kernel, clock, scenario or variant differ."
 )
@@ -90,15 +96,16 @@ def answer(files: tuple[str, ...], language: str, output: str) -> None:
 
 
 @click.command()
+@jobs_option
 @click.argument("directory", default="results", type=click.Path(file_okay=False))
-def publish(directory: str) -> None:
+def publish(directory: str, jobs: int | None) -> None:
     """Make the data set in DIRECTORY: matrix, connections, scale, drawings; then report and answer from it."""
     from pathlib import Path
 
     from bench import publish as publishing
     from bench.report import answer, model, pages
 
-    publishing.publish(Path(directory), lambda line: terminal.say(f"bench: {line}", err=True))
+    publishing.publish(Path(directory), lambda line: terminal.say(f"bench: {line}", err=True), jobs)
     found = model.load(publishing.documents(Path(directory)))
     (Path(directory) / "report.html").write_bytes(_page(found))
     (Path(directory) / "answer.md").write_text(answer.answer(found), "utf-8")

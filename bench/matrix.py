@@ -18,7 +18,7 @@ from bench import provenance
 from bench.dispatch import dispatch, prepare
 from bench.documents import Event, Job, Matrix, MatrixCell
 from bench.kernels import Kernel
-from bench.parallel import Worker, deal, gather, lanes
+from bench.parallel import Worker, batches, deal, gather, lanes
 from dataplanes.catalog import DIRECT, Selection
 from dataplanes.errors import BenchError, Usage
 from scenarios.checks import Check
@@ -43,9 +43,10 @@ def run(
     evidence: Path | None,
     pause: bool,
     timeout: float | None,
+    jobs: int | None = None,
     on_event: Told,
 ) -> Matrix:
-    """Observe every cell; kernels run side by side. Raises what the inside raised."""
+    """Observe every cell; kernels run side by side, in `jobs` guests at most. Raises what the inside raised."""
     cells: list[MatrixCell] = []
     environments: dict[str, Any] = {}
 
@@ -67,7 +68,7 @@ def run(
     shares = [
         (kernel, share)
         for kernel, _ in kernels
-        for share in deal(names, 1 if pause else lanes(kernel, len(names), len(kernels)))
+        for share in deal(names, 1 if pause else lanes(kernel, len(names), len(kernels), jobs=jobs))
     ]
     if len(shares) == 1:
         kernel, tty = kernels[0][0], pause and sys.stdin.isatty()
@@ -76,9 +77,7 @@ def run(
         if code:
             raise BenchError("the run ended early", where=kernel.name, why=f"exit code {code}")
     else:
-        for kernel, _ in kernels:
-            prepare(selections, kernel)  # once, not in every guest
-        gather([Worker(kernel.name, kernel.clock, share, job(share), timeout) for kernel, share in shares], take)
+        _side_by_side(shares, selections, job, timeout, jobs, take)
     for kernel, reason in kernels:
         environments[kernel.name] |= provenance.kernel(kernel, reason)
     order = {each.name: number for number, each in enumerate(checks)}
@@ -95,6 +94,20 @@ def run(
         },
         cells=cells,
     )
+
+
+def _side_by_side(
+    shares: Sequence[tuple[Kernel, list[str]]],
+    selections: Sequence[Selection],
+    job: Callable[[list[str]], Job],
+    timeout: float | None,
+    jobs: int | None,
+    take: Told,
+) -> None:
+    for kernel in {kernel.name: kernel for kernel, _ in shares}.values():
+        prepare(selections, kernel)  # once, not in every guest
+    for batch in batches(shares, jobs):
+        gather([Worker(kernel.name, kernel.clock, share, job(share), timeout) for kernel, share in batch], take)
 
 
 def unexpected(matrix: Matrix) -> list[MatrixCell]:

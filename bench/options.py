@@ -8,23 +8,12 @@ from typing import Any
 
 import click
 
-from bench import terminal
+from bench import completion, terminal
 from bench.rounds import Series
 from dataplanes import catalog, files
 from dataplanes.errors import Usage
 from scenarios import axes
 from scenarios.axes import Sweep
-
-
-def _complete_dataplane(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    done, comma, last = incomplete.rpartition(",")
-    return [f"{done}{comma}{name}" for name in (*catalog.SUMMARIES, "all") if name.startswith(last)]
-
-
-def _complete_scenario(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from scenarios import topology
-
-    return [name for name in topology.named() if name.startswith(incomplete)]
 
 
 def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -43,7 +32,7 @@ dataplane_option = click.option(
     multiple=True,
     callback=lambda _ctx, _param, names: ",".join(names),
     metavar="NAME[,NAME]|all",
-    shell_complete=_complete_dataplane,
+    shell_complete=completion.dataplane,
     help="Data planes, or NAME@VARIANT+KNOB=VALUE; `bench list dataplanes` shows them.",
 )
 scenario_option = click.option(
@@ -51,7 +40,7 @@ scenario_option = click.option(
     "-s",
     default="seed",
     show_default=True,
-    shell_complete=_complete_scenario,
+    shell_complete=completion.or_file(completion.listed("scenarios")),
     help="A named scenario or a TOML file.",
 )
 kernel_option = click.option(
@@ -59,12 +48,48 @@ kernel_option = click.option(
     default="auto",
     show_default=True,
     metavar="auto|host|guest|NAME",
+    shell_complete=completion.or_file(completion.listed("kernels", more=("auto", "guest"))),
     help="The kernel under test; `bench list kernels` shows them; or a path: VMLINUZ[:MODULES], or its .deb.",
+)
+kernels_option = click.option(
+    "--kernel",
+    default="auto",
+    show_default=True,
+    metavar="K[,K]",
+    shell_complete=completion.or_file(completion.listed("kernels", more=("auto", "guest", "guests"), several=True)),
+    help="One or several kernels, side by side.",
+)
+expression_option = click.option(
+    "-k",
+    "expression",
+    default="",
+    metavar="EXPR",
+    shell_complete=completion.listed("checks"),
+    help="Only checks whose names match: words, and, or, not.",
 )
 clock_option = click.option(
     "--clock",
     type=click.Choice(["wall", "instructions"]),
     help="Default: instructions under emulation, wall on the host and under KVM.",
+)
+shown_clock_option = click.option(
+    "--clock",
+    type=click.Choice(["wall", "instructions"]),
+    help="Default: wall, on every kernel: nothing is measured, and a second is a second.",
+)
+workload_option = click.option(
+    "--workload",
+    "-w",
+    metavar="W[,W]",
+    shell_complete=completion.listed("workloads", more=("all",), several=True),
+    help="Default: crr, or the sweep's. `bench list workloads`.",
+)
+jobs_option = click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="At most so many guests at once. Default: as many as there are processors and memory for.",
 )
 timeout_option = click.option(
     "--timeout", type=click.FloatRange(min=1), metavar="S", help="Give up when it has run for S seconds (exit 124)."

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -19,19 +20,26 @@ from bench.kernels.relay import Lines, Relay, signals
 from dataplanes import catalog
 from dataplanes.errors import BenchError
 
+_Share = TypeVar("_Share")
 _decoder = msgspec.json.Decoder(Event)
 _GUEST_KB = 1 << 20
 """What a guest comes to use of this machine's memory: half of it in the seed's world, all of it at 10,000 services or
 with bcc's compiler in it."""
 
 
-def lanes(kernel: Kernel, dataplanes: int, kernels: int = 1) -> int:
+def lanes(kernel: Kernel, dataplanes: int, kernels: int = 1, *, jobs: int | None = None) -> int:
     """How many guests share the planes' work on one of so many kernels. More than one only by the instruction clock: to
-    its figures another guest's load is nothing."""
+    its figures another guest's load is nothing. `jobs`: all kernels' guests together, at most."""
     if kernel.clock != "instructions":
         return 1
     room = min(len(os.sched_getaffinity(0)), int(field("/proc/meminfo", "MemAvailable").split()[0]) // _GUEST_KB)
-    return max(1, min(room // kernels, dataplanes))
+    return max(1, min(room // kernels, (jobs or room) // kernels, dataplanes))
+
+
+def batches(shares: Sequence[_Share], jobs: int | None) -> list[Sequence[_Share]]:
+    """Those that may run side by side; all of them, if nobody says how many."""
+    size = jobs or max(len(shares), 1)
+    return [shares[start : start + size] for start in range(0, len(shares), size)]
 
 
 def deal(dataplanes: Sequence[str], lanes: int) -> list[list[str]]:

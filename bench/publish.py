@@ -46,8 +46,8 @@ def documents(directory: Path) -> list[str]:
     return [str(path) for path in paths if path.exists() and path.stat().st_size]
 
 
-def publish(directory: Path, tell: Callable[[str], None]) -> None:
-    """Make what is not there yet. Raises BenchError if a step's command fails."""
+def publish(directory: Path, tell: Callable[[str], None], jobs: int | None = None) -> None:
+    """Make what is not there yet, in `jobs` guests at most. Raises BenchError if a step's command fails."""
     for step in STEPS:
         path = directory / step.document
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,8 @@ def publish(directory: Path, tell: Callable[[str], None]) -> None:
             tell(f"{step.document}: there already")
             continue
         tell(f"{step.document}: bench {' '.join(step.arguments)}")
-        argv = (sys.executable, "-m", "bench", *step.arguments, str(path))
+        limit = ("--jobs", str(jobs)) if jobs and step.arguments[0] != "inspect" else ()
+        argv = (sys.executable, "-m", "bench", step.arguments[0], *limit, *step.arguments[1:], str(path))
         code = subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode
         if code:
             raise BenchError(f"{step.document} was not made", why=f"bench {step.arguments[0]} ended with {code}")

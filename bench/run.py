@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import __version__, provenance, rounds
+from bench import __version__, estimate, provenance, rounds
 from bench.dispatch import dispatch, prepare
 from bench.documents import Event, Job, Result, TrialPlan
 from bench.kernels import Kernel
@@ -67,13 +67,15 @@ class Run:
         *,
         reason: str,
         output: str | None = None,
+        jobs: int | None = None,
     ) -> None:
-        """`output`: the result's file; beside it the trials are kept until it is written."""
+        """`output`: the result's file; beside it the trials are kept until it is written. `jobs`: guests at most."""
         self._scenario = scenario
         self._selections = selections
         self._plan = list(trials)
         self._kernel = kernel
         self._reason = reason
+        self._jobs = jobs
         self._store = self._kept(f"{output}.trials") if output and output != "-" else Store(None, ())
         self.left = self._store.left(self._plan)
 
@@ -90,7 +92,12 @@ class Run:
 
     def lanes(self) -> int:
         """How many guests share the work that is left."""
-        return lanes(self._kernel, len({trial.dataplane for trial in self.left}))
+        return lanes(self._kernel, len({trial.dataplane for trial in self.left}), jobs=self._jobs)
+
+    def seconds(self) -> dict[tuple[object, ...], float]:
+        """How long each trial that is left takes at the processor's speed, about, by its key."""
+        worlds = {at: topology.load(self._scenario, at) for at in dict.fromkeys(trial.axes for trial in self.left)}
+        return {trial.key(): estimate.seconds(trial, worlds[trial.axes]) for trial in self.left}
 
     def execute(self, *, timeout: float | None, on_event: Callable[[Event], None]) -> Result:
         """Have the trials done that are left. Raises what the inside raised; what ended stays on disk then."""

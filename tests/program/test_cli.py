@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,7 +52,10 @@ def bench(*arguments: str, timeout: float = 300, **environment: str) -> subproce
         (("run", "-d", "nft-lb", "--kernel", "guest", "-n", "40000"), 2, "too few for 40,000 connections"),
         (("lab", "--dataplane", "direct,ipvs-lb", "--", "true"), 2, "takes one data plane"),
         (("lab", "-d", "direct", "-d", "ipvs-lb", "--", "true"), 2, "takes one data plane"),
-        (("inspect", "--dataplane", "ipvs-container@9.9"), 2, "no variant '9.9'"),
+        (("inspect", "--dataplane", "ipvs-container@9.9"), 2, "it has: 1.12.0, 1.12.6, 1.12.6-tweaked, 1.13"),
+        (("run", "--dataplane", "nft-lb+speed=9"), 2, "unknown knob 'speed' (knobs, as knob=value: scheduler)"),
+        (("run", "--dataplane", "direct", "--jobs", "0"), 2, "0 is not in the range"),
+        (("run", "--dataplane", "direct", "--kernel", "/no/such.deb"), 2, "no such package"),
     ],
 )
 def test_a_mistake_gets_one_line_and_exit_2(arguments: tuple[str, ...], code: int, says: str, tmp_path: Path) -> None:
@@ -183,6 +187,10 @@ def test_lists() -> None:
         "seed",
         "twin",
     ]
+    assert "scheduler=random|rr" in bench("list", "dataplanes").stdout
+    (container,) = [each for each in json.loads(bench("list", "dataplanes", "--json").stdout) if each["default"]]
+    assert (container["name"], container["default"]) == ("ipvs-container", "1.12.6-tweaked")
+    assert "--clock [wall|instructions] Default: wall" in " ".join(bench("lab", "--help").stdout.split())
     assert bench("list", "workloads").stdout.startswith("crr ")
     assert "_BENCH_COMPLETE" in bench("completion", "bash").stdout
     assert bench("--version").stdout.startswith("bench, version ")
@@ -208,7 +216,7 @@ def test_a_dry_run_shows_the_plan_and_touches_nothing(tmp_path: Path) -> None:
         ["crr", "1 more services", "direct, ipvs-lb, ebpf-tc", "3", "12", "2,000"],
         ["crr", "100 more services", "direct, ipvs-lb, ebpf-tc", "3", "9", "2,000"],
     ]
-    assert "21 trials" in done.stdout
+    assert re.search(r"21 trials.*, about \d+ (s|min) at ", done.stdout)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -274,6 +282,33 @@ def test_inspect_shows_what_the_plane_added() -> None:
     assert added.count("+ -A OUTPUT -d 10.0.0.2/32 -j MARK --set-xmark 0x101/0xffffffff") == 4
     assert added.count("+     inet 10.0.0.2/32 scope global eth0") == 3
     assert added.count("+ FWM  257 rr") == 4
+
+    gone = [line for line in done.stdout.splitlines() if line.startswith("-")]
+    assert gone
+    assert all(line.startswith("- net.ipv4.vs.") for line in gone), gone  # has another value
+    every = json.loads(bench("inspect", "--dataplane", "nft-lb", "--kernel", "guest", "--json").stdout)["namespaces"]
+    marks = {
+        (each["kind"], section["command"], mark)
+        for each in every
+        for section in each["sections"]
+        for mark, line in section["lines"]
+        if mark != " "
+    }
+    assert ("lb", "nft list ruleset", "+") in marks
+    assert ("lb", "ip address", "+") in marks
+    # The plane has no iptables rule; listing a table would make it, and with nat's comes connection tracking.
+    assert not [each for each in marks if each[1].startswith("iptables")]
+    assert not [each for each in marks if each[0] == "container"]
+    lb = next(each for each in every if each["kind"] == "lb")
+    lines = {line.strip(): mark for section in lb["sections"] for mark, line in section["lines"]}
+    assert (lines["inet 127.0.0.1/8 scope host lo"], lines["net.ipv4.ip_forward = 1"]) == (" ", " ")
+
+
+def test_inspect_of_no_plane_marks_nothing() -> None:
+    """Links that came up in the meantime were taken for the plane's."""
+    done = bench("inspect", "--dataplane", "direct", "--kernel", "guest")
+    assert done.returncode == 0, done.stderr
+    assert not [line for line in done.stdout.splitlines() if line.startswith(("+", "-"))]
 
 
 def test_inspect_shows_where_bpf_programs_are() -> None:

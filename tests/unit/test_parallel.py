@@ -10,7 +10,7 @@ import pytest
 
 from bench import parallel
 from bench.kernels import Kernel
-from bench.parallel import deal, lanes
+from bench.parallel import batches, deal, lanes
 
 
 @pytest.fixture
@@ -43,6 +43,15 @@ def test_there_is_a_guest_however_little_there_is(machine: Any) -> None:
     assert lanes(guest("instructions"), 12) == 1
     machine(processors=1)
     assert lanes(guest("instructions"), 12, kernels=2) == 1
+
+
+def test_nobody_starts_more_guests_than_asked_for(machine: Any) -> None:
+    assert lanes(guest("instructions"), 12, jobs=3) == 3
+    assert lanes(guest("instructions"), 12, jobs=100) == 4
+    assert lanes(guest("instructions"), 12, kernels=2, jobs=3) == 1
+    assert batches(["a", "b", "c"], 2) == [["a", "b"], ["c"]]
+    assert batches(["a", "b", "c"], None) == [["a", "b", "c"]]
+    assert batches([], None) == []
 
 
 def test_every_plane_is_dealt_whole_and_once() -> None:
