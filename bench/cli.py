@@ -47,6 +47,8 @@ class _Program(click.Group):
         except BrokenPipeError:  # --help and --version are printed before there is a command
             terminal.end_as_a_filter()
             raise
+        except OSError as error:
+            sys.exit(terminal.lost(error))
 
     def invoke(self, ctx: click.Context) -> Any:
         terminal.ready()
@@ -56,6 +58,8 @@ class _Program(click.Group):
             return done
         except BrokenPipeError:  # everything is undone here, too
             terminal.end_as_a_filter()
+        except OSError as error:
+            ctx.exit(terminal.lost(error))
         except BenchError as error:
             terminal.say(line(f"bench: {error}"), err=True)
             ctx.exit(error.exit_code)

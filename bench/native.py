@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
@@ -70,7 +71,8 @@ def _compile(sources: Sequence[Path], target: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         partial.unlink(missing_ok=True)
-        raise BenchError(f"{target.name} does not compile", why=done.stderr.strip().partition("\n")[0])
+        kind = Prerequisite if os.strerror(errno.ENOSPC) in done.stderr else BenchError
+        raise kind(f"{target.name} does not compile", why=done.stderr.strip().partition("\n")[0])
     partial.rename(target)
 
 

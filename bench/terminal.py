@@ -59,17 +59,12 @@ def say(text: object, *, err: bool = False) -> None:
 
 
 def write(data: bytes) -> None:
-    """Write a document to stdout: as it is, but for a terminal. Raises BenchError where there is no room."""
+    """Write a document to stdout: as it is, but for a terminal."""
     if sys.stdout.isatty():
         data = clean(data.decode("utf-8", "backslashreplace")).encode()
-    try:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise files.cannot_write("standard output", error, "the output") from error
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def ready() -> None:
@@ -82,6 +77,17 @@ def ready() -> None:
 def flush() -> None:
     """Write what is still held back: what nobody reads is found out now, not when the interpreter has gone."""
     sys.stdout.flush()
+
+
+def lost(error: OSError) -> int:
+    """What was to be printed cannot be written: says so, and returns the exit code. Raises what is no such error."""
+    if not files.full(error) or error.filename:
+        raise error
+    with suppress(OSError):  # what is still held back would be told again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    told = files.cannot_write("standard output", error, "the output")
+    say(f"bench: {told}", err=True)
+    return told.exit_code
 
 
 def end_as_a_filter() -> None:

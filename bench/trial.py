@@ -12,7 +12,7 @@ from bench.measure import measure, prove
 from bench.workloads import WORKLOADS
 from dataplanes import catalog
 from dataplanes.base import DataPlane
-from dataplanes.errors import BenchError
+from dataplanes.errors import BenchError, Prerequisite
 from dataplanes.kernel import netns, sysctl
 from scenarios import axes, topology
 from scenarios.journal import Journal
@@ -70,6 +70,8 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
                 trial.held = held
         if leapt := steadiness.broken():
             raise BenchError(leapt, where=plan.dataplane, fix="measure again on a machine that is less busy")
+    except Prerequisite:  # of the machine, not of the plane: no other trial would do better
+        raise
     except BenchError as error:
         trial.error, trial.metrics = str(error), {}
     return trial

@@ -125,8 +125,13 @@ def replace(path: str | Path, data: bytes) -> None:
 
 def cannot_write(path: object, error: OSError | ValueError, what: str) -> BenchError:
     """What to say of an output file: either the machine has no room for it, or there can be no such file."""
-    kind = Prerequisite if getattr(error, "errno", None) in _FULL else Usage
+    kind = Prerequisite if full(error) else Usage
     return kind(f"cannot write {what}", where=str(path), why=_why(error))
+
+
+def full(error: Exception) -> bool:
+    """True if it is the disk that cannot take what was written."""
+    return getattr(error, "errno", None) in _FULL
 
 
 def _why(error: Exception) -> str:

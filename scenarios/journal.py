@@ -127,7 +127,10 @@ class Journal:
         assert kind in _UNDO, kind
         interrupt.check()
         self._entries.append((kind, name))
-        self._file.write(json.dumps([kind, name]) + "\n")
+        try:
+            self._file.write(json.dumps([kind, name]) + "\n")
+        except OSError as error:
+            raise Prerequisite("cannot write the state file", where=self._path, why=error.strerror or "") from error
 
     def discharge(self, kind: str, name: str) -> None:
         """Undo one entry now, ahead of the rest."""
@@ -147,7 +150,8 @@ class Journal:
         """Undo everything, last first. A step that fails is told at the end; the file then stays for `clean`."""
         failures = _undo_all(self._entries)
         self._entries.clear()
-        self._file.close()
+        with suppress(OSError):  # a line for which there was no room
+            self._file.close()
         if failures:
             raise failures[0]
         _remove_file(self._path)

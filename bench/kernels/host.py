@@ -68,17 +68,26 @@ class Host(Kernel):
                 relay.watch(interrupts, forward, counts=False)
                 in_time = relay.run()
                 if not in_time:
-                    process.terminate()
-                code = process.wait(None if in_time else _GRACE)
+                    _end(process)
+                code = process.wait()
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            _end(process)  # what an event was told to may have failed: a disk that is full
             relay.close()
             os.close(reading)
         if not in_time:
             raise TimedOut("time is up", where=" ".join(command.argv[:3]), why=f"{command.timeout:g} s")
         return settle(code if code >= 0 else 128 - code, caught)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Have it undo what it did, if it has not ended; and end it if it does not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @cache
