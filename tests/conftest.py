@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         directory = item.path.relative_to(ROOT / "tests").parts[0]
-        if directory in ("lab", "program"):
+        if directory in ("lab", "program") and not item.get_closest_marker("idle"):
             item.add_marker(directory)
 
 

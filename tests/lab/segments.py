@@ -1,0 +1,241 @@
+"""TCP connections through a VIP, segment by segment: both ends are raw sockets, so a connection stays in any state.
+
+A step is who does what. C is the client, B the backend; S is a SYN, SA a SYN with an acknowledgement, A that alone, D
+data, F a FIN, R a reset, RA the reset that refuses a SYN, U a port-unreachable about the last segment that arrived.
+`C:S B:SA C:A` is a connection a backend took. Of each step it is told where it arrived.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+
+from msgspec import Struct
+
+from dataplanes.kernel import sysctl
+from dataplanes.kernel.nft import Nftables
+from scenarios.lab import Lab
+from scenarios.topology import ServiceSpec, Task
+from tests.lab.conftest import CLIENT
+
+PORT = 7000
+_TTL = 128
+"""Of what is sent here; the kernels' own resets, about connections they know nothing of, have 64 and are kept back."""
+_QUIET = """
+add table ip quiet
+add chain ip quiet output { type filter hook output priority raw; }
+add rule ip quiet output oifname "eth0" ip ttl 64 tcp flags & rst == rst drop
+"""
+_FLAGS = {"S": 0x02, "SA": 0x12, "A": 0x10, "D": 0x18, "F": 0x11, "R": 0x14, "RA": 0x14}
+_ARRIVES = 0.2
+"""Seconds until what has not arrived is taken for lost. Nothing on the way waits for anything."""
+
+
+class Arrival(Struct):
+    """An IPv4 packet as an end got it."""
+
+    end: End
+    packet: bytes
+
+    @property
+    def source(self) -> str:
+        return socket.inet_ntoa(self.packet[12:16])
+
+    @property
+    def payload(self) -> bytes:
+        return self.packet[(self.packet[0] & 15) * 4 :]
+
+    def intact(self) -> bool:
+        """True if the TCP checksum fits: whoever changes addresses on the way changes it, too."""
+        return not _checksum(_pseudo_header(self.packet[12:20], len(self.payload)) + self.payload)
+
+
+class End:
+    """A container's raw sockets: of TCP, and of ICMP."""
+
+    def __init__(self, lab: Lab, name: str) -> None:
+        self.name = name
+        self.address = lab.containers[name].endpoints[0].address
+        self.tcp = lab.socket(name, socket.SOCK_RAW, socket.IPPROTO_TCP)
+        self.icmp = lab.socket(name, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        for each in (self.tcp, self.icmp):
+            each.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, _TTL)
+            each.setblocking(False)
+            each.bind((self.address, 0))
+        self._nft = Nftables(lab.containers[name].netns)
+        self._nft.run(_QUIET)
+
+    def close(self) -> None:
+        self.tcp.close()
+        self.icmp.close()
+        self._nft.run("delete table ip quiet")
+        self._nft.close()
+
+
+class Flow:
+    """One connection: what each end sends next, and who its backend is, once it is chosen."""
+
+    def __init__(self, number: int) -> None:
+        self.port = 10_000 + number
+        self.next = {"C": (number << 16) + 1, "B": (1 << 31) + (number << 16) + 1}
+        self.backend: End | None = None
+        self.peer = ("", 0)  # the client, as the backend sees it
+        self.last: dict[str, bytes] = {}  # what arrived at each end
+
+
+class Wire:
+    """A client and two backends of a service of the test's own."""
+
+    def __init__(self, lab: Lab, service: str, client: End, backends: list[End]) -> None:
+        self.lab = lab
+        self.service = service
+        self._vip = lab.service(service).vip
+        self._client = client
+        self.backends = backends
+        self._flows = 0
+
+    def flow(self) -> Flow:
+        """A connection that does not exist yet."""
+        self._flows += 1
+        return Flow(self._flows)
+
+    def step(self, flow: Flow, step: str) -> str:
+        """One end sends; where it arrived: `backend`, `other` (the one whose connection it is not), `client`, `stray`
+        (at the client, but not from the VIP), `lost`. A reset or an ICMP error that the sender gets for it is told."""
+        side, _, what = step.partition(":")
+        for end in self._ends():
+            _drain(end)
+        if what == "U":
+            return self._complain(flow, side)
+        sender, destination = (self._client, self._vip) if side == "C" else (flow.backend, flow.peer[0])
+        assert sender, "no backend yet"
+        segment = self._segment(flow, side, what)
+        with suppress(PermissionError):  # dropped in the sender's own namespace: to TCP a loss like any other
+            sender.tcp.sendto(_sealed(segment, sender.address, destination), (destination, 0))
+        arrived, told = "lost", ""
+        for each in self._arrivals(sender):
+            if each.packet[9] == socket.IPPROTO_ICMP:
+                told = "; told by ICMP" if _quoted(each.payload)[4:8] == segment[4:8] else told
+            elif each.end is sender:
+                told = "; reset" if each.payload[13] & 4 else told
+            elif each.payload[4:12] == segment[4:12] and arrived == "lost":
+                arrived = self._place(flow, side, each)
+        return arrived + told
+
+    def turn_to_other(self, flow: Flow) -> None:
+        """Make the next new connection one to the backend that does not have this one: only then is a new decision
+        seen. Round robin: so the last one before it must have come to this one."""
+        for _ in range(2 * len(self.backends)):
+            probe = self.flow()
+            self.step(probe, "C:S")
+            if probe.backend is flow.backend:
+                return
+        raise AssertionError("four new connections never came to one of two backends")
+
+    def _place(self, flow: Flow, side: str, arrival: Arrival) -> str:
+        assert arrival.intact(), "a checksum that does not fit the addresses"
+        if side == "B":
+            flow.last["C"] = arrival.packet
+            return "client" if arrival.source == self._vip else "stray"
+        flow.last["B"] = arrival.packet
+        if flow.backend is None:
+            flow.backend = arrival.end
+        if flow.backend is not arrival.end:
+            return "other"
+        flow.peer = arrival.source, int.from_bytes(arrival.payload[:2], "big")
+        return "backend"
+
+    def _segment(self, flow: Flow, side: str, what: str) -> bytes:
+        """The TCP header and data, its checksum not yet made; what it takes of the sequence is taken."""
+        peer = "B" if side == "C" else "C"
+        flags = _FLAGS[what]
+        data = b"data" if what == "D" else b""
+        if what == "S" and flow.last:  # used again: RFC 9293, 3.6.1, a sequence above the last connection's
+            flow.next[side] += 1 << 14
+        sequence = 0 if what == "RA" else flow.next[side]
+        source, destination = (flow.port, PORT) if side == "C" else (PORT, flow.peer[1])
+        acknowledges = flow.next[peer] if flags & 0x10 else 0
+        segment = struct.pack(">HHIIBBHHH", source, destination, sequence, acknowledges, 5 << 4, flags, 64240, 0, 0)
+        flow.next[side] += len(data) + bool(flags & 3)
+        return segment + data
+
+    def _complain(self, flow: Flow, side: str) -> str:
+        """Port unreachable; at the other end it must come from the one, and be about the segment, that end knows."""
+        sender = self._client if side == "C" else flow.backend
+        packet = flow.last[side]
+        assert sender
+        body = struct.pack(">BBHI", 3, 3, 0, 0) + packet[:28]
+        body = body[:2] + struct.pack(">H", _checksum(body)) + body[4:]
+        sender.icmp.sendto(body, (self._vip if side == "C" else flow.peer[0], 0))
+        sequence = packet[24:28]
+        for each in self._arrivals(sender):
+            if each.end is sender or each.packet[9] != socket.IPPROTO_ICMP or _quoted(each.payload)[4:8] != sequence:
+                continue
+            quoted = each.payload[8:28]
+            if side == "B":
+                known = (each.source, socket.inet_ntoa(quoted[16:20])) == (self._vip, self._vip)
+                return "client" if known else "stray"
+            known = socket.inet_ntoa(quoted[12:16]) == each.end.address
+            return ("backend" if each.end is flow.backend else "other") if known else "stray"
+        return "lost"
+
+    def _ends(self) -> list[End]:
+        return [self._client, *self.backends]
+
+    def _arrivals(self, sender: End) -> Iterator[Arrival]:
+        """What arrives anywhere until there is silence; what the sender gets is an answer of somebody's on the way."""
+        sockets = {each: end for end in self._ends() for each in (end.tcp, end.icmp)}
+        until = time.monotonic() + _ARRIVES
+        seen = False
+        while ready := select.select(list(sockets), [], [], 0 if seen else max(0, until - time.monotonic()))[0]:
+            for each in ready:
+                yield Arrival(sockets[each], each.recv(2048))
+            seen = True
+
+
+def _quoted(error: bytes) -> bytes:
+    """The transport header an ICMP error is about."""
+    return error[8 + (error[8] & 15) * 4 :] if len(error) > 8 else b""
+
+
+def _pseudo_header(addresses: bytes, length: int) -> bytes:
+    return addresses + struct.pack(">HH", socket.IPPROTO_TCP, length)
+
+
+def _sealed(segment: bytes, source: str, destination: str) -> bytes:
+    """The segment with its checksum."""
+    addresses = socket.inet_aton(source) + socket.inet_aton(destination)
+    checksum = _checksum(_pseudo_header(addresses, len(segment)) + segment)
+    return segment[:16] + struct.pack(">H", checksum) + segment[18:]
+
+
+def _checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return 0xFFFF - total
+
+
+def _drain(end: End) -> None:
+    for each in (end.tcp, end.icmp):
+        try:
+            while True:
+                each.recv(2048)
+        except BlockingIOError:
+            pass
+
+
+@contextmanager
+def wire(lab: Lab) -> Iterator[Wire]:
+    """A service of its own, with a task on each worker."""
+    for _, _, name in lab.namespaces():
+        sysctl.write(name, {"net.ipv4.icmp_ratemask": "0"})  # every error is told, not some of them
+    tasks = [Task(f"cells.{n + 1}", node) for n, node in enumerate(("worker1", "worker2"))]
+    lab.create_service(ServiceSpec("cells", "my-network", tasks=tasks))
+    with ExitStack() as stack:
+        client, *backends = (stack.enter_context(closing(End(lab, name))) for name in (CLIENT, "cells.1", "cells.2"))
+        yield Wire(lab, "cells", client, backends)

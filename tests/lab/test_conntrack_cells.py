@@ -1,0 +1,237 @@
+"""Every state of a TCP connection through a VIP, how long it is idle, and what comes then: where does it arrive?
+
+conntrack_cells.toml has the states, the time-outs and what is right; conntrack_faults.toml what is wrong today, cell by
+cell. With two backends, a connection that a plane has lost is seen: a new decision leads to the other.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+import pytest
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tests.lab.conftest import running
+from tests.lab.segments import Flow, Wire
+from tests.lab.segments import wire as open_wire
+
+Change = Literal["removed", "drained", "emptied"]
+When = Literal["remembered", "forgotten", "removed", "drained", "emptied"]
+
+
+class State(Struct, frozen=True, forbid_unknown_fields=True):
+    """A state: the steps into it, and the seconds each tracker remembers it."""
+
+    name: str
+    steps: str
+    conntrack: float
+    ipvs: float
+
+    def remembered(self, tracker: str) -> float:
+        return {"conntrack": self.conntrack, "ipvs": self.ipvs}[tracker]
+
+    @property
+    def waits(self) -> bool:
+        """Its steps include an idle time."""
+        return any(step.isdecimal() for step in self.steps.split())
+
+    def idles(self) -> list[int]:
+        """Shortly before and after each time-out, but where that is days."""
+        return sorted({round(part * t) for t in (self.conntrack, self.ipvs) if t <= 900 for part in (0.7, 1.3) if t})
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is seen where it matches; what it does not name it is about all of."""
+
+    seen: str
+    when: list[When]
+    events: list[str] = []
+    states: list[str] = []
+    trackers: list[str] = []
+    planes: list[str] = []
+    reason: str = ""
+
+    def matches(self, plane: str, tracker: str, state: str, when: When, event: str) -> bool:
+        named = ((self.planes, plane), (self.trackers, tracker), (self.states, state), (self.events, event))
+        return when in self.when and all(not names or name in names for names, name in named)
+
+
+class Cells(Struct, frozen=True, forbid_unknown_fields=True):
+    """conntrack_cells.toml."""
+
+    events: list[str]
+    trackers: dict[str, str]
+    states: list[State]
+    rules: list[Rule]
+
+    def expected(self, plane: str, state: State, when: When, event: str) -> str:
+        tracker = self.trackers[plane]
+        matching = (rule for rule in reversed(self.rules) if rule.matches(plane, tracker, state.name, when, event))
+        return next((rule.seen for rule in matching), "whatever: no rule says")
+
+    def remembers(self, plane: str, state: State, idle: float) -> bool:
+        return idle < state.remembered(self.trackers[plane])
+
+
+HERE = Path(__file__).parent
+CELLS = msgspec.toml.decode((HERE / "conntrack_cells.toml").read_bytes(), type=Cells)
+FAULTS = msgspec.toml.decode((HERE / "conntrack_faults.toml").read_bytes(), type=dict[str, dict[str, dict[str, str]]])
+"""Plane -> "state; situation" -> event -> what is seen."""
+
+Seen = dict[str, dict[str, str]]
+
+
+def test_the_faults_are_of_cells_there_are() -> None:
+    situations = {
+        state.name: [*(f"{idle} s" for idle in (0, *state.idles())), *get_args(Change)] for state in CELLS.states
+    }
+    cells = {f"{name}; {each}" for name, all_of_it in situations.items() for each in all_of_it}
+    assert {row for rows in FAULTS.values() for row in rows} <= cells
+    assert FAULTS.keys() <= CELLS.trackers.keys()
+
+
+def judge(plane: str, seen: Seen, expected: Seen) -> None:
+    """Every cell as expected, but those known to be wrong, which are so still."""
+    wrong = {row: {what: got for what, got in seen[row].items() if got != expected[row][what]} for row in seen}
+    known = FAULTS.get(plane, {})
+    told = []
+    for row in seen:
+        if wrong[row] != known.get(row, {}):
+            cells = ", ".join(f'"{what}" = "{got}"' for what, got in wrong[row].items())
+            right = ", ".join(f"{what} {expected[row][what]}" for what in wrong[row]) or "all of it, as it is"
+            told.append(f'"{row}" = {{ {cells} }} # expected: {right}')
+    assert not told, "\n".join([f"not as expected, nor as conntrack_faults.toml has it for {plane}:", *told])
+
+
+def reach(wire: Wire, steps: str, backend: int | None = None) -> Generator[float, None, Flow]:
+    """A connection in the state its steps lead to, with the backend asked for."""
+    while True:
+        flow = wire.flow()
+        for step in steps.split():
+            if step.isdecimal():
+                yield float(step)
+                continue
+            seen = wire.step(flow, step)
+            assert seen in ("backend", "client"), f"on the way, {step} of {steps}: {seen}"
+            if backend is not None and flow.backend is not wire.backends[backend]:
+                break
+        else:
+            return flow
+
+
+def event(wire: Wire, flow: Flow, what: str) -> str:
+    """Where it arrives."""
+    seen = wire.step(flow, what)
+    return "arrives" if seen in ("backend", "client") else seen
+
+
+def events_after(state: State) -> list[str]:
+    """An end complains only of what it got."""
+    silent = [f"{side}:U" for side, peer in (("C", "B"), ("B", "C")) if f"{peer}:" not in state.steps]
+    return [each for each in CELLS.events if each not in silent]
+
+
+def cell(wire: Wire, state: State, idle: float, what: str) -> Generator[float, None, str]:
+    """One connection, idle for so long in a state, and then the event."""
+    flow = yield from reach(wire, state.steps)
+    if idle:
+        yield idle
+    if what.startswith("C:"):
+        wire.turn_to_other(flow)
+    return event(wire, flow, what)
+
+
+def side_by_side(cells: dict[tuple[str, str], Generator[float, None, str]]) -> Seen:
+    """All of them at once, each idling for as long as it wants."""
+    seen: Seen = {}
+    queue = [(0.0, number, *each) for number, each in enumerate(cells.items())]
+    while queue:
+        due, number, (row, what), going = heapq.heappop(queue)
+        time.sleep(max(0.0, due - time.monotonic()))
+        try:
+            wait = next(going)
+        except StopIteration as end:
+            seen.setdefault(row, {})[what] = end.value
+        else:
+            heapq.heappush(queue, (time.monotonic() + wait, number, (row, what), going))
+    return seen
+
+
+def observe(plane: str, idles: dict[str, list[int]]) -> tuple[Seen, Seen]:
+    """What is seen of every state after its idle times, and what is expected."""
+    cells = {}
+    expected: Seen = {}
+    with running(plane) as lab, open_wire(lab) as wire:
+        at_once(reach(wire, CELLS.states[-1].steps))  # what Python has not yet read, it reads now
+        for state in CELLS.states:
+            for idle in idles[state.name]:
+                row = f"{state.name}; {idle} s"
+                when: When = "remembered" if CELLS.remembers(plane, state, idle) else "forgotten"
+                for what in events_after(state):
+                    cells[row, what] = cell(wire, state, idle, what)
+                    expected.setdefault(row, {})[what] = CELLS.expected(plane, state, when, what)
+        return side_by_side(cells), expected
+
+
+@pytest.mark.parametrize("plane", CELLS.trackers)
+def test_what_comes_at_once(plane: str) -> None:
+    judge(plane, *observe(plane, {state.name: [] if state.waits else [0] for state in CELLS.states}))
+
+
+@pytest.mark.idle
+@pytest.mark.parametrize("plane", CELLS.trackers)
+def test_what_comes_after_an_idle_time(plane: str) -> None:
+    judge(plane, *observe(plane, {state.name: state.idles() for state in CELLS.states}))
+
+
+def at_once(going: Generator[float, None, Flow]) -> Flow:
+    """The end of what need not wait."""
+    try:
+        raise AssertionError(f"it waits {next(going):g} s")
+    except StopIteration as end:
+        flow: Flow = end.value
+        return flow
+
+
+@contextmanager
+def changed(wire: Wire, change: Change) -> Iterator[None]:
+    """The service's first backend, or every one, is gone from it or drained; the containers run on."""
+    plane = wire.lab.plane
+    assert plane
+    known = wire.lab.service(wire.service)
+    first, *rest = known.backends
+    backends = {"removed": rest, "emptied": [], "drained": [replace(first, weight=0), *rest]}[change]
+    plane.apply([replace(known, backends=tuple(backends))])
+    yield
+    plane.apply([known])
+
+
+@pytest.mark.parametrize("change", get_args(Change))
+@pytest.mark.parametrize("plane", CELLS.trackers)
+def test_what_comes_after_a_change(plane: str, change: Change) -> None:
+    seen: Seen = {}
+    expected: Seen = {}
+    states = [state for state in CELLS.states if not state.waits]
+    with running(plane) as lab, open_wire(lab) as wire:
+        flows = {
+            (state, what): at_once(reach(wire, state.steps, 0)) for state in states for what in events_after(state)
+        }
+        spare = at_once(reach(wire, "C:S", 0))
+        with changed(wire, change):
+            # IPVS's worker may still be forgetting connections (ip_vs_ctl.c, expire_nodest_conn_handler): then this is
+            # lost, and by the time that is known the worker is done.
+            wire.step(spare, "C:S")
+            for state in states:
+                row = f"{state.name}; {change}"
+                when = "forgotten" if change == "drained" and not CELLS.remembers(plane, state, 0) else change
+                for what in events_after(state):
+                    seen.setdefault(row, {})[what] = event(wire, flows[state, what], what)
+                    expected.setdefault(row, {})[what] = CELLS.expected(plane, state, when, what)
+    judge(plane, seen, expected)
