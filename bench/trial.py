@@ -28,10 +28,12 @@ def build(
     *,
     cgroups_for: catalog.Selection | None = None,
     make: Callable[[Lab], DataPlane] | None = None,
+    udp_as_asked: bool = False,
 ) -> Lab:
     """The lab of a scenario with one plane on, every task serving; with cgroups if that or another plane needs them.
 
-    `make` makes the plane, if it is not simply the selected one.
+    `make` makes the plane, if it is not simply the selected one. `udp_as_asked`: the servers answer datagrams from the
+    address they were asked at, which with direct routing an ordinary server does not.
     """
     ids: dict[str, list[str]] = {}  # service -> its tasks in the order they came
     port = scenario.workload.port
@@ -40,7 +42,8 @@ def build(
         known = ids.setdefault(task.service, [])
         known.append(task.name)
         task.number = len(known)
-        return load.serve_argv(task.number, tcp=[port], udp=[port])
+        datagrams = {"udp_as_asked" if udp_as_asked else "udp": [port]}
+        return load.serve_argv(task.number, tcp=[port], **datagrams)
 
     plane = make or (lambda lab: catalog.make(selection, lab))
     return Lab(scenario, plane, journal=journal, server=server, cgroups=catalog.needs_cgroups(cgroups_for or selection))
@@ -54,7 +57,7 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
     trial = Trial(plan.dataplane, world.name, plan.workload, plan.round, plan.warmup, {}, axes=plan.axes)
     steadiness = Steadiness()
     try:
-        with Journal() as journal, build(world, selection, journal) as lab:
+        with Journal() as journal, build(world, selection, journal, udp_as_asked=True) as lab:
             if plan.axes.sources:
                 lab.alias(world.workload.client, plan.axes.sources)
             with _own_ports(lab):

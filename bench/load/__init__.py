@@ -61,9 +61,12 @@ def binary() -> Path:
     return native.binary("vipload")
 
 
-def serve_argv(number: int, *, tcp: Sequence[int] = (), udp: Sequence[int] = ()) -> list[str]:
+def serve_argv(
+    number: int, *, tcp: Sequence[int] = (), udp: Sequence[int] = (), udp_as_asked: Sequence[int] = ()
+) -> list[str]:
     """A server that answers with `number` (1 to 255) and ends with this process, which is to start it."""
-    ports = [item for name, ports in (("--tcp", tcp), ("--udp", udp)) for port in ports for item in (name, str(port))]
+    kinds = {"--tcp": tcp, "--udp": udp, "--udp-as-asked": udp_as_asked}
+    ports = [item for option, ports in kinds.items() for port in ports for item in (option, str(port))]
     return [str(binary()), "serve", "--id", str(number), *ports, "--with-parent", str(os.getpid())]
 
 

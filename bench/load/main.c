@@ -8,7 +8,8 @@
 #include "vipload.h"
 
 static const char help[] =
-	"usage: vipload serve --id N [--tcp PORT]... [--udp PORT]... [--with-parent PID]\n"
+	"usage: vipload serve --id N [--tcp PORT]... [--udp PORT]... [--udp-as-asked PORT]...\n"
+	"                    [--with-parent PID]\n"
 	"       vipload load --to IP:PORT[,IP:PORT...] --connections N --concurrency C\n"
 	"                    [--requests N] [--rate PER-SECOND] [--warmup N] [--close fin|rst]\n"
 	"                    [--sources IP[,IP...]] [--threads N] [--timeout MS] [--raw FILE]\n"
@@ -17,7 +18,8 @@ static const char help[] =
 	"       vipload stream --to IP:PORT --bytes N\n"
 	"\n"
 	"serve answers each TCP byte with its id (a byte), \"w\" and \"G\" with a line of text that says\n"
-	"who answered and whom it saw, and each datagram likewise. It prints \"ready\" when it listens.\n"
+	"who answered and whom it saw, and each datagram likewise: from the address the kernel chooses, or\n"
+	"with --udp-as-asked from the one the datagram was sent to. It prints \"ready\" when it listens.\n"
 	"load connects, sends one byte, waits for one byte, closes; N times, C at a time, to the\n"
 	"targets in turn, in a thread for each processor or in as many as --threads says. With --requests\n"
 	"it asks more than once per connection; with --rate connections begin when they are due, and\n"

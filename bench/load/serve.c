@@ -17,17 +17,20 @@
 #include "vipload.h"
 
 enum { LISTENERS = 16, BACKLOG = 4096, DATAGRAM = 65536, STREAMS = 4096 };
+enum kind { TCP, UDP, UDP_AS_ASKED };
+static const char *const kind_options[] = {"--tcp", "--udp", "--udp-as-asked"};
 static unsigned char id;
 static uint64_t swallowed[STREAMS]; /* by descriptor: 1 + the bytes of a connection that began with "s" */
 
-static int listener(int type, long port)
+static int listener(enum kind kind, long port)
 {
+	int type = kind == TCP ? SOCK_STREAM : SOCK_DGRAM;
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
 	int one = 1, handle = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (handle < 0)
 		fail("socket");
 	setsockopt(handle, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (type == SOCK_DGRAM) { /* the address and TTL it came with, to answer from the former and tell both */
+	if (type == SOCK_DGRAM) { /* the address and TTL a datagram came with, to tell them */
 		setsockopt(handle, IPPROTO_IP, IP_PKTINFO, &one, sizeof one);
 		setsockopt(handle, IPPROTO_IP, IP_RECVTTL, &one, sizeof one);
 	}
@@ -102,7 +105,9 @@ static void answer(int handle)
 	}
 }
 
-static void datagram(int handle)
+/* An ordinary server answers as sendto() does: the kernel takes the route's source address. One that answers from the
+ * address it was asked at must say so (ip(7), IP_PKTINFO); few do. */
+static void datagram(int handle, enum kind kind)
 {
 	static char data[DATAGRAM];
 	char control[128];
@@ -128,20 +133,33 @@ static void datagram(int handle)
 		got = who(data, sizeof data, &peer, &self, ttl);
 	else
 		data[0] = id;
-	/* Answer from the address it was sent to: a wildcard socket would take the route's (ip(7), IP_PKTINFO). */
 	struct in_pktinfo from = {.ipi_spec_dst = where.ipi_addr};
 	char out[CMSG_SPACE(sizeof from)] __attribute__((aligned(8))) = {0};
 	struct iovec answer = {data, got};
-	struct msghdr reply = {&peer, sizeof peer, &answer, 1, out, sizeof out, 0};
-	struct cmsghdr *part = CMSG_FIRSTHDR(&reply);
-	*part = (struct cmsghdr){CMSG_LEN(sizeof from), IPPROTO_IP, IP_PKTINFO};
-	memcpy(CMSG_DATA(part), &from, sizeof from);
+	struct msghdr reply = {&peer, sizeof peer, &answer, 1, NULL, 0, 0};
+	if (kind == UDP_AS_ASKED) {
+		reply.msg_control = out;
+		reply.msg_controllen = sizeof out;
+		struct cmsghdr *part = CMSG_FIRSTHDR(&reply);
+		*part = (struct cmsghdr){CMSG_LEN(sizeof from), IPPROTO_IP, IP_PKTINFO};
+		memcpy(CMSG_DATA(part), &from, sizeof from);
+	}
 	sendmsg(handle, &reply, MSG_NOSIGNAL);
+}
+
+/* Which kind of port an option asks for, or -1. */
+static int kind_of(const char *option)
+{
+	for (int kind = TCP; kind <= UDP_AS_ASKED; kind++)
+		if (!strcmp(option, kind_options[kind]))
+			return kind;
+	return -1;
 }
 
 int serve(int argc, char **argv)
 {
-	int listeners[LISTENERS], types[LISTENERS], count = 0, named = 0, poller = epoll_create1(EPOLL_CLOEXEC);
+	enum kind kinds[LISTENERS];
+	int listeners[LISTENERS], count = 0, named = 0, poller = epoll_create1(EPOLL_CLOEXEC);
 	for (int i = 0; i < argc; i++) {
 		if (i + 1 == argc)
 			usage_error("%s: no value, or no such option", argv[i]);
@@ -149,9 +167,9 @@ int serve(int argc, char **argv)
 		if (!strcmp(option, "--id")) {
 			id = parse_number(option, argv[i], 1, 255);
 			named = 1;
-		} else if ((!strcmp(option, "--tcp") || !strcmp(option, "--udp")) && count < LISTENERS) {
-			types[count] = option[2] == 't' ? SOCK_STREAM : SOCK_DGRAM;
-			listeners[count] = listener(types[count], parse_number(option, argv[i], 1, 65535));
+		} else if (kind_of(option) >= 0 && count < LISTENERS) {
+			kinds[count] = kind_of(option);
+			listeners[count] = listener(kinds[count], parse_number(option, argv[i], 1, 65535));
 			count++;
 		} else if (!strcmp(option, "--with-parent")) {
 			/* The kernel tells of the deaths that come after the asking (prctl(2)). */
@@ -180,8 +198,8 @@ int serve(int argc, char **argv)
 			uint64_t which = events[i].data.u64;
 			if (which >= LISTENERS) {
 				answer((int)(which - LISTENERS));
-			} else if (types[which] == SOCK_DGRAM) {
-				datagram(listeners[which]);
+			} else if (kinds[which] != TCP) {
+				datagram(listeners[which], kinds[which]);
 			} else {
 				for (int handle; (handle = accept4(listeners[which], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
 					struct epoll_event event = {EPOLLIN, {.u64 = (uint64_t)handle + LISTENERS}};

@@ -182,4 +182,16 @@ def scenarios(checks: Iterable[Check]) -> list[str]:
     return list(dict.fromkeys(each.scenario for each in checks))
 
 
-from scenarios.checks import balance, change, icmp, identity, idle, limits, reach, tcp, visible  # noqa: E402, F401
+from scenarios.checks import (  # noqa: E402
+    balance,  # noqa: F401
+    change,  # noqa: F401
+    client,  # noqa: F401
+    icmp,  # noqa: F401
+    identity,  # noqa: F401
+    idle,  # noqa: F401
+    limits,  # noqa: F401
+    reach,  # noqa: F401
+    server,  # noqa: F401
+    tcp,  # noqa: F401
+    visible,  # noqa: F401
+)

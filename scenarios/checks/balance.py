@@ -36,7 +36,7 @@ def many_clients_one_node(world: World) -> str:
 def udp_sticks(world: World) -> str:
     """Datagrams of one socket stay with one backend."""
     handle = world.datagrams(CLIENT)
-    seen = [world.ask_udp(CLIENT, world.vip("my-web"), by=handle).task for _ in range(6)]
+    seen = [world.heard(CLIENT, world.vip("my-web"), by=handle)[0].task for _ in range(6)]
     if len(set(seen)) > 1:
         raise Differs(f"6 datagrams of one socket: {shares(seen)}")
     return f"6 datagrams of one socket: all {seen[0]}"

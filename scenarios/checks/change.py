@@ -199,11 +199,11 @@ def no_backend(world: World) -> str:
 
 @check("change.no-backend-udp", "D14")
 def no_backend_udp(world: World) -> str:
-    """The same by UDP: the sender is told at once that it is refused."""
+    """The same by UDP: of four datagrams at least one is refused at once (ICMP errors are limited in their rate)."""
     with world.service("worker1") as probe:
         world.lab.drain(probe.tasks[0])
         seen = []
-        for _ in range(4):  # an answer may fall to the limit of ICMP errors per second (icmp_ratelimit)
+        for _ in range(4):  # net.ipv4.icmp_ratelimit
             handle = world.datagrams(CLIENT)
             handle.settimeout(2)
             try:
@@ -243,11 +243,24 @@ def removed_service(world: World) -> str:
 def vip_reused(world: World) -> str:
     """A VIP given to another service leads to that one's backends only."""
     with world.service("worker1") as first:
-        vip, handle = first.vip, world.datagrams(CLIENT)
+        vip = first.vip
         world.ask(CLIENT, vip)
-        world.ask_udp(CLIENT, vip, by=handle)
     with world.service("worker2", vip=vip) as second:
-        seen = {world.ask(CLIENT, vip).task for _ in range(3)} | {world.ask_udp(CLIENT, vip).task}
+        seen = {world.ask(CLIENT, vip).task for _ in range(3)}
+        return same("answered by", sorted(seen), list(second.tasks))
+
+
+@check("change.vip-reused-udp", "D16, D25")
+def vip_reused_udp(world: World) -> str:
+    """The same by UDP, from the source port that has asked the former service."""
+    with world.service("worker1") as first:
+        vip, handle = first.vip, world.datagrams(CLIENT)
+        world.ask_udp(CLIENT, vip, by=handle)
+        source_port = handle.getsockname()[1]
+    with world.service("worker2", vip=vip) as second:
+        handle = world.datagrams(CLIENT)
+        handle.bind(("", source_port))
+        seen = {world.ask_udp(CLIENT, vip, by=handle).task for _ in range(3)}
         return same("answered by", sorted(seen), list(second.tasks))
 
 
@@ -286,7 +299,7 @@ def leaves_nothing(world: World) -> str:
         own = (probe.vip, [world.address(task) for task in probe.tasks])
         for client in (CLIENT, "visitor.1"):
             world.ask(client, probe.vip)
-            world.ask_udp(client, probe.vip)
+            world.heard(client, probe.vip)
     after = _state(world, own)
     left = [f"{line} ({where})" for where, lines in after.items() for line in lines - before[where]]
     gone = [f"{line} ({where})" for where, lines in before.items() for line in lines - after[where]]

@@ -34,22 +34,25 @@ def port_unreachable(world: World) -> str:
 @check("icmp.path-mtu", "katran: frag-needed to the right real")
 def path_mtu(world: World) -> str:
     """A client's "fragmentation needed", sent to the VIP, lowers the path MTU of the backend it is about."""
-    server, client = world.listen("lone.1", 7003, socket.SOCK_DGRAM), world.datagrams(CLIENT)
-    world.doing = "a datagram to port 7003"
-    client.connect((world.vip("lone"), 7003))
-    client.send(b"?")
-    _, seen_as = server.recvfrom(16)
-    server.connect(seen_as)
-    before = server.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+    tasks, vip = world.tasks("my-web"), world.vip("my-web")
     raw = world.handle(CLIENT, socket.SOCK_RAW, protocol=socket.IPPROTO_ICMP)
-    raw.sendto(_fragmentation_needed((world.vip("lone"), 7003), client.getsockname(), 1000), (world.vip("lone"), 0))
-    client.send(b"?")  # behind the error on the same path, so that it has been dealt with
-    with suppress(OSError):  # the error itself, EMSGSIZE, is told to the socket as well
-        server.recv(16)
-    after = server.getsockopt(socket.IPPROTO_IP, _IP_MTU)
-    if after != 1000:
-        raise Differs(f"path MTU at the backend {before} before, {after} after an error that said 1000")
-    return f"path MTU at the backend {before} before, 1000 after"
+    for number in range(len(tasks)):
+        servers, client = world.servers(tasks, port := world.port(), socket.SOCK_DGRAM), world.datagrams(CLIENT)
+        world.doing = f"flow {number + 1}: a datagram to port {port}"
+        client.connect((vip, port))
+        client.send(b"?")
+        server = servers[world.arrived(servers)]
+        _, seen_as = server.recvfrom(16)
+        server.connect(seen_as)
+        before = server.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+        raw.sendto(_fragmentation_needed((vip, port), client.getsockname(), 1000), (vip, 0))
+        client.send(b"?")  # behind the error on the same path, so that it has been dealt with
+        with suppress(OSError):  # the error itself, EMSGSIZE, is told to the socket as well
+            server.recv(16)
+        after = server.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+        if after != 1000:
+            raise Differs(f"path MTU at the backend {before} before, {after} after an error that said 1000")
+    return f"path MTU at the backends of {len(tasks)} flows {before} before, 1000 after"
 
 
 def _fragmentation_needed(source: tuple[str, int], destination: tuple[str, int], mtu: int) -> bytes:
@@ -99,14 +102,18 @@ def _too_long(world: World, client: socket.socket, size: int) -> int:
 @check("icmp.fragments", "D26")
 def fragments(world: World) -> str:
     """A datagram of 4000 bytes arrives whole in both directions."""
-    handle = world.datagrams(CLIENT)
-    sent = bytes(range(250)) * 16
-    world.doing = "a datagram of 4000 bytes"
-    handle.sendto(sent, (world.vip("lone"), 80))
-    got, (source, _) = handle.recvfrom(8192)
-    if got[1:] != sent[1:]:
-        raise Differs(f"{len(got)} bytes came back, or changed")
-    return same("4000 bytes came back from", source, world.vip("lone"))
+    vip, sent = world.vip("my-web"), bytes(range(250)) * 16
+    numbers = set()
+    for _ in world.tasks("my-web"):
+        handle = world.datagrams(CLIENT)
+        world.doing = "a datagram of 4000 bytes"
+        handle.sendto(sent, (vip, 80))
+        got, (source, _) = handle.recvfrom(8192)
+        if got[1:] != sent[1:]:
+            raise Differs(f"{len(got)} bytes came back, or changed")
+        same("4000 bytes came back from", source, vip)
+        numbers.add(got[0])
+    return f"4000 bytes came back from {vip}, {len(numbers)} backends one after another"
 
 
 @check("icmp.fragments-hairpin", "D26")

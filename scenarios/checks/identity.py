@@ -32,7 +32,7 @@ def source_other_node(world: World) -> str:
 def source_udp(world: World) -> str:
     """By UDP, too, backends see the client's own address."""
     own = world.address(CLIENT)
-    seen = {world.ask_udp(CLIENT, world.vip("my-web")).source for _ in range(3)}
+    seen = {world.heard(CLIENT, world.vip("my-web"))[0].source for _ in range(3)}
     return same("backends saw", sorted(seen), [own])
 
 
@@ -65,9 +65,14 @@ def hairpin(world: World) -> str:
 
 @check("identity.hairpin-lone", "D8; kubernetes e2e: hairpin")
 def hairpin_lone(world: World) -> str:
-    """A service's only backend reaches itself through its VIP, by TCP and by UDP."""
-    same("TCP answered by", world.ask("lone.1", world.vip("lone")).task, "lone.1")
-    return same("TCP and UDP answered by", world.ask_udp("lone.1", world.vip("lone")).task, "lone.1")
+    """A service's only backend reaches itself through its VIP."""
+    return same("answered by", world.ask("lone.1", world.vip("lone")).task, "lone.1")
+
+
+@check("identity.hairpin-lone-udp", "D8, D23")
+def hairpin_lone_udp(world: World) -> str:
+    """The same by UDP, and the answer comes from the VIP."""
+    return same("answered by", world.ask_udp("lone.1", world.vip("lone")).task, "lone.1")
 
 
 @check("identity.hairpin-source", "D10")
@@ -120,14 +125,18 @@ def peer_name_mapped_udp(world: World) -> str:
 @check("identity.ttl", "D43")
 def ttl(world: World) -> str:
     """A packet arrives with the TTL it was sent with: the overlay is one hop."""
-    return same("TTL at the backend", world.ask_udp(CLIENT, world.vip("lone")).ttl, 64)
+    return same("TTL at the backend", world.heard(CLIENT, world.vip("lone"))[0].ttl, 64)
 
 
 @check("identity.direct-after-vip", "found by bench run --workload others")
 def direct_after_vip(world: World) -> str:
-    """A port that was used through the VIP can be used right after to reach the backend by its own address."""
+    """A port that was used through the VIP can be used right after to reach the backend by its own address, by the
+    second SYN at the latest."""
+    # A connection's first number and its timestamps depend on the address it was opened to (net/core/secure_seq.c), so
+    # the backend may take the first SYN for an old segment of the connection it has just closed, and ask
+    # (net/ipv4/tcp_minisocks.c, tcp_timewait_state_process). Whether it does is chance.
     world.hang_up(CLIENT, world.vip("lone"), 23458)
-    seen = world.hang_up(CLIENT, world.address("lone.1"), 23458)
+    seen = world.hang_up(CLIENT, world.address("lone.1"), 23458, syns=2)
     return same("answered by", seen.task, "lone.1")
 
 

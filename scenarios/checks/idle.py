@@ -1,25 +1,70 @@
-"""Time passes. Under the instruction clock idle time costs nothing, so the kernel's real time-outs are met."""
+"""Time passes. Under the instruction clock idle time costs nothing, so the kernel's real time-outs are met.
+
+Each connection is one of two to the same backend of several (`World.twins`), and each is used twice afterwards: a plane
+that has forgotten it may by chance choose the same backend again, and may let the first packet through and not its
+acknowledgement.
+"""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from scenarios.checks import Waiting, check
-from scenarios.checks.world import CLIENT, Differs, World
+from scenarios.checks.world import CLIENT, Differs, Pair, World, carry, same
+
+Act = Callable[[Pair], None]
+
+
+def _idle(world: World, seconds: float, before: Act, after: Act) -> Waiting:
+    """Twins of my-web's do one thing, nothing for some time, then another thing twice."""
+    twins = world.twins(CLIENT, "my-web", world.servers(world.tasks("my-web"), world.port()))
+    for each in twins:
+        before(each)
+    yield seconds
+    world.doing = f"the connection after {seconds:.0f} s"
+    try:
+        for _ in range(2):
+            for each in twins:
+                after(each)
+    except OSError as error:
+        raise Differs(f"after {seconds:.0f} s: {type(error).__name__}") from error
+    return f"used again after {seconds:.0f} s, twice"
+
+
+def _nothing(pair: Pair) -> None:
+    """Neither end says anything."""
+
+
+def _client_speaks(pair: Pair) -> None:
+    carry(pair.client, pair.backend)
+
+
+def _server_speaks(pair: Pair) -> None:
+    carry(pair.backend, pair.client)
+
+
+def _talk(pair: Pair) -> None:
+    _client_speaks(pair)
+    _server_speaks(pair)
+
+
+def _client_closes(pair: Pair) -> None:
+    _talk(pair)
+    pair.client.shutdown(socket.SHUT_WR)
+    pair.backend.recv(1)
+
+
+def _server_closes(pair: Pair) -> None:
+    _talk(pair)
+    pair.backend.shutdown(socket.SHUT_WR)
+    pair.client.recv(1)
 
 
 @check("idle.tcp-1000s", "D28, moby/moby#31208, moby/moby#37466", idles=True)
 def tcp(world: World) -> Waiting:
     """A connection idle for 1000 s, longer than IPVS's 900, goes on."""
-    made = world.connect(CLIENT, world.vip("lone"))
-    world.who(made)
-    yield 1000
-    world.doing = "the connection after 1000 s"
-    try:
-        world.who(made)
-    except OSError as error:
-        raise Differs(f"after 1000 s: {type(error).__name__}") from error
-    return "answered after 1000 s"
+    return _idle(world, 1000, _talk, _talk)
 
 
 @check("idle.tcp-1h", "D28; conntrack's established time-out", idles=True)
@@ -27,19 +72,34 @@ def tcp_for_an_hour(world: World) -> Waiting:
     """A connection idle for an hour goes on."""
     # Conntrack gives it five days (net/netfilter/nf_conntrack_proto_tcp.c, tcp_timeouts); an hour is ten seconds of an
     # emulated guest's time, and where not even 1000 s go by unpunished nobody waits for it.
-    made, early = (world.connect(CLIENT, world.vip("lone")) for _ in range(2))
-    for each in (made, early):
-        world.who(each)
+    servers = world.servers(world.tasks("my-web"), world.port())
+    twins, early = world.twins(CLIENT, "my-web", servers), world.twins(CLIENT, "my-web", servers)
+    for each in (*twins, *early):
+        _talk(each)
     yield 1000
     world.doing = "another connection after 1000 s"
     try:
-        world.who(early)
+        for each in early:
+            _talk(each)
     except OSError as error:
         raise Differs(f"another one was lost after 1000 s: {type(error).__name__}") from error
     yield 2600
     world.doing = "the connection after an hour"
-    world.who(made)
+    for each in twins:
+        _talk(each)
     return "answered after 3600 s"
+
+
+@check("idle.client-speaks-late", "a pool's connections: made in advance, used when needed", idles=True)
+def client_speaks_late(world: World) -> Waiting:
+    """A connection on which nobody has said anything for 400 s goes on when the client speaks."""
+    return _idle(world, 400, _nothing, _client_speaks)
+
+
+@check("idle.server-speaks-late", "a subscriber waits for what the server has to tell", idles=True)
+def server_speaks_late(world: World) -> Waiting:
+    """A connection on which nobody has said anything for 400 s goes on when the server speaks."""
+    return _idle(world, 400, _nothing, _server_speaks)
 
 
 @check("idle.udp-400s", "D24", idles=True)
@@ -52,37 +112,37 @@ def udp(world: World) -> Waiting:
     return "answered after 400 s"
 
 
+@check("idle.udp-late-answer", "a resolver that asks others first; conntrack's 30 s", idles=True)
+def udp_late_answer(world: World) -> Waiting:
+    """A datagram's answer that comes 25 s later arrives, and comes from the VIP."""
+    servers = world.servers(world.tasks("my-web"), port := world.port(), socket.SOCK_DGRAM)
+    client, vip = world.datagrams(CLIENT), world.vip("my-web")
+    client.sendto(b"?", (vip, port))
+    server = servers[world.arrived(servers)]
+    _, asker = server.recvfrom(16)
+    yield 25
+    world.doing = "the answer after 25 s"
+    server.sendto(b"late", asker)
+    try:
+        _, (source, _) = client.recvfrom(16)
+    except TimeoutError as error:
+        raise Differs("the answer after 25 s did not arrive") from error
+    return same("the answer after 25 s came from", source, vip)
+
+
 @check("idle.half-closed", "D29, moby/moby#29655", idles=True)
 def half_closed(world: World) -> Waiting:
     """A client that has closed its half still gets what the server sends 200 s later."""
-    with world.service("worker1") as probe:
-        client, backend = world.pair(CLIENT, probe, 7004)
-        client.shutdown(socket.SHUT_WR)
-        backend.recv(16)
-        yield 200
-        world.doing = "the answer after 200 s"
-        backend.sendall(b"late")
-        try:
-            got = client.recv(16)
-        except OSError as error:
-            raise Differs(f"after 200 s: {type(error).__name__}") from error
-        if got != b"late":
-            raise Differs(f"after 200 s the client got {got!r}")
-        return "what was sent after 200 s arrived"
+    return _idle(world, 200, _client_closes, _server_speaks)
+
+
+@check("idle.half-closed-by-server", "D29; RFC 9293, 3.6", idles=True)
+def half_closed_by_server(world: World) -> Waiting:
+    """A server that has closed its half still gets what the client sends 200 s later."""
+    return _idle(world, 200, _server_closes, _client_speaks)
 
 
 @check("idle.slow-server", "D29", idles=True)
 def slow_server(world: World) -> Waiting:
     """A client waits 600 s for an answer and gets it."""
-    with world.service("worker1") as probe:
-        client, backend = world.pair(CLIENT, probe, 7005)
-        client.sendall(b"?")
-        backend.recv(16)
-        yield 600
-        world.doing = "the answer after 600 s"
-        backend.sendall(b"late")
-        try:
-            client.recv(16)
-        except OSError as error:
-            raise Differs(f"after 600 s: {type(error).__name__}") from error
-        return "the answer after 600 s arrived"
+    return _idle(world, 600, _client_speaks, _server_speaks)

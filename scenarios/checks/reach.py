@@ -11,6 +11,7 @@ from scenarios.checks.world import (
     VISITOR,
     Differs,
     World,
+    bulk,
     carry,
     lacks,
     mapped,
@@ -89,13 +90,16 @@ def through_mapped_address_by_udp(world: World) -> str:
 @check("reach.any-port", "D12")
 def any_port(world: World) -> str:
     """Every TCP and UDP port of the VIP leads to the same port of a backend, nothing being published."""
-    tcp, udp = world.listen("lone.1", 7000), world.listen("lone.1", 7001, socket.SOCK_DGRAM)
-    world.connect(CLIENT, world.vip("lone"), 7000)
-    tcp.accept()[0].close()
-    world.doing = "a datagram to port 7001"
-    world.datagrams(CLIENT).sendto(b"?", (world.vip("lone"), 7001))
-    udp.recvfrom(16)
-    return "TCP port 7000 and UDP port 7001 arrived unchanged"
+    tasks, vip = world.tasks("my-web"), world.vip("my-web")
+    tcp, udp = (world.servers(tasks, world.port(), kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM))
+    pair = world.pair(CLIENT, "my-web", tcp)
+    carry(pair.client, pair.backend)
+    carry(pair.backend, pair.client)
+    port = udp[tasks[0]].getsockname()[1]
+    world.doing = f"a datagram to port {port}"
+    world.datagrams(CLIENT).sendto(b"?", (vip, port))
+    world.arrived(udp)
+    return "a TCP port and a UDP port arrived unchanged"
 
 
 _no_sctp = lacks("SCTP", socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
@@ -104,29 +108,24 @@ _no_sctp = lacks("SCTP", socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP
 @check("reach.sctp", "D12", obstacle=_no_sctp)
 def sctp(world: World) -> str:
     """An SCTP association to the VIP reaches a backend, and what is sent arrives in both directions."""
-    server = world.listen("lone.1", 7008, protocol=socket.IPPROTO_SCTP)
-    client = world.handle(CLIENT, socket.SOCK_STREAM, protocol=socket.IPPROTO_SCTP)
-    world.doing = f"{CLIENT} opens an SCTP association to {world.vip('lone')}:7008"
-    client.connect((world.vip("lone"), 7008))
-    backend, _ = server.accept()
-    with backend:
-        backend.settimeout(10)
-        for sender, receiver in ((client, backend), (backend, client)):
-            sender.sendall(b"chunk")
-            same("arrived", receiver.recv(16), b"chunk")
-    return "5 bytes arrived each way"
+    servers = world.servers(world.tasks("my-web"), world.port(), protocol=socket.IPPROTO_SCTP)
+    for _ in servers:
+        pair = world.pair(CLIENT, "my-web", servers, protocol=socket.IPPROTO_SCTP)
+        carry(pair.client, pair.backend)
+        carry(pair.backend, pair.client)
+    return f"{len(servers)} associations, 5 bytes arrived each way on each"
 
 
 @check("reach.wrong-protocol", "kube-proxy: TCP-only port hit by UDP")
 def wrong_protocol(world: World) -> str:
     """A port a backend serves by TCP only is refused by UDP, and one it serves by UDP only is refused by TCP."""
-    world.listen("lone.1", 7009)
-    world.listen("lone.1", 7010, socket.SOCK_DGRAM)
+    world.listen("lone.1", tcp := world.port())
+    world.listen("lone.1", udp := world.port(), socket.SOCK_DGRAM)
     datagrams = world.datagrams(CLIENT)
-    datagrams.connect((world.vip("lone"), 7009))
+    datagrams.connect((world.vip("lone"), tcp))
     world.doing = "a datagram to a port of TCP's"
     datagrams.send(b"?")
-    for attempt in (lambda: datagrams.recv(16), lambda: world.connect(CLIENT, world.vip("lone"), 7010)):
+    for attempt in (lambda: datagrams.recv(16), lambda: world.connect(CLIENT, world.vip("lone"), udp)):
         try:
             attempt()
         except ConnectionRefusedError:
@@ -148,7 +147,7 @@ def closed_port(world: World) -> str:
 @check("reach.payload", "kubernetes e2e: large requests")
 def payload(world: World) -> str:
     """What is sent arrives whole and in order, 256 KiB in each direction."""
-    return carry(world, "lone.1", 7002)
+    return bulk(world, world.pair(CLIENT, "my-web", world.servers(world.tasks("my-web"), world.port())))
 
 
 @check("reach.segment-size", "D27")

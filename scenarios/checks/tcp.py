@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from dataplanes.kernel import netns
 from scenarios.checks import check
-from scenarios.checks.world import CLIENT, World, carry, checksum
+from scenarios.checks.world import CLIENT, Differs, World, bulk, carry, checksum
 
 _REPAIR, _REPAIR_QUEUE, _QUEUE_SEQUENCE = 19, 20, 21  # TCP_*, include/uapi/linux/tcp.h
 _RECEIVED, _SENT = 1, 2  # TCP_RECV_QUEUE, TCP_SEND_QUEUE
@@ -33,7 +33,7 @@ def server_ahead(world: World) -> str:
 @check("tcp.narrow-underlay", "moby/moby#36689, docker/for-linux#594, cilium/cilium#47755", scenario="narrow")
 def narrow_underlay(world: World) -> str:
     """What is sent arrives whole, 256 KiB in each direction, where the underlay is too narrow for the overlay's MTU."""
-    return carry(world, "lone.1", 7002)
+    return bulk(world, world.pair(CLIENT, "lone", world.servers(["lone.1"], world.port())))
 
 
 _Choose = Callable[[str, str, socket.socket, socket.socket], tuple[str, socket.socket, socket.socket]]
@@ -46,9 +46,15 @@ def _goes_on(world: World, choose: _Choose) -> str:
         ("another node", "worker1", False),
         ("itself", "worker1", True),
     ):
-        with world.service(node) as probe:
-            caller, task = probe.tasks[0] if itself else CLIENT, probe.tasks[0]
-            sender, near, far = choose(caller, task, *world.pair(caller, probe, 7011))
+        with world.service(node, node) as probe:  # of one backend a lost entry would not be seen
+            servers, caller = world.servers(probe.tasks, world.port()), probe.tasks[0] if itself else CLIENT
+            for _ in range(4):
+                pair = world.pair(caller, probe.name, servers)
+                if not itself or pair.task == caller:
+                    break
+            else:
+                raise Differs("a backend that calls its VIP never reaches itself")
+            sender, near, far = choose(caller, pair.task, pair.client, pair.backend)
             world.doing = f"a segment ahead of the window, the backend is on {where}"
             _send_ahead(world, sender, near)
             for number in range(2):
@@ -56,9 +62,7 @@ def _goes_on(world: World, choose: _Choose) -> str:
                     world.doing = (
                         f"exchange {number + 1} after a segment ahead of the window, the backend is on {where}"
                     )
-                    one.sendall(b"on")
-                    if not other.recv(16):
-                        raise ConnectionResetError("closed by the other end")
+                    carry(one, other)
     return "data went both ways afterwards: to a backend on the client's node, on another one, and to itself"
 
 

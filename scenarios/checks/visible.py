@@ -78,16 +78,17 @@ def flush(world: World) -> str:
 @check("visible.host-service", "derived matrix 7, kubernetes/kubernetes#72236")
 def host_service(world: World) -> str:
     """A server in a node's host or overlay namespace is not reached through a VIP."""
+    port = world.port()
     servers = [
-        world.listen_in(name, 7006)
+        world.listen_in(name, port)
         for kind, node, name in world.lab.namespaces()
         if kind in ("host", "overlay", "lb") and node == "worker2"
     ]
     try:
-        made = world.connect(CLIENT, world.vip("lone"), 7006)
+        made = world.connect(CLIENT, world.vip("lone"), port)
     except ConnectionRefusedError:
         return f"{len(servers)} servers on worker2; the backend refused the port"
-    raise Differs(f"connected to {made.getpeername()[0]}:7006, where only the node listens")
+    raise Differs(f"connected to {made.getpeername()[0]}:{port}, where only the node listens")
 
 
 @check("visible.arp", "D35")
@@ -130,7 +131,7 @@ def wire(world: World) -> str:
     try:
         for client in (CLIENT, "visitor.1", "lone.1"):
             world.ask(client, world.vip("lone"))
-            world.ask_udp(client, world.vip("my-web"))
+            world.heard(client, world.vip("my-web"))
         carried = 0
         for node, tap in taps:
             while frame := _frame(tap):

@@ -1,10 +1,15 @@
-"""What a check does in a lab: connects, asks, listens, and brings up services of its own."""
+"""What a check does in a lab: connects, asks, listens, and brings up services of its own.
+
+Clients and servers are what most programs are: they leave to the kernel what most leave to it, and try once. A check
+that is about another kind of either says so.
+"""
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 
@@ -17,6 +22,7 @@ from scenarios.topology import ServiceSpec, Task
 CLIENT, VISITOR, LOCAL = "my-busybox.1", "visitor.1", "my-web.3"
 """The document's client on worker2; one on a node without backends; one on the node with one backend of my-web."""
 TIMEOUT = 10.0
+_PORTS = 9000
 _TCP_INFO_TOTAL_RETRANS = 100  # offset in struct tcp_info (include/uapi/linux/tcp.h)
 
 
@@ -33,6 +39,14 @@ class Seen(Struct, frozen=True):
     destination: str
     port: int
     ttl: int  # 0 for TCP
+
+
+class Pair(Struct, frozen=True):
+    """A connection's two ends, and the task at the far one."""
+
+    client: socket.socket
+    backend: socket.socket
+    task: str
 
 
 class Probe(Struct, frozen=True):
@@ -92,14 +106,26 @@ class World:
         self._open.append(made)
         return made
 
-    def connect(self, container: str, address: str, port: int = 80, *, source_port: int = 0) -> socket.socket:
-        """A TCP connection."""
+    def connect(
+        self,
+        container: str,
+        address: str,
+        port: int = 80,
+        *,
+        source_port: int = 0,
+        protocol: int = 0,
+        syns: int = 1,
+    ) -> socket.socket:
+        """A TCP connection, or one of another protocol. TCP's is made by its first segment, or by one of so many, or
+        it is a difference: what TCP sends again a second later hides a loss."""
         self.doing = f"{container} connects to {address}:{port}"
-        made = self.handle(container, socket.SOCK_STREAM)
+        made = self.handle(container, socket.SOCK_STREAM, protocol=protocol)
         if source_port:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(("", source_port))
         made.connect((address, port))
+        if not protocol and (sent := 1 + retransmits(made)) > syns:
+            raise Differs(f"{container} connected to {address}:{port} only when it had sent its SYN {sent} times")
         return made
 
     def ask(self, container: str, address: str, port: int = 80, *, source_port: int = 0) -> Seen:
@@ -112,9 +138,9 @@ class World:
         connection.sendall(b"w")
         return self.seen(container, connection.recv(256))
 
-    def hang_up(self, container: str, address: str, source_port: int) -> Seen:
+    def hang_up(self, container: str, address: str, source_port: int, *, syns: int = 1) -> Seen:
         """A connection the server closes first, so that nothing lingers at the client."""
-        with self.connect(container, address, source_port=source_port) as made:
+        with self.connect(container, address, source_port=source_port, syns=syns) as made:
             made.sendall(b"GET / HTTP/1.0\r\n\r\n")
             answer = b""
             while part := made.recv(4096):
@@ -127,13 +153,20 @@ class World:
 
     def ask_udp(self, container: str, address: str, port: int = 80, *, by: socket.socket | None = None) -> Seen:
         """Ask by one datagram; the answer must come from where it was asked."""
+        seen, source = self.heard(container, address, port, by=by)
+        if source != address:
+            raise Differs(f"asked {address}, answered by {source}")
+        return seen
+
+    def heard(
+        self, container: str, address: str, port: int = 80, *, by: socket.socket | None = None
+    ) -> tuple[Seen, str]:
+        """Ask by one datagram: what the backend saw of it, and which address the answer came from."""
         self.doing = f"{container} sends a datagram to {address}:{port}"
         handle = by or self.datagrams(container)
         handle.sendto(b"w", (address, port))
         answer, (source, *_) = handle.recvfrom(256)
-        if source != address:
-            raise Differs(f"asked {address}, answered by {source}")
-        return self.seen(container, answer)
+        return self.seen(container, answer), source
 
     def seen(self, client: str, answer: bytes) -> Seen:
         """What a backend said whom it sees, and which one it is on the client's networks."""
@@ -165,29 +198,68 @@ class World:
         finally:
             fabric.drop_namespace(namespace)
 
-    def listen(self, container: str, port: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
-        """A server of the check's own in a container."""
-        return self._listen(self.handle(container, kind, protocol=protocol), port, kind)
+    def port(self) -> int:
+        """A port nobody else in the lab uses."""
+        return _PORTS + next(self._numbers)
+
+    def listen(
+        self, container: str, port: int, kind: int = socket.SOCK_STREAM, protocol: int = 0, *, address: str = ""
+    ) -> socket.socket:
+        """A server of the check's own in a container, on every address it has or on one."""
+        return self._listen(self.handle(container, kind, protocol=protocol), port, kind, address)
 
     def listen_in(self, namespace: str, port: int) -> socket.socket:
         """A TCP server in a node's own namespace."""
         return self._listen(self.handle_in(namespace), port, socket.SOCK_STREAM)
 
-    def _listen(self, made: socket.socket, port: int, kind: int) -> socket.socket:
+    def _listen(self, made: socket.socket, port: int, kind: int, address: str = "") -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(("", port))
+        made.bind((address, port))
         if kind == socket.SOCK_STREAM:
             made.listen(16)
         return made
 
-    def pair(self, container: str, probe: Probe, port: int) -> tuple[socket.socket, socket.socket]:
-        """A connection through a one-task service to a server of the check's own: (client's end, backend's end)."""
-        server = self.listen(probe.tasks[0], port)
-        client = self.connect(container, probe.vip, port)
-        backend, _ = server.accept()
-        backend.settimeout(TIMEOUT)
-        self._open.append(backend)
-        return client, backend
+    def servers(
+        self,
+        tasks: Sequence[str],
+        port: int,
+        kind: int = socket.SOCK_STREAM,
+        protocol: int = 0,
+        *,
+        own_address: bool = False,
+    ) -> dict[str, socket.socket]:
+        """A server of the check's own in each task: on every address it has, or only on its own."""
+        own = {task: self.address(task) if own_address else "" for task in tasks}
+        return {task: self.listen(task, port, kind, protocol, address=own[task]) for task in tasks}
+
+    def arrived(self, servers: Mapping[str, socket.socket]) -> str:
+        """The task whose server something has come to."""
+        ready, _, _ = select.select(list(servers.values()), [], [], TIMEOUT)
+        if not ready:
+            raise TimeoutError("nothing came to any backend")
+        return next(task for task, server in servers.items() if server is ready[0])
+
+    def accept(self, servers: Mapping[str, socket.socket], client: socket.socket) -> Pair:
+        """The far end of a connection, at whichever backend it came to."""
+        task = self.arrived(servers)
+        return Pair(client, self._keep(servers[task].accept()[0]), task)
+
+    def pair(self, container: str, service: str, servers: Mapping[str, socket.socket], *, protocol: int = 0) -> Pair:
+        """A connection through a service's VIP to servers of the check's own."""
+        port = next(iter(servers.values())).getsockname()[1]
+        return self.accept(servers, self.connect(container, self.vip(service), port, protocol=protocol))
+
+    def twins(self, container: str, service: str, servers: Mapping[str, socket.socket]) -> tuple[Pair, Pair]:
+        """Two connections to one backend of several. A plane that forgets them and chooses for each anew takes two
+        backends in turn, and one of them is wrong."""
+        if len(servers) < 2:
+            raise ValueError(f"{service} has one backend: whatever is chosen anew, it is the same")
+        made: dict[str, Pair] = {}
+        while True:
+            pair = self.pair(container, service, servers)
+            if pair.task in made:
+                return made[pair.task], pair
+            made[pair.task] = pair
 
     # -- services ------------------------------------------------------------------------------------------
 
@@ -237,6 +309,12 @@ def retransmits(connection: socket.socket) -> int:
     return int(struct.unpack_from("=I", info, _TCP_INFO_TOTAL_RETRANS)[0])
 
 
+def carry(sender: socket.socket, receiver: socket.socket, data: bytes = b"chunk") -> None:
+    """What one end sends, the other gets."""
+    sender.sendall(data)
+    same("arrived", _whole(receiver, len(data)), data)
+
+
 def same(what: str, seen: object, expected: object) -> str:
     """The observation, if it is the expected one."""
     if seen != expected:
@@ -249,20 +327,15 @@ def shares(seen: Sequence[str]) -> dict[str, int]:
     return {name: seen.count(name) for name in sorted(set(seen))}
 
 
-def carry(world: World, backend: str, port: int) -> str:
-    """Have 256 KiB go each way between the client and a server of the check's own in the only backend of a service."""
+def bulk(world: World, pair: Pair) -> str:
+    """Have 256 KiB go each way on a connection."""
     block = bytes(range(256)) * 64
-    server = world.listen(backend, port)
-    client = world.connect(CLIENT, world.vip(world.lab.containers[backend].task.service), port)
-    accepted, _ = server.accept()
-    with accepted:
-        accepted.settimeout(TIMEOUT)
-        for way, sender, receiver in (("to", client, accepted), ("from", accepted, client)):
-            for number in range(16):
-                world.doing = f"block {number + 1} of 16 {way} the backend"
-                sender.sendall(block)
-                if _whole(receiver, len(block)) != block:
-                    raise Differs(f"{world.doing} arrived cut short, or changed")
+    for way, sender, receiver in (("to", pair.client, pair.backend), ("from", pair.backend, pair.client)):
+        for number in range(16):
+            world.doing = f"block {number + 1} of 16 {way} {pair.task}"
+            sender.sendall(block)
+            if _whole(receiver, len(block)) != block:
+                raise Differs(f"{world.doing} arrived cut short, or changed")
     return "256 KiB each way, unchanged"
 
 

@@ -6,6 +6,7 @@ First a plane is told something else than what the lab says; then, told the trut
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -194,6 +195,15 @@ def _keeping_connections(lab: Lab, undo: ExitStack) -> None:
     patch.setattr(ebpf._Table, "_forget", lambda self, old, keep: None)
 
 
+def _with_every_second_segment_lost(lab: Lab, undo: ExitStack) -> None:
+    """Of the answers to a client's first segments, that is."""
+    name = lab.containers[world.CLIENT].netns
+    hook = "{ type filter hook input priority -300; }"
+    rule = "tcp flags & (syn | ack) == syn | ack numgen inc mod 2 == 0 drop"
+    process.run(name, ("nft", f"add table ip loss; add chain ip loss input {hook}; add rule ip loss input {rule}"))
+    undo.callback(process.run, name, ("nft", "delete", "table", "ip", "loss"))
+
+
 def _without_programs(lab: Lab, undo: ExitStack) -> None:
     for container in lab.containers.values():
         for endpoint in container.endpoints:
@@ -246,6 +256,11 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
         "visible.arp",
         _of("ipvs-lb ipvs-overlay nft-host", _with_a_second_owner),  # one of each placement; 6 s each
     ),
+    # TCP makes it good a second later; the check must not.
+    "the answer to a first segment is lost": (
+        "reach.other-node",
+        _of("ipvs-host nft-lb ebpf-tc", _with_every_second_segment_lost),
+    ),
 }
 """What is lost -> the cell that must turn red, and how each plane that needs it loses it."""
 
@@ -263,3 +278,52 @@ def test_what_is_lost_is_seen(broken: Bench, damage: str, monkeypatch: pytest.Mo
     with ExitStack() as undo:
         planes[broken.mutant.name](broken.lab, undo)
         observe(broken, name)
+
+
+class _Losing:
+    """The clock of a check that idles: instead of waiting, what the plane remembers is lost."""
+
+    def __init__(self, lose: Callable[[], None]) -> None:
+        self._lose = lose
+        self._skipped = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._skipped
+
+    def sleep(self, seconds: float) -> None:
+        if seconds:
+            self._skipped += seconds
+            self._lose()
+
+
+def _lose_connections(lab: Lab) -> None:
+    """What time-outs do: of what connection tracking and a table of the plane's own remember nothing is left."""
+    lab.reinstall()
+    vips = {each.vip: () for each in lab.services()}
+    for _, _, name in lab.namespaces():
+        with Conntrack(name) as entries:
+            entries.flush(vips)
+
+
+_FORGETFUL = pytest.mark.parametrize(
+    "broken", ["nft-container", "nft-lb", "nft-overlay", "nft-host", "ebpf-tc"], indirect=True
+)
+_IDLES = [name for name, each in checks.CHECKS.items() if each.idles and name != "idle.udp-400s"]  # it may begin anew
+
+
+@_FORGETFUL
+def test_a_connection_that_idles_and_is_not_lost_goes_on(broken: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken.breaks = lambda mutant: None
+    broken.lab.reinstall()
+    monkeypatch.setattr(checks, "time", _Losing(lambda: None))
+    cells = checks.observe([checks.CHECKS[name] for name in _IDLES], world.World(broken.lab), broken.mutant.name)
+    assert {cell.check: cell.detail for cell in cells if cell.outcome != "pass"} == {}
+
+
+@pytest.mark.parametrize("name", _IDLES)
+@_FORGETFUL
+def test_a_connection_lost_while_it_idles_is_seen(broken: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even though a plane that chooses anew may choose the same backend."""
+    monkeypatch.setattr(world, "TIMEOUT", 1.0)
+    monkeypatch.setattr(checks, "time", _Losing(lambda: _lose_connections(broken.lab)))
+    observe(broken, name)

@@ -208,6 +208,21 @@ def test_a_flow_whose_reply_is_there_at_once_does_not_hold_up_the_others() -> No
         assert max(turns) - min(turns) <= 1, turns
 
 
+@pytest.mark.parametrize(("kind", "source"), [("udp", "127.0.0.1"), ("udp_as_asked", "127.0.9.9")])
+def test_the_source_of_an_answer_is_the_kernels_choice_unless_told_otherwise(kind: str, source: str) -> None:
+    port = next(filter(_free, range(20_000, 30_000)))
+    with subprocess.Popen(load.serve_argv(1, **{kind: [port]}), stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        assert server.stdout.readline() == b"ready\n"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(10)
+            client.sendto(b"w", ("127.0.9.9", port))
+            told, (answered, _) = client.recvfrom(256)
+        server.kill()
+    assert told.split()[3] == b"127.0.9.9"
+    assert answered == source
+
+
 def test_a_stream_arrives_whole() -> None:
     with serving() as targets:
         assert run("stream", targets, bytes=50_000_001)["bytes"] == 50_000_001

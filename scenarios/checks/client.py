@@ -1,0 +1,114 @@
+"""What clients do: how they bind, when they speak, and how they end."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from scenarios.checks import check
+from scenarios.checks.world import CLIENT, Differs, World, carry, same
+
+_TIMES = 4
+_ATTEMPTS = 6
+
+
+@check("client.never-speaks", "a health check: connect, close")
+def never_speaks(world: World) -> str:
+    """A client that connects and closes without a word is seen to come and to go, by every backend."""
+    servers = world.servers(world.tasks("my-web"), world.port())
+    seen = set()
+    for _ in servers:
+        pair = world.pair(CLIENT, "my-web", servers)
+        pair.client.close()
+        same("the backend read", pair.backend.recv(1), b"")
+        seen.add(pair.task)
+    return same("the end was seen by", sorted(seen), sorted(servers))
+
+
+@check("client.half-closes", "RFC 9293, 3.6: a request that ends with the half of the connection")
+def half_closes(world: World) -> str:
+    """A client that closes its half after the request gets the whole answer, and then the end."""
+    pair = world.pair(CLIENT, "my-web", world.servers(world.tasks("my-web"), world.port()))
+    carry(pair.client, pair.backend)
+    pair.client.shutdown(socket.SHUT_WR)
+    same("the backend read", pair.backend.recv(1), b"")
+    carry(pair.backend, pair.client, bytes(range(256)) * 64)
+    pair.backend.close()
+    return same("16 KiB, then the client read", pair.client.recv(1), b"")
+
+
+@check("client.resets", "socket(7), SO_LINGER: a client that is killed")
+def resets(world: World) -> str:
+    """A client that ends its connection by reset is noticed, and connects again from the same port."""
+    servers, port = world.servers(world.tasks("my-web"), world.port()), 23459
+    for _ in range(_TIMES):
+        address = (world.vip("my-web"), next(iter(servers.values())).getsockname()[1])
+        pair = world.accept(servers, world.connect(CLIENT, *address, source_port=port))
+        carry(pair.client, pair.backend)
+        pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        pair.client.close()
+        try:
+            pair.backend.recv(1)
+        except ConnectionResetError:
+            continue
+        raise Differs("the backend read the end of the connection, no reset")
+    return f"{_TIMES} connections from one port, each reset was noticed"
+
+
+@check("client.refused-before", "cilium/cilium#11742")
+def refused_before(world: World) -> str:
+    """A client that one backend has refused reaches another one from the same port, within six attempts."""
+    port = world.port()
+    servers = world.servers(world.tasks("my-web")[1:], port)
+
+    def attempt(source_port: int) -> str:
+        try:
+            return world.accept(servers, world.connect(CLIENT, world.vip("my-web"), port, source_port=source_port)).task
+        except ConnectionRefusedError:
+            return ""
+
+    refused = next((each for each in range(23460, 23480) if not attempt(each)), 0)
+    if not refused:
+        raise Differs("20 connections, none to the backend that does not serve")
+    for number in range(_ATTEMPTS):
+        if task := attempt(refused):
+            return f"refused, then served by {task} at attempt {number + 1}"
+    raise Differs(f"refused, and then {_ATTEMPTS} times more, though {len(servers)} of 3 backends serve")
+
+
+@check("client.bound-address", "bind(2) before connect(2), as `curl --interface` does")
+def bound_address(world: World) -> str:
+    """A client that binds its own address before it connects or sends is served, by TCP."""
+    return same("answered by", _bound(world, CLIENT), "lone.1")
+
+
+@check("client.bound-address-udp", "bind(2) before sendto(2), as `dig -b` does")
+def bound_address_udp(world: World) -> str:
+    """The same by UDP, and the answer comes from the VIP."""
+    handle = world.datagrams(CLIENT)
+    handle.bind((world.address(CLIENT), 0))
+    return same("answered by", world.ask_udp(CLIENT, world.vip("lone"), by=handle).task, "lone.1")
+
+
+@check("client.bound-address-hairpin", "D8; bind(2) before connect(2)")
+def bound_address_hairpin(world: World) -> str:
+    """A backend that binds its own address before it connects reaches itself through its VIP."""
+    return same("answered by", _bound(world, "lone.1"), "lone.1")
+
+
+def _bound(world: World, client: str) -> str:
+    made = world.handle(client, socket.SOCK_STREAM)
+    made.bind((world.address(client), 0))
+    world.doing = f"{client}, bound to its own address, connects to the VIP"
+    made.connect((world.vip("lone"), 80))
+    return world.who(made, client).task
+
+
+@check("client.fixed-port-udp", "RFC 5905, 9.1: NTP asks from a fixed port")
+def fixed_port_udp(world: World) -> str:
+    """A UDP client that always uses one source port is answered each time it is started anew."""
+    for _ in range(_TIMES):
+        with world.datagrams(CLIENT) as handle:
+            handle.bind(("", 123))
+            world.ask_udp(CLIENT, world.vip("my-web"), by=handle)
+    return f"answered {_TIMES} times"
