@@ -22,7 +22,7 @@ def result(name: str, planes: int = 3, rounds: int = 3, points: int = 2) -> dict
 
     found["trials"] = [each for each in found["trials"] if small(each) and each["round"] <= rounds]
     for trial in found["trials"]:
-        trial["held"] = trial.get("held", [])[:3]
+        trial["held"] = trial.get("held", [])[:2]
         trial["settings"] = {}
         if trial.get("profile"):
             trial["profile"]["functions"] = trial["profile"]["functions"][:2]
@@ -46,7 +46,7 @@ def matrix(planes: int = 3, checks: int = 4) -> dict[str, Any]:
 
 
 def _plain(environment: dict[str, Any]) -> None:
-    for key in ("mitigations", "config", "versions"):
+    for key in ("mitigations", "config", "versions", "cmdline", "sysctl"):
         environment.pop(key, None)
 
 

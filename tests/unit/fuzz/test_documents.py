@@ -26,8 +26,10 @@ from tests.unit.fuzz import samples
 from tests.unit.fuzz.ending import end
 from tests.unit.fuzz.strategies import mutated, of_type, spoiled, texts
 
-RESULT, TRAFFIC, SCALE = samples.result("connections"), samples.result("traffic"), samples.result("scale", points=3)
-MATRIX = samples.matrix()
+RESULT = samples.result("connections", planes=2)
+TRAFFIC = samples.result("traffic", planes=2, rounds=1)
+SCALE = samples.result("scale", planes=2, points=3)
+MATRIX = samples.matrix(planes=2, checks=3)
 VALID = st.sampled_from([RESULT, TRAFFIC, SCALE, MATRIX, MATRIX])
 _plane = st.one_of(st.sampled_from(samples.PLANES), texts)
 _workload = st.sampled_from(sorted(WORKLOADS))
