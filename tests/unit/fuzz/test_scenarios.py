@@ -133,7 +133,8 @@ def _can_be_built(world: Scenario) -> None:
     assert len(set(taken)) == len(taken)
     assert all(IPv4Address(address) in subnets[network] for network, address in taken)
     assert all(task.node in world.nodes for task in tasks)
-    free = subnets[world.service(world.workload.service).network].num_addresses - len(taken)
+    crowd = world.service(world.workload.service).network
+    free = subnets[crowd].num_addresses - sum(network == crowd for network, _ in taken)
     assert not world.filler or 0 <= world.filler.count <= free
 
 

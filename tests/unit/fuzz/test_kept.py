@@ -1,0 +1,117 @@
+"""What a run keeps for the next one is anybody's file: whole and ours, or made again, or refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import native, objects, progress
+from bench.documents import TrialPlan
+from bench.judge import warnings
+from bench.kernels import packages
+from bench.statistics import summarise
+from bench.store import Store
+from dataplanes import ebpf_object
+from dataplanes.errors import Usage
+from tests.unit.fuzz import samples
+from tests.unit.fuzz.strategies import mutated, spoiled
+
+EVENTS = samples.trials(samples.result("connections", planes=2))
+IDENTITY = ["a run"]
+FIRST = json.dumps(IDENTITY, separators=(",", ":")).encode()
+
+
+def _file(events: list[Any]) -> bytes:
+    return b"".join(json.dumps(each).encode() + b"\n" for each in events)
+
+
+lines = st.one_of(
+    st.lists(st.sampled_from(EVENTS).flatmap(mutated), max_size=4).map(_file),
+    st.just(_file(EVENTS)).flatmap(spoiled),
+    st.binary(max_size=100),
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the files are."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@given(rest=lines, ours=st.booleans())
+def test_trials_are_gone_on_with_or_refused_at_their_line(rest: bytes, ours: bool, place: Path) -> None:
+    path = place / "result.json.trials"
+    path.write_bytes((FIRST if ours else b'["another"]') + b"\n" + rest)
+    try:
+        store = Store(path, IDENTITY)
+    except Usage as error:
+        assert error.where.startswith(f"{path}:")  # noqa: PT017
+        assert ours
+        return
+    store.close(discard=False)
+    summarise(store.trials)
+    if store.environment:
+        warnings(store.trials, store.environment)
+
+
+def test_a_line_that_is_not_a_trial_is_told_with_its_number(place: Path) -> None:
+    path = place / "result.json.trials"
+    spoilt = json.loads(json.dumps(EVENTS))
+    spoilt[2]["data"]["round"] = "first"
+    path.write_bytes(FIRST + b"\n" + _file(spoilt))
+    with pytest.raises(Usage, match=r"trials:4: round: .*Expected `int`.*remove the file, and the run begins anew"):
+        Store(path, IDENTITY)
+
+
+@given(
+    data=st.one_of(st.just(b'{"host, wall clock":1.5}').flatmap(spoiled), st.binary(max_size=50), st.just(b"[" * 5000))
+)
+def test_a_pace_of_anything_is_a_guess_or_none(data: bytes, place: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_CACHE", str(place))
+        (place / "paces.json").write_bytes(data)
+        assert progress.announcement({(): 2.0}, "host, wall clock", 3.0).startswith("host, wall clock: 1 trials, about")
+
+
+@given(data=st.one_of(st.just(b'"debian-6.1"').flatmap(spoiled), st.binary(max_size=50)))
+def test_a_default_kernel_of_anything_is_one_or_is_asked_for(data: bytes, place: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packages, "_default_mark", lambda: place / "default")
+        patch.setattr(packages, "_apt_cache", lambda *arguments: ["linux-image-6.12.1-amd64"])
+        (place / "default").write_bytes(data)
+        found = packages.installed_by_default()
+        assert found
+        assert found.startswith(("debian-", "ubuntu-"))
+
+
+@given(data=st.one_of(st.just(b'{"programs":{},"maps":{}}').flatmap(spoiled), st.binary(max_size=50)))
+def test_an_object_of_anything_is_whole_or_is_compiled(data: bytes, place: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ebpf_object, "cached", lambda name: place / "tc.json")
+        (place / "tc.json").write_bytes(data)
+        assert objects._missing(["tc"]) in ([], ["tc"])
+
+
+def test_a_program_that_was_cut_short_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = native.binary("init").read_bytes()
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    made = native.binary("init")
+    made.write_bytes(whole[:-100])
+    native._made.cache_clear()
+    assert native.binary("init").read_bytes() == whole
+
+
+def test_plans_of_a_store_are_told_from_what_is_kept(place: Path) -> None:
+    """A trial of the file that nobody planned is not taken for one that was."""
+    path = place / "other.json.trials"
+    path.write_bytes(msgspec.json.encode(IDENTITY) + b"\n" + _file(EVENTS))
+    store = Store(path, IDENTITY)
+    plan = TrialPlan("ipvs-lb", 7, False, 10)
+    assert store.left([plan]) == [plan]
+    store.close(discard=True)
