@@ -1,4 +1,4 @@
-"""The figures of two results: what changed, metric by metric, and whether that is more than noise.
+"""Compare the figures of two results, metric by metric, and decide whether a change is more than noise.
 
 The unit is the round. Rounds of different runs are no pairs, so both sides are resampled on their own, and the ratio of
 their medians gets a 95 % bootstrap interval. The verdict is about the interval, not the point:
@@ -28,7 +28,7 @@ _RESAMPLES = 9999
 _SEED = 20161012
 _LEVEL = 0.05
 _OUTSIDE = round(_LEVEL / 2 * (_RESAMPLES + 1)) - 2
-"""The resample, counted from either end, where the interval ends: it holds every ratio whose p is 0.05 or more."""
+"""The interval ends at this resample, counted from either end. So it holds every ratio whose p is 0.05 or more."""
 
 
 class Difference(Struct, frozen=True):
@@ -48,7 +48,7 @@ class Difference(Struct, frozen=True):
     p_noise: float | None = None  # of no change beyond noise: what a verdict among many is doubted by
 
     def change(self) -> str:
-        """How much it changed, as a person says it."""
+        """Tell the change in percent, with its interval."""
         if self.ratio is None:
             return f"{self.base:,.6g} -> {self.new:,.6g}"
         told = f"{self.ratio.value - 1:+.1%}"
@@ -58,11 +58,11 @@ class Difference(Struct, frozen=True):
 
 
 Key = tuple[str, Axes, str, str]
-"""Workload, point, data plane, metric: what a figure is of."""
+"""The workload, the point, the data plane and the metric that a figure belongs to."""
 
 
 def figures(result: Result) -> dict[Key, list[float]]:
-    """Every figure of a run, a value for each round that gave one."""
+    """Collect every figure of a run: one value for each round that measured it."""
     found: dict[Key, list[float]] = {}
     for trial in result.trials:
         if not trial.warmup and not trial.error:
@@ -73,7 +73,7 @@ def figures(result: Result) -> dict[Key, list[float]]:
 
 
 def compare(base: Result, new: Result, noise: float) -> list[Difference]:
-    """Every metric both runs have, in the order of the new one."""
+    """Compare every metric that both runs have, in the order of the new run."""
     known, found = figures(base), figures(new)
     return _holm([_difference(key, known[key], values, noise) for key, values in found.items() if key in known])
 
@@ -112,7 +112,7 @@ def _difference(key: Key, base: Sequence[float], new: Sequence[float], noise: fl
 
 
 def _changes(base: Sequence[float], new: Sequence[float]) -> np.ndarray[Any, Any]:
-    """The ratio of medians in every resample, sorted; nothing over nothing is no change, something over it no bound."""
+    """Compute the ratio of medians in every resample, and sort them. 0 / 0 counts as no change, x / 0 as infinite."""
     random = np.random.default_rng(_SEED)
     medians = [
         np.median(np.asarray(side)[random.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1)
@@ -125,7 +125,7 @@ def _changes(base: Sequence[float], new: Sequence[float]) -> np.ndarray[Any, Any
 
 
 def _p(changes: np.ndarray[Any, Any], low: float, high: float) -> float:
-    """How likely resamples say the ratio is not beyond these bounds, whichever side they are more on."""
+    """The two-sided probability, by the resamples, that the ratio lies within these bounds."""
     within = min(int(np.sum(changes >= low)), int(np.sum(changes <= high)))
     return min(1.0, 2 * (1 + within) / (1 + _RESAMPLES))
 

@@ -1,4 +1,4 @@
-"""What a shell is told may come next: planes, variants and knobs, and whatever else has a name."""
+"""Shell completion of the options' values: planes, variants, knobs, workloads, kernels, checks, scenarios, metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def dataplane(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Names, then @VARIANT and +KNOB=VALUE of the last of them."""
+    """Complete names of data planes, then @VARIANT and +KNOB=VALUE of the last name."""
     done, comma, last = incomplete.rpartition(",")
     return [f"{done}{comma}{each}" for each in _planes(last) if each.startswith(last)]
 
@@ -34,13 +34,13 @@ def _variants(name: str) -> list[str]:
 
 
 def _ways(knob: knobs.Knob) -> list[str]:
-    """Its values where they are few, else nothing behind the equals sign."""
+    """Return the values of a knob if they can be listed, else one empty value."""
     values = knob.values.split("|")
     return values if all(".." not in value for value in values) else [""]
 
 
 def listed(*kinds: str, more: Iterable[str] = (), several: bool = False) -> Completer:
-    """What `bench list` has of these kinds, and more; `several`: in a list with commas."""
+    """Complete names that `bench list` shows, and `more`. `several`: the value is a list with commas."""
 
     def complete(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
         done, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
@@ -51,7 +51,7 @@ def listed(*kinds: str, more: Iterable[str] = (), several: bool = False) -> Comp
 
 
 def or_file(names: Completer) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Names; where none begins so, the shell's own completion of files."""
+    """Complete names. If no name fits, the shell completes files."""
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         found = [CompletionItem(each) for each in names(context, parameter, incomplete)]
@@ -61,7 +61,7 @@ def or_file(names: Completer) -> Callable[[click.Context, click.Parameter, str],
 
 
 def metrics(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """METRIC:, in a list with commas."""
+    """Complete METRIC: in a list with commas."""
     from bench.workloads import METRICS
 
     done, comma, last = incomplete.rpartition(",")

@@ -1,7 +1,7 @@
-"""How long a trial takes, by the size of its world: what the plan's estimate and the progress bar count by.
+"""Estimate how long a trial takes from the size of its world. The plan and the progress bar use the estimate.
 
-The figures are seconds, fitted by hand to trials on a kernel that ran at the processor's speed (6.18, two processors
-that were busy with other work). Elsewhere all of them are longer by much the same factor, which a run's pace tells.
+The constants are seconds. They were fitted to trials on the host's kernel (6.18, two busy processors). Elsewhere all of
+them are longer by about the same factor, which is the run's pace.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _SERVICE = 0.00025  # of one site
 _BACKEND = 1 / 30  # of a service, in services
 _CONNECTION = 1 / 8000
 _COSTS: Mapping[str, float] = {"open": 1.6, "rr": 0.7, "udp": 0.5, "stream": 0.3}
-"""Of the workloads that make no such connections: what takes the place of one, in connections."""
+"""How long one operation takes, in connections, for the workloads whose operation is another one."""
 _CHURN = 5.0
-"""Seconds that `churn` spreads its connections over."""
+"""The seconds over which `churn` spreads its connections."""
 _PROFILED = 3.0
 """A profiled trial measures twice, with bcc's compiler in between."""
 
@@ -38,7 +38,7 @@ _IN_CONTAINERS = ("container", "socket", "tc")
 
 
 def seconds(trial: TrialPlan, world: Scenario) -> float:
-    """How long it would take there, about."""
+    """Estimate the seconds that a trial takes on the host's kernel."""
     tasks = sum(1 for _ in world.tasks())
     idlers = len(world.idlers)
     built = _LAB + _NODE * len(world.nodes) + _TASK * tasks + _IDLER * idlers
@@ -61,7 +61,7 @@ def _programmed(trial: TrialPlan, world: Scenario, containers: int) -> float:
 
 
 def pace(kernel: Kernel) -> float:
-    """How many times as long everything takes on a kernel that nothing was run on before."""
+    """Guess how many times as long a trial takes on a kernel, as long as no run there has told it."""
     if kernel.accelerated:
         return 1.0
     return _EMULATED_COUNTING if kernel.clock == "instructions" else _EMULATED

@@ -1,7 +1,8 @@
-"""`bench compare`: does NEW keep what BASE has? Figures of two results (bench.compare), or cells of two matrices.
+"""`bench compare`: decide whether NEW keeps what BASE has. It compares two results (bench.compare) or two matrices.
 
-What fails: documents that must not be compared, nothing to compare, whatever BASE has and NEW lacks, a semantic that is
-lost, and a rule of --fail-on that is broken, or that no figure can break. What NEW has beyond BASE is told.
+A comparison fails if the documents must not be compared, if there is nothing to compare, if BASE has a figure or a cell
+A comparison fails if the documents must not be compared, if nothing can be compared, if BASE has a figure or a cell
+that only NEW has is told, and is no failure.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from dataplanes.errors import Usage
 
 _RULE = re.compile(r"(\w+(?:\.\d+\w*)?):([+-])(\d+(?:\.\d+)?)%\Z")
 _ROUNDS = 3
-"""Fewer have no interval, and a rule is about the interval."""
+"""A rule is about the interval, and fewer rounds than these have none."""
 ALLOWED = ("kernel", "clock", "scenario", "variant")
-"""What two documents must have in common, unless --allow names it."""
+"""Two documents must agree in these, unless --allow names them."""
 _TOLD = ("machine", "cpu", "cpus", "mitigations", "versions", "sysctl", "cmdline")
-"""What else of the environment may be why figures differ."""
+"""Other facts of the environment that may be the reason for a difference. They make a warning."""
 
 
 class Rule(Struct, frozen=True):
-    """`METRIC:-5%`: fail if all of the interval is at least that far in that direction."""
+    """`METRIC:-5%`: the comparison fails if the whole interval lies beyond this change, in its direction."""
 
     metric: str
     change: float  # -0.05
@@ -45,7 +46,7 @@ class Rule(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """A cell of both matrices that is not what it was."""
+    """A cell that both matrices have, with different outcomes."""
 
     kernel: str
     dataplane: str
@@ -57,7 +58,7 @@ class Change(Struct, frozen=True):
 
 
 class Comparison(Struct):
-    """One NEW document against BASE. It passes if nothing is among the failures."""
+    """One NEW document, compared with BASE. It passes if the list of failures is empty."""
 
     name: str
     kind: str  # result or matrix
@@ -70,12 +71,17 @@ class Comparison(Struct):
     failures: list[str] = []
 
     def tally(self) -> str:
-        """What was compared, in a line."""
+        """Count the figures or cells that were compared, by verdict, in one line."""
         if self.kind == "matrix":
             lists = {what: sum(each.what == what for each in self.changes) for what in ("gained", "lost", "changed")}
-            return f"{self.cells} cells" + _counted(lists)
+            return _several(self.cells, "cell") + _counted(lists)
         verdicts = [each.verdict for each in self.differences]
-        return f"{len(verdicts)} figures" + _counted({each: verdicts.count(each) for each in dict.fromkeys(verdicts)})
+        counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
+        return _several(len(verdicts), "figure") + _counted({str(each): count for each, count in counts.items()})
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -84,7 +90,7 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
-    """The last line: `ok: ...` or `FAILED: ...` with what failed first."""
+    """The last line of the output: `ok: ...`, or `FAILED: ...` with the first failure."""
     failures = [failure for each in comparisons for failure in each.failures]
     if failures:
         return f"FAILED: {failures[0]}" + (f", and {len(failures) - 1} more" if failures[1:] else "")
@@ -94,7 +100,7 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
 
 
 def parse_rules(text: str) -> list[Rule]:
-    """What `--fail-on` names. Raises Usage."""
+    """Parse the rules of `--fail-on`. Raises Usage."""
     rules = []
     for part in filter(None, (each.strip() for each in text.split(","))):
         match = _RULE.match(part)
@@ -107,7 +113,7 @@ def parse_rules(text: str) -> list[Rule]:
 
 
 def parse_allowed(text: str) -> frozenset[str]:
-    """What `--allow` names. Raises Usage."""
+    """Parse the names of `--allow`. Raises Usage."""
     names = frozenset(filter(None, (each.strip() for each in text.split(","))))
     if unknown := sorted(names.difference(ALLOWED)):
         raise Usage(f"cannot read --allow {unknown[0]!r}", fix=f"one or more of: {', '.join(ALLOWED)}")
@@ -122,7 +128,7 @@ def judge(
     allowed: Collection[str] = (),
     noise: float | None = None,
 ) -> Comparison:
-    """NEW, in a file, held against BASE. Raises Usage if it cannot be read, or is another kind of document."""
+    """Compare the document in a file with BASE. Raises Usage if it cannot be read, or if it is the other kind."""
     new = reading.read(path)
     if isinstance(base, Matrix) and isinstance(new, Matrix):
         if rules:
@@ -155,7 +161,7 @@ def _results(
 
 
 def _failed(base: Result, new: Result) -> Iterator[str]:
-    """Rounds that gave no figure, where all of BASE's did: what is left of them says less than it seems."""
+    """Name the series in which rounds of NEW failed and none of BASE did. The other rounds alone would look healthy."""
     before = {trial.key()[:3] for trial in base.trials if trial.error and not trial.warmup}
     errors: dict[tuple[object, ...], list[str]] = {}
     for trial in new.trials:
@@ -185,7 +191,7 @@ def _at(workload: str, point: str) -> str:
 
 
 def _lacking(known: Iterable[compare.Key], found: Iterable[compare.Key]) -> list[str]:
-    """What of the known is not found, each named once: a plane, a workload of it, a point of that, or a metric."""
+    """Name what is known and not found. A missing plane is one entry, and so is a workload, a point, a metric."""
     named = [(plane, workload, point.label(), metric) for workload, point, plane, metric in found]
     there = {key[:depth] for key in named for depth in range(1, 5)}
     lacking: dict[str, None] = {}
@@ -230,7 +236,7 @@ def _change(base: MatrixCell, new: MatrixCell) -> Change | None:
 
 
 def _comparable(made: Comparison, unlike: dict[str, str], allowed: Collection[str]) -> bool:
-    """True if what is unlike is allowed to be; it is a warning then, before all others, and else a failure."""
+    """Return True if every difference is allowed. An allowed one becomes the first warning, another a failure."""
     made.warnings[:0] = [f"{told}, as allowed" for what, told in unlike.items() if what in allowed]
     made.failures += [
         f"{made.name}: {told} (--allow {what} compares them all the same)"
@@ -241,7 +247,7 @@ def _comparable(made: Comparison, unlike: dict[str, str], allowed: Collection[st
 
 
 def _unlike(base: Result, new: Result) -> dict[str, str]:
-    """What makes two results no measurement of the same thing."""
+    """Tell in what two results differ so that their figures do not measure the same thing."""
     found = {
         name: f"the {name}s differ: {base.environment.get(name)} and {new.environment.get(name)}"
         for name in ("kernel", "clock")
@@ -254,7 +260,7 @@ def _unlike(base: Result, new: Result) -> dict[str, str]:
 
 
 def _unlike_matrices(base: Matrix, new: Matrix) -> dict[str, str]:
-    """The same for matrices: each kernel has an environment of its own there."""
+    """Tell the same of two matrices, in which each kernel has its own environment."""
     found = {}
     for name in base.environment.keys() & new.environment.keys():
         for what in ("kernel", "clock"):
@@ -265,7 +271,7 @@ def _unlike_matrices(base: Matrix, new: Matrix) -> dict[str, str]:
 
 
 def _variants(base: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
-    """Planes whose names mean other knobs now; one that only one of them has is new, and its default the old way."""
+    """Tell the first plane whose name means other knobs. A knob that one document lacks is new, and is ignored."""
     known, found = ({each["name"]: each for each in plan.get("dataplanes", [])} for plan in (base, new))
     for name in known.keys() & found.keys():
         knobs = [each[name].get("knobs", {}) for each in (known, found)]
@@ -276,7 +282,7 @@ def _variants(base: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
 
 
 def _warnings(base: Result, new: Result) -> list[str]:
-    """What else is different, and may be why."""
+    """Tell the other differences that may be the reason for a changed figure."""
     told = [f"the runs' {key} differ" for key in _TOLD if base.environment.get(key) != new.environment.get(key)]
     loads = [trials[-1].get("connections") for each in (base, new) if (trials := each.plan.get("trials"))]
     differ = len(loads) == 2 and loads[0] != loads[1]

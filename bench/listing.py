@@ -1,4 +1,4 @@
-"""What `bench list` shows: every plane with its variants and knobs, scenario, check, workload, kernel."""
+"""The rows of `bench list`: data planes with their variants and knobs, scenarios, checks, workloads, kernels."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from msgspec.structs import asdict
 from dataplanes import catalog, knobs
 
 Row = dict[str, Any]
-"""A thing: its name, its summary, and for a data plane its variants and knobs."""
+"""A name and a summary; the row of a data plane also has its variants and knobs."""
 
 
 def rows(what: str) -> list[Row]:
-    """Everything of a kind, as data."""
+    """Return the rows of one kind."""
     return LISTS[what]()
 
 
 def lines(what: str) -> Iterator[str]:
-    """The same for a person: a line each, and below the planes what can be chosen about them."""
+    """Return the rows as text, one line each. Variants and knobs follow below the data planes."""
     found = rows(what)
     width = max((len(row["name"]) for row in found), default=0)
     for row in found:
@@ -29,7 +29,7 @@ def lines(what: str) -> Iterator[str]:
 
 
 def _choices(found: list[Row]) -> Iterator[str]:
-    """Variants, and knobs once for all planes that have them with the same defaults."""
+    """List variants and knobs, once for all planes that have the same knobs with the same defaults."""
     groups: dict[str, list[Row]] = {}
     for row in found:
         if row["knobs"]:

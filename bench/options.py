@@ -75,7 +75,7 @@ clock_option = click.option(
 shown_clock_option = click.option(
     "--clock",
     type=click.Choice(["wall", "instructions"]),
-    help="Default: wall, on every kernel: nothing is measured, and a second is a second.",
+    help="Default: wall, on every kernel, because this command measures nothing.",
 )
 workload_option = click.option(
     "--workload",
@@ -89,7 +89,7 @@ jobs_option = click.option(
     "-j",
     type=click.IntRange(1, 1000),
     metavar="N",
-    help="At most so many guests at once. Default: as many as there are processors and memory for.",
+    help="The most guests that run at the same time; 1 to 1000. Default: as many as processors and memory allow.",
 )
 timeout_option = click.option(
     "--timeout", type=click.FloatRange(min=1), metavar="S", help="Give up when it has run for S seconds (exit 124)."

@@ -179,7 +179,7 @@ WORKLOADS: dict[str, Workload] = {
 
 
 def demand_ports(name: str, connections: int, at: Axes, targets: int) -> None:
-    """Raise Usage if the client has fewer ports than a trial takes, saying what would work.
+    """Raise Usage if the client has fewer ports than a trial needs. The message tells what would work.
 
     `targets`: addresses that connections go to in turn; each is another set of ports.
     """

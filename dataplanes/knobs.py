@@ -1,4 +1,4 @@
-"""The knobs of a data plane: what each means, what it may be, what it is unless told otherwise.
+"""The knobs of a data plane: the meaning, the allowed values and the default of each.
 
 A mechanism declares them as the fields of a Struct, with `Annotated[TYPE, Meta(description=..., ge=..., le=...)]`.
 """
@@ -18,7 +18,7 @@ _Knobs = TypeVar("_Knobs", bound=Struct)
 
 
 class Knob(Struct, frozen=True):
-    """One of them. `values`: those it may have, or their bounds."""
+    """A knob. `values` are its allowed values, or their bounds."""
 
     name: str
     meaning: str
@@ -27,7 +27,7 @@ class Knob(Struct, frozen=True):
 
 
 def described(knobs: Struct) -> list[Knob]:
-    """Every knob of a variant; the default is what that variant has."""
+    """Describe every knob of a variant. The default is the value that this variant has."""
     fields = _fields(type(knobs))
     return [
         Knob(name, field.get("description", ""), _values(field), shown(getattr(knobs, name)))
@@ -36,13 +36,13 @@ def described(knobs: Struct) -> list[Knob]:
 
 
 def shown(value: object) -> str:
-    """A knob's value, as `--dataplane` takes it."""
+    """Write a value the way `--dataplane` reads it."""
     return "none" if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def change(text: str, knobs: _Knobs, changes: Sequence[str]) -> _Knobs:
-    """These knobs, some of them changed by KNOB=VALUE. Raises Usage, naming what there is."""
-    if not changes:  # under emulation, asking for what there is takes its time
+    """Change knobs by KNOB=VALUE. Raises Usage, which names the right knobs or values."""
+    if not changes:  # under emulation, the schema takes noticeable time
         return knobs
     known = {knob.name: knob for knob in described(knobs)}
     made = msgspec.structs.asdict(knobs)

@@ -164,7 +164,7 @@ def _read(path: str) -> str:
 
 
 _UNORDERED = ("ip neighbour", "bridge fdb", "tc filter", "sysctl")
-"""What is listed in no order that means anything, a line for each thing."""
+"""Listings whose order has no meaning, with one line for each object."""
 _BY_ITSELF = re.compile(
     r" state \w+|NO-CARRIER,|,LOWER_UP"  # ip address: as links come up
     r"|(?<=link-netns )\S+|(?<=link-netnsid )\d+"
@@ -181,7 +181,7 @@ def _sections(before: dict[str, list[str]], after: dict[str, list[str]]) -> Iter
 
 
 def _things(before: list[str], after: list[str]) -> list[list[str]]:
-    """Every thing that is there, and then every one that no longer is."""
+    """Mark the lines of an unordered listing: first the lines of `after`, then the lines that are gone."""
     learned = [line for line in after if _learned(line)]
     left = Counter(before)
     marked = []
@@ -193,12 +193,12 @@ def _things(before: list[str], after: list[str]) -> list[list[str]]:
 
 
 def _learned(line: str) -> bool:
-    """A neighbour or a station that was learned from traffic: nobody put it there."""
+    """Return True for a neighbour or a station that the kernel learned from traffic."""
     return (" lladdr " in line and not line.endswith(("PERMANENT", "NOARP"))) or line.endswith(("FAILED", "INCOMPLETE"))
 
 
 def _lines(before: list[str], after: list[str]) -> list[list[str]]:
-    """Two texts as a person compares them, but for what changes by itself."""
+    """Mark the lines of two texts. States and counters, which change by themselves, are not compared."""
     keys = [[_BY_ITSELF.sub("", line) for line in text] for text in (before, after)]
     marked = []
     for same, i1, i2, j1, j2 in difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes():

@@ -1,7 +1,7 @@
-"""A kernel of one's own: VMLINUZ, VMLINUZ:MODULES, or the package it comes in, PACKAGE.deb[:PACKAGE.deb].
+"""The user's own kernel: VMLINUZ, VMLINUZ:MODULES, or its Debian packages, PACKAGE.deb[:PACKAGE.deb].
 
-It stays where it is. What a guest cannot take as it lies there (a package, modules that are compressed or have no
-modules.dep) is unpacked into the cache, under the hash of what it was made from, and never installed.
+Its files are used in place where a guest can use them. A package is unpacked into the cache, and is never installed.
+Modules that are compressed, or that have no modules.dep, are copied into the cache and indexed there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FORMS = "VMLINUZ, VMLINUZ:MODULES or PACKAGE.deb[:PACKAGE.deb]"
 
 
 def find(text: str) -> tuple[Path, Modules, Path]:
-    """The image to boot, the modules and the configuration of what `--kernel` names. Raises Usage."""
+    """Return the image to boot, the modules and the configuration. Raises Usage."""
     parts = [Path(os.path.realpath(part)) for part in text.split(":")]  # Path.resolve raises on a loop of links
     if all(part.suffix == ".deb" for part in parts):
         return _from_packages(text, parts)
@@ -50,7 +50,7 @@ def _from_packages(text: str, debs: list[Path]) -> tuple[Path, Modules, Path]:
             fix = "the package is called linux-image-RELEASE; linux-image-amd64 only depends on it"
             raise Usage("no kernel in the package", where=text, fix=fix)
         release = images[0].name.removeprefix("vmlinuz-")
-        _release(images[0])  # it may be of another architecture
+        _release(images[0])  # raises Usage for an image of another architecture
         directories = [*whole.glob(f"lib/modules/{release}/kernel"), *whole.glob(f"usr/lib/modules/{release}/kernel")]
         if not directories:
             fix = f"give the package that has them, too: {debs[0].name}:linux-modules-{release}...deb"
@@ -66,7 +66,7 @@ def _from_packages(text: str, debs: list[Path]) -> tuple[Path, Modules, Path]:
 
 
 def _modules(text: str, release: str, image: Path, given: list[Path]) -> Path:
-    """The directory RELEASE that has the kernel's modules."""
+    """Find the kernel's modules directory, which is called after its release. Raises Usage."""
     bases = given or [image.parent / "lib" / "modules", image.parent.parent / "lib" / "modules"]
     for base in bases:
         for directory in (base, base / release):
@@ -82,7 +82,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _usable(directory: Path) -> Path:
-    """As they are, where the guest can load them; else unpacked and indexed in the cache, anew when they change."""
+    """Return the directory if a guest can load its modules, else a copy in the cache, made anew when they change."""
     files = _files(directory)
     if (directory / "modules.dep").exists() and all(path.suffix == ".ko" for path in files):
         return directory

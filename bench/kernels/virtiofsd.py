@@ -1,7 +1,7 @@
 """Becomes virtiofsd in a mount namespace of its own: `virtiofsd.py ro|rw PROGRAM ARGUMENT...`.
 
-With `ro` everything in it is read-only: the guest's root could mount what it is given writable, and the first virtiofsd
-has no option that forbids it. Needs root.
+With `ro` every mount in this namespace is read-only. The guest's root user can mount a share for writing, and the
+virtiofsd of QEMU 7 has no option that forbids it. This program needs root.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _demand(result: int) -> None:
 
 
 def main() -> None:
-    """Never returns."""
+    """Replace this process by virtiofsd."""
     access, *argv = sys.argv[1:]
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _demand(_libc.unshare(_CLONE_NEWNS))

@@ -181,12 +181,8 @@ def test_lists() -> None:
     assert "ipvs-container" in bench("list", "dataplanes").stdout
     names = [each["name"] for each in json.loads(bench("list", "kernels", "--json").stdout)]
     assert names[0] == "host"
-    assert [each["name"] for each in json.loads(bench("list", "scenarios", "--json").stdout)] == [
-        "matrix",
-        "scale",
-        "seed",
-        "twin",
-    ]
+    scenarios = {each["name"] for each in json.loads(bench("list", "scenarios", "--json").stdout)}
+    assert {path.stem for path in (ROOT / "scenarios" / "files").glob("*.toml")} == scenarios >= {"seed", "scale"}
     assert "scheduler=random|rr" in bench("list", "dataplanes").stdout
     (container,) = [each for each in json.loads(bench("list", "dataplanes", "--json").stdout) if each["default"]]
     assert (container["name"], container["default"]) == ("ipvs-container", "1.12.6-tweaked")
@@ -218,6 +214,8 @@ def test_a_dry_run_shows_the_plan_and_touches_nothing(tmp_path: Path) -> None:
     ]
     assert re.search(r"21 trials.*, about \d+ (s|min) at ", done.stdout)
     assert list(tmp_path.iterdir()) == []
+    alone = bench("run", "--dataplane", "all", *sizes, "--clock", "instructions", "--jobs", "1", "--dry-run")
+    assert (alone.returncode, " guests" in alone.stdout) == (0, False), alone.stdout
 
 
 def test_run_prints_a_comparison_and_writes_the_document(tmp_path: Path) -> None:

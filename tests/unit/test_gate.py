@@ -142,7 +142,7 @@ def test_a_rule_that_no_figure_can_break_fails(tmp_path: Path) -> None:
     short = result(rounds("nft-lb", count=2))
     _, last = judge(short, short, tmp_path, "connections_per_second:-5%")
     assert "cannot be judged: 2 rounds are too few for an interval" in last
-    assert judge(short, short, tmp_path)[1] == "ok: 1 figures (1 inconclusive)"
+    assert judge(short, short, tmp_path)[1] == "ok: 1 figure (1 inconclusive)"
 
 
 def test_a_rule_is_broken_by_the_whole_interval_only() -> None:
@@ -178,9 +178,9 @@ def matrix(release: str = "6.1.0", **outcomes: Outcome) -> Matrix:
 @pytest.mark.parametrize(
     ("base", "new", "last"),
     [
-        ({"a": "pass"}, {"a": "pass", "b": "fail"}, "ok: 1 cells"),
-        ({"a": "fail"}, {"a": "pass"}, "ok: 1 cells (1 gained)"),
-        ({"a": "skip"}, {"a": "fail"}, "ok: 1 cells (1 changed)"),
+        ({"a": "pass"}, {"a": "pass", "b": "fail"}, "ok: 1 cell"),
+        ({"a": "fail"}, {"a": "pass"}, "ok: 1 cell (1 gained)"),
+        ({"a": "skip"}, {"a": "fail"}, "ok: 1 cell (1 changed)"),
         ({"a": "pass"}, {"a": "fail"}, "FAILED: k nft-lb a pass -> fail: seen"),
         ({"a": "fail"}, {"a": "skip"}, "FAILED: k nft-lb a fail -> skip: seen"),
         ({"a": "skip"}, {"a": "error"}, "FAILED: k nft-lb a skip -> error: seen"),
@@ -197,7 +197,7 @@ def test_a_matrix_fails_by_what_is_lost(
 def test_matrices_of_other_kernels_are_not_compared(tmp_path: Path) -> None:
     _, last = judge(matrix(a="pass"), matrix("6.12.1", a="pass"), tmp_path)
     assert last.startswith("FAILED: new.json: the kernels differ: k is 6.1.0 and 6.12.1")
-    assert judge(matrix(a="pass"), matrix("6.12.1", a="pass"), tmp_path, allow="kernel")[1].startswith("ok: 1 cells")
+    assert judge(matrix(a="pass"), matrix("6.12.1", a="pass"), tmp_path, allow="kernel")[1].startswith("ok: 1 cell")
 
 
 def test_documents_of_two_kinds_are_not_compared(tmp_path: Path) -> None:
