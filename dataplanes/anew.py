@@ -23,8 +23,8 @@ from dataplanes.requirements import Feature, Requirement
 
 REQUIRES: tuple[Requirement, ...] = (
     Feature("BPF_SYSCALL", "", "looking anew at the vxlan's errors about the path MTU"),
-    Feature("NET_SCH_INGRESS", "sch_ingress", "the clsact hooks of an interface"),
-    Feature("NET_CLS_BPF", "cls_bpf", "programs at the clsact hooks"),
+    Feature("NET_SCH_INGRESS", "sch_ingress", "the hook for classifiers of an interface"),
+    Feature("NET_CLS_BPF", "cls_bpf", "programs at that hook"),
 )
 _SCHED_CLS = 3  # BPF_PROG_TYPE_SCHED_CLS
 _PACKET_TYPE, _PROTOCOL = 4, 16  # offsets in struct __sk_buff
@@ -42,7 +42,7 @@ def look(netns: str, bridge: str) -> None:
         program = bpf.load("anew", _SCHED_CLS, 0, _program(rtnl.index(bridge), mac))
         try:
             for device in _devices(rtnl, bridge):
-                rtnl.send([rtnl.clsact_add(device), rtnl.classifier_add(device, "ingress", program, "anew")])
+                rtnl.send([rtnl.ingress_add(device), rtnl.classifier_add(device, "ingress", program, "anew")])
         finally:
             os.close(program)
 
@@ -50,7 +50,7 @@ def look(netns: str, bridge: str) -> None:
 def stop(netns: str, bridge: str) -> None:
     """Undo `look`."""
     with Rtnl(netns) as rtnl:
-        rtnl.send((rtnl.clsact_del(device) for device in _devices(rtnl, bridge)), ignore=(errno.EINVAL, errno.ENOENT))
+        rtnl.send((rtnl.ingress_del(device) for device in _devices(rtnl, bridge)), ignore=(errno.EINVAL, errno.ENOENT))
 
 
 def _devices(rtnl: Rtnl, bridge: str) -> list[str]:

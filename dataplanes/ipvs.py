@@ -121,7 +121,7 @@ class _IpvsDirector(Director):
             # Only this subnet: a container on two networks must not be SNATed to the wrong one (moby/libnetwork#1396).
             self._add_nat([f"-A POSTROUTING -d {site.subnet} -m ipvs --ipvs -j SNAT --to-source {site.address}"])
             if mechanism.knobs.mute:
-                self._mute = _muting(site.subnet)
+                self._mute = _muting(site)
                 iptables.program(site.netns, "mangle", self._mute)
 
     def apply(self, services: Sequence[Service]) -> None:
@@ -260,14 +260,13 @@ class _IpvsDirector(Director):
         return {key: value for key, value in before.items() if value is not None and value != keys[key]}
 
 
-def _muting(subnet: str) -> list[str]:
+def _muting(site: Site) -> list[str]:
     """Rules that keep conntrack, which SNAT is done by, from ending connections over a segment ahead of their window.
 
     It takes such a one for no connection's (moby/moby#40374). A backend's is not translated back, so the kernel answers
     it by a reset: that is dropped. A client's, which IPVS sends on, gets no SNAT, or as a new connection's another
     source port, and the backend would answer by a reset: the segment itself is dropped.
     """
-    return [
-        f"-A OUTPUT -d {subnet} -p tcp -m conntrack --ctstate INVALID -m tcp --tcp-flags RST RST -j DROP",
-        f"-A POSTROUTING -d {subnet} -p tcp -m ipvs --ipvs -m conntrack --ctstate NEW,INVALID -m tcp ! --syn -j DROP",
-    ]
+    reset = f"-s {site.address}/32 -d {site.subnet} -p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate INVALID"
+    segment = f"-d {site.subnet} -p tcp -m conntrack --ctstate INVALID,NEW -m ipvs --ipvs -m tcp ! --syn"
+    return [f"-A OUTPUT {reset} -j DROP", f"-A POSTROUTING {segment} -j DROP"]

@@ -31,11 +31,13 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (  # where iptables-legacy and ipvsadm 
     ("nft", "list", "ruleset"),
     ("ipvsadm", "-Ln"),
 )
+_CARRIERS = {"clsact": ("ingress", "egress"), "ingress": ("ingress",)}
 _SHOWN_AS = {"iptables-legacy": "iptables"}
 _SYSCTLS = (
     "net.ipv4.ip_forward",
     "net.ipv4.conf.all.send_redirects",
     "net.bridge.bridge-nf-call-iptables",
+    "net.netfilter.nf_conntrack_tcp_be_liberal",
     "net.ipv4.vs.conntrack",
     "net.ipv4.vs.conn_reuse_mode",
     "net.ipv4.vs.expire_nodest_conn",
@@ -121,13 +123,12 @@ def _has(name: str, argv: tuple[str, ...]) -> bool:
 
 
 def _filters(name: str) -> Iterator[str]:
-    """The filters on interfaces that have the qdisc which does nothing but carry them (tc-bpf(8))."""
+    """The filters on interfaces that have one of the qdiscs which do nothing but carry them (tc-bpf(8))."""
     for qdisc in _tc(name, "qdisc", "show"):
-        if qdisc["kind"] == "clsact":
-            for way in ("ingress", "egress"):
-                for each in _tc(name, "filter", "show", "dev", qdisc["dev"], way):
-                    if program := each.get("options", {}).get("bpf_name"):
-                        yield f"{qdisc['dev']} {way}: {each['kind']} {program}"
+        for way in _CARRIERS.get(qdisc["kind"], ()):
+            for each in _tc(name, "filter", "show", "dev", qdisc["dev"], way):
+                if program := each.get("options", {}).get("bpf_name"):
+                    yield f"{qdisc['dev']} {way}: {each['kind']} {program}"
 
 
 def _tc(name: str, *argv: str) -> list[dict[str, Any]]:

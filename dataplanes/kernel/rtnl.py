@@ -26,7 +26,7 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _NEWQDISC, _DELQDISC, _NEWTFILTER = 36, 37, 44
-_CLSACT_HANDLE, _CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1  # TC_H_CLSACT
+_CLSACT_HANDLE, _CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1  # TC_H_CLSACT, which is TC_H_INGRESS
 _CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # its two hooks
 _TCA_KIND, _TCA_OPTIONS, _BPF_FD, _BPF_NAME, _BPF_FLAGS = 1, 2, 6, 7, 8
 _ETH_P_ALL = 3
@@ -230,13 +230,25 @@ class Rtnl:
 
     def clsact_add(self, interface: str) -> Request:
         """The hooks for classifiers in both directions; refused (EEXIST) if they are taken."""
-        body = self._tc(interface, _CLSACT_HANDLE, _CLSACT_PARENT, 0) + attribute(_TCA_KIND, b"clsact\0")
-        return Request(_NEWQDISC, CREATE | EXCL, body)
+        return self._hooks(_NEWQDISC, CREATE | EXCL, interface, "clsact")
 
     def clsact_del(self, interface: str) -> Request:
         """Remove the hooks, and every classifier on them."""
-        body = self._tc(interface, _CLSACT_HANDLE, _CLSACT_PARENT, 0) + attribute(_TCA_KIND, b"clsact\0")
-        return Request(_DELQDISC, 0, body)
+        return self._hooks(_DELQDISC, 0, interface, "clsact")
+
+    def ingress_add(self, interface: str) -> Request:
+        """The hook for classifiers of what comes in; refused (EEXIST) if it is taken. While there is a hook for what
+        goes out, everything that is sent by any interface of the machine looks for its own (net/core/dev.c,
+        egress_needed_key)."""
+        return self._hooks(_NEWQDISC, CREATE | EXCL, interface, "ingress")
+
+    def ingress_del(self, interface: str) -> Request:
+        """Remove the hook, and every classifier on it."""
+        return self._hooks(_DELQDISC, 0, interface, "ingress")
+
+    def _hooks(self, action: int, flags: int, interface: str, kind: str) -> Request:
+        body = self._tc(interface, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
+        return Request(action, flags, body + attribute(_TCA_KIND, kind.encode() + b"\0"))
 
     def classifier_add(self, interface: str, direction: str, program: int, name: str) -> Request:
         """A BPF program that decides what becomes of each packet (direct action). `direction`: ingress or egress."""

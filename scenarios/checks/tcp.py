@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from dataplanes.kernel import netns
 from scenarios.checks import check
-from scenarios.checks.world import CLIENT, Differs, World, bulk, carry, checksum
+from scenarios.checks.world import CLIENT, Differs, Pair, World, bulk, carry, checksum
 
 _REPAIR, _REPAIR_QUEUE, _QUEUE_SEQUENCE = 19, 20, 21  # TCP_*, include/uapi/linux/tcp.h
 _RECEIVED, _SENT = 1, 2  # TCP_RECV_QUEUE, TCP_SEND_QUEUE
@@ -28,6 +28,33 @@ def client_ahead(world: World) -> str:
 def server_ahead(world: World) -> str:
     """A connection goes on after the backend has sent a segment ahead of the window."""
     return _goes_on(world, lambda caller, task, client, backend: (task, backend, client))
+
+
+@check("tcp.reset", "RFC 9293")
+def reset(world: World) -> str:
+    """A reset by either end arrives at the other, of connections to the VIP and to the backend's own address."""
+    servers = world.servers(world.tasks("my-web"), world.port())
+    for who in ("client", "backend"):
+        pair = world.pair(CLIENT, "my-web", servers)
+        _arrives(world, who, pair, "to the VIP")
+        own = world.connect(CLIENT, world.address(pair.task), servers[pair.task].getsockname()[1])
+        _arrives(world, who, world.accept(servers, own), "to the backend itself")
+    return "4 resets arrived"
+
+
+def _arrives(world: World, who: str, pair: Pair, way: str) -> None:
+    resetting, other = (pair.client, pair.backend) if who == "client" else (pair.backend, pair.client)
+    world.doing = f"a reset by the {who} of a connection {way}"
+    resetting.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+    resetting.close()
+    other.settimeout(5)
+    try:
+        other.recv(16)
+    except ConnectionResetError:
+        return
+    except TimeoutError as error:
+        raise Differs(f"{world.doing} did not arrive") from error
+    raise Differs(f"{world.doing} arrived as an orderly end")
 
 
 @check("tcp.narrow-underlay", "moby/moby#36689, docker/for-linux#594, cilium/cilium#47755", scenario="narrow")
