@@ -1,7 +1,7 @@
-"""Documents as readers may rely on them: what `bench run` and `bench matrix` wrote, or anybody's imitation of it.
+"""Read result and matrix documents, and check what their readers rely on.
 
-A document's types say most of what it must be; the rest is here: what readers look up in the parts that are free in
-form (`environment`, `plan`, `metrics`), and what must agree with the rest.
+The message types check most of a document. This module checks the fields that readers look up in the free-form parts
+(`environment`, `plan`, `metrics`), and that the parts agree with each other.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from scenarios import axes
 from scenarios.axes import Axes
 
 _MOST = 32 << 20
-"""Bytes of a document, unpacked: the largest published one has three million."""
+"""Bytes of one unpacked document. The largest published document has 3 MB."""
 _ROUNDS = 1000
 _FIX = "give what `bench run -o` or `bench matrix -o` wrote"
 _NEITHER = "neither a result nor a matrix"
 
 
 class _Head(Struct):
-    """What tells a document from another: the least that is looked at of a file that may be anything."""
+    """The fields that say which kind of document a file holds."""
 
     schema: Any = None
     cells: Raw = Raw()
@@ -77,8 +77,10 @@ class _Metrics(Struct):
 
 
 def read(path: str) -> Result | Matrix:
-    """A document from its file, gzipped or not. Raises Usage if it is neither a result nor a matrix of this schema, or
-    if what it says does not fit together."""
+    """Read a document from a file, which may be packed with gzip.
+
+    Raises Usage if it is neither a result nor a matrix of this schema, or if its parts contradict each other.
+    """
     data = files.content(path, _MOST)
     head = files.decode(data, _Head, path, wrong=_NEITHER, fix=_FIX)
     if not (head.cells or head.trials):
@@ -114,12 +116,12 @@ def _check_trials(trials: Sequence[Trial], path: str) -> None:
 
 
 def check_environment(facts: object, where: str) -> None:
-    """Raises Usage if an environment lacks what every reader looks up."""
+    """Check the fields of an environment that readers look up. Raises Usage."""
     files.convert(facts, _Environment, where, wrong="not an environment")
 
 
 def check_trial(trial: Trial, where: str) -> None:
-    """Raises Usage if a trial is none of this program's."""
+    """Check that this program could have written the trial. Raises Usage."""
     _known(trial, where)
     files.convert(trial.metrics, _Metrics, f"{where}.metrics", wrong="not a trial")
     figures = {name: value for name, value in trial.metrics.items() if name in METRICS}
@@ -154,7 +156,7 @@ def _check_matrix(matrix: Matrix, path: str) -> None:
 
 
 def _once(keys: Sequence[tuple[object, ...]], path: str) -> None:
-    """Nothing may be in a document twice: which one holds would be anybody's guess."""
+    """Refuse a document that holds a thing twice. Readers could not know which of the two is meant."""
     for key, count in Counter(keys).items():
         if count > 1:
             told = ", ".join(_told(key))

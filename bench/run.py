@@ -22,7 +22,7 @@ from dataplanes.errors import BenchError, Usage
 from scenarios import topology
 
 _TRIALS = 50_000
-"""In one run: at a second each they take a day."""
+"""Trials of one run at most. At a second each they take half a day."""
 
 
 def plan(

@@ -1,6 +1,7 @@
-"""What is printed for a person goes through here, so that no text of a document is obeyed by the terminal.
+"""Print for a person. The terminal obeys no control character of a document.
 
-Tables are as wide as the terminal, or as a file's lines may be; and when the reader is gone, so are we.
+A table is as wide as the terminal, or as `WIDTH` in a file. The program ends by SIGPIPE when the reader of its output
+has gone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class _Console(Console):
 
 
 class _Cleaning(RenderHook):
-    """Rids whatever a console prints of control characters; rich's own stay."""
+    """Clean all texts that a console prints. The control sequences that rich adds stay."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Clean(each) for each in renderables]
@@ -45,7 +46,7 @@ class _Clean:
 
 
 def console(width: int = WIDTH, *, stderr: bool = False, file: IO[str] | None = None) -> Console:
-    """A console on stdout, stderr or a file. What is printed is text, no markup."""
+    """Return a console on stdout, stderr or a file. It prints texts as they are and interprets no markup."""
     made = _Console(stderr=stderr, file=file, markup=False, emoji=False, highlight=False)
     if not made.is_terminal:
         made.width = width
@@ -59,7 +60,7 @@ def say(text: object, *, err: bool = False) -> None:
 
 
 def write(data: bytes) -> None:
-    """Write a document to stdout: as it is, but for a terminal."""
+    """Write a document to stdout. Control characters are replaced only if stdout is a terminal."""
     if sys.stdout.isatty():
         data = clean(data.decode("utf-8", "backslashreplace")).encode()
     sys.stdout.flush()
@@ -68,7 +69,7 @@ def write(data: bytes) -> None:
 
 
 def ready() -> None:
-    """Let the streams print what their encoding lacks as escapes, too."""
+    """Make stdout and stderr print characters that their encoding lacks as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -80,7 +81,7 @@ def flush() -> None:
 
 
 def lost(error: OSError) -> int:
-    """What was to be printed cannot be written: says so, and returns the exit code. Raises what is no such error."""
+    """Say on stderr that stdout cannot be written, and return the exit code. Any other error is raised again."""
     if not files.full(error) or error.filename:
         raise error
     with suppress(OSError):  # what is still held back would be told again at exit

@@ -1,7 +1,7 @@
-"""Files that somebody else may have written, and files that the next run relies on.
+"""Read files that anybody may have written, and write files that the next run relies on.
 
-Whatever is read comes in here: its size is bounded before it is unpacked, and what is wrong with it is an error of
-ours that names the file and the field. Whatever is kept goes out here: a file is there whole or as it was before.
+A file's size is bounded before the file is unpacked. What is wrong with its content is an error of ours, which names
+the file and the field. A file that is written is there whole, or it is as it was before.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ T = TypeVar("T")
 _GZIP = b"\x1f\x8b"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _VALUES = 1_000_000
-"""What JSON may hold of values: each costs some hundred bytes of memory, be it three bytes long in the file."""
+"""JSON values in one document. A value takes about a hundred bytes of memory, even if it is `[]` in the file."""
 
 
 def content(path: str | Path, most: int) -> bytes:
-    """A file's bytes, unpacked if they are gzip's. Raises Usage: there is none, it is no file, or it is too large."""
+    """Return the bytes of a file, unpacked if it is gzip. Raises Usage if it cannot be read or is larger than `most`."""
     try:
         with open(path, "rb") as file:
             data = file.read(most + 1)
@@ -46,7 +46,7 @@ def content(path: str | Path, most: int) -> bytes:
 
 
 def text(path: str | Path, most: int) -> str:
-    """The same as text. Raises Usage, naming the first line that is not UTF-8, too."""
+    """Return the text of a file. Raises Usage as `content` does, and with the line if it is not UTF-8."""
     data = content(path, most)
     try:
         return data.decode("utf-8")
@@ -56,7 +56,7 @@ def text(path: str | Path, most: int) -> str:
 
 
 def decode(data: bytes, kind: type[T], where: str, *, wrong: str = "not such a document", fix: str = "") -> T:
-    """JSON of a type. Raises Usage that says what is wrong, and at which field."""
+    """Decode JSON to a type. Raises Usage, which says what is wrong and at which field."""
     values = data.count(b",") + data.count(b"[") + data.count(b"{")
     if values > _VALUES:
         raise Usage(wrong, where=where, why=f"it has {values:,} values, more than {_VALUES:,}", fix=fix)
@@ -71,7 +71,7 @@ def decode(data: bytes, kind: type[T], where: str, *, wrong: str = "not such a d
 
 
 def convert(data: object, kind: type[T], where: str, *, wrong: str = "not such a document", fix: str = "") -> T:
-    """Decoded JSON as a type. Raises Usage as `decode` does."""
+    """Convert decoded JSON to a type. Raises Usage as `decode` does."""
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
@@ -79,14 +79,14 @@ def convert(data: object, kind: type[T], where: str, *, wrong: str = "not such a
 
 
 def invalid(error: msgspec.ValidationError, where: str, wrong: str, fix: str = "") -> Usage:
-    """What msgspec found wrong, as an error of ours: the field belongs to the place."""
+    """Turn an error of msgspec's into one of ours. The field becomes a part of the place."""
     why, _, field = str(error).partition(" - at `")
     field = field.rstrip("`").removeprefix("$").removeprefix(".")
     return Usage(wrong, where=f"{where}: {field}" if field else where, why=why, fix=fix)
 
 
 def kept(path: Path, kind: type[T], most: int = 1 << 20) -> T | None:
-    """What a file of the cache holds; None if there is none, or not such a one: it is made again then."""
+    """Return the content of a file in the cache, or None if it is missing or damaged."""
     try:
         return decode(content(path, most), kind, str(path))
     except Usage:
@@ -94,7 +94,7 @@ def kept(path: Path, kind: type[T], most: int = 1 << 20) -> T | None:
 
 
 def keep(path: Path, data: bytes) -> None:
-    """Write a file of the cache, or of whatever else is relied on later. Raises Prerequisite."""
+    """Write a file in the cache. Raises Prerequisite if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace(path, data)
@@ -103,7 +103,10 @@ def keep(path: Path, data: bytes) -> None:
 
 
 def replace(path: str | Path, data: bytes) -> None:
-    """Write a file: it is there whole, or as it was before. A device or a pipe is written to. Raises OSError."""
+    """Replace the content of a file at once: no reader sees a half of it. A device or a pipe is written to directly.
+
+    Raises OSError.
+    """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         target.write_bytes(data)
@@ -124,13 +127,15 @@ def replace(path: str | Path, data: bytes) -> None:
 
 
 def cannot_write(path: object, error: OSError | ValueError, what: str) -> BenchError:
-    """What to say of an output file: either the machine has no room for it, or there can be no such file."""
-    kind = Prerequisite if full(error) else Usage
-    return kind(f"cannot write {what}", where=str(path), why=_why(error))
+    """Return the error for an output file: Prerequisite if the disk is full, Usage if the path is wrong."""
+    if full(error):
+        fix = "free some space, or name another place"
+        return Prerequisite(f"cannot write {what}", where=str(path), why=_why(error), fix=fix)
+    return Usage(f"cannot write {what}", where=str(path), why=_why(error))
 
 
 def full(error: Exception) -> bool:
-    """True if it is the disk that cannot take what was written."""
+    """Return True if the error means that the disk does not take the data."""
     return getattr(error, "errno", None) in _FULL
 
 

@@ -1,7 +1,7 @@
-"""Texts that come from documents, kernels and files: shown to a person, never obeyed by what shows them.
+"""Make a text of a document harmless for the program that shows it.
 
-A document may come from anybody. A terminal obeys control characters, a spreadsheet computes what begins like a
-formula, a page takes < for a tag; and a column of a table ends at a bar.
+Anybody may have written the document. A terminal obeys control characters, a spreadsheet evaluates a cell that begins
+like a formula, a browser takes < for a tag, and | ends a cell of a Markdown table.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ _CONTROL = re.compile(
 
 
 def clean(text: str) -> str:
-    """A text without control characters: they are told as escapes, \\x1b. Line feeds and tabulators stay."""
+    """Replace control characters by escapes such as \\x1b. Line feeds and tabulators stay."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def line(text: str) -> str:
-    """The same as one line."""
+    """Return the cleaned text as one line."""
     return clean(" ".join(text.split()))
 
 
 def markdown(text: str) -> str:
-    """A text as a line, or a cell of a table, of Markdown; emphasis stays."""
+    """Return the text as a line or a table cell of Markdown. Emphasis stays."""
     return line(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def code(text: str) -> str:
-    """A text as code in a line of Markdown."""
+    """Return the text as code in a line of Markdown."""
     return "`" + line(text).replace("`", "'").replace("|", "\\|") + "`"
 
 
 def cell(text: str) -> str:
-    """A text as a cell of a CSV file: what a spreadsheet would take for a formula gets an apostrophe before it
+    """Return the text as a cell of a CSV file. An apostrophe comes before a text that a spreadsheet would evaluate
     (OWASP, "CSV Injection")."""
     shown = clean(text)
     return f"'{shown}" if shown.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\\")) else shown

@@ -65,7 +65,7 @@ class Sweep(Struct, forbid_unknown_fields=True):
     without: tuple[str, ...] = ()  # data planes it would take out of all reason
 
     def count(self) -> int:
-        """How many points there are."""
+        """Return the number of points."""
         return math.prod(len(getattr(self, name)) for name in AXES)
 
     def points(self) -> list[Axes]:
@@ -74,13 +74,13 @@ class Sweep(Struct, forbid_unknown_fields=True):
 
 
 def out_of_bounds(name: str, value: int) -> str:
-    """What is wrong with a value of an axis, or nothing."""
+    """Return what is wrong with a value of an axis, or "" if nothing is."""
     _, least, most = AXES[name]
     return "" if least <= value <= most else f"{value} is not between {least} and {most:,}"
 
 
 POINTS = 500
-"""The most points of one run: more are a slip of the pen, and would take days."""
+"""Points of one run at most. A run of more points would take days."""
 
 
 def wrong(sweep: Sweep) -> tuple[str, str] | None:

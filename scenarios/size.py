@@ -1,4 +1,4 @@
-"""How large a world may be: told before anything of it is made, with what would fit."""
+"""Bound the size of a world before anything of it is created, and say what would fit."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 _NETWORKS = 64
 _SERVICES = 1000
-"""With tasks of their own; a filler's are more."""
+"""Services that have tasks of their own. Services of a filler come on top."""
 _CONTAINERS = 2000
-"""On all nodes together: a namespace, two links and a server each."""
+"""Containers of all nodes together. A container needs a namespace, two links and a server process."""
 _RESERVED = 3
-"""Addresses of a subnet that nobody gets: its first, the bridge's, its last."""
+"""Addresses of a subnet that no container gets: the first, the bridge's and the last one."""
 
 
 def too_large(scenario: Scenario, at: Axes) -> tuple[str, str] | None:
-    """(field, what is wrong with it) of the first thing there is too much of, or None."""
+    """Return the first field that asks for too much, and why it is too much; or None."""
     for number, service in enumerate(scenario.services):
         if wrong := _outside("backends", service.replicas):
             return f"services[{number}].replicas", wrong
@@ -46,7 +46,7 @@ def too_large(scenario: Scenario, at: Axes) -> tuple[str, str] | None:
 
 
 def too_small(scenario: Scenario, at: Axes) -> tuple[str, str] | None:
-    """(field, what is wrong) of the first subnet that has too few addresses for its world, or None."""
+    """Return the field of the first subnet that has too few addresses, and how many are needed; or None."""
     needs: Counter[str] = Counter()
     for service in scenario.services:
         needs[service.network] += 1 + _tasks(service)

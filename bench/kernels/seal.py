@@ -1,7 +1,8 @@
-"""What was unpacked into the cache is what is booted: its files' sizes and hashes since apt verified them.
+"""Seal an unpacked kernel in the cache, and find out whether it is still the one that apt verified.
 
-A cache outlives crashes, full disks and other people's scripts. Sizes and times are looked at every time (5 ms), the
-content once per boot of the machine (0.2 s), or when a time differs, as after the cache was copied.
+A cache can be damaged by a crash, a full disk or another program. The sizes and times of its files are compared at
+every use (10 ms). The hashes of their contents are compared once per boot of the machine (0.3 s), and when a time
+differs, for example after the cache was copied.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class _File(Struct, frozen=True, array_like=True):
 
 
 def write(directory: Path) -> None:
-    """Seal what is in a directory, once it is on the disk. Raises Prerequisite where there is no room."""
+    """Record the sizes and hashes of a directory's files. Raises Prerequisite if the disk is full."""
     sealed = {}
     for path in _files(directory):
         with path.open("rb") as file:
@@ -40,7 +41,7 @@ def write(directory: Path) -> None:
 
 
 def broken(directory: Path) -> str:
-    """What is wrong with a sealed directory, or nothing."""
+    """Return what is wrong with a sealed directory, or "" if nothing is."""
     sealed = files.kept(directory / _SEAL, dict[str, _File])
     if not sealed:
         return "it has no seal"
