@@ -26,7 +26,7 @@ _VALUES = 1_000_000
 
 
 def content(path: str | Path, most: int) -> bytes:
-    """Return the bytes of a file, unpacked if it is gzip. Raises Usage if it cannot be read or is larger than `most`."""
+    """Return the bytes of a file, unpacked if it is gzip. Raises Usage if it is unreadable or larger than `most`."""
     try:
         with open(path, "rb") as file:
             data = file.read(most + 1)

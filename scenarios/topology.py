@@ -176,7 +176,7 @@ def load(name_or_path: str, at: Axes | None = None) -> Scenario:
     text = files.text(path, _MOST_BYTES)
     scenario = _parse(path, text)
     scenario.name = scenario.name or os.path.basename(path).removesuffix(".toml")
-    if at:
+    if at and scenario.nodes:
         _move(scenario, at)
     _Checker(path, text, scenario, at or Axes()).settle()
     return scenario

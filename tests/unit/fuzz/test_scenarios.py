@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dataplanes.errors import Usage
@@ -26,6 +26,11 @@ SMALL = 'nodes = ["a", "b"]\nnetworks = [{ name = "net", subnet = "10.0.0.0/24" 
 WEB = '[[services]]\nname = "web"\nnetwork = "net"\ntasks = [{ node = "a" }]\n'
 CALLER = '[[services]]\nname = "caller"\nnetwork = "net"\ntasks = [{ node = "b" }]\n'
 WORK = '[workload]\nclient = "caller.1"\nservice = "web"\n'
+EMPTY = b"""nodes = []
+networks = []
+services = [{ name = "a", network = "net" }]
+workload = { client = "a", service = "a" }
+"""
 WORLD = SMALL + WEB + CALLER + WORK
 
 _name = st.one_of(
@@ -105,6 +110,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scenarios") / "any.toml"
 
 
+@example(data=EMPTY, at=Axes(backends=1))
 @given(data=scenarios, at=st.none() | points)
 def test_a_scenario_is_one_that_can_be_built_or_is_refused(data: bytes, at: Axes | None, path: Path) -> None:
     path.write_bytes(data)
