@@ -1,6 +1,6 @@
-"""How a guest comes to the machine's files: by 9p, which QEMU serves itself, or by virtiofs, a daemon's beside it.
+"""Serve the machine's files to a guest: by 9p, which QEMU has built in, or by virtiofs, which needs a daemon.
 
-Distributions build 9p into the kernels that are for everybody, and leave it out of those for clouds, with virtiofs.
+Distributions build 9p into their general kernels. Their kernels for clouds lack it, and have virtiofs.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from dataplanes.errors import Prerequisite
 
 _DAEMONS = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
 _TRANSPORTS = {"9p": ("9pnet_virtio", "9p"), "virtiofs": ("virtiofs",)}
-"""Type of the file system, the best first -> the modules that a kernel has for it."""
+"""File system type -> the modules that it needs in the guest. The first one that a kernel has is used."""
 
 
 class Shared(Struct, frozen=True):
-    """What QEMU is told of the shares: arguments, and descriptors they name."""
+    """QEMU's arguments for the shares, and the descriptors that the arguments name."""
 
     argv: tuple[str, ...]
     passed: tuple[int, ...] = ()
 
 
 def transport(modules: Modules) -> str:
-    """By what a kernel comes to the files. Raises Prerequisite if it has no way that we know."""
+    """The file system type that a kernel can mount its root by. Raises Prerequisite if it has neither."""
     for name, needed in _TRANSPORTS.items():
         if all(modules.has(each) for each in needed):
             return name
@@ -45,24 +45,24 @@ def transport(modules: Modules) -> str:
 
 
 def demand(modules: Modules) -> None:
-    """Raise Prerequisite if a kernel cannot come to the files here."""
+    """Raise Prerequisite if this machine cannot serve the files to a kernel."""
     if transport(modules) == "virtiofs":
-        _program()
+        _daemon_argv("/", 0, writable=False)
 
 
 def needed(modules: Modules) -> tuple[str, ...]:
-    """The modules that mount the root."""
+    """The modules that a guest needs to mount its root."""
     return _TRANSPORTS[transport(modules)]
 
 
 @contextmanager
 def serve(modules: Modules, shares: Mapping[str, str], memory: str) -> Iterator[Shared]:
-    """Have paths served under their tags to a guest with so much memory; what is tagged `root` is read-only."""
+    """Serve paths under their tags to a guest of this memory size. The share with the tag `root` is read-only."""
     if transport(modules) == "9p":
         yield Shared(tuple(argument for tag, path in shares.items() for argument in _9p(tag, path)))
         return
     with ExitStack() as stack:
-        # The daemon reads and writes the guest's memory, so it must be memory that two processes can have.
+        # The daemon reads and writes the guest's memory, so this memory must be shared between the two processes.
         argv = [
             "-object",
             f"memory-backend-memfd,id=memory,size={memory},share=on",
@@ -84,35 +84,45 @@ def _9p(tag: str, path: str) -> Sequence[str]:
     return "-fsdev", export, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"
 
 
-def _program() -> str:
-    """The daemon. Raises Prerequisite if it is not there, or cannot serve as whom we are."""
-    why = "this kernel has no 9p, and comes to the machine's files by virtiofs"
-    if os.geteuid():
-        # overlayfs opens with O_NOATIME (fs/overlayfs/file.c), which the kernel permits a file's owner and root alone;
-        # QEMU's 9p tries again without, virtiofsd does not.
-        fix = "run it as root, or take a kernel that has 9p, such as the distribution's"
-        raise Prerequisite("not root", why=f"{why}, whose daemon needs root", fix=fix)
+def _daemon_argv(path: str, handle: int, *, writable: bool) -> Sequence[str]:
+    """The daemon's command line. The daemon ends when its parent does, and writes only if `writable`.
+
+    Raises Prerequisite if the daemon is not installed, or if it needs root and this user is not root.
+    """
+    why = "this kernel has no 9p, so it needs virtiofs"
     program = shutil.which("virtiofsd") or next(filter(os.path.exists, _DAEMONS), None)
     if program is None:
         fix = "apt-get install virtiofsd (Debian 12 and Ubuntu 22.04: qemu-system-common)"
         raise Prerequisite("no virtiofsd", why=why, fix=fix)
-    return program
+    known = subprocess.run((program, "--help"), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    # Submounts are not announced: overlayfs takes no directory that another file system may be mounted on (EREMOTE).
+    # QEMU's own virtiofsd does not unless it is told to, its successor does.
+    silent = ("--no-announce-submounts",) if "--no-announce-submounts" in known.stdout else ()
+    if "--preserve-noatime" in known.stdout:
+        options = ("--shared-dir", path, "--sandbox", "none", "--cache", "always", *silent)
+        access = () if writable else ("--readonly",)
+        return "setpriv", "--pdeathsig", "KILL", program, f"--fd={handle}", *options, *access
+    if os.geteuid():
+        # overlayfs opens with O_NOATIME (fs/overlayfs/file.c), which the kernel permits a file's owner and root alone.
+        # QEMU's 9p tries again without, later daemons drop it.
+        fix = "run it as root, install virtiofsd 1.13 or later, or take a kernel that has 9p, as the distribution's"
+        raise Prerequisite("not root", why=f"{why}, and this virtiofsd serves root alone", fix=fix)
+    wrapper = (sys.executable, "-I", str(Path(__file__).with_name("virtiofsd.py")), "rw" if writable else "ro")
+    options = ("-o", f"source={path}", "-o", "cache=always", "-o", "sandbox=chroot", *silent)
+    return *wrapper, program, f"--fd={handle}", *options
 
 
 @contextmanager
 def _daemon(path: str, *, writable: bool) -> Iterator[socket.socket]:
-    """A connection to a virtiofsd of its own; it ends with the connection, or with us."""
-    program = _program()
+    """Start a virtiofsd for one share, and connect to it. It ends with the connection, or with this process."""
     with ExitStack() as stack:
         server = stack.enter_context(socket.socket(socket.AF_UNIX))
         ours = stack.enter_context(socket.socket(socket.AF_UNIX))
-        server.bind("")  # a name that the kernel finds, and no file
+        server.bind("")  # the kernel chooses an abstract name, so there is no file
         server.listen(1)
-        ours.connect(server.getsockname())  # before anybody else can: the daemon accepts one connection
-        wrapper = (sys.executable, "-I", str(Path(__file__).with_name("virtiofsd.py")))
-        options = ("-o", f"source={path}", "-o", "cache=always", "-o", "sandbox=chroot", *_silent(program))
+        ours.connect(server.getsockname())  # the daemon accepts one connection, and this is the first
         process = subprocess.Popen(
-            (*wrapper, "rw" if writable else "ro", program, f"--fd={server.fileno()}", *options),
+            _daemon_argv(path, server.fileno(), writable=writable),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -126,13 +136,3 @@ def _daemon(path: str, *, writable: bool) -> Iterator[socket.socket]:
                 ours.shutdown(socket.SHUT_RDWR)
             process.kill()
             process.wait()
-
-
-def _silent(program: str) -> Sequence[str]:
-    """Submounts are not announced: overlayfs takes no directory that another file system may be mounted on (EREMOTE).
-
-    QEMU's own virtiofsd does not unless it is told to, its successor does.
-    """
-    said = subprocess.run((program, "--help"), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    option = "--no-announce-submounts"
-    return (option,) if option in said.stdout else ()

@@ -90,11 +90,19 @@ def test_a_kernel_without_a_way_to_the_files_says_what_it_lacks(tmp_path: Path) 
 
 def test_virtiofs_is_refused_where_its_daemon_cannot_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "modules.builtin").write_text("kernel/fs/fuse/virtiofs.ko\n")
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(Prerequisite, match=r"not root.*run it as root, or take a kernel that has 9p"):
-        shares.demand(Modules(tmp_path))
-    monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(shares, "_DAEMONS", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Prerequisite, match=r"no virtiofsd.*apt-get install virtiofsd"):
         shares.demand(Modules(tmp_path))
+
+    daemon = tmp_path / "virtiofsd"
+    daemon.write_text("#!/bin/sh\necho QEMU\\'s own\n")
+    daemon.chmod(0o755)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(Prerequisite, match=r"not root.*run it as root, install virtiofsd 1.13 or later, or take"):
+        shares.demand(Modules(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    shares.demand(Modules(tmp_path))
+    daemon.write_text("#!/bin/sh\necho --preserve-noatime --no-announce-submounts\n")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    shares.demand(Modules(tmp_path))
