@@ -33,7 +33,7 @@ from bench.options import (
 )
 from dataplanes import catalog
 from dataplanes.errors import BenchError, Usage
-from dataplanes.texts import line
+from dataplanes.texts import demand_utf8, line
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -235,6 +235,7 @@ def lab(
     topology.load(path)
     chosen, reason = choose.choose(kernel, clock, [selection], measuring=False)
     terminal.say(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
+    demand_utf8(" ".join(command), "the command")
     job = Job("lab", path, selection.name, command=list(command))
     tty = not command and sys.stdin.isatty() and sys.stdout.isatty()
     sys.exit(dispatch(job, chosen, [selection], timeout=timeout, tty=tty))

@@ -12,6 +12,7 @@ import msgspec
 
 from bench import completion, terminal
 from bench.options import jobs_option, output_writer
+from dataplanes import files
 from dataplanes.errors import Usage
 
 
@@ -107,7 +108,7 @@ def publish(directory: str, jobs: int | None) -> None:
 
     publishing.publish(Path(directory), lambda line: terminal.say(f"bench: {line}", err=True), jobs)
     found = model.load(publishing.documents(Path(directory)))
-    (Path(directory) / "report.html").write_bytes(_page(found))
-    (Path(directory) / "answer.md").write_text(answer.answer(found), "utf-8")
+    files.write(Path(directory, "report.html"), _page(found))
+    files.write(Path(directory, "answer.md"), answer.answer(found).encode())
     if Path(directory).resolve() == model.PUBLISHED:
         pages.write(model.PUBLISHED.parent, found)

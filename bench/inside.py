@@ -13,6 +13,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ import msgspec
 from bench import environment, trial
 from bench.documents import Event, Job
 from bench.measure.ceiling import ceiling
-from dataplanes import catalog
+from dataplanes import catalog, files
 from dataplanes.errors import BenchError
 from dataplanes.kernel import interrupt
 from dataplanes.kernel.process import become_command
@@ -61,10 +62,8 @@ def _command(lab: Lab, argv: list[str]) -> int:
     """Run a command, or a shell, with the lab at hand."""
     with Journal() as journal:
         path, tool = journal.scratch("lab.json"), journal.scratch("container")
-        with open(path, "wb") as file:
-            file.write(msgspec.json.format(_encoder.encode(document(lab)), indent=1))
-        with open(tool, "w", encoding="utf-8") as script:
-            script.write(_enter(lab))
+        files.keep(Path(path), msgspec.json.format(_encoder.encode(document(lab)), indent=1))
+        files.keep(Path(tool), _enter(lab).encode())
         os.chmod(tool, 0o755)
         command = argv or [os.environ.get("SHELL", "/bin/sh")]
         search = f"{os.path.dirname(tool)}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"

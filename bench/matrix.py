@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from bench.dispatch import dispatch, prepare
 from bench.documents import Event, Job, Matrix, MatrixCell
 from bench.kernels import Kernel
 from bench.parallel import Worker, batches, deal, gather, lanes
+from dataplanes import files
 from dataplanes.catalog import DIRECT, Selection
 from dataplanes.errors import BenchError, Usage
 from scenarios.checks import Check
@@ -90,7 +90,7 @@ def run(
             "checks": [
                 {"name": c.name, "theme": c.theme, "statement": c.statement, "source": c.source} for c in checks
             ],
-            "command": shlex.join(["bench", *sys.argv[1:]]),
+            "command": provenance.command(),
         },
         cells=cells,
     )
@@ -118,9 +118,8 @@ def unexpected(matrix: Matrix) -> list[MatrixCell]:
 def _keep(directory: Path, kernel: str, data: dict[str, Any]) -> None:
     """The walk through the lab and the packets of a cell that was not as expected."""
     place = directory / re.sub(r"[^\w.@+=-]", "_", f"{kernel}_{data['dataplane']}_{data['check']}")
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "again.txt").write_text(data["again"] + "\n", "utf-8")
+    files.write(place / "again.txt", f"{data['again']}\n".encode())
     if "inspect" in data:
-        (place / "inspect.txt").write_text(data["inspect"] + "\n", "utf-8")
+        files.write(place / "inspect.txt", f"{data['inspect']}\n".encode())
     for name, packets in data.get("packets", {}).items():
-        (place / f"{os.path.basename(name)}.pcap").write_bytes(base64.b64decode(packets))
+        files.write(place / f"{os.path.basename(name)}.pcap", base64.b64decode(packets))

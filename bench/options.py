@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -158,10 +159,4 @@ def output_writer(path: str | None) -> Callable[[bytes], object]:
     except (OSError, ValueError) as error:
         raise files.cannot_write(path, error, "the output file") from error
 
-    def write(data: bytes) -> None:
-        try:
-            files.replace(path, data)
-        except OSError as error:
-            raise files.cannot_write(path, error, "the output file") from error
-
-    return write
+    return partial(files.write, path)

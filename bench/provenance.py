@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from bench.kernels import Kernel
 from dataplanes import catalog, ebpf_object
 from dataplanes.catalog import Selection
 from dataplanes.requirements import Compiled
+from dataplanes.texts import clean
 
 _ROOT = Path(__file__).parents[1]
 _PROGRAM = ("bench", "dataplanes", "scenarios", "run", "pyproject.toml")
@@ -64,6 +67,11 @@ def _digest(paths: Sequence[Path]) -> str:
         content = path.read_bytes()
         made.update(f"{path} {len(content)}\n".encode() + content)
     return made.hexdigest()[:12]
+
+
+def command() -> str:
+    """Return the command line that makes the document."""
+    return clean(shlex.join(["bench", *sys.argv[1:]]))
 
 
 def kernel(under_test: Kernel, reason: str) -> dict[str, Any]:

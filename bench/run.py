@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -141,7 +140,7 @@ class Run:
             plan={
                 "scenario": self._scenario,
                 "dataplanes": [msgspec.to_builtins(selection) for selection in self._selections],
-                "command": shlex.join(["bench", *sys.argv[1:]]),
+                "command": provenance.command(),
                 "trials": msgspec.to_builtins(self._plan),
             },
             trials=done,

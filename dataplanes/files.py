@@ -126,6 +126,15 @@ def replace(path: str | Path, data: bytes) -> None:
         raise
 
 
+def write(path: str | Path, data: bytes, what: str = "the output file") -> None:
+    """Write an output file. Raises Prerequisite if the disk is full, Usage if the path is wrong."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        replace(path, data)
+    except OSError as error:
+        raise cannot_write(path, error, what) from error
+
+
 def cannot_write(path: object, error: OSError | ValueError, what: str) -> BenchError:
     """Return the error for an output file: Prerequisite if the disk is full, Usage if the path is wrong."""
     if full(error):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from dataplanes.errors import Usage
+
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but for line feed and tabulator, DEL, C1
     "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # what turns the direction of text, and other ends of lines
@@ -23,6 +25,12 @@ def clean(text: str) -> str:
 def line(text: str) -> str:
     """Return the cleaned text as one line."""
     return clean(" ".join(text.split()))
+
+
+def demand_utf8(text: str, what: str) -> None:
+    """Refuse an argument that no document can hold, because its bytes are not UTF-8. Raises Usage."""
+    if re.search("[\ud800-\udfff]", text):
+        raise Usage(f"{what} is not UTF-8 text", where=clean(text), fix="rename it")
 
 
 def markdown(text: str) -> str:

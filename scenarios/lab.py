@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from dataplanes.base import DataPlane
-from dataplanes.errors import BenchError, Usage
+from dataplanes.errors import BenchError, Prerequisite, Usage
 from dataplanes.kernel import netns
 from dataplanes.model import Backend, Endpoint, Segment, Service
 from scenarios import cgroup
@@ -164,9 +164,12 @@ class Lab:
             self._journal.record("empty-directory", "/etc/netns")
         path = f"/etc/netns/{name}"
         self._journal.record("directory", path)
-        os.makedirs(path)
-        with open(f"{path}/resolv.conf", "w", encoding="ascii") as file:
-            file.write(f"nameserver {ADDRESS}\noptions ndots:0\n")
+        try:
+            os.makedirs(path)
+            with open(f"{path}/resolv.conf", "w", encoding="ascii") as file:
+                file.write(f"nameserver {ADDRESS}\noptions ndots:0\n")
+        except OSError as error:
+            raise Prerequisite("cannot write resolv.conf", where=path, why=error.strerror or "") from error
 
     # -- what a placement may ask (dataplanes.base.Fabric) ------------------------------------------------------------
 

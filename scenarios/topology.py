@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from dataplanes import files
 from dataplanes.errors import Usage
+from dataplanes.texts import demand_utf8
 from scenarios import axes, size
 from scenarios.axes import Axes, Sweep
 
@@ -173,6 +174,7 @@ def load(name_or_path: str, at: Axes | None = None) -> Scenario:
             near = difflib.get_close_matches(name_or_path, known, 1)
             hint = f"did you mean {near[0]}?" if near else "`bench list scenarios` shows them; or give a .toml file"
             raise Usage(f"unknown scenario {name_or_path!r}", fix=hint)
+    demand_utf8(path, "the scenario's path")
     text = files.text(path, _MOST_BYTES)
     scenario = _parse(path, text)
     scenario.name = scenario.name or os.path.basename(path).removesuffix(".toml")

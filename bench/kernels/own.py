@@ -16,12 +16,14 @@ from bench.kernels.modules import Modules
 from bench.kernels.vmlinux import bootable
 from dataplanes.errors import Prerequisite, Usage
 from dataplanes.paths import cache
+from dataplanes.texts import demand_utf8
 
 _FORMS = "VMLINUZ, VMLINUZ:MODULES or PACKAGE.deb[:PACKAGE.deb]"
 
 
 def find(text: str) -> tuple[Path, Modules, Path]:
     """Return the image to boot, the modules and the configuration. Raises Usage."""
+    demand_utf8(text, "the kernel's path")
     parts = [Path(os.path.realpath(part)) for part in text.split(":")]  # Path.resolve raises on a loop of links
     if all(part.suffix == ".deb" for part in parts):
         return _from_packages(text, parts)

@@ -18,6 +18,7 @@ from bench.report.answer import answer
 from bench.report.model import REFERENCE, Report
 from bench.report.text import table
 from bench.report.words import CHINESE, ENGLISH, Words
+from dataplanes import files
 
 BEGIN, END = "<!-- results: written by bench publish -->", "<!-- end of results -->"
 _ASKED = ("client address", "container untouched", "drain", "UDP moves")
@@ -100,7 +101,7 @@ def write(root: Path, report: Report) -> None:
     if not (root / "README.md").exists():
         return
     for path, told in pages(root, report).items():
-        path.write_text(told, "utf-8")
+        files.write(path, told.encode())
 
 
 def pages(root: Path, report: Report) -> dict[Path, str]:

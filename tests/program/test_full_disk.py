@@ -19,13 +19,14 @@ TRIAL = ("run", "-d", "nft-lb", "--kernel", "host", "--clock", "wall", "--repeat
 
 
 def bench(
-    directory: Path, size: str, arguments: Sequence[str], after: str = "true", **environment: str
+    directory: Path, size: str, arguments: Sequence[str], after: str = "true", before: str = "true", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command where `directory` is a file system of a few pages, in a mount namespace of its own; `after` is a
-    shell command whose output there, after the command, is the last of stdout. Nothing is left in /run/netns."""
+    """Run a command where `directory` is a file system of a few pages, in a mount namespace of its own; `before` and
+    `after` are shell commands there. Nothing is left in /run/netns."""
     script = f"""
         mkdir -p /run/netns && mount -t tmpfs none /run/netns || exit 99
         mount -t tmpfs -o size={size} none "{directory}" || exit 99
+        {before}
         "$@"
         code=$?
         {after}
@@ -91,3 +92,10 @@ def test_a_full_cache_is_told(tmp_path: Path) -> None:
     done = bench(tmp_path, "16k", TRIAL, BENCH_CACHE=str(tmp_path))
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_data_set_that_has_no_room_is_told(tmp_path: Path) -> None:
+    """All documents are there, so that nothing is measured; the pages made from them do not fit."""
+    documents = f'cp -rs "$PWD"/results/* "{tmp_path}"; rm "{tmp_path}"/report.html "{tmp_path}"/answer.md'
+    done = bench(tmp_path, "64k", ("publish", str(tmp_path)), before=documents)
+    assert "report.html: cannot write the output file" in told(done)

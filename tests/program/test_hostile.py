@@ -73,3 +73,18 @@ def test_an_argument_of_any_bytes_is_refused_or_shown(tmp_path: Path) -> None:
     done = subprocess.run([*argv, b"-o", b"-"], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert b"\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (b"run", b"-d", b"nft-lb", b"-s", b"/nowhere/\xff.toml"),
+        (b"lab", b"-d", b"nft-lb", b"--kernel", b"/nowhere/\xff/vmlinuz", b"--", b"true"),
+        (b"lab", b"-d", b"nft-lb", b"--kernel", b"host", b"--", b"echo", b"\xff"),
+    ],
+)
+def test_what_no_document_can_hold_is_refused_before_the_run(arguments: tuple[bytes, ...]) -> None:
+    argv = [os.fsencode(sys.executable), b"-m", b"bench", *arguments]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert b"is not UTF-8 text" in done.stderr
