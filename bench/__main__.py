@@ -1,5 +1,5 @@
 """`python -m bench` is `bench`."""
 
-from bench.cli import main
+from bench.start import main
 
-main(prog_name="bench")
+main()

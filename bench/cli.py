@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -33,6 +34,7 @@ from bench.options import (
 )
 from dataplanes import catalog
 from dataplanes.errors import BenchError, Usage
+from dataplanes.kernel import interrupt
 from dataplanes.texts import demand_utf8, line
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -52,10 +54,13 @@ class _Program(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         terminal.ready()
+        before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
         try:
-            done = super().invoke(ctx)
-            terminal.flush()
-            return done
+            interrupt.catch()
+            with interrupt.prevailing():
+                done = super().invoke(ctx)
+                terminal.flush()
+                return done
         except BrokenPipeError:  # everything is undone here, too
             terminal.end_as_a_filter()
         except OSError as error:
@@ -63,10 +68,16 @@ class _Program(click.Group):
         except BenchError as error:
             terminal.say(line(f"bench: {error}"), err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt as interrupt:  # everything is undone; die as a program that does not catch it does
-            number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        except KeyboardInterrupt as caught:  # everything is undone; die as a program that does not catch it does
+            number = caught.args[0] if caught.args else signal.SIGINT
+            with suppress(OSError):  # a terminal that was closed
+                click.echo(f"bench: ended by {signal.Signals(number).name}", err=True)
+                sys.stdout.flush()
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @click.group(cls=_Program, context_settings=_CONTEXT)

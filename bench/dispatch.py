@@ -62,7 +62,7 @@ def dispatch(
             on_event(event)
 
     command = Command(
-        argv=(sys.executable, "-m", "bench.inside", msgspec.json.encode(job).decode()),
+        argv=(sys.executable, "-m", "bench.start", "inside", msgspec.json.encode(job).decode()),
         env={**os.environ, "BENCH_CLOCK": kernel.clock, **_headers(job, kernel)},
         cwd=os.getcwd(),
         tty=tty,

@@ -1,6 +1,6 @@
 """What runs on the kernel under test: one job, given as JSON in argv, told about on the event channel.
 
-The same on the host and in the guest. Started as `python -m bench.inside JOB`; imports stay lean, because under
+The same on the host and in the guest. Started as `python -m bench.start inside JOB`; imports stay lean, because under
 emulation they cost more than the work.
 """
 
@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from bench.measure.ceiling import ceiling
 from dataplanes import catalog, files
 from dataplanes.errors import BenchError
 from dataplanes.kernel import interrupt
-from dataplanes.kernel.process import become_command
+from dataplanes.kernel.process import tied
 from scenarios import topology
 from scenarios.document import document
 from scenarios.journal import Journal
@@ -73,7 +72,7 @@ def _command(lab: Lab, argv: list[str]) -> int:
         interrupt.check()
         try:
             with interrupt.held():  # between fork and exec a child loses what it gets
-                process = subprocess.Popen(command, env=environ, preexec_fn=partial(become_command, os.getpid()))
+                process = subprocess.Popen(command, env=environ, preexec_fn=tied())
         except OSError as error:
             print(f"bench: {command[0]}: {error.strerror}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
@@ -154,13 +153,10 @@ def main() -> int:
     job = msgspec.json.decode(sys.argv[1], type=Job)
     clock = os.environ.get("BENCH_CLOCK", "wall")
     try:
-        return _KINDS[job.kind](job, clock)
+        with interrupt.prevailing():
+            return _KINDS[job.kind](job, clock)
     except BenchError as error:
         _tell(Event.of(error))
         return error.exit_code
     except KeyboardInterrupt as caught:
         return 128 + (caught.args[0] if caught.args else signal.SIGINT)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

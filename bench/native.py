@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataplanes.errors import BenchError, Prerequisite
+from dataplanes.kernel.process import tied
 from dataplanes.paths import cache
+from scenarios.journal import Journal
 
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread", "-static")
 _HERE = Path(__file__).parent
 PROGRAMS: dict[str, tuple[Path, ...]] = {
-    "init": tuple(sorted((_HERE / "kernels").glob("*.c"))),
+    "init": (_HERE / "kernels" / "awake.c", _HERE / "kernels" / "init.c"),
+    "keep": (_HERE / "kernels" / "keep.c",),
     "vipload": tuple(sorted((_HERE / "load").glob("*.c"))),
 }
 
@@ -66,14 +69,15 @@ def _compile(sources: Sequence[Path], target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Prerequisite("cannot write to the cache", where=str(target.parent), why=error.strerror or "") from error
-    partial = target.with_name(f"{target.name}.{os.getpid()}")
-    command = [compiler, *FLAGS, "-o", str(partial), *map(str, sources), "-lutil"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        partial.unlink(missing_ok=True)
-        kind = Prerequisite if os.strerror(errno.ENOSPC) in done.stderr else BenchError
-        raise kind(f"{target.name} does not compile", why=done.stderr.strip().partition("\n")[0])
-    partial.rename(target)
+    with Journal() as journal:
+        partial = journal.partial(target)
+        command = [compiler, *FLAGS, "-o", partial, *map(str, sources), "-lutil"]
+        environ = {**os.environ, "TMPDIR": os.path.dirname(journal.scratch("compiler"))}
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, preexec_fn=tied())
+        if done.returncode:
+            kind = Prerequisite if os.strerror(errno.ENOSPC) in done.stderr else BenchError
+            raise kind(f"{target.name} does not compile", why=done.stderr.strip().partition("\n")[0])
+        os.rename(partial, target)
 
 
 if __name__ == "__main__":

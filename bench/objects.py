@@ -12,6 +12,7 @@ import msgspec
 from bench.kernels import Command, Kernel, headers
 from dataplanes import ebpf_object, files
 from dataplanes.errors import BenchError
+from dataplanes.kernel.process import tied
 from dataplanes.requirements import Compiled, Requirement
 
 
@@ -28,7 +29,8 @@ def prepare(requirements: Iterable[Requirement], kernel: Kernel) -> None:
     argv = (sys.executable, "-m", "dataplanes.ebpf_object", *missing)
     environ = {**os.environ, "BCC_KERNEL_SOURCE": str(headers(kernel.release))}
     if os.geteuid() == 0 and kernel.name != "host":
-        done = subprocess.run(argv, env=environ | {"BENCH_EVENTS_FD": "1"}, capture_output=True, check=False)
+        environ_here = environ | {"BENCH_EVENTS_FD": "1"}
+        done = subprocess.run(argv, env=environ_here, capture_output=True, check=False, preexec_fn=tied())
         for line in done.stdout.splitlines():
             _keep(line)
     if not _missing(names):

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -17,8 +17,10 @@ from bench.documents import Event, Job
 from bench.environment import field
 from bench.kernels import Kernel
 from bench.kernels.relay import Lines, Relay, signals
+from bench.owned import owned
 from dataplanes import catalog
 from dataplanes.errors import BenchError
+from dataplanes.kernel import interrupt
 
 _Share = TypeVar("_Share")
 _decoder = msgspec.json.Decoder(Event)
@@ -53,8 +55,15 @@ class Worker:
     def __init__(self, kernel: str, clock: str, dataplanes: Sequence[str], job: Job, timeout: float | None) -> None:
         self.kernel = kernel
         given = msgspec.json.encode(job).decode()
-        argv = (sys.executable, "-m", "bench.parallel", kernel, clock, ",".join(dataplanes), str(timeout or 0), given)
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True)
+        told = (kernel, clock, ",".join(dataplanes), str(timeout or 0), given)
+        self._argv = (sys.executable, "-m", "bench.start", "parallel", *told)
+
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Start it; on leaving it is gone."""
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
+        with owned(self._argv, **streams, start_new_session=True) as process:
+            yield process
 
 
 def gather(workers: Sequence[Worker], take: Callable[[str, Event], None]) -> None:
@@ -68,24 +77,22 @@ class _Gathering:
         self._take = take
         self._failure: list[BenchError] = []
         self._caught: list[int] = []
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
 
     def run(self) -> None:
         relay = Relay(None)
-        try:
-            with signals() as interrupts:
-                relay.watch(interrupts, self._forward, counts=False)
-                for each in self._workers:
-                    assert each.process.stdout
-                    relay.watch(each.process.stdout.fileno(), Lines(partial(self._receive, each.kernel)).feed)
-                relay.run()
-                codes = [(each.kernel, each.process.wait()) for each in self._workers]
-        finally:
-            self._end(signal.SIGKILL)
+        with ExitStack() as stack:
+            stack.callback(relay.close)
+            relay.watch(stack.enter_context(signals()), self._forward, counts=False)
             for each in self._workers:
-                each.process.communicate()
-            relay.close()
+                process = stack.enter_context(each.running())
+                assert process.stdout
+                relay.watch(process.stdout.fileno(), Lines(partial(self._receive, each.kernel)).feed)
+                self._running.append((each.kernel, process))
+            relay.run()
+            codes = [(kernel, process.wait()) for kernel, process in self._running]
         if self._caught:
-            raise KeyboardInterrupt(self._caught[0])
+            interrupt.strike(self._caught[0])
         if self._failure:
             raise self._failure[0]
         for kernel, code in codes:
@@ -96,7 +103,7 @@ class _Gathering:
         event = _decoder.decode(line)
         if event.kind == "error":
             self._failure.append(event.error())
-            self._end(signal.SIGTERM)
+            self._end()
         else:
             self._take(kernel, event)
 
@@ -104,12 +111,11 @@ class _Gathering:
         for number in numbers:
             if number != signal.SIGWINCH:
                 self._caught.append(number)
-                self._end(number)
+                self._end()
 
-    def _end(self, number: int) -> None:
-        for each in self._workers:
-            with suppress(ProcessLookupError):
-                each.process.send_signal(number)
+    def _end(self) -> None:
+        for _, process in self._running:
+            process.terminate()
 
 
 def main() -> int:
@@ -117,6 +123,7 @@ def main() -> int:
     from bench import kernels
     from bench.dispatch import dispatch
 
+    interrupt.catch()
     kernel, clock, dataplanes, timeout, job = sys.argv[1:]
 
     def tell(event: Event) -> None:
@@ -129,9 +136,5 @@ def main() -> int:
     except BenchError as error:
         tell(Event.of(error))
         return error.exit_code
-    except KeyboardInterrupt as interrupt:
-        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    except KeyboardInterrupt as caught:
+        return 128 + (caught.args[0] if caught.args else signal.SIGINT)

@@ -17,7 +17,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from dataplanes.errors import BenchError
-from dataplanes.kernel import iptables, netns, process
+from dataplanes.kernel import interrupt, iptables, netns, process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,9 +59,10 @@ class Resolver:
             try:
                 self._wire.close()
                 process.die_with(parent)
-                for number in (signal.SIGTERM, signal.SIGHUP):
+                for number in interrupt.taken():
                     signal.signal(number, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; our parent ends us
+                process.keep_only(far.fileno())
                 _Server(far).serve()
             finally:
                 os._exit(0)

@@ -1,69 +1,66 @@
 """The state file: everything a run creates is written down before it exists, and undone in reverse order.
 
 One file per run, JSON lines, in $BENCH_STATE, or /run/vip-bench (root), or $XDG_RUNTIME_DIR or /tmp for others. Its
-name says whose it is, so that there is no moment at which nobody's file exists: `clean` touches only what is named in
-the files of runs whose owner is dead.
+owner holds a lock on it (flock(2)) for as long as it lives, and the kernel releases the lock whatever the owner dies
+of: so `clean` touches only what dead runs left. A lock tells that in every PID namespace, which a process number does
+not; and a second `clean` finds the file locked by the first.
+
+The name of everything in the file holds the run's own name and has the shape this program gives it. Nothing else is
+removed, whatever the file says.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import shutil
-import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from dataplanes.errors import BenchError, Prerequisite
-from dataplanes.kernel import interrupt, netns
+from dataplanes.kernel import interrupt, netns, process
 
-_SUFFIX = ".jsonl"
+_FILE = re.compile(r"(b[0-9a-f]{6})\.jsonl")
+_PATIENCE = 10.0
+"""Seconds for the kernel to let go of what was killed."""
 
 
 def directory() -> str:
     """Where state files are."""
     given = os.environ.get("BENCH_STATE")
     if given:
-        return given
+        return os.path.abspath(given)
     if os.geteuid() == 0:
         return "/run/vip-bench"
-    return os.path.join(os.environ.get("XDG_RUNTIME_DIR", "/tmp"), f"vip-bench-{os.geteuid()}")
+    return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or "/tmp", f"vip-bench-{os.geteuid()}")
 
 
-def start_time(pid: int) -> str:
-    """When a process started, in clock ticks since boot: with the pid it names one process for ever. "" if gone."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]  # a zombie is gone for our purposes
-
-
-def _owner(pid: int) -> str:
-    """A process, by name: unlike any other's on this machine, before and after a reboot, too."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return f"{pid}.{start_time(pid)}.{file.read().strip()}"
-
-
-def _kill(name: str) -> None:
-    pid, started = (*name.split("@"), "")[:2]
-    if start_time(int(pid)) != started:
+def _check_ours(base: str) -> None:
+    """Raise Prerequisite if somebody else can write there: who can, decides what we remove and whom we kill."""
+    found = os.lstat(base)
+    if not stat.S_ISDIR(found.st_mode):
+        why = "it is not a directory"
+    elif found.st_uid != os.geteuid():
+        why = "it belongs to another user"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        why = "others can write to it"
+    else:
         return
-    try:
-        os.kill(int(pid), signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    deadline = time.monotonic() + 10
-    while start_time(int(pid)) == started and time.monotonic() < deadline:
-        time.sleep(0.001)
+    fix = "remove it, or name another directory in BENCH_STATE"
+    raise Prerequisite("cannot keep state files there", where=base, why=why, fix=fix)
+
+
+# -- what can be recorded: how it is undone, and what its name looks like ---------------------------------------------
 
 
 def _remove_cgroup(path: str) -> None:
     with suppress(OSError), open(os.path.join(path, "cgroup.kill"), "w", encoding="ascii") as file:  # Linux 5.14
         file.write("1")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + _PATIENCE
     while os.path.isdir(path):
         try:
             os.rmdir(path)
@@ -73,13 +70,18 @@ def _remove_cgroup(path: str) -> None:
             time.sleep(0.001)
 
 
-def _remove_file(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def _remove_directory(path: str) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+def _remove_path(path: str) -> None:
+    """A file, or a directory with everything in it; what was just killed may have written its last file meanwhile."""
+    deadline = time.monotonic() + _PATIENCE
+    while os.path.lexists(path):
+        try:
+            shutil.rmtree(path) if stat.S_ISDIR(os.lstat(path).st_mode) else os.unlink(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise BenchError("cannot remove it", where=path, why=error.strerror or "") from error
+            time.sleep(0.001)
 
 
 def _remove_empty(path: str) -> None:
@@ -87,14 +89,27 @@ def _remove_empty(path: str) -> None:
         os.rmdir(path)
 
 
-_UNDO: dict[str, Callable[[str], None]] = {
-    "netns": netns.delete,
-    "process": _kill,
-    "cgroup": _remove_cgroup,
-    "file": _remove_file,
-    "directory": _remove_directory,  # with everything in it
-    "empty-directory": _remove_empty,  # only if nobody else put anything there
+_LABEL = r"[a-z0-9.-]+"
+_KINDS: dict[str, tuple[Callable[[str], None], Callable[[str], str]]] = {
+    "netns": (netns.delete, lambda run: rf"{run}-{_LABEL}"),
+    "process": (process.end, lambda run: process.IDENTITY),
+    "cgroup": (_remove_cgroup, lambda run: rf"/sys/fs/cgroup/vip-bench-{run}(/{_LABEL})?"),
+    "scratch": (_remove_path, lambda run: re.escape(os.path.join(directory(), run))),
+    "etc": (_remove_path, lambda run: rf"/etc/netns/{run}-{_LABEL}"),  # a namespace's files of /etc (ip-netns(8))
+    "partial": (_remove_path, lambda run: rf"(/[^/\0]+)*/\.[^/\0]+\.{run}"),
+    "empty-directory": (_remove_empty, lambda run: "/etc/netns"),  # only if nobody else put anything there
 }
+
+
+def _is_ours(kind: object, name: object, run: str) -> bool:
+    """True if the run may have recorded this. No part of a path is `..`: it would lead elsewhere."""
+    if not isinstance(kind, str) or not isinstance(name, str) or kind not in _KINDS or ".." in name.split("/"):
+        return False
+    return re.fullmatch(_KINDS[kind][1](run), name) is not None
+
+
+def _undo(kind: str, name: str) -> None:
+    _KINDS[kind][0](name)
 
 
 class Journal:
@@ -103,18 +118,13 @@ class Journal:
     def __init__(self) -> None:
         """Open a new state file. Raises Prerequisite where none can be written."""
         self._entries: list[tuple[str, str]] = []
+        self._length = 0
         base = directory()
         try:
-            handle = None
-            while handle is None:
-                os.makedirs(base, mode=0o700, exist_ok=True)
-                self.run = "b" + os.urandom(3).hex()
-                self._path = os.path.join(base, f"{self.run}.{_owner(os.getpid())}{_SUFFIX}")
-                with suppress(FileExistsError, FileNotFoundError):  # not found: the last run to end took the directory
-                    handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with interrupt.held():
+                self.run, self._path, self._handle = _new(base)
         except OSError as error:
             raise Prerequisite("cannot write the state file", where=base, why=error.strerror or "") from error
-        self._file = os.fdopen(handle, "w", encoding="utf-8", buffering=1)
 
     def __enter__(self) -> Journal:
         return self
@@ -123,89 +133,173 @@ class Journal:
         self.undo()
 
     def record(self, kind: str, name: str) -> None:
-        """Write down that `name` is about to be created."""
-        assert kind in _UNDO, kind
+        """Write down that `name` is about to be created. Raises Prerequisite where the file cannot grow."""
+        assert _is_ours(kind, name, self.run), (kind, name)
         interrupt.check()
-        self._entries.append((kind, name))
+        line = json.dumps([kind, name]).encode() + b"\n"
         try:
-            self._file.write(json.dumps([kind, name]) + "\n")
+            if os.write(self._handle, line) < len(line):
+                raise OSError(28, os.strerror(28))  # ENOSPC: the last block took a part of it
         except OSError as error:
+            os.ftruncate(self._handle, self._length)
             raise Prerequisite("cannot write the state file", where=self._path, why=error.strerror or "") from error
+        self._length += len(line)
+        self._entries.append((kind, name))
+
+    def process(self, pid: int) -> None:
+        """Write down a child that has just been started. It cannot be done before: until now it goes with us alone."""
+        name = process.identity(pid)
+        if name:
+            self.record("process", name)
 
     def discharge(self, kind: str, name: str) -> None:
         """Undo one entry now, ahead of the rest."""
         if (kind, name) in self._entries:
-            _UNDO[kind](name)
+            _undo(kind, name)
             self._entries.remove((kind, name))
 
     def scratch(self, name: str) -> str:
         """A path in a directory of this run's own, which goes with it."""
         path = os.path.join(directory(), self.run)
-        if ("directory", path) not in self._entries:
-            self.record("directory", path)
+        if ("scratch", path) not in self._entries:
+            self.record("scratch", path)
             os.makedirs(path, mode=0o700, exist_ok=True)
         return os.path.join(path, name)
 
+    def partial(self, path: str | os.PathLike[str]) -> str:
+        """A path beside another, to make there what is renamed when it is whole."""
+        where, name = os.path.split(os.path.abspath(path))
+        partial = os.path.join(where, f".{name}.{self.run}")
+        self.record("partial", partial)
+        return partial
+
     def undo(self) -> None:
         """Undo everything, last first. A step that fails is told at the end; the file then stays for `clean`."""
-        failures = _undo_all(self._entries)
-        self._entries.clear()
-        with suppress(OSError):  # a line for which there was no room
-            self._file.close()
+        with interrupt.held():  # the program ends anyway, and a signal must not keep the rest from being undone
+            failures = _undo_all(self._entries)
+            self._entries.clear()
+            if not failures:
+                _remove_path(self._path)
+            os.close(self._handle)
+            _remove_empty(directory())
         if failures:
             raise failures[0]
-        _remove_file(self._path)
-        _remove_empty(directory())
+
+
+def _new(base: str) -> tuple[str, str, int]:
+    """A new run's name, and its state file, locked."""
+    while True:
+        os.makedirs(base, mode=0o700, exist_ok=True)
+        run = "b" + os.urandom(3).hex()
+        path = os.path.join(base, f"{run}.jsonl")
+        with suppress(FileExistsError, FileNotFoundError):  # not found: the last run to end took the directory
+            _check_ours(base)
+            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_at(handle, path):
+                return run, path, handle
+            os.close(handle)  # a `clean` was quicker than the lock, and took the file for one a dead run left
+
+
+def _is_at(handle: int, path: str) -> bool:
+    """True if the open file is (still) the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _undo_all(entries: list[tuple[str, str]]) -> list[BenchError]:
     failures = []
     for kind, name in reversed(entries):
         try:
-            _UNDO[kind](name)
+            _undo(kind, name)
         except BenchError as error:
             failures.append(error)
     return failures
 
 
-def _dead() -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """State files of runs whose owner is gone, with what they name."""
-    base = directory()
-    if not os.path.isdir(base):
-        return
-    for entry in sorted(os.listdir(base)):
-        _run, _, owner = entry.removesuffix(_SUFFIX).partition(".")
-        pid = owner.partition(".")[0]
-        if not entry.endswith(_SUFFIX) or not pid.isdecimal() or owner == _owner(int(pid)):
-            continue
-        path = os.path.join(base, entry)
-        try:
-            with open(path, encoding="utf-8") as file:
-                lines = file.read().splitlines()
-        except FileNotFoundError:  # its run has just ended
-            continue
-        yield path, [named for named in map(_parse, lines) if named]
-
-
-def _parse(line: str) -> tuple[str, str] | None:
+@contextmanager
+def _abandoned(path: str) -> Iterator[bytes | None]:
+    """What a state file says, and its lock for the block; None if it is another's, or gone."""
     try:
-        kind, name = json.loads(line)
-    except ValueError:  # the last line of a run killed while it wrote: what it names was not created yet
-        return None
-    return kind, name
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:  # its run has just ended
+        yield None
+        return
+    except OSError as error:
+        raise BenchError("cannot read the state file", where=path, why=error.strerror or "") from error
+    with os.fdopen(handle, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield file.read() if _is_at(file.fileno(), path) else None
+
+
+def _parse(data: bytes, path: str, run: str) -> tuple[list[tuple[str, str]], list[BenchError]]:
+    """What is to be undone, and what is not understood. A last line that was cut off names what was not made yet."""
+    entries, strange = [], []
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            kind, name = json.loads(line)
+        except (ValueError, TypeError, RecursionError):
+            kind = name = None
+        if _is_ours(kind, name, run):
+            entries.append((kind, name))
+        else:
+            fix = "the rest was removed; look at the file, then delete it"
+            why = "it is not a line this program writes"
+            strange.append(BenchError("nothing was removed for it", where=f"{path}:{number}", why=why, fix=fix))
+    return entries, strange
+
+
+def _clean_one(path: str, run: str) -> tuple[list[str], list[BenchError]] | None:
+    """Undo one dead run: what was removed, and what failed; None if it is not dead."""
+    with _abandoned(path) as data:
+        if data is None:
+            return None
+        entries, failures = _parse(data, path, run)
+        failures += _undo_all(entries)
+        if not failures:
+            _remove_path(path)
+        return [f"removed {kind} {name}" for kind, name in entries], failures
+
+
+def _listed(base: str) -> list[str]:
+    """What the directory holds; the last run to end takes it away."""
+    try:
+        _check_ours(base)
+        return sorted(os.listdir(base))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Prerequisite("cannot read the state files", where=base, why=error.strerror or "") from error
 
 
 def clean() -> list[str]:
-    """Undo what dead runs left. Returns one line per thing that was still recorded. Raises the first failure."""
-    report = []
-    failures: list[BenchError] = []
-    for path, entries in _dead():
-        failed = _undo_all(entries)
-        failures += failed
-        report += [f"removed {kind} {name}" for kind, name in entries]
-        if not failed:
-            _remove_file(path)
-    _remove_empty(directory())
-    if failures:
-        raise failures[0]
+    """Undo what dead runs left. Returns one line per thing that was still recorded. Raises the first failure.
+
+    A dead run may have been the owner of another: that one's processes are ended with it, and its turn comes then.
+    """
+    base = directory()
+    report: list[str] = []
+    failures: dict[str, list[BenchError]] = {}
+    found = True
+    while found:
+        found = False
+        for entry in _listed(base):
+            named = _FILE.fullmatch(entry)
+            if not named or entry in failures:
+                continue
+            done = _clean_one(os.path.join(base, entry), named[1])
+            if done:
+                found = True
+                report += done[0]
+                if done[1]:
+                    failures[entry] = done[1]
+    _remove_empty(base)
+    for each in failures.values():
+        raise each[0]
     return report

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 
 from dataplanes.base import DataPlane
@@ -15,7 +16,7 @@ from dataplanes.model import Backend, Endpoint, Segment, Service
 from scenarios import cgroup
 from scenarios.dns import ADDRESS, Resolver
 from scenarios.fabric import Fabric
-from scenarios.journal import Journal, start_time
+from scenarios.journal import Journal
 from scenarios.stopwatch import Taken, timed
 from scenarios.topology import Filler, Pool, Scenario, ServiceSpec, Task
 
@@ -73,15 +74,15 @@ class Lab:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self.plane:
-            self.plane.release()
-            self.plane = None
-        for container in self.containers.values():
-            _stop(container)
-        if self._resolver:
-            self._resolver.close()
-            self._resolver = None
-        self.fabric.close()
+        with ExitStack() as steps:  # last first, and each whatever becomes of the others
+            steps.callback(self.fabric.close)
+            if self._resolver:
+                steps.callback(self._resolver.close)
+            for container in self.containers.values():
+                steps.callback(_stop, container)
+            if self.plane:
+                steps.callback(self.plane.release)
+            self.plane = self._resolver = None
 
     # -- building ------------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class Lab:
             self._pools[idler.network].claim(idler.address)
         self.fabric.build()
         self._resolver = Resolver()
-        self._journal.record("process", f"{self._resolver.pid}@{start_time(self._resolver.pid)}")
+        self._journal.process(self._resolver.pid)
         for service in self.scenario.services:
             self._specs[service.name] = service
             for task in service.tasks:
@@ -163,7 +164,7 @@ class Lab:
         if not os.path.isdir("/etc/netns"):
             self._journal.record("empty-directory", "/etc/netns")
         path = f"/etc/netns/{name}"
-        self._journal.record("directory", path)
+        self._journal.record("etc", path)
         try:
             os.makedirs(path)
             with open(f"{path}/resolv.conf", "w", encoding="ascii") as file:
@@ -307,7 +308,7 @@ class Lab:
             self._pools[endpoint.network].release(endpoint.address)
         _stop(container)
         self.fabric.drop_namespace(container.netns)
-        self._journal.discharge("directory", f"/etc/netns/{container.netns}")
+        self._journal.discharge("etc", f"/etc/netns/{container.netns}")
         self._drained.discard(task.name)
 
     def _changed(self, name: str, empty: Service | None = None) -> None:

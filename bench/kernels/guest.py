@@ -1,7 +1,8 @@
 """A kernel booted in QEMU over this machine's own root file system, read-only, with one command to run.
 
 Needs neither root nor KVM, and makes no file: the initramfs is in memory, the console and the command's streams are
-sockets. QEMU dies with us; init powers off when we hang up; and a guest that hangs, coming up or going down, is ended.
+sockets. QEMU ends with us (bench.owned); init powers off when we hang up; and a guest that hangs, coming up or going
+down, is ended.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from pathlib import Path
 from bench.kernels import image
 from bench.kernels.base import EVENTS_FD, Command, Kernel, parse_config
 from bench.kernels.modules import Modules
-from bench.kernels.relay import Lines, Relay, settle, signals, write_all
+from bench.kernels.relay import GRACE, Lines, Relay, settle, signals, write_all
 from bench.kernels.shares import Shared, serve
+from bench.owned import owned
 from dataplanes.errors import BenchError, GuestPanic, Prerequisite, TimedOut
 from dataplanes.texts import clean
 
@@ -96,15 +98,16 @@ class Guest(Kernel):
                 stack.enter_context(ours)
                 stack.enter_context(theirs)
             passed = (initrd, *(theirs.fileno() for _, theirs in pairs))
-            process = subprocess.Popen(
-                self._argv(shared, *passed),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=(*passed, *shared.passed),
+            process = stack.enter_context(
+                owned(
+                    self._argv(shared, *passed),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    pass_fds=(*passed, *shared.passed),
+                    start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
+                )
             )
-            if process.stderr:
-                stack.enter_context(process.stderr)
             stack.callback(_end, process)
             for _, theirs in pairs:
                 theirs.close()
@@ -115,8 +118,8 @@ class Guest(Kernel):
             return settle(code, session.caught)
 
     def _argv(self, shared: Shared, initrd: int, console: int, *ports: int) -> list[str]:
-        """The QEMU command line; `setpriv` makes the kernel kill it when we die."""
-        argv = ["setpriv", "--pdeathsig", "KILL", QEMU, "-nodefaults", "-no-user-config", "-display", "none"]
+        """The QEMU command line."""
+        argv = [QEMU, "-nodefaults", "-no-user-config", "-display", "none"]
         argv += ["-no-reboot", "-M", "q35", "-m", _MEMORY, "-kernel", str(self._vmlinuz)]
         argv += ["-initrd", f"/proc/self/fd/{initrd}", "-append", _CMDLINE]
         argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]
@@ -196,6 +199,8 @@ class _Session:
                 self._process.kill()
                 relay.expire(None)
                 relay.run()  # what it had to say until then
+                if self.caught and self._code is None:  # it was asked to end, and did not
+                    self._code = 128 + self.caught[0]
                 if self.running and not self._panicked and self._code is None:
                     where = " ".join(self._command.argv[:3])
                     raise TimedOut("time is up", where=where, why=f"{self._command.timeout:g} s")
@@ -248,6 +253,7 @@ class _Session:
             if not self.running or number in self.caught:  # asked twice: do not wait either
                 self._process.kill()
             self.caught.append(number)
+            self._relay.expire(GRACE)
             self._tell(f"S{number}\n")
 
     def _tell_size(self) -> None:
@@ -261,7 +267,9 @@ class _Session:
 
 
 def _inside(command: Command) -> Command:
-    environment = {**command.env, "BENCH_EVENTS_FD": str(EVENTS_FD), "HOME": command.env.get("HOME", "/root")}
+    # BENCH_STATE is ours: the guest has a state directory of its own, which goes with it.
+    environment = {name: value for name, value in command.env.items() if name != "BENCH_STATE"}
+    environment |= {"BENCH_EVENTS_FD": str(EVENTS_FD), "HOME": command.env.get("HOME", "/root")}
     environment["PATH"] = command.env.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
     return Command(
         command.argv, environment, command.cwd, command.tty, command.timeout, command.modules, command.outputs

@@ -7,18 +7,20 @@ import os
 import platform
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import IO
 
+from bench import native
 from bench.kernels.base import EVENTS_FD, Command, Kernel, parse_config
 from bench.kernels.modules import Modules
-from bench.kernels.relay import Lines, Relay, settle, signals
+from bench.kernels.relay import GRACE, Lines, Relay, settle, signals
+from bench.owned import owned
 from dataplanes.errors import TimedOut
-
-_GRACE = 60.0
-"""Seconds a command gets to clean up after its time is up."""
+from dataplanes.kernel import interrupt, netns
+from dataplanes.kernel.process import pid_namespace
 
 
 class Host(Kernel):
@@ -41,53 +43,85 @@ class Host(Kernel):
         return Path("/sys/module", name).exists() or Modules(Path("/lib/modules", self.release)).has(name)
 
     def execute(self, command: Command, on_event: Callable[[bytes], None]) -> int:
-        reading, writing = os.pipe()
-        script = f'exec {EVENTS_FD}>&"$0" "$@"' if writing != EVENTS_FD else 'exec "$@"'
+        keep = str(native.binary("keep"))
+        netns.share_run()  # namespaces made in `keep`'s mount namespace are seen in ours
+        script = f'exec {EVENTS_FD}>&"$0" "$@"'
         relay = Relay(command.timeout)
         caught: list[int] = []
-        # A session of its own, so that signals reach it and all it started through us; but a shell needs our terminal.
-        process = subprocess.Popen(
-            ("/bin/bash", "-c", script, str(writing), *command.argv),
-            env={**command.env, "BENCH_EVENTS_FD": str(EVENTS_FD)},
-            cwd=command.cwd,
-            pass_fds=(writing,),
-            start_new_session=not command.tty,
-        )
-        os.close(writing)
+        with ExitStack() as stack:
+            stack.callback(relay.close)
+            (reading, writing), (kept, _) = (stack.enter_context(_pipe()) for _ in range(2))
+            argv = ("/bin/bash", "-c", script, str(writing.fileno()), *command.argv)
+            if command.tty:
+                stack.enter_context(_foreground())
+            interrupts = stack.enter_context(signals())
+            with pid_namespace():
+                # A session of its own, so that signals reach it and all it started through us; but a shell needs our
+                # terminal.
+                process = stack.enter_context(
+                    owned(
+                        (keep, str(kept.fileno()), *argv),
+                        env={**command.env, "BENCH_EVENTS_FD": str(EVENTS_FD)},
+                        cwd=command.cwd,
+                        pass_fds=(writing.fileno(), kept.fileno()),
+                        start_new_session=not command.tty,
+                    )
+                )
+            stack.callback(_end, process)  # what an event was told to may fail: a disk that is full
+            writing.close()
+            kept.close()
 
-        def forward(numbers: bytes) -> None:
-            for number in numbers:
-                if not command.tty and number != signal.SIGWINCH:  # a terminal tells everybody itself
+            def forward(numbers: bytes) -> None:
+                for number in numbers:
+                    if number == signal.SIGWINCH:
+                        continue
                     caught.append(number)
+                    relay.expire(GRACE)
                     with suppress(ProcessLookupError):
-                        os.killpg(process.pid, number)
+                        if not command.tty:
+                            os.killpg(process.pid, number)
+                        elif number != signal.SIGINT:  # that one a terminal tells everybody itself
+                            process.send_signal(number)
 
-        try:
-            with signals() as interrupts:
-                relay.watch(reading, Lines(on_event).feed)
-                relay.watch(interrupts, forward, counts=False)
-                in_time = relay.run()
-                if not in_time:
-                    _end(process)
+            relay.watch(reading.fileno(), Lines(on_event).feed)
+            relay.watch(interrupts, forward, counts=False)
+            if relay.run():
                 code = process.wait()
-        finally:
-            _end(process)  # what an event was told to may have failed: a disk that is full
-            relay.close()
-            os.close(reading)
-        if not in_time:
-            raise TimedOut("time is up", where=" ".join(command.argv[:3]), why=f"{command.timeout:g} s")
-        return settle(code if code >= 0 else 128 - code, caught)
+                return settle(code if code >= 0 else 128 - code, caught)
+            if caught:  # it has been asked to end, and has not
+                process.kill()
+        if caught:
+            interrupt.strike(caught[0])
+        raise TimedOut("time is up", where=" ".join(command.argv[:3]), why=f"{command.timeout:g} s")
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Both ends of a pipe."""
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as from_here, open(writing, "wb", buffering=0) as to_here:
+        yield from_here, to_here
+
+
+@contextmanager
+def _foreground() -> Iterator[None]:
+    """The terminal is ours again when a shell that took it has ended: from its PID namespace it cannot give it back."""
+    ours = os.getpgrp()
+    try:
+        yield
+    finally:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        with suppress(OSError):  # it was closed
+            os.tcsetpgrp(0, ours)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Have it undo what it did, if it has not ended; and end it if it does not."""
+    """Have it undo what it did, if it has not ended."""
     if process.poll() is None:
         process.terminate()
-        try:
-            process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
 
 
 @cache

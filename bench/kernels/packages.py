@@ -13,7 +13,6 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +23,9 @@ import msgspec
 from bench.kernels import seal, vmlinux
 from dataplanes import files
 from dataplanes.errors import Prerequisite
+from dataplanes.kernel.process import tied
 from dataplanes.paths import cache
+from scenarios.journal import Journal
 
 _NEEDED_MB = 900
 _Name = Annotated[str, msgspec.Meta(pattern=r"^(debian|ubuntu)-\d+\.\d+$")]
@@ -109,7 +110,7 @@ def _fetch(name: str, kept: str | None, made: Path) -> None:
     """Download and unpack a kernel: the release that is in the cache, if apt still offers it, or else the newest."""
     wanted = available()
     if name not in wanted and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(("apt-get", "update", "-q"), capture_output=True, check=False)
+        subprocess.run(("apt-get", "update", "-q"), capture_output=True, check=False, preexec_fn=tied())
         wanted = available()
     if name not in wanted:
         known = ", ".join(wanted) or "none; run apt-get update as root"
@@ -139,9 +140,9 @@ def headers(kernel: str) -> Path:
     with _lock(base):
         if not target.exists():
             _check_room(base)
-            with tempfile.TemporaryDirectory(prefix=".headers-", dir=base) as work:
-                debs = _download([f"linux-headers-{wanted}", f"linux-headers-{_common(wanted)}"], Path(work))
-                _merge_headers(wanted, debs, Path(work, "made")).rename(target)
+            with _work(target) as work:
+                debs = _download([f"linux-headers-{wanted}", f"linux-headers-{_common(wanted)}"], work)
+                _merge_headers(wanted, debs, work / "made").rename(target)
     return target
 
 
@@ -169,9 +170,8 @@ def _image_packages(kernel: str) -> list[str]:
 
 
 def _download(packages: Sequence[str], work: Path) -> Sequence[Path]:
-    done = subprocess.run(
-        ("apt-get", "download", "-q", *packages), cwd=work, capture_output=True, text=True, check=False
-    )
+    argv = ("apt-get", "download", "-q", *packages)
+    done = subprocess.run(argv, cwd=work, capture_output=True, text=True, check=False, preexec_fn=tied())
     debs = sorted(work.glob("*.deb"))
     if done.returncode or not debs:
         reason = (done.stderr.strip().splitlines() or ["no package came"])[-1]
@@ -230,12 +230,12 @@ def once(target: Path, make: Callable[[Path], object]) -> Path:
         if seal.broken(target):  # nobody else was quicker
             _check_room(target.parent)
             try:
-                with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as work:
-                    made = Path(work, "made")
+                with _work(target) as work:
+                    made = work / "made"
                     make(made)
                     seal.write(made)
                     if target.exists():
-                        target.rename(Path(work, "old"))
+                        target.rename(work / "old")
                     made.rename(target)
             except OSError as error:
                 raise files.cannot_write(target, error, "the kernel") from error
@@ -245,7 +245,8 @@ def once(target: Path, make: Callable[[Path], object]) -> Path:
 def extract(debs: Sequence[Path], target: Path) -> None:
     """Unpack packages into a directory, without installing them."""
     for deb in debs:
-        done = subprocess.run(("dpkg-deb", "-x", deb, target), capture_output=True, text=True, check=False)
+        argv = ("dpkg-deb", "-x", deb, target)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=tied())
         if done.returncode:
             raise Prerequisite(f"cannot unpack {deb.name}", why=done.stderr.strip().partition("\n")[0])
 
@@ -268,7 +269,7 @@ def _decompress(modules: Path) -> None:
 
 
 def _run(*argv: str) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=tied())
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise Prerequisite(f"{os.path.basename(argv[0])} failed on the kernel's modules", why=why)
@@ -283,6 +284,15 @@ def _check_room(path: Path) -> None:
             why=f"{free} MB free, unpacking takes {_NEEDED_MB} MB",
             fix="free some, or set BENCH_CACHE",
         )
+
+
+@contextmanager
+def _work(target: Path) -> Iterator[Path]:
+    """A directory beside what is to be made, for as long as that takes."""
+    with Journal() as journal:
+        work = Path(journal.partial(target))
+        work.mkdir()
+        yield work
 
 
 @contextmanager

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
+from dataplanes.kernel import interrupt
+
+GRACE = 60.0
+"""Seconds a command gets to clean up after a signal, or when its time is up."""
 
 
 class Lines:
@@ -38,7 +41,8 @@ def signals() -> Iterator[int]:
     def ignore(number: int, frame: FrameType | None) -> None:
         """The wake-up descriptor has it."""
 
-    before = {number: signal.signal(number, ignore) for number in FORWARDED}
+    taken = (*interrupt.taken(), signal.SIGWINCH)
+    before = {number: signal.signal(number, ignore) for number in taken}
     wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     try:
         yield ours.fileno()
@@ -69,7 +73,7 @@ def settle(code: int, caught: Sequence[int]) -> int:
     """
     for number in caught:
         if code == 128 + number:
-            raise KeyboardInterrupt(number)
+            interrupt.strike(number)
     return code
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from bench.kernels.modules import Modules
+from bench.owned import owned
 from dataplanes.errors import Prerequisite
 
 _DAEMONS = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
@@ -85,7 +86,7 @@ def _9p(tag: str, path: str) -> Sequence[str]:
 
 
 def _daemon_argv(path: str, handle: int, *, writable: bool) -> Sequence[str]:
-    """The daemon's command line. The daemon ends when its parent does, and writes only if `writable`.
+    """The daemon's command line. The daemon writes only if `writable`.
 
     Raises Prerequisite if the daemon is not installed, or if it needs root and this user is not root.
     """
@@ -101,7 +102,7 @@ def _daemon_argv(path: str, handle: int, *, writable: bool) -> Sequence[str]:
     if "--preserve-noatime" in known.stdout:
         options = ("--shared-dir", path, "--sandbox", "none", "--cache", "always", *silent)
         access = () if writable else ("--readonly",)
-        return "setpriv", "--pdeathsig", "KILL", program, f"--fd={handle}", *options, *access
+        return program, f"--fd={handle}", *options, *access
     if os.geteuid():
         # overlayfs opens with O_NOATIME (fs/overlayfs/file.c), which the kernel permits a file's owner and root alone.
         # QEMU's 9p tries again without, later daemons drop it.
@@ -121,18 +122,16 @@ def _daemon(path: str, *, writable: bool) -> Iterator[socket.socket]:
         server.bind("")  # the kernel chooses an abstract name, so there is no file
         server.listen(1)
         ours.connect(server.getsockname())  # the daemon accepts one connection, and this is the first
-        process = subprocess.Popen(
+        started = owned(
             _daemon_argv(path, server.fileno(), writable=writable),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=(server.fileno(),),
+            start_new_session=True,
         )
-        server.close()
-        try:
+        with started:
+            server.close()
             yield ours
-        finally:
             with suppress(OSError):
                 ours.shutdown(socket.SHUT_RDWR)
-            process.kill()
-            process.wait()

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import struct
 import sys
 
 _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
-_PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,7 +27,6 @@ def _demand(result: int) -> None:
 def main() -> None:
     """Replace this process by virtiofsd."""
     access, *argv = sys.argv[1:]
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _demand(_libc.unshare(_CLONE_NEWNS))
     _demand(_libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
     if access == "ro":

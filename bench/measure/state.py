@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from contextlib import suppress
 
 from bench.documents import Held
@@ -55,7 +56,7 @@ def _object_size(cache: str) -> int:
 def _kthreads() -> int:
     """IPVS's kernel threads: since Linux 6.2 one and more per namespace with services (ip_vs_est.c)."""
     total = 0
-    for path in glob.glob("/proc/[0-9]*/comm"):
+    for path in glob.glob(f"{os.environ.get('BENCH_PROC', '/proc')}/[0-9]*/comm"):  # see bench/kernels/keep.c
         with suppress(FileNotFoundError, ProcessLookupError), open(path, encoding="ascii", errors="replace") as file:
             total += file.read().startswith("ipvs-")
     return total

@@ -6,13 +6,12 @@ import os
 import re
 import subprocess
 import time
-from functools import partial
 
 from bench.documents import TrialPlan
 from bench.measure.traffic import Metrics, cost_of, own
 from dataplanes import catalog
 from dataplanes.errors import KernelRefused
-from dataplanes.kernel.process import die_with
+from dataplanes.kernel.process import tied
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 
@@ -59,7 +58,7 @@ def _serve(lab: Lab, journal: Journal, task: str) -> subprocess.Popen[bytes]:
     path = os.path.join(directory, "nginx.conf")
     with open(path, "w", encoding="ascii") as file:
         file.write(_NGINX.format(directory=directory, port=_PORT))
-    return lab.spawn(task, ["nginx", "-p", directory, "-c", path], preexec_fn=partial(die_with, os.getpid()))
+    return lab.spawn(task, ["nginx", "-p", directory, "-c", path], preexec_fn=tied())
 
 
 def _await(lab: Lab) -> None:

@@ -2,27 +2,49 @@
 
 A Python handler's exception strikes between any two instructions. That is fine where everything made is written down
 first, but not between entering a namespace and returning from it (`held`); and in a finalizer (a generator that is
-closed, a `__del__`) Python prints it and goes on. `check` notices that: called before anything is made or waited for.
+closed, a `__del__`) Python would print it and go on. `check` notices that: called before anything is made or waited
+for.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _caught: list[int] = []
+_tell: list[Callable[[sys.UnraisableHookArgs], object]] = [sys.__unraisablehook__]
+
+
+def taken() -> tuple[int, ...]:
+    """Those of SIGNALS that are not ignored: who started us under nohup(1) does not want its signal to end us."""
+    return tuple(number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN)
 
 
 def catch() -> None:
     """From now on the first of SIGNALS raises KeyboardInterrupt with its number, and no other is taken."""
-    for number in SIGNALS:
+    for number in taken():
         signal.signal(number, _interrupted)
+    if sys.unraisablehook is not _unraisable:
+        _tell[:] = [sys.unraisablehook]
+        sys.unraisablehook = _unraisable
+
+
+def _unraisable(told: sys.UnraisableHookArgs) -> None:
+    """What Python cannot raise it prints. Once a signal has struck that is the signal, or what it broke off."""
+    if not _caught:
+        _tell[0](told)
 
 
 def _interrupted(number: int, frame: object) -> NoReturn:
+    strike(number)
+
+
+def strike(number: int) -> NoReturn:
+    """End as of this signal: raise KeyboardInterrupt with its number."""
     _caught.append(number)
     for each in SIGNALS:  # a second one must not cut the clean-up short
         signal.signal(each, signal.SIG_IGN)
@@ -33,6 +55,16 @@ def check() -> None:
     """Raise KeyboardInterrupt again if it was raised before: whoever makes something new has not heard of it."""
     if _caught:
         raise KeyboardInterrupt(_caught[0])
+
+
+@contextmanager
+def prevailing() -> Iterator[None]:
+    """A signal that struck in the block is why it ends, though the clean-up stumbled over what the signal broke off."""
+    try:
+        yield
+    except Exception:
+        check()
+        raise
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def _mount(source: str | None, target: str, flags: int) -> int:
     return int(_libc.mount(source.encode() if source else None, target.encode(), b"none", flags, None))
 
 
-def _share_run() -> None:
+def share_run() -> None:
     """Let namespaces mounted here be seen in every mount namespace, as ip-netns(8) does, so that both tools agree."""
     os.makedirs(RUN, exist_ok=True)
     if _mount("", RUN, _MS_SHARED | _MS_REC):
@@ -59,7 +59,7 @@ def create(name: str, *, remapped: bool = False) -> None:
     `remapped`: it belongs to a user namespace of its own, as a container's does under dockerd --userns-remap.
     """
     with held():
-        _share_run()
+        share_run()
         target = path(name)
         try:
             os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))

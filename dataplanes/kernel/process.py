@@ -1,18 +1,27 @@
-"""Short-lived helper programs (iptables-restore, conntrack, ...) run in a namespace."""
+"""Processes: short-lived helpers run in a namespace, children that go with their parent, and how one is named."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
+import select
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 
-from dataplanes.errors import KernelRefused, Prerequisite
+from dataplanes.errors import BenchError, KernelRefused, Prerequisite
 from dataplanes.kernel import interrupt, netns
 
 _PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+_CLONE_NEWPID = 0x20000000
+_PATIENCE = 10_000
+"""Milliseconds for a killed process to end."""
+IDENTITY = r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9a-f-]+"
+"""What `identity` returns, as a pattern."""
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with(parent: int) -> None:
@@ -29,8 +38,75 @@ def become_command(parent: int) -> None:
     """Called in a child that becomes a user's command: signals strike it as any other, and it goes when we do."""
     die_with(parent)
     for number in interrupt.SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # what nohup(1) ignores stays ignored
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)
+
+
+def keep_only(handle: int) -> None:
+    """Called in a child that goes on without exec: close its parent's descriptors but one.
+
+    A state file that such a child held open would stay locked, as if its owner lived.
+    """
+    os.closerange(3, handle)
+    os.closerange(handle + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def tied() -> Callable[[], None]:
+    """For Popen's `preexec_fn`: see become_command."""
+    return partial(become_command, os.getpid())
+
+
+@contextmanager
+def pid_namespace() -> Iterator[None]:
+    """The next process started in the block is the first one of a new PID namespace. Raises Prerequisite."""
+    home = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.unshare(_CLONE_NEWPID):
+            why, fix = os.strerror(ctypes.get_errno()), "run as root, or use --kernel guest"
+            raise Prerequisite("cannot make a PID namespace", why=why, fix=fix)
+        try:
+            yield
+        finally:
+            _libc.setns(home, _CLONE_NEWPID)
+    finally:
+        os.close(home)
+
+
+def identity(pid: int) -> str:
+    """A process, by a name that no other has: not later, not after a reboot, not in another PID namespace.
+
+    Its number, when it started in clock ticks since boot, the namespace the number is of, the boot. "" if it is gone.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    if fields[0] == "Z":  # a zombie is gone for our purposes
+        return ""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return f"{pid}.{fields[19]}.{os.stat('/proc/self/ns/pid').st_ino}.{file.read().strip()}"
+
+
+def end(name: str) -> None:
+    """Kill the process of that identity, if it is there, and wait until it is not. Raises BenchError if it stays."""
+    pid = int(name.partition(".")[0])
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:  # no such process
+        return
+    try:
+        if identity(pid) != name:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        gone = select.poll()
+        gone.register(handle, select.POLLIN)
+        if not gone.poll(_PATIENCE):
+            raise BenchError("a killed process does not end", where=f"process {pid}", why="the kernel holds it")
+    finally:
+        os.close(handle)
 
 
 def run(name: str, argv: Sequence[str], stdin: str = "", *, accept: Sequence[int] = (0,)) -> str:

@@ -38,7 +38,7 @@ def running() -> list[str]:
             text = each.read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if "vipload" in text or "bench.inside" in text or text.startswith("sleep 1000"):
+        if "vipload" in text or "bench.start" in text or text.startswith("sleep 1000"):
             found.append(text)
     return sorted(found)
 
@@ -53,7 +53,7 @@ def start() -> tuple[subprocess.Popen[bytes], int]:
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.inside", JOB],
+        [sys.executable, "-m", "bench.start", "inside", JOB],
         env={**os.environ, "BENCH_EVENTS_FD": str(writing)},
         pass_fds=(writing,),
         start_new_session=True,

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
 from bench import inside
 from dataplanes.kernel import interrupt
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +20,7 @@ def caught() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
     interrupt.catch()
     yield
+    sys.unraisablehook = interrupt._tell[0]
     interrupt._caught.clear()
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -86,3 +89,45 @@ class Struck(subprocess.Popen[bytes]):
 @pytest.mark.parametrize(("script", "code"), [("kill -INT $$", 128 + signal.SIGINT), ("exit 3", 3)])
 def test_a_signal_as_the_command_ends_does_not_lose_its_exit_code(script: str, code: int) -> None:
     assert inside._wait(Struck(["sh", "-c", script])) == code
+
+
+def test_the_clean_up_may_stumble_over_what_a_signal_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise ValueError("half an answer")
+
+    told: list[object] = []
+    monkeypatch.setattr(interrupt, "_tell", [told.append])
+    with pytest.raises(KeyboardInterrupt) as raised, interrupt.prevailing():
+        work()
+    assert raised.value.args == (signal.SIGTERM,)
+    sys.unraisablehook(cast(Any, "what a finalizer made of it"))
+    assert told == []
+
+
+def test_without_a_signal_an_error_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(interrupt, "_tell", [told.append])
+    with pytest.raises(ValueError, match="as it is"), interrupt.prevailing():
+        raise ValueError("as it is")
+    sys.unraisablehook(cast(Any, "a finalizer's"))
+    assert told == ["a finalizer's"]
+
+
+IGNORED = """
+import signal, subprocess
+from dataplanes.kernel import interrupt, process
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup(1) does
+interrupt.catch()
+signal.raise_signal(signal.SIGHUP)
+command = ["sh", "-c", "kill -HUP $$; echo still here; kill -TERM $$"]
+print(subprocess.run(command, preexec_fn=process.tied()).returncode)
+"""
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    done = subprocess.run([sys.executable, "-c", IGNORED], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("still here\n-15\n", "")

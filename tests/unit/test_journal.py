@@ -1,15 +1,24 @@
-"""A state file is its owner's from the moment it exists."""
+"""A state file is its owner's from the moment it exists, as long as that lives; then `clean` undoes what it names."""
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from dataplanes.errors import BenchError, Prerequisite
+from dataplanes.kernel import netns, process
 from scenarios import journal
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -22,32 +31,259 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def killed(work: str) -> None:
     """A process that does some work with a journal, and dies of kill -9."""
     code = f"import os\nfrom scenarios.journal import Journal\n{work}\nos.kill(os.getpid(), 9)"
-    done = subprocess.run([sys.executable, "-c", code], check=False)
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT)
     assert done.returncode == -9
 
 
+@contextmanager
+def living(work: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """A process that holds a journal."""
+    code = f"import sys\nfrom scenarios.journal import Journal\njournal = Journal()\n{work}\nprint(flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as owner:
+        assert owner.stdout
+        owner.stdout.readline()
+        yield owner
+        owner.kill()
+
+
+def written(state: Path, *lines: object, run: str = "b012345") -> Path:
+    """A state file that some dead run left."""
+    state.mkdir(mode=0o700, exist_ok=True)
+    file = state / f"{run}.jsonl"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "ascii")
+    return file
+
+
 def test_a_run_that_dies_before_it_has_written_anything_leaves_nothing(state: Path) -> None:
-    killed("Journal()._file.truncate(0)")
+    killed("Journal()")
     assert len(list(state.iterdir())) == 1
     assert journal.clean() == []
     assert not state.exists()
 
 
 def test_what_a_dead_run_made_is_removed_also_when_it_died_in_the_middle_of_a_line(state: Path, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    killed(f"journal = Journal(); journal.record('file', {str(file)!r}); journal._file.write('[\"fi'); os.sync()")
-    assert journal.clean() == [f"removed file {file}"]
-    assert not file.exists()
+    made = "open(journal.partial(path), 'w').close(); os.mkdir(journal.partial(path + '.d'))"
+    killed(f"journal = Journal(); path = {str(tmp_path / 'file')!r}; {made}; os.write(journal._handle, b'[\"part')")
+    assert len(list(tmp_path.glob(".file*"))) == 2
+    assert [line.split()[1] for line in journal.clean()] == ["partial", "partial"]
+    assert not list(tmp_path.glob(".file*"))
     assert not state.exists()
 
 
 def test_a_live_runs_state_is_left_alone_and_so_is_what_is_no_state(state: Path, tmp_path: Path) -> None:
     with journal.Journal() as mine:
-        mine.record("file", str(tmp_path))
+        made = Path(mine.partial(tmp_path / "file"))
+        made.touch()
         (state / "notes.jsonl").touch()
         assert journal.clean() == []
+        with living():
+            assert journal.clean() == []
+            assert len(os.listdir(state)) == 3
+        assert journal.clean() == []
         assert len(os.listdir(state)) == 2
-        mine._entries.clear()
+        assert made.exists()
     assert os.listdir(state) == ["notes.jsonl"]
-    assert tmp_path.exists()
+    assert not made.exists()
+
+
+def test_a_child_that_outlives_the_owner_does_not_keep_its_state_from_being_cleaned(state: Path) -> None:
+    """The lab's resolver is such a child: forked, and never another program."""
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    work = f"""
+from dataplanes.kernel import process
+journal = Journal()
+if not os.fork():
+    process.keep_only({writing})
+    os.write({writing}, str(os.getpid()).encode())
+    os.pause() if hasattr(os, "pause") else __import__("signal").pause()
+os.read({reading}, 0)"""
+    code = f"import os\nfrom scenarios.journal import Journal\n{work}\nos.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, pass_fds=(reading, writing))
+    child = int(os.read(reading, 16))
+    os.close(reading)
+    os.close(writing)
+    try:
+        assert journal.clean() == []
+        assert not state.exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_two_cleans_at_once_do_each_thing_once(state: Path, tmp_path: Path) -> None:
+    for number in range(20):
+        run = f"b{number:06x}"
+        left = tmp_path / f".file.{run}"
+        left.touch()
+        written(state, ["partial", str(left)], run=run)
+    told: list[str] = []
+    cleaning = [threading.Thread(target=lambda: told.extend(journal.clean())) for _ in range(4)]
+    for each in cleaning:
+        each.start()
+    for each in cleaning:
+        each.join()
+    assert len(told) == len(set(told)) == 20
+    assert not state.exists()
+
+
+def test_a_file_that_a_clean_removed_is_nobodys(state: Path) -> None:
+    """Between a state file's making and its locking a `clean` may take it for a dead run's: then another is made."""
+    stop = threading.Event()
+
+    def clean() -> None:
+        while not stop.is_set():
+            journal.clean()
+
+    cleaning = threading.Thread(target=clean)
+    cleaning.start()
+    try:
+        for _ in range(300):
+            with journal.Journal() as mine:
+                assert os.path.exists(mine._path)
+    finally:
+        stop.set()
+        cleaning.join()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["netns", "../../tmp/victim"],
+        ["netns", "b012345-../../../tmp/victim"],
+        ["netns", "b999999-web.1"],  # another run's
+        ["netns", "mine"],
+        ["cgroup", "/sys/fs/cgroup/system.slice"],
+        ["cgroup", "/sys/fs/cgroup/vip-bench-b012345/../system.slice"],
+        ["partial", "/tmp/victim"],
+        ["partial", "/tmp/../etc/.passwd.b012345"],
+        ["partial", "relative/.file.b012345"],
+        ["scratch", "/home"],
+        ["etc", "/etc/netns/b012345-/../../passwd"],
+        ["etc", "/etc"],
+        ["empty-directory", "/tmp"],
+        ["process", "1"],
+        ["process", "1; reboot"],
+        ["file", "/etc/passwd"],
+        ["netns", 5],
+        ["netns"],
+        [["netns"], "b012345-web.1"],
+        5,
+        None,
+        {"netns": "b012345-web.1"},
+    ],
+)
+def test_a_name_that_is_not_ours_is_not_touched_and_told(
+    line: object, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undone: list[str] = []
+    kinds = {kind: (undone.append, shape) for kind, (_, shape) in journal._KINDS.items()}
+    monkeypatch.setattr(journal, "_KINDS", kinds)
+    file = written(state, ["netns", "b012345-web.1"], line, ["netns", "b012345-web.2"])
+    with pytest.raises(BenchError, match=f"{file}:2: nothing was removed for it"):
+        journal.clean()
+    assert undone == ["b012345-web.2", "b012345-web.1"]
+    assert file.exists()
+
+
+def test_garbage_is_an_error_of_ours(state: Path) -> None:
+    for number, data in enumerate((b"\xff\xfe\n", b"[" * 100_000 + b"\n", b"\0\0\n", b"1e999\n")):
+        written(state, run=f"b{number:06x}").write_bytes(data)
+    with pytest.raises(BenchError, match="it is not a line this program writes"):
+        journal.clean()
+
+
+def test_what_is_recorded_has_the_runs_name_in_it() -> None:
+    with journal.Journal() as mine, pytest.raises(AssertionError):
+        mine.record("netns", "web.1")
+
+
+def test_names_that_a_run_records_are_undone(state: Path) -> None:
+    """What the lab, the cgroups and the kernels' packages record is of the shapes `clean` accepts."""
+    with journal.Journal() as mine:
+        for name in ("underlay", "worker1", "worker1.my-network", "lb.worker1.my-network", "my-web.1.behind"):
+            assert journal._is_ours("netns", f"{mine.run}-{name}", mine.run)
+            assert journal._is_ours("etc", f"/etc/netns/{mine.run}-{name}", mine.run)
+            assert journal._is_ours("cgroup", f"/sys/fs/cgroup/vip-bench-{mine.run}/{name}", mine.run)
+        assert journal._is_ours("cgroup", f"/sys/fs/cgroup/vip-bench-{mine.run}", mine.run)
+        assert journal._is_ours("process", process.identity(os.getpid()), mine.run)
+        Path(mine.scratch("file")).touch()
+    assert not state.exists()
+    assert netns.RUN == "/run/netns"
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: path.symlink_to(path.parent), "it is not a directory"),
+        (lambda path: path.touch(), "File exists|it is not a directory"),
+        (lambda path: path.mkdir() or path.chmod(0o777), "others can write to it"),
+        (lambda path: path.mkdir() or path.chmod(0o770), "others can write to it"),
+    ],
+    ids=["link", "file", "world", "group"],
+)
+def test_a_directory_where_others_could_write_is_not_used(make: object, why: str, state: Path) -> None:
+    assert callable(make)
+    make(state)
+    with pytest.raises(Prerequisite, match=why):
+        journal.Journal()
+    with pytest.raises(Prerequisite, match=why.partition("|")[2] or why):
+        journal.clean()
+
+
+def test_a_directory_of_another_user_is_not_used(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(state, ["netns", "b012345-web.1"])
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(Prerequisite, match="it belongs to another user"):
+        journal.clean()
+    with pytest.raises(Prerequisite, match="it belongs to another user"):
+        journal.Journal()
+
+
+def test_the_directory_is_for_its_owner_alone(state: Path) -> None:
+    with journal.Journal() as mine:
+        assert state.stat().st_mode & 0o777 == 0o700
+        assert os.stat(mine._path).st_mode & 0o777 == 0o600
+
+
+def test_a_full_disk_is_an_error_of_ours_and_leaves_nothing(state: Path, tmp_path: Path) -> None:
+    """The kernel's limit of a file's size stands for the disk's end: the write fails in its middle all the same."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    made: list[Path] = []
+
+    def make_many() -> None:
+        with journal.Journal() as mine:
+            for number in range(100):
+                path = Path(mine.partial(tmp_path / str(number)))
+                path.touch()
+                made.append(path)
+
+    try:
+        with pytest.raises(BenchError, match="cannot write the state file"):
+            make_many()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert made
+    assert not any(path.exists() for path in made)
+    assert not state.exists()
+
+
+def test_a_process_is_killed_by_its_own_name_only() -> None:
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        name = process.identity(child.pid)
+        number, started, namespace, boot = name.split(".")
+        for other in (
+            (number, "1", namespace, boot),
+            (number, started, "1", boot),
+            (number, started, namespace, "0-0"),
+        ):
+            process.end(".".join(other))
+        assert process.identity(child.pid) == name
+        process.end(name)
+        assert child.wait(10) == -signal.SIGKILL
+    assert process.identity(child.pid) == ""
+    process.end(name)

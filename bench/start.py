@@ -1,0 +1,32 @@
+"""Where python begins: `bench`, and `python -m bench.start inside|parallel ARGUMENT...` for what it starts of itself.
+
+An interrupt while modules are imported is what it is to any program, its end, and not a traceback: nothing exists yet.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def main() -> None:
+    """The program."""
+    from bench.cli import main as program
+
+    program(prog_name="bench")
+
+
+def _part() -> int:
+    name = sys.argv.pop(1)
+    if name == "inside":
+        from bench.inside import main as part
+    else:
+        from bench.parallel import main as part
+    return part()
+
+
+if __name__ == "__main__":
+    sys.exit(_part())
