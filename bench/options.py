@@ -154,8 +154,11 @@ def output_writer(path: str | None) -> Callable[[bytes], object]:
     if path == "-":
         return terminal.write
     try:
+        there = os.path.exists(path)
         with open(path, "ab"):
             pass
+        if not there:  # a run that is refused or cut short leaves no empty result
+            os.unlink(path)
     except (OSError, ValueError) as error:
         raise files.cannot_write(path, error, "the output file") from error
 
