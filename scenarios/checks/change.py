@@ -182,8 +182,9 @@ def _answers(world: World, vip: str, connections: int) -> list[str]:
 @check("change.no-backend", "D14, kubernetes e2e: REFUSED within 3 s")
 def no_backend(world: World) -> str:
     """A service all of whose backends are drained refuses connections at once."""
-    with world.service("worker1") as probe:
-        world.lab.drain(probe.tasks[0])
+    with world.service("worker1", "worker2") as probe:
+        for task in probe.tasks:
+            world.lab.drain(task)
         made = world.handle(CLIENT, socket.SOCK_STREAM)
         made.settimeout(3)
         try:
@@ -200,8 +201,9 @@ def no_backend(world: World) -> str:
 @check("change.no-backend-udp", "D14")
 def no_backend_udp(world: World) -> str:
     """The same by UDP: of four datagrams at least one is refused at once (ICMP errors are limited in their rate)."""
-    with world.service("worker1") as probe:
-        world.lab.drain(probe.tasks[0])
+    with world.service("worker1", "worker2") as probe:
+        for task in probe.tasks:
+            world.lab.drain(task)
         seen = []
         for _ in range(4):  # net.ipv4.icmp_ratelimit
             handle = world.datagrams(CLIENT)

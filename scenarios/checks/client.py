@@ -100,8 +100,7 @@ def _bound(world: World, client: str) -> str:
     made = world.handle(client, socket.SOCK_STREAM)
     made.bind((world.address(client), 0))
     world.doing = f"{client}, bound to its own address, connects to the VIP"
-    made.connect((world.vip("lone"), 80))
-    return world.who(made, client).task
+    return world.who(world.open(made, world.vip("lone")), client).task
 
 
 @check("client.fixed-port-udp", "RFC 5905, 9.1: NTP asks from a fixed port")

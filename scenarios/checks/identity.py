@@ -106,7 +106,7 @@ def peer_name_mapped(world: World) -> str:
     vip = mapped(world.vip("lone"))
     made = world.handle(CLIENT, socket.SOCK_STREAM, family=socket.AF_INET6)
     world.doing = f"{CLIENT} connects to {vip}"
-    made.connect((vip, 80))
+    world.open(made, vip)
     return same("getpeername()", made.getpeername()[0], vip)
 
 
@@ -155,7 +155,7 @@ def two_vips_one_port(world: World) -> str:
         second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         second.bind(("", 23457))
         world.doing = "the second connection from port 23457"
-        second.connect((alias.vip, 80))
+        world.open(second, alias.vip)
         for each in (second, first):
             world.who(each)
         return "both answered"

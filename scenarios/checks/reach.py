@@ -73,8 +73,7 @@ def through_mapped_address(world: World) -> str:
     for _ in range(6):
         with world.handle(CLIENT, socket.SOCK_STREAM, family=socket.AF_INET6) as made:
             world.doing = f"{CLIENT} connects to {mapped(world.vip('my-web'))}"
-            made.connect((mapped(world.vip("my-web")), 80))
-            seen.append(world.who(made).task)
+            seen.append(world.who(world.open(made, mapped(world.vip("my-web")))).task)
     return same("answered by", shares(seen), dict.fromkeys(world.tasks("my-web"), 2))
 
 

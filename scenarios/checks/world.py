@@ -116,16 +116,20 @@ class World:
         protocol: int = 0,
         syns: int = 1,
     ) -> socket.socket:
-        """A TCP connection, or one of another protocol. TCP's is made by its first segment, or by one of so many, or
-        it is a difference: what TCP sends again a second later hides a loss."""
+        """A TCP connection, or one of another protocol."""
         self.doing = f"{container} connects to {address}:{port}"
         made = self.handle(container, socket.SOCK_STREAM, protocol=protocol)
         if source_port:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(("", source_port))
+        return self.open(made, address, port, syns=syns)
+
+    def open(self, made: socket.socket, address: str, port: int = 80, *, syns: int = 1) -> socket.socket:
+        """Connect a socket. TCP does it by its first segment, or by one of so many, or it is a difference: what TCP
+        sends again a second later hides a loss."""
         made.connect((address, port))
-        if not protocol and (sent := 1 + retransmits(made)) > syns:
-            raise Differs(f"{container} connected to {address}:{port} only when it had sent its SYN {sent} times")
+        if made.proto in (0, socket.IPPROTO_TCP) and (sent := 1 + retransmits(made)) > syns:
+            raise Differs(f"connected to {address}:{port} only when the SYN had been sent {sent} times")
         return made
 
     def ask(self, container: str, address: str, port: int = 80, *, source_port: int = 0) -> Seen:
@@ -193,8 +197,7 @@ class World:
         self.doing = f"a machine behind {container} connects to {address}:80"
         try:
             with self.handle_in(namespace) as made:
-                made.connect((address, 80))
-                return self.who(made, container)
+                return self.who(self.open(made, address), container)
         finally:
             fabric.drop_namespace(namespace)
 
