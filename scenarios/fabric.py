@@ -14,9 +14,11 @@ Docker has it on networks without IPv6.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from ipaddress import IPv4Network
 
+from dataplanes.errors import BenchError
 from dataplanes.kernel import iptables, netns, sysctl
 from dataplanes.kernel.netlink import NetlinkError
 from dataplanes.kernel.rtnl import Rtnl
@@ -28,6 +30,7 @@ _UNDERLAY = IPv4Network("192.168.96.0/20")  # docker-machine's nodes are 192.168
 _UNDERLAY_FIRST = 3 * 256 + 100
 _VXLAN_ID = 4097  # swarm counts from 4096, its ingress network's
 _VXLAN_PORT = 4789
+_COMES_UP = 60.0
 _BEHIND = IPv4Network("192.168.250.0/30")
 _ROUTER = {
     "net.ipv4.ip_forward": "1",
@@ -176,6 +179,17 @@ class Fabric:
             if other.network == network:
                 self._teach(endpoint, other)
         return endpoint
+
+    def await_ports(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+        """These attachments, when their bridges forward for them. The kernel brings a port up a moment after the other
+        end of its veth (net/core/link_watch.c), on a busy machine a long one, and what is sent before is lost."""
+        deadline = time.monotonic() + _COMES_UP
+        for endpoint in endpoints:
+            while not self.rtnl(endpoint.overlay_netns).forwards(endpoint.bridge_port):
+                if time.monotonic() > deadline:
+                    raise BenchError("the bridge does not forward", where=f"{endpoint.name}: {endpoint.bridge_port}")
+                time.sleep(0.001)
+        return endpoints
 
     def alias(self, endpoint: Endpoint, addresses: Sequence[str]) -> None:
         """Give an attachment further addresses, behind the same MAC, and let the other nodes know."""

@@ -158,6 +158,7 @@ class Lab:
         assert process.stdout
         if not process.stdout.readline():
             raise BenchError("the server did not start", where=container.task.name, why=f"exit code {process.wait()}")
+        self.fabric.await_ports(container.endpoints)
 
     def _resolv_conf(self, name: str) -> None:
         """`ip netns exec` shows /etc/netns/NAME/resolv.conf as /etc/resolv.conf."""
@@ -182,12 +183,11 @@ class Lab:
         name = f"{role}.{node}.{network}"
         if name not in self._attached:
             self._attached[name] = self._address(network)
-        address = self._attached[name]
-        if role == "lb":
-            return self.fabric.plug(name, network, node, address, into=self.fabric.namespace(name), interface="eth0")
         self._attachments += 1
-        into, interface = self.fabric.host(node), f"ov{self._attachments}"
-        return self.fabric.plug(name, network, node, address, into=into, interface=interface)
+        into = self.fabric.namespace(name) if role == "lb" else self.fabric.host(node)
+        interface = "eth0" if role == "lb" else f"ov{self._attachments}"
+        made = self.fabric.plug(name, network, node, self._attached[name], into=into, interface=interface)
+        return self.fabric.await_ports([made])[0]
 
     def detach(self, endpoint: Endpoint) -> None:
         """Undo `attach`."""

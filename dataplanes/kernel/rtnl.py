@@ -31,6 +31,7 @@ _CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # its two hooks
 _TCA_KIND, _TCA_OPTIONS, _BPF_FD, _BPF_NAME, _BPF_FLAGS = 1, 2, 6, 7, 8
 _ETH_P_ALL = 3
 _IFF_UP = 1
+_FORWARDING = 3  # BR_STATE_FORWARDING
 _PERMANENT = 0x80  # NUD_PERMANENT
 _SELF, _MASTER = 0x02, 0x04  # NTF_*
 _SCOPE = {"global": 0, "link": 253, "host": 254}
@@ -92,6 +93,11 @@ class Rtnl:
     def master(self, port: str) -> int:
         """The index of the bridge an interface is a port of."""
         return int(self._link(port).get_attr("IFLA_MASTER"))
+
+    def forwards(self, port: str) -> bool:
+        """True if a bridge takes and gives frames through its port."""
+        info = self._link(port).get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_SLAVE_DATA")
+        return bool(info.get_attr("IFLA_BRPORT_STATE") == _FORWARDING)
 
     def _link(self, interface: str) -> Any:
         body = _request(_GETLINK, 0, ifinfmsg(), {}, [("IFLA_IFNAME", interface)]).body

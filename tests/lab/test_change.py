@@ -30,6 +30,20 @@ def test_scaling_takes_effect_both_ways(dataplane: str) -> None:
         assert view.spread(4) == {"2": 4}
 
 
+def test_a_lab_waits_until_its_bridges_forward() -> None:
+    """A port is brought up a moment after the other end, and loses what comes before."""
+    with running("direct") as lab:
+        (endpoint,) = lab.containers[CLIENT].endpoints
+        with Rtnl(endpoint.overlay_netns) as bridge, Rtnl(endpoint.netns) as container:
+            assert bridge.forwards(endpoint.bridge_port)
+            container.send([container.link_set(endpoint.interface, up=False)])
+            while bridge.forwards(endpoint.bridge_port):
+                pass
+            container.send([container.link_set(endpoint.interface, up=True)])
+            lab.fabric.await_ports([endpoint])
+            assert bridge.forwards(endpoint.bridge_port)
+
+
 @pytest.mark.parametrize("dataplane", ["ipvs-overlay", "nft-overlay"])
 def test_a_vip_on_the_bridge_keeps_its_mac_whatever_port_comes(dataplane: str) -> None:
     with running(dataplane) as lab:
