@@ -229,6 +229,11 @@ def _abandoned(path: str) -> Iterator[bytes | None]:
         return
     except OSError as error:
         raise BenchError("cannot read the state file", where=path, why=error.strerror or "") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise BenchError(
+            "cannot read the state file", where=path, why="it is not a file", fix="look at it, and remove it"
+        )
     with os.fdopen(handle, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -293,7 +298,10 @@ def clean() -> list[str]:
             named = _FILE.fullmatch(entry)
             if not named or entry in failures:
                 continue
-            done = _clean_one(os.path.join(base, entry), named[1])
+            try:
+                done = _clean_one(os.path.join(base, entry), named[1])
+            except BenchError as error:  # other runs are cleaned up after all the same
+                done = [], [error]
             if done:
                 found = True
                 report += done[0]
