@@ -1,8 +1,8 @@
-"""TCP connections through a VIP, segment by segment: both ends are raw sockets, so a connection stays in any state.
+"""Connections through a VIP, packet by packet: both ends are raw sockets, so a connection stays in any state.
 
 A step is who does what. C is the client, B the backend; S is a SYN, SA a SYN with an acknowledgement, A that alone, D
 data, F a FIN, R a reset, RA the reset that refuses a SYN, U a port-unreachable about the last segment that arrived.
-`C:S B:SA C:A` is a connection a backend took. Of each step it is told where it arrived.
+`C:S B:SA C:A` is a connection a backend took. UDP has D and U. Of each step it is told where it arrived.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from tests.lab.conftest import CLIENT
 
 PORT = 7000
 _TTL = 128
-"""Of what is sent here; the kernels' own resets, about connections they know nothing of, have 64 and are kept back."""
+"""Of what is sent here; what the kernels themselves say of connections they know nothing of has 64 and is kept back."""
 _QUIET = """
 add table ip quiet
 add chain ip quiet output { type filter hook output priority raw; }
 add rule ip quiet output oifname "eth0" ip ttl 64 tcp flags & rst == rst drop
+add rule ip quiet output oifname "eth0" ip ttl 64 icmp type destination-unreachable drop
 """
 _FLAGS = {"S": 0x02, "SA": 0x12, "A": 0x10, "D": 0x18, "F": 0x11, "R": 0x14, "RA": 0x14}
+_CHECKSUM = {socket.IPPROTO_TCP: 16, socket.IPPROTO_UDP: 6}
+_MARK = {socket.IPPROTO_TCP: slice(4, 12), socket.IPPROTO_UDP: slice(8, 12)}
+"""What one packet has and no other: TCP's two sequence numbers, a datagram's content."""
 _ARRIVES = 0.2
 """Seconds until what has not arrived is taken for lost. Nothing on the way waits for anything."""
 
@@ -49,20 +53,33 @@ class Arrival(Struct):
     def payload(self) -> bytes:
         return self.packet[(self.packet[0] & 15) * 4 :]
 
+    @property
+    def protocol(self) -> int:
+        return self.packet[9]
+
+    def is_about(self, flow: Flow) -> bool:
+        """True if it is an ICMP error about one of the flow's packets."""
+        return self.protocol == socket.IPPROTO_ICMP and flow.port in struct.unpack(">HH", _quoted(self.payload)[:4])
+
     def intact(self) -> bool:
-        """True if the TCP checksum fits: whoever changes addresses on the way changes it, too."""
-        return not _checksum(_pseudo_header(self.packet[12:20], len(self.payload)) + self.payload)
+        """True if the checksum fits: whoever changes addresses on the way changes it, too."""
+        pseudo = (
+            b""
+            if self.protocol == socket.IPPROTO_ICMP
+            else _pseudo_header(self.packet[12:20], self.protocol, len(self.payload))
+        )
+        return not _checksum(pseudo + self.payload)
 
 
 class End:
-    """A container's raw sockets: of TCP, and of ICMP."""
+    """A container's raw sockets, by protocol."""
 
     def __init__(self, lab: Lab, name: str) -> None:
         self.name = name
         self.address = lab.containers[name].endpoints[0].address
-        self.tcp = lab.socket(name, socket.SOCK_RAW, socket.IPPROTO_TCP)
-        self.icmp = lab.socket(name, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        for each in (self.tcp, self.icmp):
+        protocols = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMP)
+        self.raw = {each: lab.socket(name, socket.SOCK_RAW, each) for each in protocols}
+        for each in self.raw.values():
             each.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, _TTL)
             each.setblocking(False)
             each.bind((self.address, 0))
@@ -70,8 +87,8 @@ class End:
         self._nft.run(_QUIET)
 
     def close(self) -> None:
-        self.tcp.close()
-        self.icmp.close()
+        for each in self.raw.values():
+            each.close()
         self._nft.run("delete table ip quiet")
         self._nft.close()
 
@@ -79,7 +96,8 @@ class End:
 class Flow:
     """One connection: what each end sends next, and who its backend is, once it is chosen."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, protocol: int) -> None:
+        self.protocol = protocol
         self.port = 10_000 + number
         self.next = {"C": (number << 16) + 1, "B": (1 << 31) + (number << 16) + 1}
         self.backend: End | None = None
@@ -98,10 +116,10 @@ class Wire:
         self.backends = backends
         self._flows = 0
 
-    def flow(self) -> Flow:
+    def flow(self, protocol: int = socket.IPPROTO_TCP) -> Flow:
         """A connection that does not exist yet."""
         self._flows += 1
-        return Flow(self._flows)
+        return Flow(self._flows, protocol)
 
     def step(self, flow: Flow, step: str) -> str:
         """One end sends; where it arrived: `backend`, `other` (the one whose connection it is not), `client`, `stray`
@@ -113,25 +131,27 @@ class Wire:
             return self._complain(flow, side)
         sender, destination = (self._client, self._vip) if side == "C" else (flow.backend, flow.peer[0])
         assert sender, "no backend yet"
-        segment = self._segment(flow, side, what)
+        segment = self._segment(flow, side, what) if flow.protocol == socket.IPPROTO_TCP else self._datagram(flow, side)
+        sealed = _sealed(flow.protocol, segment, sender.address, destination)
         with suppress(PermissionError):  # dropped in the sender's own namespace: to TCP a loss like any other
-            sender.tcp.sendto(_sealed(segment, sender.address, destination), (destination, 0))
+            sender.raw[flow.protocol].sendto(sealed, (destination, 0))
         arrived, told = "lost", ""
         for each in self._arrivals(sender):
-            if each.packet[9] == socket.IPPROTO_ICMP:
-                told = "; told by ICMP" if _quoted(each.payload)[4:8] == segment[4:8] else told
-            elif each.end is sender:
-                told = "; reset" if each.payload[13] & 4 else told
-            elif each.payload[4:12] == segment[4:12] and arrived == "lost":
-                arrived = self._place(flow, side, each)
+            if each.end is sender and each.is_about(flow):
+                told = "; told by ICMP"
+            elif each.end is sender and each.protocol == socket.IPPROTO_TCP and each.payload[13] & 4:
+                told = "; reset"
+            elif each.end is not sender and each.protocol == flow.protocol and arrived == "lost":
+                same = each.payload[_MARK[flow.protocol]] == segment[_MARK[flow.protocol]]
+                arrived = self._place(flow, side, each) if same else arrived
         return arrived + told
 
     def turn_to_other(self, flow: Flow) -> None:
         """Make the next new connection one to the backend that does not have this one: only then is a new decision
         seen. Round robin: so the last one before it must have come to this one."""
         for _ in range(2 * len(self.backends)):
-            probe = self.flow()
-            self.step(probe, "C:S")
+            probe = self.flow(flow.protocol)
+            self.step(probe, "C:S" if flow.protocol == socket.IPPROTO_TCP else "C:D")
             if probe.backend is flow.backend:
                 return
         raise AssertionError("four new connections never came to one of two backends")
@@ -163,6 +183,11 @@ class Wire:
         flow.next[side] += len(data) + bool(flags & 3)
         return segment + data
 
+    def _datagram(self, flow: Flow, side: str) -> bytes:
+        source, destination = (flow.port, PORT) if side == "C" else (PORT, flow.peer[1])
+        flow.next[side] += 1
+        return struct.pack(">HHHHI", source, destination, 12, 0, flow.next[side])
+
     def _complain(self, flow: Flow, side: str) -> str:
         """Port unreachable; at the other end it must come from the one, and be about the segment, that end knows."""
         sender = self._client if side == "C" else flow.backend
@@ -170,11 +195,11 @@ class Wire:
         assert sender
         body = struct.pack(">BBHI", 3, 3, 0, 0) + packet[:28]
         body = body[:2] + struct.pack(">H", _checksum(body)) + body[4:]
-        sender.icmp.sendto(body, (self._vip if side == "C" else flow.peer[0], 0))
-        sequence = packet[24:28]
+        sender.raw[socket.IPPROTO_ICMP].sendto(body, (self._vip if side == "C" else flow.peer[0], 0))
         for each in self._arrivals(sender):
-            if each.end is sender or each.packet[9] != socket.IPPROTO_ICMP or _quoted(each.payload)[4:8] != sequence:
+            if each.end is sender or not each.is_about(flow):
                 continue
+            assert each.intact(), "a checksum that does not fit the error"
             quoted = each.payload[8:28]
             if side == "B":
                 known = (each.source, socket.inet_ntoa(quoted[16:20])) == (self._vip, self._vip)
@@ -188,7 +213,7 @@ class Wire:
 
     def _arrivals(self, sender: End) -> Iterator[Arrival]:
         """What arrives anywhere until there is silence; what the sender gets is an answer of somebody's on the way."""
-        sockets = {each: end for end in self._ends() for each in (end.tcp, end.icmp)}
+        sockets = {each: end for end in self._ends() for each in end.raw.values()}
         until = time.monotonic() + _ARRIVES
         seen = False
         while ready := select.select(list(sockets), [], [], 0 if seen else max(0, until - time.monotonic()))[0]:
@@ -202,15 +227,16 @@ def _quoted(error: bytes) -> bytes:
     return error[8 + (error[8] & 15) * 4 :] if len(error) > 8 else b""
 
 
-def _pseudo_header(addresses: bytes, length: int) -> bytes:
-    return addresses + struct.pack(">HH", socket.IPPROTO_TCP, length)
+def _pseudo_header(addresses: bytes, protocol: int, length: int) -> bytes:
+    return addresses + struct.pack(">HH", protocol, length)
 
 
-def _sealed(segment: bytes, source: str, destination: str) -> bytes:
-    """The segment with its checksum."""
+def _sealed(protocol: int, segment: bytes, source: str, destination: str) -> bytes:
+    """The segment or datagram with its checksum."""
     addresses = socket.inet_aton(source) + socket.inet_aton(destination)
-    checksum = _checksum(_pseudo_header(addresses, len(segment)) + segment)
-    return segment[:16] + struct.pack(">H", checksum) + segment[18:]
+    checksum = _checksum(_pseudo_header(addresses, protocol, len(segment)) + segment)
+    at = _CHECKSUM[protocol]
+    return segment[:at] + struct.pack(">H", checksum) + segment[at + 2 :]
 
 
 def _checksum(data: bytes) -> int:
@@ -221,7 +247,7 @@ def _checksum(data: bytes) -> int:
 
 
 def _drain(end: End) -> None:
-    for each in (end.tcp, end.icmp):
+    for each in end.raw.values():
         try:
             while True:
                 each.recv(2048)

@@ -1,4 +1,4 @@
-"""Every state of a TCP connection through a VIP, how long it is idle, and what comes then: where does it arrive?
+"""Every state of a connection through a VIP, how long it is idle, and what comes then: where does it arrive?
 
 conntrack_cells.toml has the states, the time-outs and what is right; conntrack_faults.toml what is wrong today, cell by
 cell. With two backends, a connection that a plane has lost is seen: a new decision leads to the other.
@@ -7,6 +7,7 @@ cell. With two backends, a connection that a plane has lost is seen: a new decis
 from __future__ import annotations
 
 import heapq
+import socket
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ class State(Struct, frozen=True, forbid_unknown_fields=True):
     steps: str
     conntrack: float
     ipvs: float
+    protocol: Literal["TCP", "UDP"] = "TCP"
 
     def remembered(self, tracker: str) -> float:
         return {"conntrack": self.conntrack, "ipvs": self.ipvs}[tracker]
@@ -54,26 +56,33 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     when: list[When]
     events: list[str] = []
     states: list[str] = []
+    protocols: list[str] = []
     trackers: list[str] = []
     planes: list[str] = []
     reason: str = ""
 
-    def matches(self, plane: str, tracker: str, state: str, when: When, event: str) -> bool:
-        named = ((self.planes, plane), (self.trackers, tracker), (self.states, state), (self.events, event))
+    def matches(self, plane: str, tracker: str, state: State, when: When, event: str) -> bool:
+        named = (
+            (self.planes, plane),
+            (self.trackers, tracker),
+            (self.protocols, state.protocol),
+            (self.states, state.name),
+            (self.events, event),
+        )
         return when in self.when and all(not names or name in names for names, name in named)
 
 
 class Cells(Struct, frozen=True, forbid_unknown_fields=True):
     """conntrack_cells.toml."""
 
-    events: list[str]
+    events: dict[str, list[str]]
     trackers: dict[str, str]
     states: list[State]
     rules: list[Rule]
 
     def expected(self, plane: str, state: State, when: When, event: str) -> str:
         tracker = self.trackers[plane]
-        matching = (rule for rule in reversed(self.rules) if rule.matches(plane, tracker, state.name, when, event))
+        matching = (rule for rule in reversed(self.rules) if rule.matches(plane, tracker, state, when, event))
         return next((rule.seen for rule in matching), "whatever: no rule says")
 
     def remembers(self, plane: str, state: State, idle: float) -> bool:
@@ -110,16 +119,16 @@ def judge(plane: str, seen: Seen, expected: Seen) -> None:
     assert not told, "\n".join([f"not as expected, nor as conntrack_faults.toml has it for {plane}:", *told])
 
 
-def reach(wire: Wire, steps: str, backend: int | None = None) -> Generator[float, None, Flow]:
-    """A connection in the state its steps lead to, with the backend asked for."""
+def reach(wire: Wire, state: State, backend: int | None = None) -> Generator[float, None, Flow]:
+    """A connection in the state, with the backend asked for."""
     while True:
-        flow = wire.flow()
-        for step in steps.split():
+        flow = wire.flow(getattr(socket, f"IPPROTO_{state.protocol}"))
+        for step in state.steps.split():
             if step.isdecimal():
                 yield float(step)
                 continue
             seen = wire.step(flow, step)
-            assert seen in ("backend", "client"), f"on the way, {step} of {steps}: {seen}"
+            assert seen in ("backend", "client"), f"on the way, {step} of {state.steps}: {seen}"
             if backend is not None and flow.backend is not wire.backends[backend]:
                 break
         else:
@@ -135,12 +144,12 @@ def event(wire: Wire, flow: Flow, what: str) -> str:
 def events_after(state: State) -> list[str]:
     """An end complains only of what it got."""
     silent = [f"{side}:U" for side, peer in (("C", "B"), ("B", "C")) if f"{peer}:" not in state.steps]
-    return [each for each in CELLS.events if each not in silent]
+    return [each for each in CELLS.events[state.protocol] if each not in silent]
 
 
 def cell(wire: Wire, state: State, idle: float, what: str) -> Generator[float, None, str]:
     """One connection, idle for so long in a state, and then the event."""
-    flow = yield from reach(wire, state.steps)
+    flow = yield from reach(wire, state)
     if idle:
         yield idle
     if what.startswith("C:"):
@@ -169,7 +178,7 @@ def observe(plane: str, idles: dict[str, list[int]]) -> tuple[Seen, Seen]:
     cells = {}
     expected: Seen = {}
     with running(plane) as lab, open_wire(lab) as wire:
-        at_once(reach(wire, CELLS.states[-1].steps))  # what Python has not yet read, it reads now
+        at_once(reach(wire, CELLS.states[0]))  # what Python has not yet read, it reads now
         for state in CELLS.states:
             for idle in idles[state.name]:
                 row = f"{state.name}; {idle} s"
@@ -220,10 +229,8 @@ def test_what_comes_after_a_change(plane: str, change: Change) -> None:
     expected: Seen = {}
     states = [state for state in CELLS.states if not state.waits]
     with running(plane) as lab, open_wire(lab) as wire:
-        flows = {
-            (state, what): at_once(reach(wire, state.steps, 0)) for state in states for what in events_after(state)
-        }
-        spare = at_once(reach(wire, "C:S", 0))
+        flows = {(state, what): at_once(reach(wire, state, 0)) for state in states for what in events_after(state)}
+        spare = at_once(reach(wire, CELLS.states[0], 0))
         with changed(wire, change):
             # IPVS's worker may still be forgetting connections (ip_vs_ctl.c, expire_nodest_conn_handler): then this is
             # lost, and by the time that is known the worker is done.
