@@ -36,13 +36,14 @@ _INGRESS, _PASS = 1, -1  # BPF_F_INGRESS, TC_ACT_UNSPEC
 
 
 def look(netns: str, bridge: str) -> None:
-    """Have the errors made by the bridge's vxlan devices looked at anew."""
+    """Have the errors made by the bridge's vxlan devices looked at anew; done again, it restores what was lost."""
     with Rtnl(netns) as rtnl:
         mac = bytes.fromhex(rtnl.mac(bridge).replace(":", ""))
         program = bpf.load("anew", _SCHED_CLS, 0, _program(rtnl.index(bridge), mac))
         try:
             for device in _devices(rtnl, bridge):
-                rtnl.send([rtnl.ingress_add(device), rtnl.classifier_add(device, "ingress", program, "anew")])
+                rtnl.send([rtnl.ingress_add(device)], ignore=(errno.EEXIST,))
+                rtnl.send([rtnl.classifier_set(device, "ingress", program, "anew")])
         finally:
             os.close(program)
 

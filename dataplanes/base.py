@@ -75,7 +75,11 @@ class Fabric(Protocol):
 
 
 class DataPlane(ABC):
-    """Service VIPs for a set of networks. All methods raise only `BenchError`s."""
+    """Service VIPs for a set of networks. All methods raise only `BenchError`s.
+
+    A change that is refused, at whatever step, leaves everything as it was. A VIP or an address that is taken is
+    refused before anything is programmed (Usage).
+    """
 
     name: str
 
@@ -102,6 +106,13 @@ class DataPlane(ABC):
     @abstractmethod
     def remove(self, services: Sequence[Service]) -> None:
         """Remove services; every namespace is then as it was before they came."""
+
+    @abstractmethod
+    def resync(self) -> None:
+        """Bring every namespace to what is wanted, whatever others have done to it; established connections go on.
+
+        A change does the same first, at the sites it comes to where the balancer's rules were touched.
+        """
 
     @abstractmethod
     def counters(self) -> list[Counter]:
@@ -131,11 +142,26 @@ class Director(ABC):
 
     @abstractmethod
     def apply(self, services: Sequence[Service]) -> None:
-        """Add or update in bulk, each service wholly or not at all; a client never sees a half-programmed one."""
+        """Add or update in bulk, all of them or, on an error, none; a client never sees a half-programmed one."""
 
     @abstractmethod
     def remove(self, services: Sequence[Service]) -> None:
-        """Remove services and the connection state that points at their backends."""
+        """Remove services and the connection state that points at their backends; all of them or none."""
+
+    @abstractmethod
+    def resync(self) -> None:
+        """Bring the kernel to what was applied, whatever others have done to it."""
+
+    def intact(self) -> bool:
+        """False if others may have touched what is programmed. Asked before every change, so it must cost next to
+        nothing; what it does not notice `resync` still restores."""
+        return True
+
+    @property
+    def programmed(self) -> object:
+        """What a change programs. Where it is the same for several directors, a change comes to one of them, and that
+        one stands for all; their sites own no VIPs."""
+        return self
 
     @abstractmethod
     def counters(self) -> list[Counter]:
@@ -147,7 +173,7 @@ class Director(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Remove what is left at this site. Idempotent."""
+        """Remove what is left at this site, all or nothing. Idempotent."""
 
     def release(self) -> None:
         """The site's namespace is about to go: let go of what would outlive it."""
@@ -172,7 +198,11 @@ class Mechanism(ABC):
 
 
 class Placement(ABC):
-    """In which namespaces, at which hook, with which way back."""
+    """In which namespaces, at which hook, with which way back.
+
+    Of `open_segment` and `close_segment` all is done or, refused, nothing. Whatever else is refused half-way the caller
+    undoes, so undoing what was not done is fine, and so is doing what is done.
+    """
 
     name: str
 
@@ -181,18 +211,31 @@ class Placement(ABC):
         """What the placement itself needs."""
 
     def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
-        """Sites a network needs on a node, whatever containers come."""
+        """Sites a network needs on a node, whatever containers come; `prepare` makes them ready."""
         return []
 
     def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:  # noqa: B027
         """Undo `open_segment`."""
 
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
-        """Sites a container needs."""
+        """Sites a container needs, and what the container's attachment does; done again, it restores what was lost."""
         return []
 
     def close_endpoint(self, endpoint: Endpoint, sites: Sequence[Site]) -> None:  # noqa: B027
         """Undo `open_endpoint`."""
+
+    def release(self) -> None:  # noqa: B027
+        """The namespaces are about to go: let go of what would outlive them."""
+
+    def prepare(self, site: Site) -> None:  # noqa: B027
+        """What a site's namespace must have besides its director; done again, it restores what was lost."""
+
+    def clear(self, site: Site) -> None:  # noqa: B027
+        """Undo `prepare`."""
+
+    def intact(self, site: Site) -> bool:
+        """False if others may have touched what `prepare` did. As cheap as `Director.intact`."""
+        return True
 
     def publish(self, site: Site, services: Sequence[Service]) -> None:  # noqa: B027
         """Make the VIPs reachable at a site that must own or announce them. Called after the director is ready."""

@@ -28,6 +28,8 @@ class Direct(DataPlane):
 
     def remove(self, services: Sequence[Service]) -> None: ...
 
+    def resync(self) -> None: ...
+
     def counters(self) -> list[Counter]:
         return []
 

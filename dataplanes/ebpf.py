@@ -7,20 +7,21 @@ replaces as a whole), then deletes the old turns: a connection sees the old stat
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
-from dataplanes.ebpf_object import PROGRAMS, Loaded
+from dataplanes.ebpf_object import Loaded
 from dataplanes.errors import BenchError, KernelRefused, Unsupported
+from dataplanes.hooks import Hooks, SocketHooks, TcHooks
 from dataplanes.kernel import bpf
-from dataplanes.kernel.rtnl import Rtnl
-from dataplanes.model import Service, turns
+from dataplanes.kernel.undo import Undo
+from dataplanes.model import Endpoint, Service, turns
 from dataplanes.requirements import Compiled, Feature, Package, Requirement
 
 _SERVICE, _TURN, _PAIR = struct.Struct("=IIQ"), struct.Struct("=4sII"), struct.Struct("=4s4s")
@@ -68,80 +69,107 @@ class Ebpf(Mechanism):
             raise Unsupported(f"eBPF is not programmed at {site.hook}", where=site.netns)
         key = site.node, site.network
         if key not in self._tables:
-            self._tables[key] = _Table(site, self._knobs)
-        return _EbpfDirector(self._tables[key], site)
+            self._tables[key] = _Table(site, self._knobs, partial(self._tables.pop, key))
+        return _EbpfDirector(self._tables[key], site.endpoint)
 
     def close(self) -> None:
-        for table in self._tables.values():
+        for table in list(self._tables.values()):
             table.close()
-        self._tables.clear()
 
 
 class _Table:
-    """The maps of one network on one node, and what is in them."""
+    """The maps of one network on one node, and what is in them; they go with the last container there."""
 
-    def __init__(self, site: Site, knobs: Knobs) -> None:
+    def __init__(self, site: Site, knobs: Knobs, forget: Callable[[], object]) -> None:
+        assert site.endpoint
         self.node = site.node
         self.users: list[Director] = []
+        self._forget = forget
         capacities = {name: int(getattr(knobs, knob)) for name, knob in _KNOB_OF.items()} | {"bridge": 1}
         self.loaded = Loaded(site.hook, capacities)
         self._maps = self.loaded.maps
+        try:
+            self.hooks = _HOOKS[site.hook](self.loaded, site.endpoint.overlay_netns)
+        except BenchError:
+            self.loaded.close()
+            raise
         self._flows = _FLOWS[site.hook]
         self._services: dict[str, Service] = {}
         self._epochs: dict[str, int] = {}  # service -> the epoch its turns are in
         self._epoch = 0
 
     def close(self) -> None:
+        self._forget()
+        self.hooks.close()
         self.loaded.close()
-
-    def set_bridge(self, index: int) -> None:
-        self._maps["bridge"].update([(struct.pack("=I", 0), struct.pack("=I", index))])
 
     def apply(self, services: Sequence[Service]) -> None:
         """Idempotent: the containers of a node share it, and each asks for the same."""
         changed = [service for service in services if self._services.get(service.name) != service]
-        if not changed:
-            return
-        old = [self._services[service.name] for service in changed if service.name in self._services]
-        before, self._epoch = self._epoch, self._epoch + 1
-        known, wanted = _pairs(old), _pairs(changed)
-        new_turns = _turns(changed, self._epoch)
         try:
-            self._maps["counts"].update([(pair, _COUNT.pack(0)) for pair in wanted - known])
-            self._maps["turns"].update(new_turns)
-            self._maps["services"].update([_entry(service, self._epoch) for service in changed])
+            self._replace(self._known(changed), changed)
         except KernelRefused as refused:
-            self._maps["services"].delete({_vip(s) for s in changed} - {_vip(s) for s in old})
-            self._maps["services"].update([_entry(service, self._epochs[service.name]) for service in old])
-            self._maps["turns"].delete(key for key, _ in new_turns)
-            self._maps["counts"].delete(wanted - known)
-            self._epoch = before
             if refused.where in _KNOB_OF and not refused.fix:
                 refused.fix = f"select the plane with more room: @{_KNOB_OF[refused.where]}=N"
             raise
-        self._maps["services"].delete({_vip(s) for s in old} - {_vip(s) for s in changed})
-        self._forget(old, keep=changed)
-        self._services.update((service.name, service) for service in changed)
-        self._epochs.update((service.name, self._epoch) for service in changed)
 
     def remove(self, services: Sequence[Service]) -> None:
-        gone = [self._services.pop(service.name) for service in services if service.name in self._services]
-        self._maps["services"].delete(_vip(service) for service in gone)
-        self._forget(gone, keep=())
-        for service in gone:
-            del self._epochs[service.name]
+        self._replace(self._known(services), ())
 
-    def _forget(self, old: Sequence[Service], keep: Sequence[Service]) -> None:
-        """Turns of the last epoch, counts of backends that are gone, and the connections to those."""
-        if not old:
+    def resync(self) -> None:
+        """Maps are nobody else's, but root can write them: what they should hold and do not is written again."""
+        services = self._known(list(self._services.values()))
+        wanted = {"services": self._entries(services), "turns": self._all_turns(services)}
+        for name, elements in wanted.items():
+            there, should = dict(self._maps[name].items()), dict(elements)
+            self._maps[name].update([(key, value) for key, value in elements if there.get(key) != value])
+            self._maps[name].delete(there.keys() - should.keys())
+
+    def _known(self, services: Sequence[Service]) -> list[Service]:
+        return [self._services[service.name] for service in services if service.name in self._services]
+
+    def _replace(self, old: Sequence[Service], new: Sequence[Service]) -> None:
+        """The new turns, then the services, each in one step, then what is left of the old ones."""
+        if not old and not new:
             return
-        lost = _pairs(old) - _pairs(keep)
-        self._maps["turns"].delete(key for s in old for key, _ in _turns([s], self._epochs[s.name]))
-        self._maps["counts"].delete(lost)
+        counts, turns_, services = (self._maps[name] for name in ("counts", "turns", "services"))
+        epoch = self._epoch + 1
+        had, have = {_vip(service) for service in old}, {_vip(service) for service in new}
+        lost, fresh = _pairs(old) - _pairs(new), _pairs(new) - _pairs(old)
+        old_turns, new_turns = self._all_turns(old), _turns(new, epoch)
+        old_entries, counted = self._entries(old), counts.get(lost)
+        with Undo() as undo:
+            undo(lambda: counts.delete(fresh))
+            counts.update([(pair, _COUNT.pack(0)) for pair in fresh])
+            undo(lambda: turns_.delete(key for key, _ in new_turns))
+            turns_.update(new_turns)
+            undo(lambda: services.update(old_entries))
+            undo(lambda: services.delete(have - had))
+            services.update([_entry(service, epoch) for service in new])
+            services.delete(had - have)
+            undo(lambda: turns_.update(old_turns))
+            turns_.delete(key for key, _ in old_turns)
+            undo(lambda: counts.update(counted))
+            counts.delete(lost)
+            self._forget_flows(lost)
+        self._epoch = epoch
+        for service in old:
+            del self._services[service.name], self._epochs[service.name]
+        self._services.update((service.name, service) for service in new)
+        self._epochs.update((service.name, epoch) for service in new)
+
+    def _forget_flows(self, lost: Collection[bytes]) -> None:
+        """The connections to backends that are gone."""
         if lost:
             for name, pair_of in self._flows.items():
                 stale = [key for key, value in self._maps[name].items() if pair_of(key, value) in lost]
                 self._maps[name].delete(stale)
+
+    def _entries(self, services: Sequence[Service]) -> list[tuple[bytes, bytes]]:
+        return [_entry(service, self._epochs[service.name]) for service in services]
+
+    def _all_turns(self, services: Sequence[Service]) -> list[tuple[bytes, bytes]]:
+        return [turn for service in services for turn in _turns([service], self._epochs[service.name])]
 
     def counters(self) -> list[Counter]:
         counts = {pair: _COUNT.unpack(value)[0] for pair, value in self._maps["counts"].items()}
@@ -159,41 +187,17 @@ class _Table:
 
 
 class _EbpfDirector(Director):
-    def __init__(self, table: _Table, site: Site) -> None:
+    """A container's hooks; the maps are shared with the others."""
+
+    def __init__(self, table: _Table, endpoint: Endpoint) -> None:
         self._table = table
-        self._detach: list[Callable[[], None]] = []
-        self._links: list[int] = []
-        self._site = site
+        self._endpoint = endpoint
         table.users.append(self)
         try:
-            _ATTACH[site.hook](self, site)
+            table.hooks.attach(endpoint)
         except BenchError:
-            self.close()
+            self._leave()
             raise
-
-    def attach_socket(self, site: Site) -> None:
-        assert site.endpoint
-        cgroup = site.endpoint.cgroup
-        if cgroup is None:
-            raise KernelRefused("no cgroup to attach to", where=site.netns, why="the container has none of its own")
-        for name, program in self._table.loaded.programs.items():
-            self._links.append(bpf.link_cgroup(program, cgroup, PROGRAMS["socket"][name][1]))
-
-    def attach_tc(self, site: Site) -> None:
-        endpoint = site.endpoint
-        assert endpoint
-        programs = self._table.loaded.programs
-        with Rtnl(endpoint.overlay_netns) as rtnl:
-            port = endpoint.bridge_port
-            self._table.set_bridge(rtnl.master(port))
-            rtnl.send([rtnl.clsact_add(port)])
-            self._detach.append(lambda: _remove_clsact(endpoint.overlay_netns, port))
-            rtnl.send(
-                [
-                    rtnl.classifier_add(port, "ingress", programs["from_container"], "from_container"),
-                    rtnl.classifier_add(port, "egress", programs["to_container"], "to_container"),
-                ]
-            )
 
     def apply(self, services: Sequence[Service]) -> None:
         self._table.apply(services)
@@ -201,37 +205,40 @@ class _EbpfDirector(Director):
     def remove(self, services: Sequence[Service]) -> None:
         self._table.remove(services)
 
+    @property
+    def programmed(self) -> object:
+        return self._table
+
+    def resync(self) -> None:
+        self._table.hooks.restore()
+        self._table.resync()
+
+    def intact(self) -> bool:
+        return self._table.hooks.intact()
+
     def counters(self) -> list[Counter]:
         return self._table.counters() if self._table.users[0] is self else []
 
     def footprint(self) -> list[Footprint]:
         shared = self._table.footprint() if self._table.users[0] is self else []
-        return [Footprint(self._site.netns, "bpf attachments", len(self._links) or 2 * len(self._detach)), *shared]
+        return [Footprint(self._endpoint.netns, "bpf attachments", self._table.hooks.count(self._endpoint)), *shared]
 
     def close(self) -> None:
-        if self not in self._table.users:
-            return
-        while self._detach:
-            self._detach.pop()()
-        self.release()
+        if self in self._table.users:
+            self._table.hooks.detach(self._endpoint)
+            self._leave()
 
     def release(self) -> None:
-        for fd in self._links:
-            os.close(fd)
-        self._links.clear()
         if self in self._table.users:
-            self._table.users.remove(self)
+            self._leave()
+
+    def _leave(self) -> None:
+        self._table.users.remove(self)
+        if not self._table.users:
+            self._table.close()
 
 
-def _remove_clsact(name: str, port: str) -> None:
-    with Rtnl(name) as rtnl:
-        rtnl.send([rtnl.clsact_del(port)], ignore=(2, 19, 22))  # ENOENT, ENODEV, EINVAL: the port or the qdisc is gone
-
-
-_ATTACH: dict[str, Callable[[_EbpfDirector, Site], None]] = {
-    "socket": _EbpfDirector.attach_socket,
-    "tc": _EbpfDirector.attach_tc,
-}
+_HOOKS: dict[str, Callable[[Loaded, str], Hooks]] = {"socket": SocketHooks, "tc": TcHooks}
 
 _TO_BACKEND, _TO_SELF = 0, 1
 

@@ -8,18 +8,22 @@ the packet's own port is kept. Where SNAT is used `net.ipv4.vs.conntrack` must b
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections import Counter as Count
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
-from dataplanes.errors import KernelRefused
+from dataplanes.errors import BenchError
+from dataplanes.guard import Guard
 from dataplanes.kernel import iptables, sysctl
 from dataplanes.kernel.ipvs import DIRECT_ROUTE, MASQUERADE, Ipvs
-from dataplanes.kernel.netlink import Request
+from dataplanes.kernel.netlink import NetlinkError, Request
 from dataplanes.kernel.netns import inside
+from dataplanes.kernel.undo import Undo
 from dataplanes.model import Backend, Service
 from dataplanes.requirements import Feature, Requirement, Tool
 
@@ -75,6 +79,7 @@ class IpvsMechanism(Mechanism):
         self.knobs = knobs
         self._marks: dict[tuple[str, str], int] = {}
         self._next = _FIRST_MARK
+        self.guards: dict[str, Guard] = {}  # namespace -> of its directors
 
     def requires(self) -> tuple[Requirement, ...]:
         return (
@@ -104,6 +109,11 @@ class IpvsMechanism(Mechanism):
         return _IpvsDirector(self, site)
 
 
+_Step = tuple[Request, list[Request]]
+"""What is asked of IPVS, and what takes it back."""
+_ALREADY = (errno.ENOENT, errno.EEXIST, errno.ESRCH)
+
+
 class _IpvsDirector(Director):
     def __init__(self, mechanism: IpvsMechanism, site: Site) -> None:
         self._mechanism = mechanism
@@ -111,39 +121,73 @@ class _IpvsDirector(Director):
         self._chain = "OUTPUT" if site.hook == "output" else "INPUT"
         self._forward = DIRECT_ROUTE if site.reply == "direct" else MASQUERADE
         self._snat = mechanism.knobs.snat if site.hook == "output" else site.reply != "direct"
-        self._ipvs = Ipvs(site.netns)
+        self._echo = mechanism.knobs.icmp and site.hook == "output"
         self._services: dict[str, Service] = {}
-        self._hairpins: set[str] = set()
-        self._nat: list[str] = []
-        self._mute: list[str] = []
-        self._before = self._set_sysctls()
-        if self._snat and site.reply != "hairpin-snat":
-            # Only this subnet: a container on two networks must not be SNATed to the wrong one (moby/libnetwork#1396).
-            self._add_nat([f"-A POSTROUTING -d {site.subnet} -m ipvs --ipvs -j SNAT --to-source {site.address}"])
-            if mechanism.knobs.mute:
-                self._mute = _muting(site)
-                iptables.program(site.netns, "mangle", self._mute)
+        self._hairpins: Count[str] = Count()  # backend -> how many services it is of
+        self._fixed = self._of_the_site()  # table -> rules
+        self._settings = sysctl.Settings()
+        self._open = True
+        self._guard = mechanism.guards.setdefault(site.netns, Guard())
+        self._ipvs = Ipvs(site.netns)
+        self._tables = iptables.Tables(site.netns)
+        try:
+            with Undo() as undo:
+                self._cleared = self._guard.doubts(self._look())
+                undo(partial(self._settings.put_back, self))
+                self._settings.set(self, site.netns, self._sysctls())
+                for table, rules in self._fixed.items():
+                    self._exchange(table, [], rules, undo)
+                self._guard.ours(self._look())
+        except BenchError:
+            self.release()
+            raise
 
     def apply(self, services: Sequence[Service]) -> None:
-        # A service is ready behind its mark before anything is marked; on failure what was added goes again.
-        fresh = [service for service in services if service.name not in self._services]
-        changes, undo = self._plan(services)
-        try:
-            self._ipvs.send(changes)
-            self._add_hairpins(services)
-            self._mark("-A", fresh)
-        except KernelRefused:
-            self._ipvs.send(undo, ignore=(errno.ENOENT, errno.EEXIST, errno.ESRCH))
-            raise
-        self._services.update((service.name, service) for service in services)
+        # A service is ready behind its mark before anything is marked.
+        old = self._known(services)
+        with Undo() as undo:
+            self._send([step for service in services for step in self._steps(service)], undo)
+            self._exchange("nat", *self._translations(old, services), undo)
+            self._exchange("mangle", self._marks(old), self._marks(services), undo)
+            self._note(old, services, undo)
 
     def remove(self, services: Sequence[Service]) -> None:
-        gone = [service for service in services if service.name in self._services]
-        self._mark("-D", gone)
-        self._ipvs.send((self._ipvs.del_service(self._mechanism.mark(s)) for s in gone), ignore=(errno.ESRCH,))
-        for service in gone:
-            del self._services[service.name]
-        self._drop_hairpins()
+        gone = self._known(services)
+        with Undo() as undo:
+            self._exchange("mangle", self._marks(gone), [], undo)
+            self._exchange("nat", *self._translations(gone, ()), undo)
+            self._send([self._gone(service) for service in gone], undo)
+            self._note(gone, (), undo)
+
+    def _note(self, old: Sequence[Service], new: Sequence[Service], undo: Undo) -> None:
+        """The kernel has this now."""
+
+        def turn(old: Sequence[Service], new: Sequence[Service]) -> None:
+            for service in old:
+                del self._services[service.name]
+            self._services.update((service.name, service) for service in new)
+            self._hairpins.subtract(self._uses(old))
+            self._hairpins.update(self._uses(new))
+            self._hairpins += Count()  # without those that have no user any more
+
+        turn(old, new)
+        undo(partial(turn, new, old))
+        self._guard.ours(self._look())
+
+    def resync(self) -> None:
+        doubts = self._guard.doubts(self._look())
+        self._settings.set(self, self._site.netns, self._sysctls())
+        self._ipvs.send(self._missing(), ignore=_ALREADY)
+        for table in ("nat", "mangle"):
+            if rules := self._rules(table):
+                there = set(iptables.rules(self._site.netns, table))
+                missing = [rule for rule in rules if f"-A {rule}" not in there]
+                iptables.exchange(self._site.netns, table, [], missing)
+        self._guard.ours(self._look())
+        self._cleared = doubts
+
+    def intact(self) -> bool:
+        return self._guard.doubts(self._look()) == self._cleared
 
     def counters(self) -> list[Counter]:
         names = {self._mechanism.mark(service): service.name for service in self._services.values()}
@@ -163,101 +207,162 @@ class _IpvsDirector(Director):
             Footprint(netns, "ipvs services", len(self._services)),
             Footprint(netns, "ipvs destinations", destinations),
             Footprint(netns, "ipvs connections", connections),
-            Footprint(netns, "mangle rules", len(self._mute) + len(self._services)),
-            Footprint(netns, "nat rules", len(self._nat)),
+            Footprint(netns, "mangle rules", len(self._rules("mangle"))),
+            Footprint(netns, "nat rules", len(self._rules("nat"))),
         ]
 
     def close(self) -> None:
-        self.remove(list(self._services.values()))
-        if self._nat:
-            iptables.withdraw(self._site.netns, "nat", [rule.replace("-A", "-D", 1) for rule in reversed(self._nat)])
-            self._nat = []
-        if self._mute:
-            iptables.withdraw(self._site.netns, "mangle", [rule.replace("-A", "-D", 1) for rule in self._mute])
-            self._mute = []
-        sysctl.write(self._site.netns, self._before)
-        self._before = {}
-        self._ipvs.close()
+        if not self._open:
+            return
+        services = list(self._services.values())
+        with Undo() as undo:
+            self.remove(services)
+            undo(partial(self.apply, services))
+            for table, rules in self._fixed.items():
+                self._exchange(table, rules, [], undo)
+            self._settings.put_back(self)
+        self.release()
 
     def release(self) -> None:
+        self._open = False
         self._ipvs.close()
+        self._tables.close()
+
+    # -- IPVS ---------------------------------------------------------------------------------------------------
+
+    def _known(self, services: Sequence[Service]) -> list[Service]:
+        return [self._services[service.name] for service in services if service.name in self._services]
 
     def _wanted(self, service: Service) -> dict[str, Backend]:
         drains = self._mechanism.knobs.weight0
         return {backend.address: backend for backend in service.backends if backend.weight or drains}
 
-    def _plan(self, services: Sequence[Service]) -> tuple[list[Request], list[Request]]:
-        """Requests that bring the services about, and those that undo them. Destinations are added before any goes."""
-        do: list[Request] = []
-        undo: list[Request] = []
-        ipvs, forward = self._ipvs, self._forward
-        for service in services:
-            mark, new = self._mechanism.mark(service), self._wanted(service)
-            known = self._services.get(service.name)
-            old = self._wanted(known) if known else {}
-            if known is None:
-                do.append(ipvs.add_service(mark))
-                undo.append(ipvs.del_service(mark))
-            for address, backend in new.items():
-                if address not in old:
-                    do.append(ipvs.add_destination(mark, address, forward, backend.weight))
-                    if known:
-                        undo.append(ipvs.del_destination(mark, address))
-                elif old[address] != backend:
-                    do.append(ipvs.set_destination(mark, address, forward, backend.weight))
-                    undo.append(ipvs.set_destination(mark, address, forward, old[address].weight))
-            for address, backend in old.items():
-                if address not in new:
-                    do.append(ipvs.del_destination(mark, address))
-                    undo.append(ipvs.add_destination(mark, address, forward, backend.weight))
-        return do, undo
+    def _steps(self, service: Service) -> Iterator[_Step]:
+        """What brings a service about. Destinations are added before any goes."""
+        ipvs, forward, mark = self._ipvs, self._forward, self._mechanism.mark(service)
+        known, new = self._services.get(service.name), self._wanted(service)
+        old = self._wanted(known) if known else {}
+        if known is None:
+            yield ipvs.add_service(mark), [ipvs.del_service(mark)]
+        for address, backend in new.items():
+            if address not in old:
+                way = [ipvs.del_destination(mark, address)]
+                yield ipvs.add_destination(mark, address, forward, backend.weight), way
+            elif old[address] != backend:
+                way = [ipvs.set_destination(mark, address, forward, old[address].weight)]
+                yield ipvs.set_destination(mark, address, forward, backend.weight), way
+        for address, backend in old.items():
+            if address not in new:
+                way = [ipvs.add_destination(mark, address, forward, backend.weight)]
+                yield ipvs.del_destination(mark, address), way
 
-    def _mark(self, action: str, services: Sequence[Service]) -> None:
-        if not services:
-            return
+    def _gone(self, service: Service) -> _Step:
+        mark = self._mechanism.mark(service)
+        return self._ipvs.del_service(mark), list(self._whole(service))
+
+    def _whole(self, service: Service) -> Iterator[Request]:
+        mark = self._mechanism.mark(service)
+        yield self._ipvs.add_service(mark)
+        for address, backend in self._wanted(service).items():
+            yield self._ipvs.add_destination(mark, address, self._forward, backend.weight)
+
+    def _send(self, steps: Sequence[_Step], undo: Undo) -> None:
+        """Carry the steps out; of those that IPVS refused nothing is taken back, for that is not ours."""
+        refused: frozenset[int] = frozenset()
+
+        def back() -> None:
+            done = [way for number, (_, way) in enumerate(steps) if number not in refused]
+            self._ipvs.send((each for way in reversed(done) for each in way), ignore=_ALREADY)
+
+        undo(back)
+        try:
+            self._ipvs.send(request for request, _ in steps)
+        except NetlinkError as error:
+            refused = error.refused | frozenset(range(error.sent, len(steps)))
+            raise
+
+    def _missing(self) -> Iterator[Request]:
+        """What brings IPVS from what it has to what was applied."""
+        ipvs, there = self._ipvs, {each.fwmark: each for each in self._ipvs.services()}
+        for service in self._services.values():
+            mark, wanted = self._mechanism.mark(service), self._wanted(service)
+            if mark not in there:
+                yield from self._whole(service)
+                continue
+            had = {each.address: each.weight for each in there[mark].destinations}
+            for address, backend in wanted.items():
+                change = ipvs.set_destination if address in had else ipvs.add_destination
+                if had.get(address) != backend.weight:
+                    yield change(mark, address, self._forward, backend.weight)
+            for address in had.keys() - wanted.keys():
+                yield ipvs.del_destination(mark, address)
+
+    # -- rules --------------------------------------------------------------------------------------------------
+
+    def _of_the_site(self) -> dict[str, list[str]]:
+        """The rules that are there whatever services are, by table."""
+        if not self._snat or self._site.reply == "hairpin-snat":
+            return {}
+        # Only this subnet: a container on two networks must not be SNATed to the wrong one (moby/libnetwork#1396).
+        snat = f"POSTROUTING -d {self._site.subnet} -m ipvs --ipvs -j SNAT --to-source {self._site.address}"
+        return {"nat": [snat], "mangle": _muting(self._site) if self._mechanism.knobs.mute else []}
+
+    def _rules(self, table: str) -> list[str]:
+        """Every rule of ours in a table."""
+        services = list(self._services.values())
+        if table == "mangle":
+            return self._fixed.get(table, []) + self._marks(services)
+        return [*self._fixed.get(table, []), *map(self._hairpin, self._hairpins), *self._echoes(services)]
+
+    def _marks(self, services: Sequence[Service]) -> list[str]:
         marks = [(service.vip, self._mechanism.mark(service)) for service in services]
-        rules = [f"{action} {self._chain} -d {vip}/32 -j MARK --set-xmark {mark:#x}/0xffffffff" for vip, mark in marks]
-        change = iptables.program if action == "-A" else iptables.withdraw
-        change(self._site.netns, "mangle", rules)
-        if self._mechanism.knobs.icmp and self._site.hook == "output":
-            echo = "-p icmp -m icmp --icmp-type 8 -j DNAT --to-destination 127.0.0.1"
-            change(self._site.netns, "nat", [f"{action} OUTPUT -d {vip}/32 {echo}" for vip, _ in marks])
+        return [f"{self._chain} -d {vip}/32 -j MARK --set-xmark {mark:#x}/0xffffffff" for vip, mark in marks]
 
-    def _add_hairpins(self, services: Sequence[Service]) -> None:
-        """SNAT a backend's connection to itself, and no other: it would not accept its own address from outside."""
+    def _translations(self, old: Sequence[Service], new: Sequence[Service]) -> tuple[list[str], list[str]]:
+        """The rules of table nat that go and that come."""
+        change, users = self._uses(new), self._hairpins
+        change.subtract(self._uses(old))
+        gone = [self._hairpin(address) for address, by in change.items() if by < 0 and users[address] + by == 0]
+        come = [self._hairpin(address) for address, by in change.items() if by > 0 and not users[address]]
+        return gone + self._echoes(old), come + self._echoes(new)
+
+    def _echoes(self, services: Sequence[Service]) -> list[str]:
+        to = "-p icmp -m icmp --icmp-type 8 -j DNAT --to-destination 127.0.0.1"
+        return [f"OUTPUT -d {service.vip}/32 {to}" for service in services] if self._echo else []
+
+    def _uses(self, services: Sequence[Service]) -> Count[str]:
+        """The backends whose connections to themselves are SNATed, and those of no other: a backend would not accept
+        its own address from outside."""
         if self._site.reply != "hairpin-snat":
-            return
-        new = {backend.address for service in services for backend in service.backends} - self._hairpins
-        self._add_nat([self._hairpin(address) for address in sorted(new)])
-        self._hairpins |= new
-
-    def _drop_hairpins(self) -> None:
-        used = {backend.address for service in self._services.values() for backend in service.backends}
-        gone = [self._hairpin(address) for address in sorted(self._hairpins - used)]
-        if gone:
-            iptables.withdraw(self._site.netns, "nat", [rule.replace("-A", "-D", 1) for rule in gone])
-            self._nat = [rule for rule in self._nat if rule not in gone]
-            self._hairpins &= used
+            return Count()
+        return Count(address for service in services for address in {each.address for each in service.backends})
 
     def _hairpin(self, address: str) -> str:
         target = f"-m ipvs --ipvs -j SNAT --to-source {self._site.address}"
-        return f"-A POSTROUTING -s {address}/32 -d {address}/32 {target}"
+        return f"POSTROUTING -s {address}/32 -d {address}/32 {target}"
 
-    def _add_nat(self, rules: list[str]) -> None:
-        if rules:
-            iptables.program(self._site.netns, "nat", rules)
-            self._nat += rules
+    def _exchange(self, table: str, old: Sequence[str], new: Sequence[str], undo: Undo) -> None:
+        stay = {*old} & {*new}
+        gone, come = ([rule for rule in rules if rule not in stay] for rules in (old, new))
+        iptables.exchange(self._site.netns, table, gone, come)
+        undo(partial(iptables.exchange, self._site.netns, table, come, gone))
 
-    def _set_sysctls(self) -> dict[str, str]:
-        """Set what the knobs ask for; returns the values before, to be put back."""
+    def _sysctls(self) -> dict[str, str]:
+        """What the knobs ask for."""
         knobs = self._mechanism.knobs
         wanted = {key: getattr(knobs, key) for key in ("conntrack", *_TWEAKS)}
         if wanted["conntrack"] is None and self._snat:
             wanted["conntrack"] = 1
-        keys = {f"net.ipv4.vs.{key}": str(value) for key, value in wanted.items() if value is not None}
-        before = {key: sysctl.read(self._site.netns, key) for key in keys}
-        sysctl.write(self._site.netns, keys)
-        return {key: value for key, value in before.items() if value is not None and value != keys[key]}
+        return {f"net.ipv4.vs.{key}": str(value) for key, value in wanted.items() if value is not None}
+
+    def _look(self) -> dict[str, object]:
+        """How much there is; not asked of tables that are not ours, for asking would make them."""
+        ours = {
+            "nat": self._fixed or self._hairpins or (self._echo and self._services),
+            "mangle": self._fixed.get("mangle") or self._services,
+        }
+        infos = {table: self._tables.info(table) for table, there in ours.items() if there}
+        return {"services": self._ipvs.count(), **infos}
 
 
 def _muting(site: Site) -> list[str]:
@@ -268,5 +373,5 @@ def _muting(site: Site) -> list[str]:
     source port, and the backend would answer by a reset: the segment itself is dropped.
     """
     reset = f"-s {site.address}/32 -d {site.subnet} -p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate INVALID"
-    segment = f"-d {site.subnet} -p tcp -m conntrack --ctstate INVALID,NEW -m ipvs --ipvs -m tcp ! --syn"
-    return [f"-A OUTPUT {reset} -j DROP", f"-A POSTROUTING {segment} -j DROP"]
+    late = "-m conntrack --ctstate INVALID,NEW -m ipvs --ipvs -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN"
+    return [f"OUTPUT {reset} -j DROP", f"POSTROUTING -d {site.subnet} -p tcp {late} -j DROP"]

@@ -26,15 +26,19 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import Counter as Count
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
-from dataplanes.errors import BenchError, Unsupported, Usage
+from dataplanes.errors import BenchError, Unsupported
+from dataplanes.guard import Guard
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.nft import Nftables
+from dataplanes.kernel.undo import Undo
 from dataplanes.model import Service, turns
 from dataplanes.nft_rules import BACKENDS, SERVICES, Ruleset, Scheduler, Slots, succeed
 from dataplanes.requirements import Feature, Package, Requirement
@@ -53,6 +57,7 @@ class Nft(Mechanism):
 
     def __init__(self, knobs: Knobs | None = None) -> None:
         self.scheduler = (knobs or Knobs()).scheduler
+        self._guards: dict[str, Guard] = {}  # namespace -> of its directors
 
     def requires(self) -> tuple[Requirement, ...]:
         return (
@@ -72,50 +77,73 @@ class Nft(Mechanism):
     def open(self, site: Site) -> Director:
         if site.hook not in ("output", "input", "bridge") or site.reply == "direct":
             raise Unsupported(f"nft cannot balance at {site.hook}, reply {site.reply}", where=site.netns)
-        return _NftDirector(site, self.scheduler)
+        return _NftDirector(site, self.scheduler, self._guards.setdefault(site.netns, Guard()))
 
 
 class _NftDirector(Director):
-    def __init__(self, site: Site, scheduler: Scheduler) -> None:
+    def __init__(self, site: Site, scheduler: Scheduler, guard: Guard) -> None:
         self._site = site
+        self._guard = guard
         self._rules = Ruleset(site, scheduler)
         self._services: dict[str, Service] = {}
         self._holders: dict[str, str] = {}  # VIP -> service
-        self._before: dict[tuple[str, str], int] = {}  # (VIP, backend) -> connections counted by elements that went
+        self._before: Count[tuple[str, str]] = Count()  # (VIP, backend) -> connections counted by elements that went
         self._open = True
         self._nft = Nftables(site.netns)
         self._conntrack = Conntrack(site.netns)
         try:
-            self._nft.run(self._rules.base())
+            self._cleared = self._doubts()
+            self._run(self._rules.base())
         except BenchError:
-            self._release()
+            self.release()
             raise
 
     def apply(self, services: Sequence[Service]) -> None:
-        known = [self._services.get(service.name) for service in services]
-        moved = {old.vip for old, new in zip(known, services, strict=True) if old and old.vip != new.vip}
-        wanted: dict[str, Slots | None] = dict.fromkeys(moved)
-        for service in services:
-            holder = self._holders.get(service.vip, service.name)
-            if wanted.get(service.vip) is not None or (holder != service.name and service.vip not in moved):
-                raise Usage(f"{service.vip} is the VIP of two services", where=f"{service.network}/{service.name}")
-            wanted[service.vip] = turns(service)
-        self._transact(self._in_turn(wanted))
-        for vip in moved:
-            self._holders.pop(vip, None)
-        self._holders.update((service.vip, service.name) for service in services)
-        self._services.update((service.name, service) for service in services)
-        self._forget_counts(wanted)
-        shrunk = [new.vip for old, new in zip(known, services, strict=True) if not old or _lost(old, new)]
-        self._flush((*moved, *shrunk))
+        self._replace(self._known(services), services)
 
     def remove(self, services: Sequence[Service]) -> None:
-        gone = [self._services[service.name] for service in services if service.name in self._services]
-        self._transact({service.vip: None for service in gone})
-        for service in gone:
+        self._replace(self._known(services), ())
+
+    def _known(self, services: Sequence[Service]) -> list[Service]:
+        return [self._services[service.name] for service in services if service.name in self._services]
+
+    def _replace(self, old: Sequence[Service], new: Sequence[Service]) -> None:
+        wanted: dict[str, Slots | None] = {service.vip: None for service in old}
+        wanted |= {service.vip: turns(service) for service in new}
+        before = {vip: self._rules.slots.get(vip) for vip in wanted}
+        with Undo() as undo:
+            undo(partial(self._transact, before))
+            self._transact(self._in_turn(wanted))
+            self._note(old, new)
+            undo(partial(self._note, new, old))
+            self._flush(old, new)
+        self._forget_counts(wanted)
+
+    def _note(self, old: Sequence[Service], new: Sequence[Service]) -> None:
+        """The kernel has this now."""
+        for service in old:
             del self._services[service.name], self._holders[service.vip]
-        self._forget_counts({service.vip for service in gone})
-        self._flush([service.vip for service in gone])
+        self._services.update((service.name, service) for service in new)
+        self._holders.update((service.vip, service.name) for service in new)
+
+    def resync(self) -> None:
+        doubts = self._doubts()
+        if self._nft.size(self._rules.table) != self._rules.size():
+            self._run(self._rules.anew())
+        self._cleared = doubts
+
+    def intact(self) -> bool:
+        return self._doubts() == self._cleared
+
+    def _doubts(self) -> int:
+        self._generation = self._nft.generation()
+        return self._guard.doubts({"generation": self._generation})
+
+    def _run(self, text: str) -> None:
+        """A transaction of our own: the next generation is not somebody else's."""
+        self._nft.run(text)
+        self._generation += 1
+        self._guard.ours({"generation": self._generation})
 
     def counters(self) -> list[Counter]:
         sent = dict(self._before)
@@ -138,14 +166,13 @@ class _NftDirector(Director):
     def close(self) -> None:
         if not self._open:
             return
-        self._nft.run(self._rules.delete())
-        vips = list(self._holders)
-        self._services.clear()
-        self._holders.clear()
-        self._flush(vips)
-        self._release()
+        with Undo() as undo:
+            self._run(self._rules.delete())
+            undo(lambda: self._run(self._rules.anew()))
+            self._flush(list(self._services.values()), ())
+        self.release()
 
-    def _release(self) -> None:
+    def release(self) -> None:
         self._open = False
         self._nft.close()
         self._conntrack.close()
@@ -165,18 +192,22 @@ class _NftDirector(Director):
 
     def _transact(self, wanted: dict[str, Slots | None]) -> None:
         change = self._rules.change(wanted)
-        if change.text:
-            self._keep_counts([where for where in change.vacated if wanted[where[0]] is not None])
-            self._nft.run(change.text)
+        if not change.text:
+            self._rules.commit(change)
+            return
+        counts = self._counts([where for where in change.vacated if wanted[where[0]] is not None])
+        self._run(change.text)
         self._rules.commit(change)
+        self._before.update(counts)
 
-    def _keep_counts(self, vacated: Iterable[tuple[str, int]]) -> None:
+    def _counts(self, vacated: Iterable[tuple[str, int]]) -> Count[tuple[str, str]]:
         """A slot that changes hands takes its counter along; its backend may well live on in another one."""
+        found: Count[tuple[str, str]] = Count()
         keys = [_encode(vip, slot) for vip, slot in vacated]
         for key, packets in self._nft.packets(self._rules.table, BACKENDS, keys).items():
             vip, slot = _decode(key)
-            pair = vip, self._rules.slots[vip][slot]
-            self._before[pair] = self._before.get(pair, 0) + packets
+            found[vip, self._rules.slots[vip][slot]] += packets
+        return found
 
     def _forget_counts(self, vips: Collection[str]) -> None:
         for vip, address in [pair for pair in self._before if pair[0] in vips]:
@@ -184,22 +215,17 @@ class _NftDirector(Director):
             if not service or address not in {backend.address for backend in service.backends}:
                 del self._before[vip, address]
 
-    def _flush(self, vips: Iterable[str]) -> None:
+    def _flush(self, old: Sequence[Service], new: Sequence[Service]) -> None:
         """Forget connections to backends the VIPs no longer have; a new VIP's, from when it was just an address, too.
 
         Drained backends are still had. A client whose connection is forgotten is told at its next packet: that goes to
         another backend, which does not know it. UDP moves on, where it would be pinned as long as packets come
         (moby/moby#36878).
         """
-        held = {vip: self._services[self._holders[vip]] if vip in self._holders else None for vip in vips}
-        if held:
-            backends = {vip: [b.address for b in service.backends] if service else () for vip, service in held.items()}
-            self._conntrack.flush(backends)
-
-
-def _lost(old: Service, new: Service) -> bool:
-    addresses = {backend.address for backend in new.backends}
-    return old.vip != new.vip or any(backend.address not in addresses for backend in old.backends)
+        had, have = ({each.vip: {b.address for b in each.backends} for each in services} for services in (old, new))
+        keep = {vip: have.get(vip, set()) for vip in had | have if vip not in had or had[vip] - have.get(vip, set())}
+        if keep:
+            self._conntrack.flush(keep)
 
 
 def _encode(vip: str, slot: int) -> bytes:

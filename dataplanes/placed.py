@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from msgspec import Struct
 
 from dataplanes.base import Counter, DataPlane, Director, Fabric, Footprint, Mechanism, Placement, Site
-from dataplanes.errors import BenchError
+from dataplanes.claims import Claims
+from dataplanes.errors import BenchError, Usage
+from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint, Segment, Service
 from dataplanes.requirements import Requirement
+
+_Key = tuple[str, str]
 
 
 class _Post:
@@ -20,6 +27,17 @@ class _Post:
         self.director = director
 
 
+class _Change(Struct):
+    """How the services of one network change."""
+
+    network: str
+    old: list[Service]  # what those that change were
+    new: list[Service]  # what they become
+    fresh: list[Service]  # those of the new that were not there at all
+    come: list[Service]  # those of the new whose VIP nobody had
+    go: list[Service]  # those of the old whose VIP nobody has any more
+
+
 class PlacedPlane(DataPlane):
     """Keeps what is wanted (services per network) and brings every site of the network to it."""
 
@@ -28,80 +46,196 @@ class PlacedPlane(DataPlane):
         self._placement = placement
         self._mechanism = mechanism
         self._fabric = fabric
-        self._segments: dict[tuple[str, str], Segment] = {}
-        self._endpoints: dict[tuple[str, str], Endpoint] = {}
-        self._segment_posts: dict[tuple[str, str], list[_Post]] = {}
-        self._endpoint_posts: dict[tuple[str, str], list[_Post]] = {}
+        self._claims = Claims()
+        self._segments: dict[_Key, Segment] = {}
+        self._endpoints: dict[_Key, Endpoint] = {}
+        self._segment_posts: dict[_Key, list[_Post]] = {}
+        self._endpoint_posts: dict[_Key, list[_Post]] = {}
         self._services: dict[str, dict[str, Service]] = {}
 
     def requires(self) -> tuple[Requirement, ...]:
         return tuple(dict.fromkeys((*self._placement.requires(), *self._mechanism.requires())))
 
+    # -- where ------------------------------------------------------------------------------------------------
+
     def add_segment(self, segment: Segment) -> None:
         key = segment.network, segment.node
-        self._segments[key] = segment
-        posts = self._segment_posts[key] = []
-        for site in self._placement.open_segment(segment, self._fabric):
-            self._open(site, posts)
+        if key in self._segments:
+            raise Usage(f"{segment.network} is on {segment.node} already", where=self.name)
+        with Undo() as undo:
+            if self._claims.add_network(segment):
+                undo(partial(self._claims.drop_network, segment.network))
+            sites = self._placement.open_segment(segment, self._fabric)
+            undo(partial(self._placement.close_segment, segment, sites, self._fabric))
+            for site in sites:
+                if site.endpoint:
+                    self._claims.add(segment.network, site.endpoint.address, site.endpoint.name)
+                    undo(partial(self._claims.drop, segment.network, site.endpoint.address))
+            self._segment_posts[key] = [self._open(site, undo) for site in sites]
+            self._segments[key] = segment
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         key = endpoint.network, endpoint.name
-        self._endpoints[key] = endpoint
-        posts = self._endpoint_posts[key] = []
-        segment = self._segments[endpoint.network, endpoint.node]
-        for site in self._placement.open_endpoint(endpoint, segment):
-            self._open(site, posts)
+        segment = self._segments.get((endpoint.network, endpoint.node))
+        if key in self._endpoints or segment is None:
+            wrong = f"is on {endpoint.network} already" if segment else f"comes before its network, {endpoint.network}"
+            raise Usage(f"{endpoint.name} {wrong}", where=self.name)
+        with Undo() as undo:
+            self._claims.add(endpoint.network, endpoint.address, endpoint.name)
+            undo(partial(self._claims.drop, endpoint.network, endpoint.address))
+            undo(partial(self._placement.close_endpoint, endpoint, []))
+            sites = self._placement.open_endpoint(endpoint, segment)
+            self._endpoint_posts[key] = [self._open(site, undo) for site in sites]
+            self._endpoints[key] = endpoint
 
     def remove_endpoint(self, endpoint: Endpoint) -> None:
-        posts = self._endpoint_posts.pop((endpoint.network, endpoint.name), [])
-        known = self._services.get(endpoint.network, {})
-        for post in reversed(posts):
-            self._placement.withdraw(post.site, list(known.values()))
-            post.director.close()
-        if self._endpoints.pop((endpoint.network, endpoint.name), None):
+        key = endpoint.network, endpoint.name
+        if key not in self._endpoints:
+            return
+        posts = self._endpoint_posts[key]
+        with Undo() as undo:
+            for post in reversed(posts):
+                self._close(post, undo)
+            undo(partial(self._placement.open_endpoint, endpoint, self._segment(endpoint)))
             self._placement.close_endpoint(endpoint, [post.site for post in posts])
+        del self._endpoints[key], self._endpoint_posts[key]
+        self._claims.drop(endpoint.network, endpoint.address)
+
+    def _remove_segment(self, segment: Segment) -> None:
+        key = segment.network, segment.node
+        posts = self._segment_posts[key]
+        with Undo() as undo:
+            for post in reversed(posts):
+                self._close(post, undo)
+            self._placement.close_segment(segment, [post.site for post in posts], self._fabric)
+        del self._segments[key], self._segment_posts[key]
+        for post in posts:
+            if post.site.endpoint:
+                self._claims.drop(segment.network, post.site.endpoint.address)
+
+    def close(self) -> None:
+        with Undo() as undo:
+            for endpoint in reversed(list(self._endpoints.values())):
+                self.remove_endpoint(endpoint)
+                undo(partial(self.add_endpoint, endpoint))
+            for segment in reversed(list(self._segments.values())):
+                self._remove_segment(segment)
+                undo(partial(self.add_segment, segment))
+        self._services.clear()
+        self._claims.clear()
+        self._mechanism.close()
+
+    def release(self) -> None:
+        for post in self._all_posts():
+            post.director.release()
+        self._placement.release()
+        self._segment_posts.clear()
+        self._endpoint_posts.clear()
+        self._mechanism.close()
+
+    def _open(self, site: Site, undo: Undo) -> _Post:
+        undo(partial(self._placement.clear, site))
+        self._placement.prepare(site)
+        post = _Post(site, self._mechanism.open(site))
+        undo(lambda: post.director.close())
+        known = self._known(site.network)
+        if known:
+            post.director.apply(known)
+            undo(partial(self._placement.withdraw, site, known))
+            self._placement.publish(site, known)
+        return post
+
+    def _close(self, post: _Post, undo: Undo) -> None:
+        known = self._known(post.site.network)
+        self._assure(post)
+        undo(partial(self._placement.publish, post.site, known))
+        self._placement.withdraw(post.site, known)
+        post.director.close()
+        undo(partial(self._reopen, post))
+        undo(partial(self._placement.prepare, post.site))
+        self._placement.clear(post.site)
+
+    def _reopen(self, post: _Post) -> None:
+        post.director = self._mechanism.open(post.site)
+        post.director.apply(self._known(post.site.network))
+
+    # -- what -------------------------------------------------------------------------------------------------
 
     def apply(self, services: Sequence[Service]) -> None:
-        for network, wanted in _by_network(services).items():
-            known = self._services.setdefault(network, {})
-            changed = [service for service in wanted if known.get(service.name) != service]
-            fresh = [service for service in changed if service.name not in known]
-            touched: list[_Post] = []
-            try:
-                for post in self._posts(network):
-                    touched.append(post)
-                    post.director.apply(changed)
-                    self._placement.publish(post.site, fresh)
-            except BenchError:
-                self._restore(touched, known, changed, fresh)
-                raise
-            known.update((service.name, service) for service in changed)
-
-    def _restore(
-        self, posts: Iterable[_Post], known: dict[str, Service], changed: list[Service], fresh: list[Service]
-    ) -> None:
-        """Best effort back to the old state wherever the new one may be; the first error is the one told."""
-        old = [known[service.name] for service in changed if service.name in known]
-        for post in posts:
-            for undo in (
-                lambda post=post: self._placement.withdraw(post.site, fresh),
-                lambda post=post: post.director.remove(fresh),
-                lambda post=post: post.director.apply(old),
-            ):
-                try:
-                    undo()
-                except BenchError:
-                    continue
+        changes = [self._compared(network, wanted) for network, wanted in _by_network(services).items()]
+        self._carry_out([change for change in changes if change.new])
 
     def remove(self, services: Sequence[Service]) -> None:
+        changes = []
         for network, unwanted in _by_network(services).items():
             known = self._services.get(network, {})
-            gone = [known[service.name] for service in unwanted if service.name in known]
-            for post in self._posts(network):
-                self._placement.withdraw(post.site, gone)
-                post.director.remove(gone)
-            for service in gone:
-                del known[service.name]
+            gone = [known[name] for name in dict.fromkeys(each.name for each in unwanted) if name in known]
+            changes.append(_Change(network, gone, [], [], [], gone))
+        self._carry_out([change for change in changes if change.old])
+
+    def _compared(self, network: str, wanted: list[Service]) -> _Change:
+        known = self._services.get(network, {})
+        self._claims.check(network, known, wanted)
+        new = [service for service in wanted if known.get(service.name) != service]
+        fresh = [service for service in new if service.name not in known]
+        old = [known[service.name] for service in new if service.name in known]
+        had, have = {service.vip for service in old}, {service.vip for service in new}
+        come = [service for service in new if service.vip not in had]
+        return _Change(network, old, new, fresh, come, [service for service in old if service.vip not in have])
+
+    def _carry_out(self, changes: list[_Change]) -> None:
+        with Undo() as undo:
+            for change in changes:
+                for post in _distinct(self._posts(change.network)):
+                    self._assure(post)
+                    self._change(post, change, undo)
+        for change in changes:
+            known = self._services.setdefault(change.network, {})
+            for gone in {service.name for service in change.old} - {service.name for service in change.new}:
+                del known[gone]
+            known.update((service.name, service) for service in change.new)
+            self._claims.replace(change.network, change.old, change.new)
+
+    def _change(self, post: _Post, change: _Change, undo: Undo) -> None:
+        """A VIP is announced after it is programmed, and hidden before it is not."""
+        site, director, placement = post.site, post.director, self._placement
+        if change.go:
+            undo(partial(placement.publish, site, change.go))
+            placement.withdraw(site, change.go)
+        if change.new:
+            director.apply(change.new)
+        else:
+            director.remove(change.old)
+        if change.old:
+            undo(partial(director.apply, change.old))
+        if change.fresh:
+            undo(partial(director.remove, change.fresh))
+        if change.come:
+            undo(partial(placement.withdraw, site, change.come))
+            placement.publish(site, change.come)
+
+    # -- as wanted ---------------------------------------------------------------------------------------------
+
+    def resync(self) -> None:
+        first: BenchError | None = None
+        for endpoint in self._endpoints.values():
+            first = _attempt(partial(self._placement.open_endpoint, endpoint, self._segment(endpoint)), first)
+        for post in _distinct(self._all_posts()):
+            first = _attempt(partial(self._restore, post), first)
+        if first:
+            raise first
+
+    def _assure(self, post: _Post) -> None:
+        """Others flush what they take for theirs: a change at such a site begins with what is wanted there."""
+        if not (post.director.intact() and self._placement.intact(post.site)):
+            self._restore(post)
+
+    def _restore(self, post: _Post) -> None:
+        self._placement.prepare(post.site)
+        post.director.resync()
+        self._placement.publish(post.site, self._known(post.site.network))
+
+    # -- what is there ------------------------------------------------------------------------------------------
 
     def counters(self) -> list[Counter]:
         return [counter for post in self._all_posts() for counter in post.director.counters()]
@@ -109,32 +243,11 @@ class PlacedPlane(DataPlane):
     def footprint(self) -> list[Footprint]:
         return [entry for post in self._all_posts() for entry in post.director.footprint()]
 
-    def close(self) -> None:
-        for endpoint in reversed(list(self._endpoints.values())):
-            self.remove_endpoint(endpoint)
-        for key, posts in reversed(list(self._segment_posts.items())):
-            for post in reversed(posts):
-                self._placement.withdraw(post.site, list(self._services.get(key[0], {}).values()))
-                post.director.close()
-            self._placement.close_segment(self._segments[key], [post.site for post in posts], self._fabric)
-        self._segment_posts.clear()
-        self._services.clear()
-        self._mechanism.close()
+    def _known(self, network: str) -> list[Service]:
+        return list(self._services.get(network, {}).values())
 
-    def release(self) -> None:
-        for post in self._all_posts():
-            post.director.release()
-        self._segment_posts.clear()
-        self._endpoint_posts.clear()
-        self._mechanism.close()
-
-    def _open(self, site: Site, posts: list[_Post]) -> None:
-        post = _Post(site, self._mechanism.open(site))
-        posts.append(post)
-        known = list(self._services.get(site.network, {}).values())
-        if known:
-            post.director.apply(known)
-            self._placement.publish(site, known)
+    def _segment(self, endpoint: Endpoint) -> Segment:
+        return self._segments[endpoint.network, endpoint.node]
 
     def _posts(self, network: str) -> list[_Post]:
         return [post for post in self._all_posts() if post.site.network == network]
@@ -142,6 +255,20 @@ class PlacedPlane(DataPlane):
     def _all_posts(self) -> list[_Post]:
         groups = (*self._segment_posts.values(), *self._endpoint_posts.values())
         return [post for group in groups for post in group]
+
+
+def _distinct(posts: Iterable[_Post]) -> Iterable[_Post]:
+    """One post of those that share what a change programs."""
+    return {post.director.programmed: post for post in posts}.values()
+
+
+def _attempt(act: Callable[[], object], first: BenchError | None) -> BenchError | None:
+    """One site that cannot be restored does not keep the others from it; the first error is the one told."""
+    try:
+        act()
+    except BenchError as error:
+        return first or error
+    return first
 
 
 def _by_network(services: Iterable[Service]) -> dict[str, list[Service]]:

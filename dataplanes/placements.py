@@ -19,6 +19,7 @@ from typing import Literal
 from dataplanes import anew
 from dataplanes.base import Fabric, Placement, Site
 from dataplanes.ebpf_object import PROGRAMS
+from dataplanes.forwarding import Firewall
 from dataplanes.kernel import bpf, sysctl
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Endpoint, Segment, Service
@@ -55,10 +56,17 @@ def _attachment_site(endpoint: Endpoint, segment: Segment, *, direct: bool = Fal
 
 
 class _Owner(Placement):
-    """The sites' namespaces take packets to the VIPs for their own."""
+    """The sites' namespaces take packets to the VIPs for their own, and send on what is not."""
 
     def __init__(self, vips: Vips | None = None) -> None:
         self._vips = vips or Addresses()
+        self._settings = sysctl.Settings()
+
+    def prepare(self, site: Site) -> None:
+        self._settings.set(site, site.netns, self._wanted(site))
+
+    def clear(self, site: Site) -> None:
+        self._settings.put_back(site)
 
     def publish(self, site: Site, services: Sequence[Service]) -> None:
         self._vips.own(site.netns, self._device(site), [service.vip for service in services])
@@ -70,14 +78,29 @@ class _Owner(Placement):
         """The interface the VIPs are on."""
         return site.interface
 
-    def _forwards(self, interface: str) -> dict[str, str]:
+    def _wanted(self, site: Site) -> dict[str, str]:
         """The sysctls of a namespace that sends on what comes in by an interface, out by the same."""
-        settings = {
+        return {
             "net.ipv4.ip_forward": "1",
             "net.ipv4.conf.all.send_redirects": "0",
-            f"net.ipv4.conf.{interface}.send_redirects": "0",
-        }
-        return settings | self._vips.settings(interface)
+            f"net.ipv4.conf.{site.interface}.send_redirects": "0",
+        } | self._vips.settings(site.interface)
+
+
+class _Attached(_Owner):
+    """The site is an attachment to the overlay that the fabric is asked for, of one of two roles."""
+
+    role: Literal["lb", "host"]
+    _dsr = False
+
+    def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
+        attachment = fabric.attach(segment.network, segment.node, self.role)
+        return [_attachment_site(attachment, segment, direct=self._dsr)]
+
+    def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:
+        for site in sites:
+            if site.endpoint:
+                fabric.detach(site.endpoint)
 
 
 class Container(Placement):
@@ -103,10 +126,15 @@ class Container(Placement):
             Addresses().disown(endpoint.netns, self._vip_on, [endpoint.vip])
 
 
-class Lb(_Owner):
-    """One load-balancer namespace per network and node: swarm since 18.06."""
+class Lb(_Attached):
+    """One load-balancer namespace per network and node: swarm since 18.06.
+
+    Swarm leaves ip_forward to what init_net has and is dead where that is 0 (moby/moby#38723); and it sends redirects,
+    because replies leave by the interface they came in.
+    """
 
     name = "lb"
+    role = "lb"
 
     def __init__(self, vips: Vips | None = None, *, dsr: bool = False) -> None:
         """`dsr`: backends answer the client themselves; the VIP is on the tasks' lo, silent to ARP."""
@@ -116,35 +144,26 @@ class Lb(_Owner):
     def requires(self) -> tuple[Requirement, ...]:
         return ()
 
-    def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
-        attachment = fabric.attach(segment.network, segment.node, "lb")
-        # Swarm leaves ip_forward to what init_net has and is dead where that is 0 (moby/moby#38723); and it sends
-        # redirects, because replies leave by the interface they came in.
-        settings = self._forwards(attachment.interface)
+    def _wanted(self, site: Site) -> dict[str, str]:
+        settings = super()._wanted(site)
         if self._dsr:
             # Errors about what is sent on come from the VIP, which it is still addressed to: from an address of our own
             # (net/ipv4/fib_frontend.c, __fib_validate_source).
-            settings[f"net.ipv4.conf.{attachment.interface}.accept_local"] = "1"
-        sysctl.write(attachment.netns, settings)
-        return [_attachment_site(attachment, segment, direct=self._dsr)]
-
-    def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:
-        for site in sites:
-            if site.endpoint:
-                fabric.detach(site.endpoint)
+            settings[f"net.ipv4.conf.{site.interface}.accept_local"] = "1"
+        return settings
 
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
         if endpoint.vip and self._dsr:
             prefix = f"net.ipv4.conf.{endpoint.interface}"
-            sysctl.write(endpoint.netns, {f"{prefix}.arp_ignore": "1", f"{prefix}.arp_announce": "2"})
+            silent = {f"{prefix}.arp_ignore": "1", f"{prefix}.arp_announce": "2"}
+            self._settings.set(endpoint, endpoint.netns, silent)
             Addresses().own(endpoint.netns, "lo", [endpoint.vip])
         return []
 
     def close_endpoint(self, endpoint: Endpoint, sites: Sequence[Site]) -> None:
         if endpoint.vip and self._dsr:
             Addresses().disown(endpoint.netns, "lo", [endpoint.vip])
-            prefix = f"net.ipv4.conf.{endpoint.interface}"
-            sysctl.write(endpoint.netns, {f"{prefix}.arp_ignore": "0", f"{prefix}.arp_announce": "0"})
+            self._settings.put_back(endpoint)
 
 
 class Overlay(_Owner):
@@ -164,20 +183,6 @@ class Overlay(_Owner):
         return anew.REQUIRES if self._conntrack else ()
 
     def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
-        bridge = segment.bridge
-        # Without bridge-nf-call-iptables a reply from a backend on the same bridge goes straight to the client,
-        # untranslated (cloudnativelabs/kube-router#151). And with windows kept so does one ahead of them: conntrack
-        # calls it INVALID, and the client, whose connection it is not, resets the backend's (moby/moby#40374).
-        settings = {"net.bridge.bridge-nf-call-iptables": "1", "net.netfilter.nf_conntrack_tcp_be_liberal": "1"}
-        settings |= self._forwards(bridge)
-        sysctl.write(segment.overlay_netns, settings)
-        # A bridge has its lowest port's MAC until it is given one (net/bridge/br_stp_if.c,
-        # br_stp_recalculate_bridge_id): a task that came or went would change it, and clients would go on sending to
-        # the MAC they know the VIPs by.
-        with Rtnl(segment.overlay_netns) as rtnl:
-            rtnl.send([rtnl.link_set(bridge, address=rtnl.mac(bridge))])
-        if self._conntrack:
-            anew.look(segment.overlay_netns, bridge)
         address = str(ip_network(segment.subnet)[1])  # swarm gives br0 the subnet's first address
         return [
             Site(
@@ -187,14 +192,32 @@ class Overlay(_Owner):
                 segment.subnet,
                 "bridge",
                 "hairpin-snat",
-                bridge,
+                segment.bridge,
                 address,
             )
         ]
 
-    def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:
+    def prepare(self, site: Site) -> None:
+        # A bridge has its lowest port's MAC until it is given one (net/bridge/br_stp_if.c,
+        # br_stp_recalculate_bridge_id): a task that came or went would change it, and clients would go on sending to
+        # the MAC they know the VIPs by. There is no way back: what was given stays given.
+        super().prepare(site)
+        with Rtnl(site.netns) as rtnl:
+            rtnl.send([rtnl.link_set(site.interface, address=rtnl.mac(site.interface))])
         if self._conntrack:
-            anew.stop(segment.overlay_netns, segment.bridge)
+            anew.look(site.netns, site.interface)
+
+    def clear(self, site: Site) -> None:
+        if self._conntrack:
+            anew.stop(site.netns, site.interface)
+        super().clear(site)
+
+    def _wanted(self, site: Site) -> dict[str, str]:
+        # Without bridge-nf-call-iptables a reply from a backend on the same bridge goes straight to the client,
+        # untranslated (cloudnativelabs/kube-router#151). And with windows kept so does one ahead of them: conntrack
+        # calls it INVALID, and the client, whose connection it is not, resets the backend's (moby/moby#40374).
+        settings = {"net.bridge.bridge-nf-call-iptables": "1", "net.netfilter.nf_conntrack_tcp_be_liberal": "1"}
+        return settings | super()._wanted(site)
 
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
         self._hairpin(endpoint, True)
@@ -210,43 +233,61 @@ class Overlay(_Owner):
             rtnl.send([rtnl.hairpin(endpoint.bridge_port, on)])
 
 
-class Host(_Owner):
+class Host(_Attached):
     """In the node's host namespace.
 
     The host is given an attachment to the overlay, because a swarm host has no way into it: containers find the VIP by
     ARP on that attachment, and connections are SNATed to its address, as the reply would otherwise bypass the host.
+    What it forwards passes the node's own firewall, which must let it (forwarding.py).
     """
 
     name = "host"
+    role = "host"
     DEVICE = "vip0"
 
     def __init__(self, vips: Vips | None = None, *, dummy: bool = False) -> None:
         """`dummy`: the VIPs are on a dummy device, as kube-proxy's IPVS mode has them; else on the attachment."""
         super().__init__(vips)
         self._dummy = dummy
+        self._firewalls: dict[Site, Firewall] = {}
 
     def requires(self) -> tuple[Requirement, ...]:
         return (Feature("DUMMY", "dummy", "the device that carries the VIPs"),) if self._dummy else ()
 
-    def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
-        attachment = fabric.attach(segment.network, segment.node, "host")
-        sysctl.write(segment.host_netns, self._forwards(attachment.interface))
+    def prepare(self, site: Site) -> None:
+        super().prepare(site)
         if self._dummy:
-            with Rtnl(segment.host_netns) as rtnl:
+            with Rtnl(site.netns) as rtnl:
                 rtnl.send([rtnl.link_add(self.DEVICE, "dummy")], ignore=(errno.EEXIST,))
                 rtnl.send([rtnl.link_set(self.DEVICE, up=True)])
-        return [_attachment_site(attachment, segment)]
+        if site not in self._firewalls:
+            self._firewalls[site] = Firewall(site.netns, site.interface)
+        self._firewalls[site].allow()
 
-    def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:
-        for site in sites:
-            if site.endpoint:
-                fabric.detach(site.endpoint)
+    def clear(self, site: Site) -> None:
+        firewall = self._firewalls.get(site)
+        if firewall:
+            firewall.disallow()
+            firewall.close()
+            del self._firewalls[site]
         if self._dummy:
-            with Rtnl(segment.host_netns) as rtnl:
-                links = {link.get_attr("IFLA_IFNAME"): link["index"] for link in rtnl.links()}
-                used = {address["index"] for address in rtnl.addresses()}
-                if self.DEVICE in links and links[self.DEVICE] not in used:  # by another network on this node
-                    rtnl.send([rtnl.link_del(self.DEVICE)])
+            self._remove_device(site.netns)
+        super().clear(site)
+
+    def intact(self, site: Site) -> bool:
+        return self._firewalls[site].intact()
+
+    def release(self) -> None:
+        for firewall in self._firewalls.values():
+            firewall.close()
+        self._firewalls.clear()
+
+    def _remove_device(self, netns: str) -> None:
+        with Rtnl(netns) as rtnl:
+            links = {link.get_attr("IFLA_IFNAME"): link["index"] for link in rtnl.links()}
+            used = {address["index"] for address in rtnl.addresses()}
+            if self.DEVICE in links and links[self.DEVICE] not in used:  # by another network on this node
+                rtnl.send([rtnl.link_del(self.DEVICE)])
 
     def _device(self, site: Site) -> str:
         return self.DEVICE if self._dummy else site.interface

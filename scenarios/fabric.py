@@ -13,15 +13,18 @@ Docker has it on networks without IPv6.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from ipaddress import IPv4Network
 
 from dataplanes.errors import BenchError
 from dataplanes.kernel import iptables, netns, sysctl
 from dataplanes.kernel.netlink import NetlinkError
 from dataplanes.kernel.rtnl import Rtnl
+from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint, Segment
 from scenarios.journal import Journal
 from scenarios.topology import GATEWAY, Network, Scenario, mac
@@ -118,7 +121,7 @@ class Fabric:
         if key not in self.segments:
             self.segments[key] = self._overlay(self._scenario.network(network), node)
             for endpoint in self.endpoints.values():
-                if endpoint.network == network:
+                if endpoint.network == network and endpoint.node != node:
                     self._teach(endpoint, self.segments[key])
         return self.segments[key]
 
@@ -161,23 +164,24 @@ class Fabric:
     ) -> Endpoint:
         """Attach the namespace `into` to a network, as `interface`, and let the other nodes know."""
         segment = self.segment(network, node)
-        number = self._ports.get(segment.overlay_netns, 0)
-        self._ports[segment.overlay_netns] = number + 1
+        overlay = segment.overlay_netns
+        number = self._ports.get(overlay, 0)
         port = f"veth{number}"
-        bridge, container = self.rtnl(segment.overlay_netns), self.rtnl(into)
-        bridge.veth_add(port, interface, into, mac=mac(address), mtu=segment.mtu)
-        bridge.send([bridge.link_set(port, up=True, master=bridge.index("br0"))])
+        endpoint = Endpoint(name, network, node, into, interface, address, mac(address), overlay, port, vip, cgroup)
+        bridge, container = self.rtnl(overlay), self.rtnl(into)
         length = IPv4Network(segment.subnet).prefixlen
-        container.send(
-            [container.link_set(interface, up=True), container.address_add(interface, f"{address}/{length}")]
-        )
-        endpoint = Endpoint(
-            name, network, node, into, interface, address, mac(address), segment.overlay_netns, port, vip, cgroup
-        )
-        self.endpoints[network, name] = endpoint
-        for other in self.segments.values():
-            if other.network == network:
+        with Undo() as undo:
+            undo(partial(self.cut, endpoint))
+            bridge.veth_add(port, interface, into, mac=endpoint.mac, mtu=segment.mtu)
+            bridge.send([bridge.link_set(port, up=True, master=bridge.index("br0"))])
+            container.send(
+                [container.link_set(interface, up=True), container.address_add(interface, f"{address}/{length}")]
+            )
+            for other in self._others(endpoint):
+                undo(partial(self._unteach, endpoint, other))
                 self._teach(endpoint, other)
+        self._ports[overlay] = number + 1
+        self.endpoints[network, name] = endpoint
         return endpoint
 
     def await_ports(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
@@ -196,34 +200,30 @@ class Fabric:
         length = IPv4Network(self._scenario.network(endpoint.network).subnet).prefixlen
         inside = self.rtnl(endpoint.netns)
         inside.send(inside.address_add(endpoint.interface, f"{address}/{length}") for address in addresses)
-        for segment in self.segments.values():
-            if segment.network == endpoint.network and segment.node != endpoint.node:
-                rtnl = self.rtnl(segment.overlay_netns)
-                rtnl.send(rtnl.neighbour_set("vxlan0", address, endpoint.mac) for address in addresses)
+        for segment in self._others(endpoint):
+            rtnl = self.rtnl(segment.overlay_netns)
+            rtnl.send(rtnl.neighbour_set("vxlan0", address, endpoint.mac) for address in addresses)
 
     def unplug(self, endpoint: Endpoint) -> None:
         """Undo `plug`; the namespace may be gone already, and its veth with it."""
+        with Undo() as undo:
+            for segment in self._others(endpoint):
+                undo(partial(self._teach, endpoint, segment))
+                self._unteach(endpoint, segment)
+            self.cut(endpoint)
         del self.endpoints[endpoint.network, endpoint.name]
-        for segment in self.segments.values():
-            if segment.network == endpoint.network and segment.node != endpoint.node:
-                rtnl = self.rtnl(segment.overlay_netns)
-                vtep = self._vteps[endpoint.node]
-                rtnl.send(
-                    [
-                        rtnl.neighbour_del("vxlan0", endpoint.address),
-                        rtnl.fdb_del("vxlan0", endpoint.mac, vtep),
-                    ]
-                )
-        self.cut(endpoint)
 
     def cut(self, endpoint: Endpoint) -> None:
         """An attachment's veth is gone, or has been, and nobody is told."""
-        bridge = self.rtnl(endpoint.overlay_netns)
+        bridge, container = self.rtnl(endpoint.overlay_netns), self._rtnl.get(endpoint.netns)
         try:
             bridge.send([bridge.link_del(endpoint.bridge_port)])
         except NetlinkError as error:
-            if error.errno != 19:  # ENODEV
+            if error.errno != errno.ENODEV:
                 raise
+        bridge.forget(endpoint.bridge_port)
+        if container:
+            container.forget(endpoint.interface)
 
     def behind(self, endpoint: Endpoint) -> str:
         """A namespace behind a container, such as a VPN's peer or a virtual machine: the container forwards for it, and
@@ -241,17 +241,21 @@ class Fabric:
         iptables.program(endpoint.netns, "nat", [masquerade])
         return name
 
+    def _others(self, endpoint: Endpoint) -> list[Segment]:
+        """Where an endpoint's network is on other nodes."""
+        return [s for s in self.segments.values() if s.network == endpoint.network and s.node != endpoint.node]
+
     def _teach(self, endpoint: Endpoint, segment: Segment) -> None:
         """A node learns where a remote endpoint is."""
-        if endpoint.node == segment.node:
-            return
-        rtnl = self.rtnl(segment.overlay_netns)
-        rtnl.send(
-            [
-                rtnl.neighbour_set("vxlan0", endpoint.address, endpoint.mac),
-                rtnl.fdb_set("vxlan0", endpoint.mac, self._vteps[endpoint.node]),
-            ]
-        )
+        rtnl, vtep = self.rtnl(segment.overlay_netns), self._vteps[endpoint.node]
+        known = rtnl.neighbour_set("vxlan0", endpoint.address, endpoint.mac)
+        rtnl.send([known, rtnl.fdb_set("vxlan0", endpoint.mac, vtep)])
+
+    def _unteach(self, endpoint: Endpoint, segment: Segment) -> None:
+        """A node forgets where a remote endpoint is, if it knows."""
+        rtnl, vtep = self.rtnl(segment.overlay_netns), self._vteps[endpoint.node]
+        known = rtnl.neighbour_del("vxlan0", endpoint.address)
+        rtnl.send([known, rtnl.fdb_del("vxlan0", endpoint.mac, vtep)], ignore=(errno.ENOENT,))
 
     def gateway(self, node: str, container: str) -> None:
         """Give a container its eth1 on docker_gwbridge, and the default route there."""

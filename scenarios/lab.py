@@ -7,31 +7,21 @@ import socket
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal
 
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError, Prerequisite, Usage
 from dataplanes.kernel import netns
+from dataplanes.kernel.undo import Undo
 from dataplanes.model import Backend, Endpoint, Segment, Service
 from scenarios import cgroup
+from scenarios.container import Container
 from scenarios.dns import ADDRESS, Resolver
 from scenarios.fabric import Fabric
 from scenarios.journal import Journal
 from scenarios.stopwatch import Taken, timed
 from scenarios.topology import Filler, Pool, Scenario, ServiceSpec, Task
-
-
-class Container:
-    """A task's namespace, its attachments and what runs in it."""
-
-    def __init__(self, task: Task, name: str) -> None:
-        self.task = task
-        self.netns = name
-        self.endpoints: list[Endpoint] = []
-        self.aliases: list[str] = []  # further addresses on the first of them
-        self.processes: list[subprocess.Popen[Any]] = []
-        self.cgroup: str | None = None
-        self.crashed = False
 
 
 class Lab:
@@ -55,9 +45,8 @@ class Lab:
         self._cgroups = cgroups
         self.fabric = Fabric(scenario, journal)
         self._pools = {network.name: Pool(network.subnet) for network in scenario.networks}
-        self._attachments = 0
         self._filled = 0
-        self._attached: dict[str, str] = {}  # attachment -> its address
+        self._attached: dict[str, tuple[str, str]] = {}  # attachment -> its address and its interface's name
         self._resolver: Resolver | None = None
         self._specs: dict[str, ServiceSpec] = {}
         self._drained: set[str] = set()
@@ -79,7 +68,7 @@ class Lab:
             if self._resolver:
                 steps.callback(self._resolver.close)
             for container in self.containers.values():
-                steps.callback(_stop, container)
+                steps.callback(container.stop)
             if self.plane:
                 steps.callback(self.plane.release)
             self.plane = self._resolver = None
@@ -178,16 +167,21 @@ class Lab:
     def attach(self, network: str, node: str, role: Literal["lb", "host"]) -> Endpoint:
         """A further attachment with an address from the network's pool: lb in a namespace of its own, or the host's.
 
-        The address is the same whenever it comes back, as swarm's managers remember it: neighbours know its MAC.
+        Its address is the same whenever it comes back, as swarm's managers remember it: neighbours know its MAC.
         """
         name = f"{role}.{node}.{network}"
         if name not in self._attached:
-            self._attached[name] = self._address(network)
-        self._attachments += 1
-        into = self.fabric.namespace(name) if role == "lb" else self.fabric.host(node)
-        interface = "eth0" if role == "lb" else f"ov{self._attachments}"
-        made = self.fabric.plug(name, network, node, self._attached[name], into=into, interface=interface)
-        return self.fabric.await_ports([made])[0]
+            taken = sum(known.startswith("host.") for known in self._attached)
+            self._attached[name] = self._address(network), "eth0" if role == "lb" else f"ov{taken + 1}"
+        address, interface = self._attached[name]
+        with Undo() as undo:
+            into = self.fabric.host(node)
+            if role == "lb":
+                undo(partial(self.fabric.drop_namespace, f"{self._journal.run}-{name}"))
+                into = self.fabric.namespace(name)
+            made = self.fabric.plug(name, network, node, address, into=into, interface=interface)
+            undo(partial(self.fabric.unplug, made))
+            return self.fabric.await_ports([made])[0]
 
     def detach(self, endpoint: Endpoint) -> None:
         """Undo `attach`."""
@@ -228,12 +222,16 @@ class Lab:
         """Add a service while the lab runs: its tasks first, then the plane, then its name."""
         if spec.name in self._specs:
             raise Usage("there is such a service", where=spec.name)
-        spec.vip = spec.vip or self._address(spec.network)
+        spec.vip = self._address(spec.network, spec.vip)
         tasks, spec.tasks = spec.tasks, []
         self._specs[spec.name] = spec
-        for task in tasks:
-            self._join(spec, task)
-        self._changed(spec.name)
+        try:
+            for task in tasks:
+                self._join(spec, task)
+            self._changed(spec.name)
+        except BenchError:
+            self.remove_service(spec.name)
+            raise
 
     def remove_service(self, name: str) -> None:
         """Remove a service: the plane forgets it, its name goes, its tasks end."""
@@ -278,16 +276,16 @@ class Lab:
         for endpoint in container.endpoints:
             self._plane().remove_endpoint(endpoint)
             self.fabric.cut(endpoint)
-        _stop(container)
+        container.stop()
         self.fabric.drop_namespace(container.netns)
 
     def stop_server(self, task: str) -> None:
         """Only the task's processes end; its addresses stay."""
-        _stop(self.containers[task])
+        self.containers[task].stop()
 
     def _join(self, spec: ServiceSpec, task: Task) -> None:
         task.service, task.network = spec.name, spec.network
-        task.address = task.address or self._address(spec.network)
+        task.address = self._address(spec.network, task.address)
         spec.tasks.append(task)
         known = set(self.fabric.segments)
         container = self._start(task)
@@ -306,7 +304,7 @@ class Lab:
             self._plane().remove_endpoint(endpoint)
             self.fabric.unplug(endpoint)
             self._pools[endpoint.network].release(endpoint.address)
-        _stop(container)
+        container.stop()
         self.fabric.drop_namespace(container.netns)
         self._journal.discharge("etc", f"/etc/netns/{container.netns}")
         self._drained.discard(task.name)
@@ -334,8 +332,12 @@ class Lab:
         assert self.plane
         return self.plane
 
-    def _address(self, network: str) -> str:
-        address = self._pools[network].take()
+    def _address(self, network: str, wanted: str = "") -> str:
+        """An address of a network's that is free, the wanted one if there is one."""
+        wrong = self._pools[network].claim(wanted) if wanted else None
+        if wrong:
+            raise Usage(wrong, where=network)
+        address = wanted or self._pools[network].take()
         if address is None:
             raise BenchError("no address left", where=network)
         return address
@@ -388,12 +390,3 @@ class Lab:
     def segments(self) -> list[Segment]:
         """Every network on every node where it is."""
         return list(self.fabric.segments.values())
-
-
-def _stop(container: Container) -> None:
-    for process in container.processes:
-        process.kill()
-        process.wait()
-        if process.stdout:
-            process.stdout.close()
-    container.processes.clear()

@@ -16,6 +16,7 @@ from dataplanes.errors import KernelRefused, Prerequisite
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROG_LOAD = 0, 1, 2, 3, 4, 5
+_OBJECT_INFO, _LINK_BY_ID, _NEXT_LINK, _LINK_DETACH = 15, 30, 31, 34
 _PROG_QUERY, _LOOKUP_BATCH, _UPDATE_BATCH, _DELETE_BATCH, _LINK_CREATE = 16, 24, 26, 27, 28
 _BATCH = 4096
 _LOG = 1 << 20
@@ -74,6 +75,22 @@ class _ProgQuery(ctypes.Structure):
     ]
 
 
+class _LinkInfo(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("type", "id", "program", "padding")),
+        ("cgroup", ctypes.c_uint64),  # its ID, or 0
+        ("attach_type", ctypes.c_uint32),
+    ]
+
+
+class _Ids(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint32) for name in ("id", "next", "flags")]
+
+
+class _ObjectInfo(ctypes.Structure):
+    _fields_ = [("fd", ctypes.c_uint32), ("size", ctypes.c_uint32), ("info", ctypes.c_uint64)]
+
+
 def _call(command: int, attr: ctypes.Structure) -> int:
     """The system call; returns its result, or minus errno."""
     number = _SYSCALL.get(platform.machine())
@@ -117,6 +134,18 @@ class Map:
                 full = code in (-errno.E2BIG, -errno.ENOSPC)
                 detail = f"it holds {self.capacity:,}" if full else ""
                 raise _refused(f"element {start + done} of BPF map {self.name} refused", self.name, code, detail)
+
+    def get(self, keys: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        """Those of these elements that are there."""
+        found = []
+        value = ctypes.create_string_buffer(self.value_size)
+        for key in keys:
+            code = _call(_LOOKUP, _Element(self.fd, _address(key), _address(value), 0))
+            if code == 0:
+                found.append((key, value.raw))
+            elif code != -errno.ENOENT:
+                raise _refused(f"BPF map {self.name} cannot be read", self.name, code)
+        return found
 
     def delete(self, keys: Iterable[bytes]) -> None:
         """Delete elements; one that is not there is as good as deleted."""
@@ -184,6 +213,33 @@ def link_cgroup(program: int, cgroup: str, attach_type: int) -> int:
         hint = "a program on a parent cgroup excludes others" if fd == -errno.EPERM else ""
         raise _refused("BPF program cannot be attached to the cgroup", cgroup, fd, hint)
     return fd
+
+
+def attached(link: int) -> bool:
+    """True if a cgroup's link still is one: root can detach it, and the cgroup can go (kernel/bpf/cgroup.c)."""
+    info = _LinkInfo()
+    attr = _ObjectInfo(link, ctypes.sizeof(info), ctypes.addressof(info))
+    code = _call(_OBJECT_INFO, attr)
+    if code < 0:
+        raise _refused("BPF link cannot be asked", str(link), code)
+    return bool(info.cgroup)
+
+
+def detach_all(cgroup: str) -> int:
+    """Detach every link from a cgroup, whoever holds it, as `bpftool link detach` does; returns how many."""
+    wanted, found, last = os.stat(cgroup).st_ino, 0, 0
+    while True:
+        position = _Ids(last, 0, 0)
+        if _call(_NEXT_LINK, position) < 0:
+            return found
+        last = position.next
+        fd = _call(_LINK_BY_ID, _Ids(last, 0, 0))
+        if fd < 0:  # gone meanwhile
+            continue
+        info = _LinkInfo()
+        if _call(_OBJECT_INFO, _ObjectInfo(fd, ctypes.sizeof(info), ctypes.addressof(info))) == 0:
+            found += info.cgroup == wanted and _call(_LINK_DETACH, _Ids(fd, 0, 0)) == 0
+        os.close(fd)
 
 
 def cgroup_taken(cgroup: str, attach_type: int) -> bool:

@@ -1,14 +1,20 @@
-"""iptables, spoken only where the seed speaks it: the legacy back end, programmed in bulk by iptables-restore."""
+"""iptables, spoken only where the seed or the node speaks it: the legacy back end, programmed in bulk."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import socket
+import struct
 from collections.abc import Sequence
-from contextlib import suppress
 
 from dataplanes.errors import KernelRefused
-from dataplanes.kernel import process
+from dataplanes.kernel import netlink, netns, process
 
 _TABLES = ("mangle", "nat", "filter")
+_SO_GET_INFO = 64  # IPT_SO_GET_INFO
+_INFO = struct.Struct("=32sI10III")  # struct ipt_getinfo: name, hooks, their offsets, entries, bytes
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def program(name: str, table: str, lines: Sequence[str]) -> None:
@@ -20,21 +26,66 @@ def program(name: str, table: str, lines: Sequence[str]) -> None:
     process.run(name, ("iptables-legacy-restore", "--noflush", "--wait", "10"), text)
 
 
-def withdraw(name: str, table: str, lines: Sequence[str]) -> None:
-    """Delete rules (`-D CHAIN ...`) of one table; one that somebody else has deleted is as good as deleted."""
+def exchange(name: str, table: str, gone: Sequence[str], come: Sequence[str]) -> None:
+    """Delete some rules and add others (`CHAIN ...`) in one transaction; where there is none, nothing is done.
+
+    One that somebody else has deleted is as good as deleted.
+    """
+
+    def lines(gone: Sequence[str]) -> list[str]:
+        return [*(f"-D {rule}" for rule in gone), *(f"-A {rule}" for rule in come)]
+
+    if not gone and not come:
+        return
     try:
-        program(name, table, lines)
+        program(name, table, lines(gone))
     except KernelRefused:
-        for line in lines:
-            with suppress(KernelRefused):
-                program(name, table, [line])
+        there = set(rules(name, table))
+        left = [rule for rule in gone if f"-A {rule}" in there]
+        if left == gone:
+            raise
+        if left or come:
+            program(name, table, lines(left))
 
 
 def rules(name: str, table: str) -> list[str]:
     """The rules of one table as `iptables -S` prints them: policies, chains, rules."""
-    return process.run(name, ("iptables-legacy", "--wait", "10", "-t", table, "-S")).splitlines()
+    text = process.run(name, ("iptables-legacy", "--wait", "10", "-t", table, "-S"))
+    return [" ".join(line.split()) for line in text.splitlines()]
 
 
 def all_rules(name: str) -> dict[str, list[str]]:
     """Every table's rules, in the order the document walks them."""
     return {table: rules(name, table) for table in _TABLES}
+
+
+class Tables:
+    """What the kernel tells of a namespace's tables without listing them: two system calls, however many rules."""
+
+    def __init__(self, name: str) -> None:
+        self.netns = name
+        with netns.inside(name):
+            self._socket = netlink.aside(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+
+    def close(self) -> None:
+        """Close the socket. Idempotent."""
+        self._socket.close()
+
+    def names(self) -> list[str]:
+        """The tables that are there."""
+        with netns.inside(self.netns):
+            try:
+                with open("/proc/thread-self/net/ip_tables_names", encoding="ascii") as file:
+                    return file.read().split()
+            except FileNotFoundError:  # ip_tables is not loaded
+                return []
+
+    def info(self, table: str) -> bytes:
+        """Where the chains of a table are, how many entries it has and how long they are: another after any change of
+        their number. Of a table that is not there yet, asking makes it."""
+        data = ctypes.create_string_buffer(_INFO.pack(table.encode(), *[0] * 13), _INFO.size)
+        size = ctypes.c_uint(_INFO.size)
+        if _libc.getsockopt(self._socket.fileno(), socket.SOL_IP, _SO_GET_INFO, data, ctypes.byref(size)):
+            code = ctypes.get_errno()
+            raise KernelRefused(f"table {table} cannot be read", where=self.netns, why=os.strerror(code))
+        return data.raw

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from dataplanes.errors import Prerequisite
-from dataplanes.kernel import netlink
+from dataplanes.errors import BenchError, KernelRefused, Prerequisite
+from dataplanes.kernel import netlink, netns
 from dataplanes.kernel.netlink import DUMP, Netlink, Request, attribute, attributes
 
 _NEW_SERVICE, _DEL_SERVICE, _GET_SERVICE = 1, 3, 4
@@ -26,6 +26,7 @@ MASQUERADE, DIRECT_ROUTE = 0, 3  # IP_VS_CONN_F_FWD_MASK values
 _FORWARD_NAMES = {MASQUERADE: "Masq", DIRECT_ROUTE: "Route"}
 _U16, _U32 = struct.Struct("=H"), struct.Struct("=I")
 _GENL_CTRL, _CTRL_GETFAMILY = 0x10, 3
+_SO_GET_INFO = 1153  # IP_VS_SO_GET_INFO
 
 
 class Destination(Struct, frozen=True):
@@ -89,11 +90,26 @@ class Ipvs:
     def __init__(self, name: str) -> None:
         self.netns = name
         self._netlink = Netlink(name, netlink.GENERIC)
-        self._family = self._resolve()
+        try:
+            self._family = self._resolve()
+        except BenchError:
+            self._netlink.close()
+            raise
+        with netns.inside(name):
+            self._socket = netlink.aside(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
 
     def close(self) -> None:
-        """Close the socket; the tables stay. Idempotent."""
+        """Close the sockets; the tables stay. Idempotent."""
         self._netlink.close()
+        self._socket.close()
+
+    def count(self) -> int:
+        """How many services there are, by one system call."""
+        try:
+            info = self._socket.getsockopt(socket.SOL_IP, _SO_GET_INFO, 12)
+        except OSError as error:
+            raise KernelRefused("IPVS cannot be asked", where=self.netns, why=error.strerror or "") from error
+        return int(struct.unpack("=III", info)[2])  # struct ip_vs_getinfo
 
     def add_service(self, fwmark: int, scheduler: str = "rr") -> Request:
         """A new fwmark service without destinations."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import struct
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from dataplanes.errors import KernelRefused
 from dataplanes.kernel import netns
@@ -42,6 +44,8 @@ class NetlinkError(KernelRefused):
         super().__init__("netlink request refused", where=where, why=detail or os.strerror(code))
         self.errno = code
         self.index = index
+        self.sent = 0  # how many requests were sent in all
+        self.refused: frozenset[int] = frozenset((index,))  # of these, the ones that were not carried out
 
 
 class Request:
@@ -72,7 +76,7 @@ def attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _aside(made: socket.socket) -> socket.socket:
+def aside(made: socket.socket) -> socket.socket:
     """The same socket with a high descriptor, where the limit allows one: the low ones are libnftables', which waits by
     select() (nftables, src/mnl.c, mnl_batch_talk) and aborts beyond FD_SETSIZE, as with a handle per 300 containers."""
     try:
@@ -83,6 +87,40 @@ def _aside(made: socket.socket) -> socket.socket:
     return socket.socket(fileno=high)
 
 
+class Watch:
+    """Hears what is changed in a namespace, whoever does it."""
+
+    def __init__(self, name: str, protocol: int, group: int) -> None:
+        """`group`: RTNLGRP_* or NFNLGRP_*."""
+        with netns.inside(name):
+            self._socket = aside(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol))
+        self._socket.bind((0, 1 << (group - 1)))
+        self._socket.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+
+    def close(self) -> None:
+        """Close the socket. Idempotent."""
+        self._socket.close()
+
+    def heard(self) -> bool:
+        """True if anything was changed since this was asked last."""
+        heard = False
+        while self._poll.poll(0):
+            heard = True
+            with suppress(OSError):  # ENOBUFS: it was more than the socket holds
+                self._socket.recv(1)
+        return heard
+
+
+def _raise_first(refused: dict[int, NetlinkError], sent: int, ignore: Sequence[int]) -> None:
+    """Raise the first of the errors that count; it knows all requests that were not carried out."""
+    for error in refused.values():
+        if error.errno not in ignore:
+            error.sent, error.refused = sent, frozenset(refused)
+            raise error
+
+
 class Netlink:
     """A blocking netlink socket in one namespace."""
 
@@ -90,7 +128,7 @@ class Netlink:
         """Open in namespace `name`. Raises KernelRefused where it does not exist."""
         self.netns = name
         with netns.inside(name):
-            self._socket = _aside(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol))
+            self._socket = aside(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol))
         self._socket.bind((0, 0))
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
@@ -103,24 +141,22 @@ class Netlink:
         Errors whose number is in `ignore` do not count. Later requests of the same chunk are still carried out: the
         kernel goes on to the next message of a write after an error (net/netlink/af_netlink.c, netlink_rcv_skb).
         """
-        first: NetlinkError | None = None
+        refused: dict[int, NetlinkError] = {}
         chunk: list[bytes] = []
         position = size = number = 0
         for request in requests:
             data = self._encode(request, self._sequence + number)
             if size + len(data) > _CHUNK or number == _REQUESTS:
-                first = first or self._exchange(chunk, position, ignore)
-                if first:
-                    raise first
+                refused |= self._exchange(chunk, position)
                 position, chunk, size, number = position + len(chunk), [], 0, 0
+                _raise_first(refused, position, ignore)
                 data = self._encode(request, self._sequence)
             chunk.append(data)
             size += len(data)
             number += 1
         if chunk:
-            first = self._exchange(chunk, position, ignore)
-        if first:
-            raise first
+            refused |= self._exchange(chunk, position)
+            _raise_first(refused, position + len(chunk), ignore)
 
     def dump(self, kind: int, body: bytes, flags: int = DUMP) -> list[tuple[int, bytes]]:
         """The (type, body) of every message the kernel answers a dump or a single get with.
@@ -175,7 +211,7 @@ class Netlink:
         head = _NLMSG.pack(length, request.kind, request.flags | REQUEST, sequence, 0)
         return head + request.body + b"\0" * (-length % 4)
 
-    def _exchange(self, chunk: list[bytes], position: int, ignore: Sequence[int]) -> NetlinkError | None:
+    def _exchange(self, chunk: list[bytes], position: int) -> dict[int, NetlinkError]:
         # Only the last message asks for an acknowledgement: it comes after the errors of all before it.
         last = bytearray(chunk[-1])
         struct.pack_into("=H", last, 6, struct.unpack_from("=H", last, 6)[0] | ACK)
@@ -183,16 +219,16 @@ class Netlink:
         begin, end = self._sequence, self._sequence + len(chunk) - 1
         self._socket.send(b"".join(chunk))
         self._sequence = end + 1
-        first: NetlinkError | None = None
+        refused: dict[int, NetlinkError] = {}
         while True:
             for message, _, sequence, payload in self._receive():
                 if message != _ERROR or not begin <= sequence <= end:
                     continue
                 error = self._error(payload, position + sequence - begin)
-                if error and error.errno not in ignore:
-                    first = first or error
+                if error:
+                    refused[error.index] = error
                 if sequence == end:
-                    return first
+                    return refused
 
     def _error(self, payload: bytes, index: int) -> NetlinkError | None:
         """What an error or the end of a dump says; None if all is well. A dump's end may carry no number."""

@@ -86,6 +86,10 @@ class Rtnl:
             found = self._index[interface] = self._netlink.index(interface)
         return found
 
+    def forget(self, interface: str) -> None:
+        """The interface is gone: one that takes its name has another index."""
+        self._index.pop(interface, None)
+
     def mac(self, interface: str) -> str:
         """The MAC of an interface."""
         return str(self._link(interface).get_attr("IFLA_ADDRESS"))
@@ -256,14 +260,17 @@ class Rtnl:
         body = self._tc(interface, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
         return Request(action, flags, body + attribute(_TCA_KIND, kind.encode() + b"\0"))
 
-    def classifier_add(self, interface: str, direction: str, program: int, name: str) -> Request:
-        """A BPF program that decides what becomes of each packet (direct action). `direction`: ingress or egress."""
+    def classifier_set(self, interface: str, direction: str, program: int, name: str) -> Request:
+        """A BPF program that decides what becomes of each packet (direct action), in the place of the one before.
+
+        `direction`: ingress or egress.
+        """
         options = attribute(_BPF_FD, struct.pack("=I", program)) + attribute(_BPF_NAME, name.encode() + b"\0")
         options += attribute(_BPF_FLAGS, struct.pack("=I", 1))  # TCA_BPF_FLAG_ACT_DIRECT
         info = 1 << 16 | socket.htons(_ETH_P_ALL)  # priority, protocol
         body = self._tc(interface, 1, _CLSACT[direction], info)
         body += attribute(_TCA_KIND, b"bpf\0") + attribute(_TCA_OPTIONS | 0x8000, options)
-        return Request(_NEWTFILTER, CREATE | EXCL, body)
+        return Request(_NEWTFILTER, CREATE, body)
 
     def _tc(self, interface: str, handle: int, parent: int, info: int) -> bytes:
         return struct.pack("=BxHiIII", 0, 0, self.index(interface), handle, parent, info)  # struct tcmsg

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from functools import partial
+
 from dataplanes.errors import KernelRefused, Prerequisite
 from dataplanes.kernel import netns
+from dataplanes.kernel.undo import Undo
 
 
 def _path(key: str) -> str:
@@ -13,21 +17,61 @@ def _path(key: str) -> str:
 def read(name: str, key: str) -> str | None:
     """The value in a namespace, or None where this kernel has no such key."""
     with netns.inside(name):
-        try:
-            with open(_path(key), encoding="ascii") as file:
-                return file.read().strip()
-        except FileNotFoundError:
-            return None
+        return _read(key)
 
 
 def write(name: str, values: dict[str, str]) -> None:
     """Set several keys in a namespace. Raises Prerequisite naming the first key this kernel does not have."""
     with netns.inside(name):
         for key, value in values.items():
-            try:
-                with open(_path(key), "w", encoding="ascii") as file:
-                    file.write(value)
-            except FileNotFoundError as error:
-                raise Prerequisite(f"no sysctl {key}", where=name, why="this kernel lacks the feature") from error
-            except OSError as error:
-                raise KernelRefused(f"cannot set {key}={value}", where=name, why=error.strerror or "") from error
+            _write(name, key, value)
+
+
+def change(name: str, values: dict[str, str]) -> dict[str, str]:
+    """Set several keys in a namespace, all or none; returns those that were something else, with what they were."""
+    with netns.inside(name), Undo() as undo:
+        before: dict[str, str] = {}
+        for key, value in values.items():
+            old = _read(key)
+            if old != value:
+                _write(name, key, value)
+                before[key] = old or ""
+                undo(partial(_write, name, key, before[key]))
+        return before
+
+
+class Settings:
+    """Keys that somebody has changed for a purpose, and what they were before."""
+
+    def __init__(self) -> None:
+        self._before: dict[Hashable, tuple[str, dict[str, str]]] = {}
+
+    def set(self, purpose: Hashable, name: str, values: dict[str, str]) -> None:
+        """Set keys in a namespace, all or none. Done again for the same purpose, it restores what was changed since."""
+        changed = change(name, values)
+        _, before = self._before.setdefault(purpose, (name, {}))
+        before |= {key: value for key, value in changed.items() if key not in before}
+
+    def put_back(self, purpose: Hashable) -> None:
+        """Set the keys to what they were, all or none."""
+        if purpose in self._before:
+            change(*self._before[purpose])
+            del self._before[purpose]
+
+
+def _read(key: str) -> str | None:
+    try:
+        with open(_path(key), encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return None
+
+
+def _write(name: str, key: str, value: str) -> None:
+    try:
+        with open(_path(key), "w", encoding="ascii") as file:
+            file.write(value)
+    except FileNotFoundError as error:
+        raise Prerequisite(f"no sysctl {key}", where=name, why="this kernel lacks the feature") from error
+    except OSError as error:
+        raise KernelRefused(f"cannot set {key}={value}", where=name, why=error.strerror or "") from error

@@ -271,8 +271,8 @@ class World:
         """A service of the check's own on my-network, a task on each of the nodes; gone afterwards."""
         name = f"probe{next(self._numbers)}"
         tasks = [Task(f"{name}.{n + 1}", node, remapped=remapped) for n, node in enumerate(nodes)]
+        self.lab.create_service(ServiceSpec(name, "my-network", vip, tasks=tasks))
         try:
-            self.lab.create_service(ServiceSpec(name, "my-network", vip, tasks=tasks))
             yield Probe(name, self.vip(name), tuple(self.tasks(name)))
         finally:
             self.settle()

@@ -1,65 +1,122 @@
-"""A change the kernel refuses half-way leaves the old state and a clear error."""
+"""Whatever is refused, at whatever step: everything is as it was, and the same call succeeds when the obstacle is gone.
+
+A plane's whole life in a lab, call by call. Each call is made with its first operation refused, then with its second,
+and so on until it has no more; only then it is made without.
+"""
 
 from __future__ import annotations
 
-import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from dataplanes.errors import KernelRefused
-from dataplanes.kernel import netns
+from bench import trial
+from dataplanes import catalog
+from dataplanes.base import DataPlane
+from dataplanes.errors import BenchError
 from dataplanes.model import Backend, Service
+from scenarios import topology
+from scenarios.journal import Journal
 from scenarios.lab import Lab
-from tests.lab.conftest import VIP, View, running
+from tests.lab.refusals import Refusals, facts, held
+from tests.lab.test_seed import SERVING
 
-IPVS = ["ipvs-container", "ipvs-lb", "ipvs-overlay", "ipvs-host"]
-COMMANDS = ("ip -o address", "ip route", "iptables-legacy-save -t nat", "iptables-legacy-save -t mangle", "ipvsadm -Sn")
+SCENARIO = """
+nodes = ["n1", "n2"]
+networks = [{ name = "net", subnet = "10.0.0.0/24" }]
+workload = { client = "client.1", service = "web" }
+[[services]]
+name = "web"
+network = "net"
+vip = "10.0.0.2"
+tasks = [{ name = "web.1", node = "n1", address = "10.0.0.3" }, { name = "web.2", node = "n2", address = "10.0.0.4" }]
+[[services]]
+name = "client"
+network = "net"
+vip = "10.0.0.6"
+tasks = [{ name = "client.1", node = "n2", address = "10.0.0.7" }]
+"""
 
-
-def facts(lab: Lab) -> dict[str, str]:
-    """Addresses, routes, rules and IPVS of every namespace, as text; without what traffic leaves."""
-    found = {}
-    for _, _, name in lab.namespaces():
-        with netns.inside(name):
-            for command in COMMANDS:
-                text = subprocess.run(command.split(), capture_output=True, text=True, check=False).stdout
-                lines = [line.partition(" [")[0] for line in text.splitlines() if not line.startswith("#")]
-                found[f"{name}: {command}"] = "\n".join(lines)
-    return found
-
-
-def refused(lab: Lab, changes: list[Service], match: str) -> None:
-    assert lab.plane
-    before = facts(lab)
-    with pytest.raises(KernelRefused, match=match) as caught:
-        lab.plane.apply(changes)
-    assert caught.value.where
-    assert facts(lab) == before
-    assert View(lab).spread(6) == {"1": 2, "2": 2, "3": 2}
+Call = tuple[str, Callable[[], None], Callable[[], None]]
+"""What is called, the call, and the call that takes it back."""
 
 
-@pytest.mark.parametrize("dataplane", IPVS)
-def test_a_backend_ipvs_refuses_takes_the_whole_change_back(dataplane: str) -> None:
-    with running(dataplane) as lab:
-        web = lab.service("my-web")
-        good = Service("good", "my-network", "10.0.0.100", web.backends)
-        nowhere = (*web.backends, Backend("224.0.0.1"))  # ip_vs_add_dest wants a unicast address
-        refused(lab, [good, replace(web, backends=nowhere)], "Invalid argument")
-        refused(lab, [good, Service("bad", "my-network", "10.0.0.101", nowhere)], "Invalid argument")
-        with pytest.raises(OSError, match=r"No route to host|timed out|refused"):
-            View(lab).connect("10.0.0.100")
+def life(plane: DataPlane, lab: Lab) -> Iterator[Call]:
+    """A plane's life: each kind of call once, where it has most to do."""
+    one, two = lab.fabric.segments.values()
+    first, second, last = (endpoint for container in lab.containers.values() for endpoint in container.endpoints)
+    web, client = lab.service("web"), lab.service("client")
+    changed = [
+        replace(web, backends=(Backend("10.0.0.3", 0), Backend("10.0.0.9"))),  # one drained, one gone, one come
+        replace(client, vip="10.0.0.52"),  # its VIP is another
+        *(Service(name, "net", vip, web.backends) for name, vip in (("a", "10.0.0.50"), ("b", "10.0.0.51"))),
+    ]
+
+    def back() -> None:
+        plane.remove(changed[2:])
+        plane.apply([web, client])
+
+    def install() -> None:
+        for segment in (one, two):
+            plane.add_segment(segment)
+        for endpoint in (first, second):
+            plane.add_endpoint(endpoint)
+        plane.apply([changed[0], changed[1]])
+
+    plane.add_segment(one)
+    plane.add_endpoint(first)
+    plane.apply([web, client])
+    yield "add_segment", partial(plane.add_segment, two), partial(_remove_segment, plane, two)
+    yield "add_endpoint", partial(plane.add_endpoint, second), partial(plane.remove_endpoint, second)
+    plane.add_endpoint(last)
+    yield "apply", partial(plane.apply, changed), back
+    yield "remove", partial(plane.remove, changed[2:]), partial(plane.apply, changed[2:])
+    yield "remove_endpoint", partial(plane.remove_endpoint, last), partial(plane.add_endpoint, last)
+    yield "close", plane.close, install
 
 
-@pytest.mark.parametrize("dataplane", ["ebpf-socket", "ebpf-tc"])
-@pytest.mark.parametrize("knob", ["services=4", "backends=8"])
-def test_a_full_map_takes_the_whole_change_back(dataplane: str, knob: str) -> None:
-    with running(f"{dataplane}@{knob}") as lab:
-        web = lab.service("my-web")
-        many = [Service(f"s{n}", "my-network", f"10.0.0.{100 + n}", web.backends) for n in range(8)]
-        refused(lab, [replace(web, backends=web.backends[:1]), *many], f"map.*@{knob.partition('=')[0]}=N")
-        with pytest.raises(OSError, match=r"No route to host|timed out"):
-            View(lab).connect("10.0.0.100")
+def _remove_segment(plane: DataPlane, segment: object) -> None:
+    plane._remove_segment(segment)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("dataplane", [*SERVING, "ipvs-lb-dsr", "ipvs-container@17.09"])
+def test_a_refusal_at_any_step_leaves_everything_as_it_was(dataplane: str, tmp_path: Path) -> None:
+    (tmp_path / "two.toml").write_text(SCENARIO)
+    (selection,) = catalog.select(dataplane)
+    refusals, refused = Refusals(), Counter[str]()
+    with Journal() as journal, trial.build(topology.load(f"{tmp_path}/two.toml"), selection, journal) as lab:
         assert lab.plane
-        lab.plane.apply([replace(web, backends=web.backends[:1])])
-        assert View(lab).spread(2, VIP) == {"1": 2}
+        lab.plane.close()
+        lab.plane = plane = catalog.make(selection, lab)
+        bare = held(lab)
+        for name, call, back in life(plane, lab):
+            before, whole = facts(lab), held(lab) if name == "apply" else {}
+            for number in count():
+                told = ""
+                with refusals.of(number):
+                    try:
+                        call()
+                    except BenchError as error:
+                        told = str(error)
+                if not refusals.refused:
+                    assert not told
+                    break
+                refused[name] += 1
+                if not told:  # it did not matter
+                    back()
+                assert facts(lab) == before, f"{name}, operation {number}: {told}"
+            if whole:
+                back()
+                assert held(lab) == whole, name
+                call()
+            if name == "apply":
+                whole = held(lab)
+                plane.resync()
+                assert held(lab) == whole, "nothing was wrong"
+        assert held(lab) == bare
+    assert {"apply", "remove", "close"} <= set(refused)

@@ -66,6 +66,9 @@ class Mutant(DataPlane):
         if not self.forgets_removal:
             self.plane.remove(services)
 
+    def resync(self) -> None:
+        self.plane.resync()
+
     def counters(self) -> list[Counter]:
         return self.plane.counters()
 
@@ -192,7 +195,7 @@ def _with_sysctl(kind: str, key: str, value: str, lab: Lab, undo: ExitStack) -> 
 def _keeping_connections(lab: Lab, undo: ExitStack) -> None:
     patch = undo.enter_context(pytest.MonkeyPatch.context())
     patch.setattr(Conntrack, "flush", lambda self, keep: 0)
-    patch.setattr(ebpf._Table, "_forget", lambda self, old, keep: None)
+    patch.setattr(ebpf._Table, "_forget_flows", lambda self, lost: None)
 
 
 def _with_every_second_segment_lost(lab: Lab, undo: ExitStack) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from dataplanes.base import Hook, Site
-from dataplanes.errors import KernelRefused, Unsupported, Usage
+from dataplanes.errors import KernelRefused, Unsupported
 from dataplanes.kernel import netns, process
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.rtnl import Rtnl
@@ -266,25 +266,65 @@ def test_a_refused_transaction_changes_nothing(world: World) -> None:
     director = world.director("output")
     director.apply([service(*BACKENDS[:2])])
     # Somebody deletes an element behind our back: a transaction that must delete it is refused as a whole.
+    assert director.intact()
     process.run(CLIENT, ("nft", "delete element ip vip-web_20_net services { 10.0.0.2 }"))
     before = ruleset(CLIENT)
     fresh = service(BACKENDS[5], vip=OTHER_VIP, name="other")
+    assert not director.intact()
     with pytest.raises(KernelRefused, match="No such file or directory") as refused:
         director.apply([fresh, service(*BACKENDS[:3])])
     assert refused.value.where == CLIENT
     assert ruleset(CLIENT) == before
     director.apply([fresh])
     assert world.spread(2, OTHER_VIP) == {BACKENDS[5]: 2}
+    director.resync()
+    assert director.intact()
+    director.apply([service(*BACKENDS[:3])])
+    assert world.spread(3) == dict.fromkeys(BACKENDS[:3], 1)
+
+
+FLUSHES = (
+    "flush ruleset",
+    "flush table ip vip-web_20_net",
+    "delete table ip vip-web_20_net",
+    "flush set ip vip-web_20_net vips",
+)
+
+
+@each_hook
+@pytest.mark.parametrize("flush", FLUSHES)
+def test_whatever_is_flushed_is_noticed_and_restored(world: World, hook: Hook, flush: str) -> None:
+    world.own(hook)
+    director = world.director(hook)
+    director.apply([service(*BACKENDS[:3]), service(vip=OTHER_VIP, name="empty")])
+    _, name, _ = HOOKS[hook]
+    assert director.intact()
+    before = ruleset(name)
+    process.run(name, ("nft", flush.replace("T", "vip-web_20_net")))
+    assert not director.intact()
+    director.resync()
+    assert director.intact()
+    assert len(ruleset(name)) == len(before)
+    assert world.spread(6) == dict.fromkeys(BACKENDS[:3], 2)
+    director.close()
+    assert ruleset(name) == []
+
+
+def test_what_others_do_in_the_namespace_is_no_flush(world: World) -> None:
+    director = world.director("output")
+    director.apply([service(*BACKENDS[:2])])
+    world.spread(1)
+    process.run(CLIENT, ("nft", "add table ip theirs"))
+    assert not director.intact()
+    director.resync()
+    assert {each.backend: each.connections for each in director.counters()} == {BACKENDS[0]: 1, BACKENDS[1]: 0}
+    process.run(CLIENT, ("nft", "delete table ip theirs"))
 
 
 def test_refusals(world: World) -> None:
-    director = world.director("output")
+    world.director("output")
     with pytest.raises(KernelRefused, match="File exists"):
         world.director("output")
-    director.apply([service(BACKENDS[0])])
-    with pytest.raises(Usage, match=r"10\.0\.0\.2 is the VIP of two services"):
-        director.apply([service(BACKENDS[1], name="thief")])
-    assert world.spread(2) == {BACKENDS[0]: 2}
     direct = Site(CLIENT, "n", "node", "10.0.0.0/24", "input", "direct", "eth0", ADDRESS[CLIENT])
     with pytest.raises(Unsupported):
         Nft().open(direct)

@@ -26,6 +26,7 @@ class Notebook(Mechanism):
         self.sites: dict[str, dict[str, Service]] = {}
         self.log: list[str] = []
         self.refuse = ""
+        self.damaged: set[str] = set()  # sites where somebody else was
 
     def requires(self) -> tuple[Requirement, ...]:
         return (Feature("PAPER", "paper", "something to write on"),)
@@ -40,17 +41,24 @@ class Page(Director):
         self._book, self._site = book, site
 
     def apply(self, services: Sequence[Service]) -> None:
+        if services and self._site.netns == self._book.refuse:
+            raise KernelRefused("no more paper", where=self._site.netns)
         page = self._book.sites[self._site.netns]
         for service in services:
             page[service.name] = service
             self._book.log.append(f"{self._site.netns} apply {service.name} {len(service.backends)}")
-            if self._site.netns == self._book.refuse:
-                raise KernelRefused("no more paper", where=self._site.netns)
 
     def remove(self, services: Sequence[Service]) -> None:
         for service in services:
             self._book.sites[self._site.netns].pop(service.name, None)
             self._book.log.append(f"{self._site.netns} remove {service.name}")
+
+    def resync(self) -> None:
+        self._book.damaged.discard(self._site.netns)
+        self._book.log.append(f"{self._site.netns} resync")
+
+    def intact(self) -> bool:
+        return self._site.netns not in self._book.damaged
 
     def counters(self) -> list[Counter]:
         return [Counter(self._site.netns, name, "10.0.0.3", 1) for name in self._book.sites[self._site.netns]]
@@ -148,6 +156,25 @@ def test_a_failed_update_leaves_the_old_backends(book: Notebook, plane: PlacedPl
     with pytest.raises(KernelRefused):
         plane.apply([Service("web", "net", "10.0.0.2", ())])
     assert book.sites == {"n1.net": {"web": WEB}, "n2.net": {"web": WEB}}
+
+
+def test_a_change_begins_with_restoring_what_others_have_touched(book: Notebook, plane: PlacedPlane) -> None:
+    plane.apply([WEB])
+    book.log.clear()
+    book.damaged = {"n2.net"}
+    plane.apply([Service("web", "net", "10.0.0.2", (Backend("10.0.0.3"),))])
+    assert book.log == ["n1.net apply web 1", "n2.net resync", "n2.net publish web", "n2.net apply web 1"]
+    book.log.clear()
+    book.damaged = {"n1.net"}
+    plane.remove([WEB])
+    assert book.log[:3] == ["n1.net resync", "n1.net publish web", "n1.net withdraw web"]
+
+
+def test_resync_restores_every_site(book: Notebook, plane: PlacedPlane) -> None:
+    plane.apply([WEB])
+    book.log.clear()
+    plane.resync()
+    assert book.log == ["n1.net resync", "n1.net publish web", "n2.net resync", "n2.net publish web"]
 
 
 def test_close_removes_everything_and_may_be_called_again(book: Notebook, plane: PlacedPlane) -> None:

@@ -1,0 +1,67 @@
+"""A way through a node's own firewall for what a plane forwards there.
+
+An accept in one table is none in another: a packet must get past every chain at the forward hook, and dockerd leaves
+that of iptables with the policy DROP (kubernetes/kubernetes#59656, #66103). So the rule goes first into each, as
+kube-proxy's KUBE-FORWARD does, and no chain is made for it: every packet would pay for that.
+"""
+
+from __future__ import annotations
+
+import json
+
+from dataplanes.kernel import iptables, nft, process
+
+_Chain = tuple[str, str, str]  # family, table, name
+
+
+class Firewall:
+    """The firewall of a namespace that forwards from an interface of the plane's to the same."""
+
+    def __init__(self, name: str, interface: str) -> None:
+        self.netns = name
+        self._comment = f"service VIPs of {interface}"
+        self._rule = f"FORWARD -i {interface} -o {interface} -j ACCEPT"
+        self._nft_rule = f'iifname "{interface}" oifname "{interface}" accept comment "{self._comment}"'
+        self._tables = iptables.Tables(name)
+        self._chains = nft.Chains(name)
+        self._seen: object = None
+
+    def allow(self) -> None:
+        """Let it through where it is not yet."""
+        if self._legacy() and f"-A {self._rule}" not in iptables.rules(self.netns, "filter"):
+            iptables.program(self.netns, "filter", [f"-I {self._rule}"])
+        for chain in self._foreign():
+            if not self._handles(chain):
+                process.run(self.netns, ("nft", "insert", "rule", *chain, self._nft_rule))
+        self._seen = self._look()
+
+    def disallow(self) -> None:
+        """Undo `allow`."""
+        if self._legacy() and f"-A {self._rule}" in iptables.rules(self.netns, "filter"):
+            iptables.program(self.netns, "filter", [f"-D {self._rule}"])
+        for chain in self._foreign():
+            for handle in self._handles(chain):
+                process.run(self.netns, ("nft", "delete", "rule", *chain, "handle", str(handle)))
+
+    def intact(self) -> bool:
+        """True if the chains at the forward hook are those that were seen last, with as many rules."""
+        return self._look() == self._seen
+
+    def close(self) -> None:
+        """Close the sockets; the rules stay. Idempotent."""
+        self._tables.close()
+        self._chains.close()
+
+    def _legacy(self) -> bool:
+        return "filter" in self._tables.names()
+
+    def _look(self) -> object:
+        return self._tables.info("filter") if self._legacy() else b"", self._chains.forwarding()
+
+    def _foreign(self) -> list[_Chain]:
+        return [chain for chain, _ in self._chains.forwarding()]
+
+    def _handles(self, chain: _Chain) -> list[int]:
+        """Where our rule is in a chain."""
+        listed = json.loads(process.run(self.netns, ("nft", "-j", "-a", "list", "chain", *chain)))["nftables"]
+        return [each["rule"]["handle"] for each in listed if each.get("rule", {}).get("comment") == self._comment]

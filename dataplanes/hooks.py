@@ -1,0 +1,157 @@
+"""Where the eBPF programs of one network on one node are attached, and whether they still are."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dataplanes.ebpf_object import PROGRAMS, Loaded
+from dataplanes.errors import KernelRefused
+from dataplanes.kernel import bpf, netlink
+from dataplanes.kernel.rtnl import Rtnl
+from dataplanes.kernel.undo import Undo
+from dataplanes.model import Endpoint
+
+_TC_GROUP = 4  # RTNLGRP_TC
+
+
+class Hooks(ABC):
+    """The hooks of containers, one set each."""
+
+    @abstractmethod
+    def attach(self, endpoint: Endpoint) -> None:
+        """Attach the programs to a container's hooks, all or none; done again, it restores those that were lost."""
+
+    @abstractmethod
+    def detach(self, endpoint: Endpoint) -> None:
+        """Undo `attach`."""
+
+    @abstractmethod
+    def restore(self) -> None:
+        """Attach what is not attached any more."""
+
+    @abstractmethod
+    def intact(self) -> bool:
+        """False if others may have detached something; see `Director.intact`."""
+
+    @abstractmethod
+    def count(self, endpoint: Endpoint) -> int:
+        """How many of a container are attached."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what would outlive the namespaces. Idempotent."""
+
+
+class SocketHooks(Hooks):
+    """On the cgroup of the container's processes, by links: they are gone with their descriptors."""
+
+    def __init__(self, loaded: Loaded, netns: str) -> None:
+        self._programs = loaded.programs
+        self._links: dict[Endpoint, dict[str, int]] = {}  # container -> program -> link
+
+    def attach(self, endpoint: Endpoint) -> None:
+        if endpoint.cgroup is None:
+            raise KernelRefused("no cgroup to attach to", where=endpoint.netns, why="the container has none of its own")
+        links = self._links.get(endpoint, {})
+        lost = [name for name in self._programs if name not in links or not bpf.attached(links[name])]
+        made: dict[str, int] = {}
+        with Undo() as undo:
+            undo(lambda: _close(made))
+            for name in lost:
+                made[name] = bpf.link_cgroup(self._programs[name], endpoint.cgroup, PROGRAMS["socket"][name][1])
+        _close({name: links[name] for name in made if name in links})
+        self._links[endpoint] = links | made
+
+    def detach(self, endpoint: Endpoint) -> None:
+        _close(self._links.pop(endpoint, {}))
+
+    def restore(self) -> None:
+        for endpoint in self._links:
+            self.attach(endpoint)
+
+    def intact(self) -> bool:
+        # One of them stands for all: each would cost a system call per container and change.
+        return all(bpf.attached(fd) for links in list(self._links.values())[:1] for fd in links.values())
+
+    def count(self, endpoint: Endpoint) -> int:
+        return len(self._links.get(endpoint, {}))
+
+    def close(self) -> None:
+        for links in self._links.values():
+            _close(links)
+        self._links.clear()
+
+
+class TcHooks(Hooks):
+    """On the node's ends of the containers' veths."""
+
+    def __init__(self, loaded: Loaded, netns: str) -> None:
+        self._programs = loaded.programs
+        self._bridge = loaded.maps["bridge"]
+        self._watch = netlink.Watch(netns, netlink.ROUTE, _TC_GROUP)
+        self._there: set[Endpoint] = set()
+        self._touched = False  # somebody has changed hooks or filters there since they were restored
+
+    def attach(self, endpoint: Endpoint) -> None:
+        with self._ours():
+            self._attach(endpoint)
+        self._there.add(endpoint)
+
+    def _attach(self, endpoint: Endpoint) -> None:
+        port, there = endpoint.bridge_port, endpoint in self._there
+        with Rtnl(endpoint.overlay_netns) as rtnl, Undo() as undo:
+            self._bridge.update([(struct.pack("=I", 0), struct.pack("=I", rtnl.master(port)))])
+            rtnl.send([rtnl.clsact_add(port)], ignore=(errno.EEXIST,) if there else ())
+            if not there:
+                undo(lambda: rtnl.send([rtnl.clsact_del(port)]))
+            rtnl.send(
+                [
+                    rtnl.classifier_set(port, "ingress", self._programs["from_container"], "from_container"),
+                    rtnl.classifier_set(port, "egress", self._programs["to_container"], "to_container"),
+                ]
+            )
+
+    def detach(self, endpoint: Endpoint) -> None:
+        if endpoint not in self._there:
+            return
+        gone = (errno.ENOENT, errno.EINVAL)  # the qdisc is
+        try:
+            with self._ours(), Rtnl(endpoint.overlay_netns) as rtnl:
+                rtnl.send([rtnl.clsact_del(endpoint.bridge_port)], ignore=gone)
+        except netlink.NetlinkError as error:
+            if error.errno != errno.ENODEV:  # the port is
+                raise
+        self._there.discard(endpoint)
+
+    def restore(self) -> None:
+        with self._ours():
+            for endpoint in self._there:
+                self._attach(endpoint)
+        self._touched = False
+
+    def intact(self) -> bool:
+        self._touched = self._touched or self._watch.heard()
+        return not self._touched
+
+    def count(self, endpoint: Endpoint) -> int:
+        return 2 * (endpoint in self._there)
+
+    def close(self) -> None:
+        self._watch.close()
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """What is heard within is what we do; what was before is not."""
+        self._touched = self._touched or self._watch.heard()
+        yield
+        self._watch.heard()
+
+
+def _close(links: dict[str, int]) -> None:
+    for fd in links.values():
+        os.close(fd)
