@@ -186,6 +186,7 @@ from scenarios.checks import (  # noqa: E402
     balance,  # noqa: F401
     change,  # noqa: F401
     client,  # noqa: F401
+    disturb,  # noqa: F401
     icmp,  # noqa: F401
     identity,  # noqa: F401
     idle,  # noqa: F401

@@ -1,0 +1,96 @@
+"""What others do to what a plane has programmed resync() restores, and after a flush the next change does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from dataplanes.ebpf import Ebpf
+from dataplanes.kernel import bpf, sysctl
+from dataplanes.kernel.netlink import Request
+from dataplanes.kernel.rtnl import Rtnl
+from dataplanes.placed import PlacedPlane
+from scenarios.checks import disturb
+from scenarios.lab import Lab
+from tests.lab.conftest import View, running
+from tests.lab.refusals import facts
+from tests.lab.test_seed import SERVING
+
+Damage = Callable[[Lab], None]
+
+
+def flush(lab: Lab) -> None:
+    """Packet filters, IPVS, classifiers, the programs of cgroups."""
+    for _, _, name in lab.namespaces():
+        list(disturb._flush(name))
+    for container in lab.containers.values():
+        if container.cgroup:
+            assert bpf.detach_all(container.cgroup)
+
+
+def disown(lab: Lab) -> None:
+    """The VIPs are nobody's: neither as addresses nor as routes."""
+    vips = [service.vip for service in lab.services()]
+    for _, _, name in lab.namespaces():
+        with Rtnl(name) as rtnl:
+            names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in rtnl.links()}
+            gone: list[Request] = [
+                rtnl.address_del(names[each["index"]], f"{each.get_attr('IFA_LOCAL')}/32")
+                for each in rtnl.addresses()
+                if each.get_attr("IFA_LOCAL") in vips
+            ]
+            gone += [
+                rtnl.local_del(names[each.get_attr("RTA_OIF")], each.get_attr("RTA_DST"))
+                for each in rtnl.routes()
+                if each.get_attr("RTA_DST") in vips and each["proto"] == 4  # RTPROT_STATIC: of no address
+            ]
+            rtnl.send(gone)
+
+
+def unset(lab: Lab) -> None:
+    """The settings are what they were before the plane came."""
+    assert isinstance(lab.plane, PlacedPlane)
+    users = [lab.plane._placement, *(post.director for post in lab.plane._all_posts())]
+    for settings in [user._settings for user in users if hasattr(user, "_settings")]:
+        for name, before in settings._before.values():
+            sysctl.write(name, before)
+
+
+def empty(lab: Lab) -> None:
+    """Root has emptied the maps."""
+    assert isinstance(lab.plane, PlacedPlane)
+    assert isinstance(lab.plane._mechanism, Ebpf)
+    for table in lab.plane._mechanism._tables.values():
+        for name in ("services", "turns"):
+            each = table.loaded.maps[name]
+            each.delete([key for key, _ in each.items()])
+
+
+def damages(dataplane: str) -> dict[Damage, bool]:
+    """What is done to a plane, and whether the next change notices it."""
+    if dataplane.startswith("ebpf"):
+        return {flush: True, empty: False}
+    if dataplane == "nft-container":
+        return {flush: True}
+    return {flush: True, unset: False, disown: False}
+
+
+@pytest.mark.parametrize("dataplane", [*SERVING, "ipvs-lb-dsr"])
+def test_what_others_undo_is_restored(dataplane: str) -> None:
+    with running(dataplane) as lab:
+        assert lab.plane
+        web = lab.service("my-web")
+        before = facts(lab)
+        for damage, noticed in damages(dataplane).items():
+            damage(lab)
+            lab.plane.resync()
+            assert facts(lab) == before, damage.__doc__
+            assert View(lab).spread(3) == {"1": 1, "2": 1, "3": 1}
+            if noticed:
+                damage(lab)
+                lab.plane.apply([replace(web, backends=web.backends[:2])])
+                assert View(lab).spread(4) == {"1": 2, "2": 2}
+                lab.plane.apply([web])
+                assert facts(lab) == before, damage.__doc__
