@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from bench.measure.ceiling import ceiling
 from dataplanes import catalog, files
 from dataplanes.errors import BenchError
 from dataplanes.kernel import interrupt
-from dataplanes.kernel.process import tied
+from dataplanes.kernel.process import become_shell, tied
 from scenarios import topology
 from scenarios.document import document
 from scenarios.journal import Journal
@@ -72,7 +73,8 @@ def _command(lab: Lab, argv: list[str]) -> int:
         interrupt.check()
         try:
             with interrupt.held():  # between fork and exec a child loses what it gets
-                process = subprocess.Popen(command, env=environ, preexec_fn=tied())
+                become = tied() if argv or not os.isatty(0) else partial(become_shell, os.getpid())
+                process = subprocess.Popen(command, env=environ, preexec_fn=become)
         except OSError as error:
             print(f"bench: {command[0]}: {error.strerror}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126

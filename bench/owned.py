@@ -24,12 +24,15 @@ from scenarios.journal import Journal
 
 @contextmanager
 def owned(argv: Sequence[str], **popen: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process; on leaving it is gone. The state file names it: `bench clean` need not wait for its end."""
+    """Start a process; on leaving it is gone. The state file names it: `bench clean` need not wait for its end.
+
+    SIGINT, SIGTERM and SIGHUP are blocked while it is started. A `preexec_fn` of one's own may leave them so.
+    """
     process: subprocess.Popen[bytes] | None = None
     with Journal() as journal:
         try:
             with interrupt.held():
-                process = subprocess.Popen(argv, preexec_fn=tied(), **popen)
+                process = subprocess.Popen(argv, **{"preexec_fn": tied(), **popen})
             journal.process(process.pid)
             yield process
         finally:

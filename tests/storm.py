@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dataplanes import paths
+
 _BENCH = (str(Path(sys.executable).with_name("bench")),)
 _DAEMONS = (
     "setsid sleep 1000 & nohup sleep 1000 >/dev/null 2>&1 & (sleep 1000 &); "
@@ -25,6 +27,8 @@ _DAEMONS = (
 )
 _BPF = {"programs": 11, "maps": 12, "links": 31}
 """What the kernel counts through (bpf(2): BPF_PROG_GET_NEXT_ID and its kin)."""
+_IN_GUEST = os.uname().nodename == "guest"
+"""There nobody else has BPF programs."""
 _SETTLES = 10.0
 """Seconds for what the kernel frees in its own time: BPF programs after a grace period, for one."""
 
@@ -32,8 +36,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "host": (
         ("lab", "--dataplane", "nft-container", "--kernel", "host", "--", "sh", "-c", _DAEMONS),
         ("lab", "--dataplane", "ebpf-tc", "--kernel", "host", "--", "sh", "-c", _DAEMONS),
-        ("run", "--dataplane", "nft-lb", "--kernel", "host", "--repeat", "1", "--connections", "500"),
-        ("matrix", "--dataplane", "nft-overlay,ebpf-tc", "--kernel", "host", "-k", "reach"),
+        ("run", "--dataplane", "nft-lb", "--kernel", "host", "--repeat", "1", "--connections", "100"),
+        ("matrix", "--dataplane", "nft-overlay", "--kernel", "host", "-k", "reach.any or reach.payload"),
         ("inspect", "--dataplane", "nft-host", "--kernel", "host"),
     ),
     "guest": (
@@ -64,18 +68,19 @@ class Machine:
     def state(self) -> dict[str, object]:
         return {
             "processes": sorted(self.processes().values()),
-            "mounts": Path("/proc/self/mountinfo").read_text("utf-8").splitlines(),
-            "cgroups": sorted(path for path, _, _ in os.walk("/sys/fs/cgroup") if "vip-bench" in path),
-            **{path: _listing(path) for path in ("/run", "/tmp", os.environ["BENCH_STATE"])},
-            "cache": _listing(os.environ["STORM_CACHE"]),
-            **{each: _said(each) for each in ("ip -o address", "ip rule", "ip route", "sysctl -a")},
-            **({f"bpf {what}": _identifiers(command) for what, command in _BPF.items()} if _alone() else {}),
+            "state": _listing(os.environ["BENCH_STATE"]),
+            "cache": _listing(str(paths.cache() / "bin")),
+            **(self._everything() if os.geteuid() == 0 else {}),
+            **({f"bpf {what}": _identifiers(command) for what, command in _BPF.items()} if _IN_GUEST else {}),
         }
 
-
-def _alone() -> bool:
-    """In a guest nobody else has BPF programs."""
-    return os.uname().nodename == "guest"
+    def _everything(self) -> dict[str, object]:
+        return {
+            "mounts": Path("/proc/self/mountinfo").read_text("utf-8").splitlines(),
+            "cgroups": sorted(path for path, _, _ in os.walk("/sys/fs/cgroup") if "vip-bench" in path),
+            **{path: _listing(path) for path in ("/run", "/tmp", "/etc/netns")},
+            **{each: _said(each) for each in ("ip -o address", "ip rule", "ip route", "sysctl -a")},
+        }
 
 
 def _listing(path: str) -> list[str]:
@@ -269,7 +274,6 @@ def main() -> int:
         _isolated() if asked.isolated else _isolate()
         os.environ["BENCH_STATE"] = "/run/state"
     os.environ.setdefault("BENCH_STATE", f"/tmp/storm-{os.getpid()}")
-    os.environ["STORM_CACHE"] = str(Path(os.environ.get("BENCH_CACHE", Path.home() / ".cache" / "vip-bench"), "bin"))
     storm = Storm(COMMANDS[asked.kernel], asked.seed, lambda line: print(line, flush=True))
     begun = time.monotonic()
     kinds = ["kill"] * asked.kills + ["signal"] * asked.signals

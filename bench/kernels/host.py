@@ -65,6 +65,7 @@ class Host(Kernel):
                         cwd=command.cwd,
                         pass_fds=(writing.fileno(), kept.fileno()),
                         start_new_session=not command.tty,
+                        preexec_fn=None,  # `keep` ties itself; and a first process loses a signal it does not block
                     )
                 )
             stack.callback(_end, process)  # what an event was told to may fail: a disk that is full

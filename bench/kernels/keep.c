@@ -67,21 +67,23 @@ int main(int argc, char **argv)
 		return 125;
 	mount_proc();
 
-	/* A signal that is blocked reaches us although we are the first process, whose default it is to ignore it. */
-	sigset_t ours, before;
+	/* A signal that is blocked reaches us although we are the first process, whose default it is to ignore it: so our
+	 * owner has them blocked since before we were. COMMAND has none blocked. */
+	sigset_t ours, none;
+	sigemptyset(&none);
 	sigemptyset(&ours);
 	sigaddset(&ours, SIGCHLD);
 	sigaddset(&ours, SIGINT);
 	sigaddset(&ours, SIGTERM);
 	sigaddset(&ours, SIGHUP);
-	sigprocmask(SIG_BLOCK, &ours, &before);
+	sigprocmask(SIG_BLOCK, &ours, NULL);
 	int signals = signalfd(-1, &ours, SFD_CLOEXEC);
 	pid_t command = fork();
 	if (signals < 0 || command < 0)
 		die("fork");
 	if (!command) {
 		close(owner);
-		sigprocmask(SIG_SETMASK, &before, NULL);
+		sigprocmask(SIG_SETMASK, &none, NULL);
 		execvp(argv[2], argv + 2);
 		fprintf(stderr, "bench: %s: %s\n", argv[2], strerror(errno));
 		_exit(errno == ENOENT ? 127 : 126);

@@ -42,14 +42,14 @@ def signals() -> Iterator[int]:
         """The wake-up descriptor has it."""
 
     taken = (*interrupt.taken(), signal.SIGWINCH)
+    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)  # ahead of the handlers: none is lost
     before = {number: signal.signal(number, ignore) for number in taken}
-    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     try:
         yield ours.fileno()
     finally:
-        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
         ours.close()
         theirs.close()
 

@@ -57,6 +57,20 @@ def tied() -> Callable[[], None]:
     return partial(become_command, os.getpid())
 
 
+def become_shell(parent: int) -> None:
+    """Called in a child that becomes a user's shell: a command that has the terminal.
+
+    A shell gives the terminal back to the group that had it before, and complains where that one is of another PID
+    namespace and has no number: so it gets the terminal as a group of its own.
+    """
+    os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+    with suppress(OSError):  # it is not our terminal
+        os.tcsetpgrp(0, os.getpid())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTTOU})
+    become_command(parent)
+
+
 @contextmanager
 def pid_namespace() -> Iterator[None]:
     """The next process started in the block is the first one of a new PID namespace. Raises Prerequisite."""

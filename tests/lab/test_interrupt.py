@@ -145,3 +145,19 @@ def test_clean_leaves_a_live_run_alone() -> None:
         os.killpg(process.pid, signal.SIGTERM)
         ended(process)
         os.close(reading)
+
+
+def test_clean_leaves_a_live_run_alone_also_where_its_owner_cannot_be_seen() -> None:
+    process, reading = start()
+    try:
+        assert b"ready" in os.read(reading, 4096)
+        before = left()
+        clean = [sys.executable, "-c", "from scenarios import journal; print(journal.clean())"]
+        elsewhere = ["unshare", "--pid", "--fork", "--mount-proc", *clean]
+        done = subprocess.run(elsewhere, capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr) == ("[]\n", "")
+        assert left() == before
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        ended(process)
+        os.close(reading)

@@ -379,6 +379,65 @@ def test_a_time_out_is_exit_124() -> None:
     assert "time is up" in done.stderr
 
 
+def test_a_frozen_guest_is_given_up_when_its_time_is_up() -> None:
+    process = frozen("--timeout", "20")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 124
+    assert "time is up" in err
+
+
+def test_a_frozen_guest_does_not_keep_the_program_from_ending() -> None:
+    process = frozen()
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+    assert err.splitlines()[-1] == "bench: ended by SIGTERM"
+
+
+def frozen(*options: str) -> subprocess.Popen[str]:
+    """A lab whose guest was stopped while its command ran."""
+    process = subprocess.Popen(
+        [*BENCH, "lab", "--dataplane", "direct", "--kernel", "guest", *options, "--", "sh", "-c", "echo up; sleep 600"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "up\n"
+    for guest in _guests_of(process.pid):
+        os.kill(guest, signal.SIGSTOP)
+    return process
+
+
+def test_nohup_is_not_ended_by_a_hang_up() -> None:
+    process = subprocess.Popen(
+        ["nohup", *BENCH, "lab", "--dataplane", "direct", "--kernel", "guest", "--", "sh", "-c", "echo up; sleep 2"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"up\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
+    process.stdout.close()
+
+
+def test_an_interrupt_in_the_first_second_is_no_traceback(tmp_path: Path) -> None:
+    """The interpreter's own start, some 20 ms, is not ours."""
+    for moment in range(4, 60, 4):
+        with subprocess.Popen(
+            [*BENCH, "list", "checks"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as it:
+            time.sleep(moment / 100)
+            it.send_signal(signal.SIGINT)
+            _, err = it.communicate(timeout=30)
+        assert it.returncode in (0, -signal.SIGINT)
+        assert "Traceback" not in err, moment
+
+
 def _guests_of(parent: int) -> list[int]:
     """QEMU processes started by a process."""
     found = []
