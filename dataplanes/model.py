@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from math import gcd
 
 from msgspec import Struct
@@ -29,6 +31,27 @@ def turns(service: Service) -> tuple[str, ...]:
     unit = gcd(*weights) or 1
     rounds = range(max(weights, default=0) // unit)
     return tuple(backend.address for turn in rounds for backend in service.backends if backend.weight // unit > turn)
+
+
+def succeed(old: Sequence[str], new: Sequence[str], taken: int) -> tuple[str, ...]:
+    """The new turns in the order in which the old ones go on after so many turns have been `taken`.
+
+    With as many as before the counter goes on: who stays has the same place, who comes takes a free one. With
+    more or fewer it begins anew: first comes whose turn it is, and newcomers come last.
+    """
+    stay, come = Counter(old) & Counter(new), Counter(new) - Counter(old)
+    begin = 0 if len(old) == len(new) or not old else taken % len(old)
+    newcomers = iter([address for address in new if _claim(come, address)])
+    places = [address if _claim(stay, address) else "" for address in (*old[begin:], *old[:begin])]
+    if len(old) == len(new):
+        return tuple(address or next(newcomers) for address in places)
+    return (*filter(None, places), *newcomers)
+
+
+def _claim(left: Counter[str], address: str) -> bool:
+    """Whether there is one left of this; if so it is taken."""
+    left[address] -= 1
+    return left[address] >= 0
 
 
 class Segment(Struct, frozen=True):

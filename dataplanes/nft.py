@@ -39,8 +39,8 @@ from dataplanes.guard import Guard
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.nft import Nftables
 from dataplanes.kernel.undo import Undo
-from dataplanes.model import Service, turns
-from dataplanes.nft_rules import BACKENDS, SERVICES, Ruleset, Scheduler, Slots, succeed
+from dataplanes.model import Service, succeed, turns
+from dataplanes.nft_rules import BACKENDS, SERVICES, Ruleset, Scheduler, Slots
 from dataplanes.requirements import Feature, Package, Requirement
 
 

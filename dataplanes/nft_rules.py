@@ -31,27 +31,6 @@ VIPS, SERVICES, BACKENDS, HAIRPINS = "vips", "services", "backends", "hairpins"
 _COUNTERS = 256  # per number of slots; one octet, so that a VIP names its own without any bookkeeping
 
 
-def succeed(old: Slots, new: Slots, taken: int) -> Slots:
-    """The new slots in the order in which the old ones go on after so many turns have been `taken`.
-
-    With as many slots as before the counter goes on: who stays has the same place, who comes takes a free one. With
-    more or fewer it begins anew: first comes whose turn it is, and newcomers come last.
-    """
-    stay, come = Counter(old) & Counter(new), Counter(new) - Counter(old)
-    begin = 0 if len(old) == len(new) or not old else taken % len(old)
-    newcomers = iter([address for address in new if _claim(come, address)])
-    places = [address if _claim(stay, address) else "" for address in (*old[begin:], *old[:begin])]
-    if len(old) == len(new):
-        return tuple(address or next(newcomers) for address in places)
-    return (*filter(None, places), *newcomers)
-
-
-def _claim(left: Counter[str], address: str) -> bool:
-    """Whether there is one left of this; if so it is taken."""
-    left[address] -= 1
-    return left[address] >= 0
-
-
 def table_name(network: str) -> str:
     """The table's name: nft takes letters, digits and `_.-` unquoted; anything else is spelled in hexadecimal."""
     return "vip-" + re.sub(r"[^A-Za-z0-9.-]", lambda found: f"_{ord(found[0]):x}_", network)

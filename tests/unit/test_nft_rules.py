@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dataplanes.base import Hook, Reply, Site
-from dataplanes.model import Backend, Service, turns
-from dataplanes.nft_rules import Ruleset, Scheduler, Slots, succeed, table_name
+from dataplanes.model import Backend, Service, succeed, turns
+from dataplanes.nft_rules import Ruleset, Scheduler, Slots, table_name
 
 GOLDEN = Path(__file__).parent / "golden" / "nft"
 HOOKS: dict[Hook, tuple[Reply, str, str]] = {
