@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
+from dataplanes.ebpf_connections import Connections, capacities
 from dataplanes.ebpf_object import Loaded
 from dataplanes.errors import BenchError, KernelRefused, Unsupported
 from dataplanes.hooks import Hooks, SocketHooks, TcHooks
 from dataplanes.kernel import bpf
 from dataplanes.kernel.undo import Undo
-from dataplanes.model import Endpoint, Service, turns
+from dataplanes.model import Endpoint, Service, succeed, turns
 from dataplanes.requirements import Compiled, Feature, Package, Requirement
 
 _SERVICE, _TURN, _PAIR = struct.Struct("=IIQ"), struct.Struct("=4sII"), struct.Struct("=4s4s")
@@ -29,7 +30,11 @@ _COUNT = struct.Struct("=Q")
 
 
 class Knobs(Struct, frozen=True):
-    """How much the maps hold per network and node. Connections that do not fit push out those idle longest."""
+    """How much there may be per network and node.
+
+    At the veth no more connections than that are accepted while all are in use; at the sockets, which keep what is in
+    use themselves, those that were looked for longest ago are forgotten.
+    """
 
     services: Annotated[int, Meta(ge=1, le=1 << 24, description="so many services fit")] = 16_384
     backends: Annotated[int, Meta(ge=1, le=1 << 24, description="so many backends of all services fit")] = 65_536
@@ -77,6 +82,14 @@ class Ebpf(Mechanism):
             table.close()
 
 
+class _Programmed(Struct, frozen=True):
+    """A service as it is programmed: its turns, in the order in which they come, and the epoch they are in."""
+
+    service: Service
+    turns: tuple[str, ...]
+    epoch: int
+
+
 class _Table:
     """The maps of one network on one node, and what is in them; they go with the last container there."""
 
@@ -85,17 +98,16 @@ class _Table:
         self.node = site.node
         self.users: list[Director] = []
         self._forget = forget
-        capacities = {name: int(getattr(knobs, knob)) for name, knob in _KNOB_OF.items()} | {"bridge": 1}
-        self.loaded = Loaded(site.hook, capacities)
+        room = {name: int(getattr(knobs, knob)) for name, knob in _KNOB_OF.items()}
+        self.loaded = Loaded(site.hook, room | capacities(knobs.connections) | {"bridge": 1})
         self._maps = self.loaded.maps
         try:
+            self.connections = Connections(self.loaded) if site.hook == "tc" else None
             self.hooks = _HOOKS[site.hook](self.loaded, site.endpoint.overlay_netns)
         except BenchError:
             self.loaded.close()
             raise
-        self._flows = _FLOWS[site.hook]
-        self._services: dict[str, Service] = {}
-        self._epochs: dict[str, int] = {}  # service -> the epoch its turns are in
+        self._programmed: dict[str, _Programmed] = {}
         self._epoch = 0
 
     def close(self) -> None:
@@ -105,7 +117,8 @@ class _Table:
 
     def apply(self, services: Sequence[Service]) -> None:
         """Idempotent: the containers of a node share it, and each asks for the same."""
-        changed = [service for service in services if self._services.get(service.name) != service]
+        there = self._programmed
+        changed = [each for each in services if each.name not in there or there[each.name].service != each]
         try:
             self._replace(self._known(changed), changed)
         except KernelRefused as refused:
@@ -118,26 +131,27 @@ class _Table:
 
     def resync(self) -> None:
         """Maps are nobody else's, but root can write them: what they should hold and do not is written again."""
-        services = self._known(list(self._services.values()))
-        wanted = {"services": self._entries(services), "turns": self._all_turns(services)}
+        known = list(self._programmed.values())
+        wanted = {"services": self._entries(known, self._taken(known)), "turns": _turns(known)}
         for name, elements in wanted.items():
             there, should = dict(self._maps[name].items()), dict(elements)
             self._maps[name].update([(key, value) for key, value in elements if there.get(key) != value])
             self._maps[name].delete(there.keys() - should.keys())
 
-    def _known(self, services: Sequence[Service]) -> list[Service]:
-        return [self._services[service.name] for service in services if service.name in self._services]
+    def _known(self, services: Sequence[Service]) -> list[_Programmed]:
+        return [self._programmed[service.name] for service in services if service.name in self._programmed]
 
-    def _replace(self, old: Sequence[Service], new: Sequence[Service]) -> None:
+    def _replace(self, old: Sequence[_Programmed], wanted: Sequence[Service]) -> None:
         """The new turns, then the services, each in one step, then what is left of the old ones."""
-        if not old and not new:
+        if not old and not wanted:
             return
         counts, turns_, services = (self._maps[name] for name in ("counts", "turns", "services"))
-        epoch = self._epoch + 1
-        had, have = {_vip(service) for service in old}, {_vip(service) for service in new}
+        taken = self._taken(old)
+        new = [self._next(service, taken.get(service.name, 0)) for service in wanted]
+        had, have = {_vip(each) for each in old}, {_vip(each) for each in new}
         lost, fresh = _pairs(old) - _pairs(new), _pairs(new) - _pairs(old)
-        old_turns, new_turns = self._all_turns(old), _turns(new, epoch)
-        old_entries, counted = self._entries(old), counts.get(lost)
+        old_turns, new_turns = _turns(old), _turns(new)
+        old_entries, counted = self._entries(old, taken), counts.get(lost)
         with Undo() as undo:
             undo(lambda: counts.delete(fresh))
             counts.update([(pair, _COUNT.pack(0)) for pair in fresh])
@@ -145,45 +159,68 @@ class _Table:
             turns_.update(new_turns)
             undo(lambda: services.update(old_entries))
             undo(lambda: services.delete(have - had))
-            services.update([_entry(service, epoch) for service in new])
+            services.update(self._entries(new, taken))
             services.delete(had - have)
             undo(lambda: turns_.update(old_turns))
             turns_.delete(key for key, _ in old_turns)
             undo(lambda: counts.update(counted))
             counts.delete(lost)
-            self._forget_flows(lost)
-        self._epoch = epoch
-        for service in old:
-            del self._services[service.name], self._epochs[service.name]
-        self._services.update((service.name, service) for service in new)
-        self._epochs.update((service.name, epoch) for service in new)
+            self._forget_flows({pair for pair, count in counted if count != _COUNT.pack(0)})
+        self._epoch += 1
+        for each in old:
+            del self._programmed[each.service.name]
+        self._programmed.update((each.service.name, each) for each in new)
+
+    def _next(self, service: Service, taken: int) -> _Programmed:
+        """What is to be programmed for a service, so that the turns go on where they are."""
+        before = self._programmed.get(service.name)
+        return _Programmed(service, succeed(before.turns if before else (), turns(service), taken), self._epoch + 1)
+
+    def _taken(self, known: Sequence[_Programmed]) -> dict[str, int]:
+        """How many turns there have been, by service."""
+        elements = dict(self._maps["services"].get([_vip(each) for each in known]))
+        found = {each.service.name: elements.get(_vip(each)) for each in known}
+        return {name: _SERVICE.unpack(element)[2] for name, element in found.items() if element}
+
+    def _entries(self, known: Sequence[_Programmed], taken: Mapping[str, int]) -> list[tuple[bytes, bytes]]:
+        """The services' elements; with another number of turns than before they are counted anew (see `succeed`)."""
+        return [(_vip(each), _SERVICE.pack(len(each.turns), each.epoch, self._goes_on(each, taken))) for each in known]
+
+    def _goes_on(self, each: _Programmed, taken: Mapping[str, int]) -> int:
+        before = self._programmed.get(each.service.name)
+        return taken.get(each.service.name, 0) if before and len(before.turns) == len(each.turns) else 0
 
     def _forget_flows(self, lost: Collection[bytes]) -> None:
-        """The connections to backends that are gone."""
-        if lost:
-            for name, pair_of in self._flows.items():
+        """The connections to backends that are gone. Those that no connection ever came to have none."""
+        if self.connections:
+            self.connections.give_up(lost)
+        elif lost:
+            for name, pair_of in _FLOWS.items():
                 stale = [key for key, value in self._maps[name].items() if pair_of(key, value) in lost]
                 self._maps[name].delete(stale)
-
-    def _entries(self, services: Sequence[Service]) -> list[tuple[bytes, bytes]]:
-        return [_entry(service, self._epochs[service.name]) for service in services]
-
-    def _all_turns(self, services: Sequence[Service]) -> list[tuple[bytes, bytes]]:
-        return [turn for service in services for turn in _turns([service], self._epochs[service.name])]
 
     def counters(self) -> list[Counter]:
         counts = {pair: _COUNT.unpack(value)[0] for pair, value in self._maps["counts"].items()}
         return [
-            Counter(self.node, service.name, backend.address, counts.get(_pair(service, backend.address), 0))
-            for service in self._services.values()
-            for backend in service.backends
+            Counter(self.node, name, backend.address, counts.get(_pair(each.service, backend.address), 0))
+            for name, each in self._programmed.items()
+            for backend in each.service.backends
         ]
 
     def footprint(self) -> list[Footprint]:
-        return [
+        parts = Connections.parts if self.connections else ()
+        found = [
             Footprint(self.node, f"bpf map {name}", sum(1 for _ in each.items()), _memory(each))
             for name, each in self._maps.items()
+            if name not in parts
         ]
+        if self.connections:
+            sizes = [_memory(self._maps[name]) or 0 for name in parts]
+            found += [
+                Footprint(self.node, "bpf map flows", self.connections.count(), sum(sizes)),
+                Footprint(self.node, "connections refused", self.connections.refused()),
+            ]
+        return found
 
 
 class _EbpfDirector(Director):
@@ -240,43 +277,31 @@ class _EbpfDirector(Director):
 
 _HOOKS: dict[str, Callable[[Loaded, str], Hooks]] = {"socket": SocketHooks, "tc": TcHooks}
 
-_TO_BACKEND, _TO_SELF = 0, 1
-
-
-def _tc_flow(key: bytes, value: bytes) -> bytes:
-    destination, vip, kind = value[20:24], value[24:28], value[28]
-    return vip + (destination if kind in (_TO_BACKEND, _TO_SELF) else key[0:4])
-
-
-_FLOWS: dict[str, dict[str, Callable[[bytes, bytes], bytes]]] = {
-    "socket": {"vips": lambda key, value: value + key[8:12], "flows": lambda key, value: key[8:12] + value},
-    "tc": {"flows": _tc_flow},
+_FLOWS: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "vips": lambda key, value: value + key[8:12],
+    "flows": lambda key, value: key[8:12] + value,
 }
-"""Hook -> map of connections -> the (VIP, backend) an element belongs to."""
+"""Map of what sockets know -> the (VIP, backend) an element belongs to."""
 
 
-def _vip(service: Service) -> bytes:
-    return socket.inet_aton(service.vip)
+def _vip(each: _Programmed) -> bytes:
+    return socket.inet_aton(each.service.vip)
 
 
-def _entry(service: Service, epoch: int) -> tuple[bytes, bytes]:
-    return _vip(service), _SERVICE.pack(len(turns(service)), epoch, 0)
-
-
-def _turns(services: Sequence[Service], epoch: int) -> list[tuple[bytes, bytes]]:
+def _turns(programmed: Sequence[_Programmed]) -> list[tuple[bytes, bytes]]:
     return [
-        (_TURN.pack(_vip(service), epoch, number), socket.inet_aton(address))
-        for service in services
-        for number, address in enumerate(turns(service))
+        (_TURN.pack(_vip(each), each.epoch, number), socket.inet_aton(address))
+        for each in programmed
+        for number, address in enumerate(each.turns)
     ]
 
 
 def _pair(service: Service, address: str) -> bytes:
-    return _PAIR.pack(_vip(service), socket.inet_aton(address))
+    return _PAIR.pack(socket.inet_aton(service.vip), socket.inet_aton(address))
 
 
-def _pairs(services: Collection[Service]) -> set[bytes]:
-    return {_pair(service, backend.address) for service in services for backend in service.backends}
+def _pairs(programmed: Collection[_Programmed]) -> set[bytes]:
+    return {_pair(each.service, backend.address) for each in programmed for backend in each.service.backends}
 
 
 def _memory(each: bpf.Map) -> int | None:

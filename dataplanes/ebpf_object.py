@@ -27,6 +27,7 @@ from dataplanes.paths import cache
 
 _SOURCES = Path(__file__).parent / "bpf"
 _SCHED_CLS, _CGROUP_SOCK_ADDR = 3, 18
+_STACK = 23  # BPF_MAP_TYPE_STACK, which has no keys
 _LOAD_IMMEDIATE, _MAP_FD = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW, BPF_PSEUDO_MAP_FD
 
 PROGRAMS: dict[str, dict[str, tuple[int, int]]] = {
@@ -39,14 +40,26 @@ PROGRAMS: dict[str, dict[str, tuple[int, int]]] = {
         "on_getpeername4": (_CGROUP_SOCK_ADDR, bpf.GETPEERNAME4),
         "on_getpeername6": (_CGROUP_SOCK_ADDR, bpf.GETPEERNAME6),
     },
-    "tc": {"from_container": (_SCHED_CLS, 0), "to_container": (_SCHED_CLS, 0)},
+    "tc": dict.fromkeys(("from_container", "make_room", "to_container"), (_SCHED_CLS, 0)),
 }
 """Object -> program -> (BPF_PROG_TYPE_*, attach type)."""
 
 _MOST = 16 << 20
 _MAPS = {
     "socket": ("services", "turns", "counts", "vips", "flows"),
-    "tc": ("services", "turns", "counts", "flows", "fragments", "bridge"),
+    "tc": (
+        "services",
+        "turns",
+        "counts",
+        "ends",
+        "flows",
+        "vacant",
+        "programs",
+        "fragments",
+        "bridge",
+        "settings",
+        "tally",
+    ),
 }
 
 
@@ -149,7 +162,8 @@ def _spec(module: Any, name: str, table: Any) -> MapSpec:
     identity = lib.bpf_table_id(module.module, name.encode())
     flags = lib.bpf_table_flags_id(module.module, identity)
     kind = lib.bpf_table_type_id(module.module, identity)
-    return MapSpec(name, kind, sizeof(table.Key), sizeof(table.Leaf), flags)
+    key_size = 0 if kind == _STACK else sizeof(table.Key)
+    return MapSpec(name, kind, key_size, sizeof(table.Leaf), flags)
 
 
 def _rewrite(instructions: bytes, values: dict[int, int]) -> bytes:

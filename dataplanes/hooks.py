@@ -109,6 +109,10 @@ class TcHooks(Hooks):
             rtnl.send([rtnl.clsact_add(port)], ignore=(errno.EEXIST,) if there else ())
             if not there:
                 undo(lambda: rtnl.send([rtnl.clsact_del(port)]))
+                undo(lambda: rtnl.send([rtnl.port_fdb_del(port, endpoint.mac)], ignore=(errno.ENOENT,)))
+            # What a container sends to VIPs does not enter the bridge by its port, so the bridge never learns where the
+            # container is, and would hand the answers to every port, and so to every container's program.
+            rtnl.send([rtnl.port_fdb_set(port, endpoint.mac)])
             rtnl.send(
                 [
                     rtnl.classifier_set(port, "ingress", self._programs["from_container"], "from_container"),
@@ -121,7 +125,9 @@ class TcHooks(Hooks):
             return
         gone = (errno.ENOENT, errno.EINVAL)  # the qdisc is
         try:
-            with self._ours(), Rtnl(endpoint.overlay_netns) as rtnl:
+            with self._ours(), Rtnl(endpoint.overlay_netns) as rtnl, Undo() as undo:
+                rtnl.send([rtnl.port_fdb_del(endpoint.bridge_port, endpoint.mac)], ignore=gone)
+                undo(lambda: rtnl.send([rtnl.port_fdb_set(endpoint.bridge_port, endpoint.mac)]))
                 rtnl.send([rtnl.clsact_del(endpoint.bridge_port)], ignore=gone)
         except netlink.NetlinkError as error:
             if error.errno != errno.ENODEV:  # the port is

@@ -18,7 +18,8 @@ struct packet {
 	u16 id;
 	u16 fragment; /* frag_off, in host order */
 	u8 protocol;
-	u8 flags; /* TCP's, byte 13 */
+	u8 flags; /* TCP's, or what SCTP's first chunk amounts to */
+	u8 data;  /* TCP: there is some */
 	u16 source_port;
 	u16 destination_port;
 	u32 transport; /* offset of the transport header */
@@ -26,14 +27,29 @@ struct packet {
 };
 
 #define NETWORK ETH_HLEN
-#define FIN_OR_RST 0x05
-#define SYN_ONLY 0x02
-#define SYN_OR_ACK 0x12
+#define FIN 0x01
+#define SYN 0x02
+#define RST 0x04
+#define ACK 0x10
 
 /* SCTP has its ports where the others have them; its checksum does not cover addresses. */
 static __always_inline int has_ports(u8 protocol)
 {
-	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+	return protocol < 64 ? (1ULL << IPPROTO_TCP | 1ULL << IPPROTO_UDP) >> protocol & 1 : protocol == IPPROTO_SCTP;
+}
+
+/* SCTP's association opens and ends like TCP's connection, under other names (RFC 9260, 3.2). */
+static __always_inline u8 as_flags(u8 chunk)
+{
+	if (chunk == 1) /* INIT */
+		return SYN;
+	if (chunk == 2) /* INIT ACK */
+		return SYN | ACK;
+	if (chunk == 6) /* ABORT */
+		return RST;
+	if (chunk == 7 || chunk == 8) /* SHUTDOWN, SHUTDOWN ACK */
+		return FIN;
+	return ACK;
 }
 
 static __always_inline int read_ip(struct __sk_buff *skb, u32 at, struct packet *packet)
@@ -49,7 +65,7 @@ static __always_inline int read_ip(struct __sk_buff *skb, u32 at, struct packet 
 	packet->protocol = ip.protocol;
 	packet->transport = at + ip.ihl * 4;
 	packet->length = bpf_ntohs(ip.tot_len);
-	packet->flags = 0;
+	packet->flags = packet->data = 0;
 	packet->source_port = packet->destination_port = 0;
 	if (packet->fragment & OFFSET || !has_ports(ip.protocol))
 		return 0;
@@ -59,8 +75,17 @@ static __always_inline int read_ip(struct __sk_buff *skb, u32 at, struct packet 
 		return -1;
 	packet->source_port = ports[0];
 	packet->destination_port = ports[1];
-	if (ip.protocol == IPPROTO_TCP)
-		bpf_skb_load_bytes(skb, packet->transport + 13, &packet->flags, 1);
+	if (ip.protocol == IPPROTO_TCP) {
+		u8 lengths_and_flags[2] = {};
+
+		bpf_skb_load_bytes(skb, packet->transport + 12, lengths_and_flags, 2);
+		packet->flags = lengths_and_flags[1];
+		packet->data = packet->length > ip.ihl * 4 + lengths_and_flags[0] / 16 * 4;
+	}
+	if (ip.protocol == IPPROTO_SCTP) {
+		bpf_skb_load_bytes(skb, packet->transport + 12, &packet->flags, 1);
+		packet->flags = as_flags(packet->flags);
+	}
 	return 0;
 }
 

@@ -3,38 +3,22 @@
  * answers ARP and ping for it; `to_container` makes a backend's answers come from the VIP. The client's address stays,
  * but where a backend is sent to itself: there the VIP stands for it on both sides.
  *
- * Ports never change, so only addresses are rewritten. Connections are in `flows`, from both ends' point of view. */
+ * Ports never change, so only addresses are rewritten. */
 
 #include "services.h"
 #include "packet.h"
+#include "states.h"
+#include "connections.h"
+#include "answers.h"
 
 /* bpf_redirect_neigh: bcc 0.26 declares it with an argument too few. */
 static int (*const redirect_neigh)(u32, struct bpf_redir_neigh *, int, u64) = (void *)152;
 
-#define SECOND 1000000000ULL
-
-/* Idle time after which a flow is forgotten: conntrack's defaults (net/netfilter/nf_conntrack_proto_{tcp,udp}.c). */
-#define TCP_ESTABLISHED (432000 * SECOND)
-#define TCP_PASSING (120 * SECOND) /* opening or closing */
-#define UDP_IDLE (120 * SECOND) /* SCTP, too: its heartbeats are 30 s apart (RFC 9260, 16) */
-
-struct flow_key {
+/* What the addresses of a packet become, and where it then goes. */
+struct rewrite {
 	u32 source;
 	u32 destination;
-	u16 source_port;
-	u16 destination_port;
-	u32 protocol;
-};
-
-enum kind { TO_BACKEND, TO_SELF, FROM_SELF, TO_CLIENT };
-
-struct flow {
-	u64 seen;
-	u64 idle;
-	u32 source; /* what the addresses become */
-	u32 destination;
-	u32 vip;
-	u32 kind;
+	u32 back; /* to the container it came from */
 };
 
 struct fragment_key {
@@ -44,188 +28,41 @@ struct fragment_key {
 	u32 protocol;
 };
 
-struct fragment {
-	u32 source;
-	u32 destination;
-	u32 kind;
-};
-
-struct bridge {
-	u32 index;
-};
-
-BPF_F_TABLE("lru_hash", struct flow_key, struct flow, flows, 1, 0);
-BPF_F_TABLE("lru_hash", struct fragment_key, struct fragment, fragments, 1, 0);
-BPF_F_TABLE("array", u32, struct bridge, bridge, 1, 0);
+BPF_F_TABLE("lru_hash", struct fragment_key, struct rewrite, fragments, 1, 0);
+BPF_F_TABLE("array", u32, u32, bridge, 1, 0); /* the index of the one what goes to other containers leaves through */
 
 static __always_inline int send_to(struct __sk_buff *skb, u32 backend)
 {
 	u32 zero = 0;
-	struct bridge *out = bridge.lookup(&zero);
+	u32 *out = bridge.lookup(&zero);
 	struct bpf_redir_neigh next = {.nh_family = 2 /* AF_INET */, .ipv4_nh = backend};
 
 	if (!out)
 		return TC_ACT_SHOT;
-	return redirect_neigh(out->index, &next, sizeof(next), 0);
+	return redirect_neigh(*out, &next, sizeof(next), 0);
 }
 
-static __always_inline int forward(struct __sk_buff *skb, struct packet *packet, u32 source, u32 destination, u32 kind)
-{
-	readdress(skb, packet, source, destination);
-	return kind == TO_BACKEND ? send_to(skb, destination) : send_back(skb);
-}
-
-static __always_inline void remember_fragment(struct packet *packet, u32 source, u32 destination, u32 kind)
+/* The fragments that follow carry no ports: they go where the first one goes. */
+static __always_inline void remember_fragment(struct packet *packet, struct rewrite *rewrite)
 {
 	if (!(packet->fragment & MORE_FRAGMENTS))
 		return;
 	struct fragment_key key = {packet->source, packet->destination, packet->id, packet->protocol};
-	struct fragment value = {source, destination, kind};
 
-	fragments.update(&key, &value);
+	fragments.update(&key, rewrite);
 }
 
-static __always_inline struct fragment *find_fragment(struct packet *packet)
+static __always_inline struct rewrite *find_fragment(struct packet *packet)
 {
 	struct fragment_key key = {packet->source, packet->destination, packet->id, packet->protocol};
 
 	return fragments.lookup(&key);
 }
 
-/* Signed: another CPU may have seen a later packet, and then `seen` is after this one's `now`. */
-static __always_inline int alive(struct flow *flow, u64 now)
+static __always_inline int forward(struct __sk_buff *skb, struct packet *packet, struct rewrite *rewrite)
 {
-	return (s64)(now - flow->seen) < (s64)flow->idle;
-}
-
-/* The time-out follows what the packet says of its connection; each side of a flow has its own. */
-static __always_inline void touch(struct flow *flow, struct packet *packet, u64 now)
-{
-	flow->seen = now;
-	if (packet->protocol != IPPROTO_TCP)
-		return;
-	if (packet->flags & FIN_OR_RST)
-		flow->idle = TCP_PASSING;
-	else if (!(packet->flags & SYN_ONLY) && flow->idle == TCP_PASSING + 1) /* opening: see open_flow */
-		flow->idle = TCP_ESTABLISHED;
-}
-
-static __always_inline int open_flow(struct packet *packet, u64 now, struct flow *made, u32 backend)
-{
-	struct flow_key key = {packet->source, packet->destination, packet->source_port, packet->destination_port,
-			       packet->protocol};
-	/* One more nanosecond tells opening from closing: only the former is followed by a longer one. */
-	u64 idle = packet->protocol == IPPROTO_TCP ? TCP_PASSING + 1 : UDP_IDLE;
-	struct flow there = {now, idle, packet->source, backend, packet->destination, TO_BACKEND};
-	struct flow_key back_key = {backend, packet->source, packet->destination_port, packet->source_port,
-				    packet->protocol};
-	struct flow back = {now, idle, packet->destination, packet->source, packet->destination, TO_CLIENT};
-
-	if (backend == packet->source) {
-		there.source = packet->destination;
-		there.kind = TO_SELF;
-		back_key.destination = packet->destination;
-		back.kind = FROM_SELF;
-	}
-	*made = there;
-	if (flows.update(&key, &there) < 0 || flows.update(&back_key, &back) < 0)
-		return -1;
-	return 0;
-}
-
-/* Nobody serves it: port unreachable, for TCP and UDP alike, as IPVS does (ip_vs_core.c, ip_vs_leave). */
-static __always_inline int reject(struct __sk_buff *skb, struct packet *packet)
-{
-	struct {
-		struct iphdr ip;
-		struct icmphdr icmp;
-		u8 quoted[28];
-	} __attribute__((packed)) answer = {};
-
-	if (packet->transport != NETWORK + sizeof(struct iphdr))
-		return TC_ACT_SHOT; /* IP options: not worth an answer */
-	if (bpf_skb_load_bytes(skb, NETWORK, answer.quoted, sizeof(answer.quoted)) < 0)
-		return TC_ACT_SHOT;
-	u32 rest = packet->protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
-	u32 length = sizeof(struct iphdr) * 2 + sizeof(struct icmphdr) + rest;
-
-	if (bpf_skb_change_tail(skb, NETWORK + sizeof(struct iphdr) + rest, 0) < 0 ||
-	    bpf_skb_adjust_room(skb, sizeof(struct iphdr) + sizeof(struct icmphdr), BPF_ADJ_ROOM_MAC, 0) < 0)
-		return TC_ACT_SHOT;
-	answer.ip.version = 4;
-	answer.ip.ihl = 5;
-	answer.ip.tot_len = bpf_htons(length);
-	answer.ip.ttl = 64;
-	answer.ip.protocol = IPPROTO_ICMP;
-	answer.ip.saddr = packet->destination;
-	answer.ip.daddr = packet->source;
-	answer.ip.check = fold(bpf_csum_diff(0, 0, (void *)&answer.ip, sizeof(answer.ip), 0));
-	answer.icmp.type = ICMP_DEST_UNREACH;
-	answer.icmp.code = ICMP_PORT_UNREACH;
-	s64 sum = bpf_csum_diff(0, 0, (void *)&answer.icmp, sizeof(answer.icmp) + sizeof(answer.quoted), 0);
-
-	if (packet->protocol == IPPROTO_TCP) { /* the 12 bytes of the header that are not quoted above */
-		u32 more[3];
-
-		if (bpf_skb_load_bytes(skb, NETWORK + sizeof(answer), more, sizeof(more)) < 0)
-			return TC_ACT_SHOT;
-		sum = bpf_csum_diff(0, 0, more, sizeof(more), sum);
-	}
-	answer.icmp.checksum = fold(sum);
-	if (bpf_skb_store_bytes(skb, NETWORK, &answer, sizeof(answer), 0) < 0)
-		return TC_ACT_SHOT;
-	return send_back(skb);
-}
-
-static __always_inline int answer_arp(struct __sk_buff *skb)
-{
-	struct {
-		u16 hardware, protocol;
-		u8 hardware_length, protocol_length;
-		u16 operation;
-		u8 sender_mac[6];
-		u32 sender;
-		u8 target_mac[6];
-		u32 target;
-	} __attribute__((packed)) arp;
-
-	if (bpf_skb_load_bytes(skb, NETWORK, &arp, sizeof(arp)) < 0 || arp.operation != bpf_htons(1))
-		return TC_ACT_OK;
-	u32 vip = arp.target, sender = arp.sender;
-
-	if (!services.lookup(&vip))
-		return TC_ACT_OK;
-	u8 ethernet[12] = {};
-
-	__builtin_memcpy(ethernet, arp.sender_mac, 6);
-	ethernet[6] = 0x02, ethernet[7] = 0x42; /* as Docker derives a MAC from an address */
-	__builtin_memcpy(ethernet + 8, &vip, 4);
-	arp.operation = bpf_htons(2);
-	__builtin_memcpy(arp.target_mac, arp.sender_mac, 6);
-	arp.target = sender;
-	__builtin_memcpy(arp.sender_mac, ethernet + 6, 6);
-	arp.sender = vip;
-	bpf_skb_store_bytes(skb, NETWORK, &arp, sizeof(arp), 0);
-	bpf_skb_store_bytes(skb, 0, ethernet, sizeof(ethernet), 0);
-	return bpf_redirect(skb->ifindex, 0);
-}
-
-static __always_inline int answer_ping(struct __sk_buff *skb, struct packet *packet)
-{
-	u32 before = ICMP_ECHO, after = ICMP_ECHOREPLY;
-
-	bpf_l4_csum_replace(skb, packet->transport + offsetof(struct icmphdr, checksum), before, after, 2);
-	bpf_skb_store_bytes(skb, packet->transport, &after, 1, 0);
-	readdress(skb, packet, packet->destination, packet->source);
-	return send_back(skb);
-}
-
-/* The address quoted in an ICMP error. The quoted header's checksum is changed along with the address it covers, so the
- * sum over both, and with it ICMP's checksum, stays what it was. The quoted transport checksum nobody verifies. */
-static __always_inline void requote(struct __sk_buff *skb, u32 inner, u32 field, u32 old, u32 new)
-{
-	bpf_l3_csum_replace(skb, inner + offsetof(struct iphdr, check), old, new, 4);
-	bpf_skb_store_bytes(skb, inner + field, &new, sizeof(new), 0);
+	readdress(skb, packet, rewrite->source, rewrite->destination);
+	return rewrite->back ? send_back(skb) : send_to(skb, rewrite->destination);
 }
 
 static __always_inline int is_error(struct __sk_buff *skb, struct packet *packet, u8 *type)
@@ -236,140 +73,247 @@ static __always_inline int is_error(struct __sk_buff *skb, struct packet *packet
 	return *type == ICMP_DEST_UNREACH || *type == ICMP_TIME_EXCEEDED || *type == ICMP_PARAMETERPROB;
 }
 
-/* The client complains about a packet of the VIP's: the backend that sent it must hear. */
-static __always_inline int complain(struct __sk_buff *skb, struct packet *packet)
+/* An error about a packet nobody has answered yet, and no other path MTU would help: the connection is refused. */
+static __always_inline void hear_of(struct __sk_buff *skb, struct packet *error, u8 type, struct connection *connection)
 {
-	u32 inner = packet->transport + sizeof(struct icmphdr);
-	struct packet quoted = {};
+	u8 code = 0;
 
-	if (read_ip(skb, inner, &quoted) < 0)
-		return TC_ACT_SHOT;
-	struct flow_key key = {quoted.destination, quoted.source, quoted.destination_port, quoted.source_port,
-			       quoted.protocol};
-	struct flow *flow = flows.lookup(&key);
+	if (type != ICMP_DEST_UNREACH || connection->marks & ANSWERED ||
+	    bpf_skb_load_bytes(skb, error->transport + 1, &code, 1) < 0 || code == ICMP_FRAG_NEEDED)
+		return;
+	give_up(connection);
+}
 
-	if (!flow || flow->kind != TO_BACKEND)
-		return TC_ACT_SHOT;
-	u32 backend = flow->destination;
+/* A container complains about a packet that came from the VIP: to the client it is the backend's, which must hear of it,
+ * and to a backend that was sent to itself it is its own, whichever of its two ends complains. */
+static __always_inline int complain(struct __sk_buff *skb, struct packet *packet, struct packet *quoted, u8 type,
+				    struct connection *connection)
+{
+	u32 inner = packet->transport + sizeof(struct icmphdr), backend = connection->backend;
+	int itself = backend == quoted->destination;
+	struct rewrite rewrite = {itself ? quoted->source : packet->source, backend, itself};
 
-	requote(skb, inner, offsetof(struct iphdr, saddr), quoted.source, backend);
-	return forward(skb, packet, packet->source, backend, TO_BACKEND);
+	hear_of(skb, packet, type, connection);
+	requote(skb, inner, offsetof(struct iphdr, saddr), quoted->source, backend);
+	if (itself)
+		requote(skb, inner, offsetof(struct iphdr, daddr), backend, quoted->source);
+	return forward(skb, packet, &rewrite);
 }
 
 /* A new connection to a backend's own address has the ports of one that went there through a VIP: from now on what comes
  * back is its own. */
 static __always_inline void give_way(struct packet *packet)
 {
-	if (packet->protocol != IPPROTO_TCP || (packet->flags & SYN_OR_ACK) != SYN_ONLY)
+	if ((packet->flags & (SYN | ACK)) != SYN)
 		return;
-	struct flow_key key = {packet->destination, packet->source, packet->destination_port, packet->source_port,
-			       packet->protocol};
-	struct flow *flow = flows.lookup(&key);
+	struct key key = key_of(packet->source, packet->destination, packet->source_port, packet->destination_port,
+				packet->protocol);
+	struct connection *connection = find_answered(&key);
 
-	if (flow && flow->kind == TO_CLIENT)
-		flows.delete(&key);
+	if (connection)
+		give_up(connection);
+}
+
+/* Nobody serves the VIP, or there is no room: a beginning is refused, and what goes on without us is reset. */
+static __always_inline int refuse(struct __sk_buff *skb, struct packet *packet)
+{
+	return packet->protocol == IPPROTO_TCP && !(packet->flags & SYN) ? reset(skb, packet) : reject(skb, packet);
 }
 
 int from_container(struct __sk_buff *skb)
 {
-	struct packet packet = {};
+	struct packet packet = {}, about;
+	struct key key;
 	u8 type = 0;
 
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return answer_arp(skb);
 	if (skb->protocol != bpf_htons(ETH_P_IP) || read_ip(skb, NETWORK, &packet) < 0)
 		return TC_ACT_OK;
-	u32 vip = packet.destination;
+	u32 client = packet.source, vip = packet.destination, backend = 0;
+	struct service *service = services.lookup(&vip);
 
-	if (!services.lookup(&vip)) {
+	if (!service) {
 		give_way(&packet);
 		return TC_ACT_OK;
 	}
 	if (packet.fragment & OFFSET) {
-		struct fragment *first = find_fragment(&packet);
+		struct rewrite *first = find_fragment(&packet);
 
-		return first ? forward(skb, &packet, first->source, first->destination, first->kind) : TC_ACT_SHOT;
+		return first ? forward(skb, &packet, first) : TC_ACT_SHOT;
 	}
-	if (is_error(skb, &packet, &type))
-		return complain(skb, &packet);
-	if (packet.protocol == IPPROTO_ICMP)
-		return type == ICMP_ECHO ? answer_ping(skb, &packet) : TC_ACT_SHOT;
-	if (!has_ports(packet.protocol))
-		return TC_ACT_SHOT;
+	int error = is_error(skb, &packet, &type);
+
+	if (packet.protocol == IPPROTO_ICMP && !error) {
+		struct rewrite answer = {vip, client, 1};
+
+		if (type != ICMP_ECHO)
+			return TC_ACT_SHOT;
+		answer_ping(skb, &packet);
+		remember_fragment(&packet, &answer);
+		return forward(skb, &packet, &answer);
+	}
+	if (error) {
+		if (read_ip(skb, packet.transport + sizeof(struct icmphdr), &about) < 0)
+			return TC_ACT_SHOT;
+		key = key_of(about.destination, vip, about.destination_port, about.source_port, about.protocol);
+	} else {
+		if (!has_ports(packet.protocol))
+			return TC_ACT_SHOT;
+		key = key_of(client, vip, packet.source_port, packet.destination_port, packet.protocol);
+	}
 
 	u64 now = bpf_ktime_get_ns();
-	struct flow_key key = {packet.source, packet.destination, packet.source_port, packet.destination_port,
-			       packet.protocol};
-	struct flow *known = flows.lookup(&key), flow;
-	int closing = known && known->idle == TCP_PASSING;
+	struct connection *connection = find(&key);
+	enum side from = CLIENT;
 
-	/* A port used again while the last connection lingers is a new connection. */
-	if (known && alive(known, now) && !(closing && (packet.flags & SYN_OR_ACK) == SYN_ONLY)) {
-		touch(known, &packet, now);
-		flow = *known;
-	} else {
-		u32 backend = 0;
+	if (!connection && (packet.flags & (SYN | ACK)) != SYN) { /* a backend that was sent to itself, at its other end */
+		struct key own = {key.client, key.vip, key.ports >> 16 | key.ports << 16, key.protocol};
+		struct connection *answered = find(&own);
 
-		switch (choose(vip, &backend)) {
-		case CHOSEN:
-			break;
-		case NO_BACKEND:
-			return reject(skb, &packet);
-		default:
-			return TC_ACT_OK;
-		}
-		if (open_flow(&packet, now, &flow, backend) < 0)
-			return TC_ACT_SHOT;
+		if (answered && answered->backend == key.client && !is_another(answered, key.protocol, ACK, now))
+			connection = answered, from = SERVER;
 	}
-	remember_fragment(&packet, flow.source, flow.destination, flow.kind);
-	return forward(skb, &packet, flow.source, flow.destination, flow.kind);
+	if (error)
+		return connection && !is_another(connection, key.protocol, ACK, now)
+			       ? complain(skb, &packet, &about, type, connection)
+			       : TC_ACT_SHOT;
+	if (connection && (from == SERVER || !is_another(connection, key.protocol, packet.flags, now))) {
+		backend = connection->backend;
+		if (key.protocol == IPPROTO_UDP)
+			go_on_udp(connection, from, now);
+		else if (!go_on(connection, from, &packet, now))
+			return TC_ACT_SHOT;
+	} else {
+		int begins = key.protocol == IPPROTO_UDP || next_state(NO, CLIENT, packet.flags) < IV;
+		s64 place = 0;
+
+		if (!begins)
+			return TC_ACT_SHOT;
+		if (!service->turns)
+			return refuse(skb, &packet);
+		if (!connection)
+			place = take_place();
+		if (place < 0) {
+			skb->cb[0] = skb->cb[1] = 0;
+			programs.call(skb, ROOM);
+			return TC_ACT_SHOT;
+		}
+		if (choose(vip, &backend) != CHOSEN) { /* it has just lost its last one */
+			u32 unused = place;
+
+			if (!connection)
+				vacant.push(&unused, 0);
+			return refuse(skb, &packet);
+		}
+		if (connection)
+			start_over(connection, packet.flags, backend, now);
+		else
+			enter(&key, place, packet.flags, &backend, now);
+	}
+	int itself = backend == client;
+	struct rewrite rewrite = {itself ? vip : client, backend, itself};
+
+	remember_fragment(&packet, &rewrite);
+	return forward(skb, &packet, &rewrite);
+}
+
+static __always_inline int give_up_at(u32 place)
+{
+	struct connection *connection = flows.lookup(&place);
+
+	return connection && connection->backend && give_up(connection);
+}
+
+/* A program of its own, which comes back with nothing in its hands: so the verifier goes through the loop once, and not
+ * once for every way there was to it. In cb: the round, and the place of a connection nobody has answered, plus 1. */
+int make_room(struct __sk_buff *skb)
+{
+	u32 zero = 0, unanswered = skb->cb[1];
+	struct settings *here = settings.lookup(&zero);
+	struct tally *counts = tally.lookup(&zero);
+	struct packet packet = {};
+	u64 now = bpf_ktime_get_ns();
+
+	if (!here || !counts)
+		return TC_ACT_SHOT;
+	u64 hand = __sync_fetch_and_add(&counts->hand, ROUND);
+
+	for (u32 n = 0; n < ROUND; n++) {
+		u32 place = (hand + n) % here->room;
+		struct connection *connection = flows.lookup(&place);
+
+		if (!connection || !connection->backend)
+			continue;
+		if (is_finished(connection, now)) {
+			if (!give_up(connection))
+				continue;
+			programs.call(skb, AGAIN);
+			return TC_ACT_SHOT;
+		}
+		if (is_unanswered(connection))
+			unanswered = place + 1;
+	}
+	skb->cb[1] = unanswered;
+	if (skb->cb[0]++ < ROUNDS - 1 && skb->cb[0] * ROUND < here->room)
+		programs.call(skb, ROOM);
+	else if (unanswered && give_up_at(unanswered - 1))
+		programs.call(skb, AGAIN);
+	__sync_fetch_and_add(&counts->refused, 1);
+	return read_ip(skb, NETWORK, &packet) < 0 ? TC_ACT_SHOT : refuse(skb, &packet);
 }
 
 int to_container(struct __sk_buff *skb)
 {
-	struct packet packet = {}, quoted = {};
+	struct packet packet = {}, about;
+	struct key key;
 	u8 type = 0;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) || read_ip(skb, NETWORK, &packet) < 0)
 		return TC_ACT_OK;
 	if (packet.fragment & OFFSET) {
-		struct fragment *first = find_fragment(&packet);
+		struct rewrite *first = find_fragment(&packet);
 
-		if (first && first->kind == TO_CLIENT)
+		if (first)
 			readdress(skb, &packet, first->source, first->destination);
 		return TC_ACT_OK;
 	}
-	if (is_error(skb, &packet, &type)) {
-		u32 inner = packet.transport + sizeof(struct icmphdr);
+	u32 inner = packet.transport + sizeof(struct icmphdr);
+	int error = is_error(skb, &packet, &type);
 
-		if (read_ip(skb, inner, &quoted) < 0)
+	if (error) { /* about a packet of the container's */
+		if (read_ip(skb, inner, &about) < 0)
 			return TC_ACT_OK;
-		struct flow_key key = {quoted.destination, quoted.source, quoted.destination_port, quoted.source_port,
-				       quoted.protocol};
-		struct flow *flow = flows.lookup(&key);
-
-		if (!flow || flow->kind != TO_CLIENT)
+		key = key_of(about.source, about.destination, about.source_port, about.destination_port, about.protocol);
+	} else {
+		if (!has_ports(packet.protocol))
 			return TC_ACT_OK;
-		u32 vip = flow->vip;
+		key = key_of(packet.destination, packet.source, packet.destination_port, packet.source_port, packet.protocol);
+	}
+	struct connection *connection = find_answered(&key);
 
-		requote(skb, inner, offsetof(struct iphdr, daddr), quoted.destination, vip);
-		if (packet.source == quoted.destination) /* the backend itself complains */
+	if (!connection)
+		return TC_ACT_OK;
+	u64 now = bpf_ktime_get_ns();
+	u32 vip = connection->key.vip;
+
+	if (is_another(connection, key.protocol, ACK, now)) /* UDP's answer is too late */
+		return TC_ACT_OK;
+
+	if (error) {
+		hear_of(skb, &packet, type, connection);
+		requote(skb, inner, offsetof(struct iphdr, daddr), about.destination, vip);
+		if (packet.source == about.destination) /* the backend itself complains */
 			readdress(skb, &packet, vip, packet.destination);
 		return TC_ACT_OK;
 	}
-	if (!has_ports(packet.protocol))
-		return TC_ACT_OK;
-	struct flow_key key = {packet.source, packet.destination, packet.source_port, packet.destination_port,
-			       packet.protocol};
-	struct flow *flow = flows.lookup(&key);
-	u64 now = bpf_ktime_get_ns();
+	struct rewrite rewrite = {vip, packet.destination, 0};
 
-	if (!flow || flow->kind != TO_CLIENT || !alive(flow, now))
+	if (packet.protocol == IPPROTO_UDP)
+		go_on_udp(connection, SERVER, now);
+	else if (!go_on(connection, SERVER, &packet, now))
 		return TC_ACT_OK;
-	touch(flow, &packet, now);
-	u32 source = flow->source, destination = flow->destination;
-
-	remember_fragment(&packet, source, destination, TO_CLIENT);
-	readdress(skb, &packet, source, destination);
+	remember_fragment(&packet, &rewrite);
+	readdress(skb, &packet, rewrite.source, rewrite.destination);
 	return TC_ACT_OK;
 }

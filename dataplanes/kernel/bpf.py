@@ -147,12 +147,23 @@ class Map:
                 raise _refused(f"BPF map {self.name} cannot be read", self.name, code)
         return found
 
+    def put(self, key: bytes | None, value: bytes) -> None:
+        """Set one element, of the kinds that take no more at once; a stack's has no key. Raises KernelRefused."""
+        code = _call(_UPDATE, _Element(self.fd, _address(key), _address(value), 0))
+        if code < 0:
+            raise _refused(f"element of BPF map {self.name} refused", self.name, code)
+
     def delete(self, keys: Iterable[bytes]) -> None:
         """Delete elements; one that is not there is as good as deleted."""
         for key in keys:
-            code = _call(_DELETE, _Element(self.fd, _address(key), 0, 0))
-            if code < 0 and code != -errno.ENOENT:
-                raise _refused(f"deletion from BPF map {self.name} refused", self.name, code)
+            self.remove(key)
+
+    def remove(self, key: bytes) -> bool:
+        """Delete an element; False if it was not there."""
+        code = _call(_DELETE, _Element(self.fd, _address(key), 0, 0))
+        if code < 0 and code != -errno.ENOENT:
+            raise _refused(f"deletion from BPF map {self.name} refused", self.name, code)
+        return code >= 0
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every element, in batches; one that moves while this reads may be missed or told twice."""

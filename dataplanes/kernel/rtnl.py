@@ -32,7 +32,7 @@ _TCA_KIND, _TCA_OPTIONS, _BPF_FD, _BPF_NAME, _BPF_FLAGS = 1, 2, 6, 7, 8
 _ETH_P_ALL = 3
 _IFF_UP = 1
 _FORWARDING = 3  # BR_STATE_FORWARDING
-_PERMANENT = 0x80  # NUD_PERMANENT
+_NOARP, _PERMANENT = 0x40, 0x80  # NUD_*
 _SELF, _MASTER = 0x02, 0x04  # NTF_*
 _SCOPE = {"global": 0, "link": 253, "host": 254}
 
@@ -227,6 +227,18 @@ class Rtnl:
     def fdb_del(self, interface: str, mac: str, remote: str) -> Request:
         """Remove a vxlan forwarding entry."""
         return self._neighbour(_DELNEIGH, 0, interface, socket.AF_BRIDGE, _SELF, remote, mac)
+
+    def port_fdb_set(self, port: str, mac: str) -> Request:
+        """A static forwarding entry of a bridge: the MAC is behind this port."""
+        return self._port_fdb(_NEWNEIGH, CREATE | REPLACE, port, mac)
+
+    def port_fdb_del(self, port: str, mac: str) -> Request:
+        """Remove a bridge's forwarding entry."""
+        return self._port_fdb(_DELNEIGH, 0, port, mac)
+
+    def _port_fdb(self, kind: int, flags: int, port: str, mac: str) -> Request:
+        fields = {"family": socket.AF_BRIDGE, "ifindex": self.index(port), "state": _NOARP, "flags": _MASTER}
+        return _request(kind, flags, ndmsg(), fields, [("NDA_LLADDR", mac)])
 
     def _neighbour(
         self, kind: int, flags: int, interface: str, family: int, ntf: int, address: str, mac: str | None

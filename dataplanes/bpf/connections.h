@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* The connection table: one entry per connection, found from both ends, as a conntrack entry by its two tuples.
+ *
+ * A key is what packets carry: client, VIP, both ports, protocol. Answers carry the backend instead of the VIP. Both keys
+ * lead to the connection's place in `flows`, which has as many places as there may be connections. When none is free, the
+ * places are gone through from where that ended last, and one is made free: of a connection that is finished, else of one
+ * that nobody has answered. If there is neither among so many, the new connection is refused and counted. What is
+ * established is given up for nobody.
+ *
+ * A time-out says when a connection may be given up, not that it is: what comes later still finds it, unless a SYN began
+ * another one or somebody needed its place. Only UDP, which has no SYN, begins anew after it. */
+
+#define ROUNDS 16
+#define ROUND 32 /* places; connection tracking looks into 8 chains (early_drop) */
+
+struct key {
+	u32 client;
+	u32 vip; /* or the backend */
+	u32 ports; /* the client's and the service's */
+	u32 protocol;
+};
+
+struct connection {
+	struct key key; /* with the VIP */
+	u64 until;      /* then it has been idle for too long */
+	u32 backend;    /* 0: nothing is here */
+	u32 place;
+	u8 state;
+	u8 marks;
+	u16 begun; /* in TICKs */
+	u32 unused;
+};
+
+#define ANSWERED 1
+#define SYN_IGNORED 2    /* the client opens what we take for open */
+#define STREAM 4         /* of UDP: more than a question and its answer */
+#define SERVERS_RESET 8  /* the server has reset it, before anybody closed it */
+#define CLIENTS_DATA 16  /* the client has sent data, and the server nothing since */
+#define SERVERS_DATA 32
+#define TICK(now) ((u16)((now) >> 28)) /* a quarter of a second */
+
+struct settings {
+	u32 room; /* for so many connections */
+};
+
+struct tally {
+	u64 used; /* places that ever were */
+	u64 hand; /* where the search for a place goes on */
+	u64 refused;
+};
+
+BPF_F_TABLE("hash", struct key, u32, ends, 1, 0);
+BPF_F_TABLE("array", u32, struct connection, flows, 1, 0);
+BPF_STACK(vacant, u32, 1, 0);
+BPF_PROG_ARRAY(programs, 2);
+BPF_F_TABLE("array", u32, struct settings, settings, 1, 0);
+BPF_F_TABLE("array", u32, struct tally, tally, 1, 0);
+
+static __always_inline struct key key_of(u32 client, u32 vip, u16 client_port, u16 port, u8 protocol)
+{
+	struct key key = {client, vip, client_port | (u32)port << 16, protocol};
+
+	return key;
+}
+
+/* The connection whose client sends this. */
+static __always_inline struct connection *find(struct key *key)
+{
+	u32 *place = ends.lookup(key);
+	struct connection *found = place ? flows.lookup(place) : 0;
+
+	return found && found->key.vip == key->vip && found->backend ? found : 0;
+}
+
+/* The connection whose backend, which the key has instead of the VIP, sends this. */
+static __always_inline struct connection *find_answered(struct key *key)
+{
+	u32 *place = ends.lookup(key);
+	struct connection *found = place ? flows.lookup(place) : 0;
+
+	return found && found->backend == key->vip ? found : 0;
+}
+
+/* A backend that is sent to itself answers the VIP, not the client. */
+static __always_inline void expect_answers(struct connection *connection)
+{
+	struct key answer = connection->key;
+	u32 place = connection->place;
+
+	answer.vip = connection->backend;
+	if (answer.vip != answer.client)
+		ends.update(&answer, &place);
+}
+
+/* Unless another connection through another VIP is answered by the same backend to the same port. */
+static __always_inline void expect_no_answers(struct connection *connection)
+{
+	struct key answer = connection->key;
+
+	answer.vip = connection->backend;
+	u32 *place = ends.lookup(&answer);
+
+	if (place && *place == connection->place)
+		ends.delete(&answer);
+}
+
+/* False if somebody else just does the same. */
+static __always_inline int give_up(struct connection *connection)
+{
+	struct key key = connection->key;
+	u32 place = connection->place;
+
+	if (ends.delete(&key))
+		return 0;
+	expect_no_answers(connection);
+	connection->backend = 0;
+	vacant.push(&place, 0);
+	return 1;
+}
+
+/* Signed: another CPU may have seen a later packet, and then time has not come as far here. */
+static __always_inline int is_over(struct connection *connection, u64 now)
+{
+	return (s64)(connection->until - now) < 0;
+}
+
+#define BIT(state) (1 << (state))
+
+static __always_inline int is_finished(struct connection *connection, u64 now)
+{
+	return is_over(connection, now) || (BIT(LA) | BIT(TW) | BIT(CL)) >> connection->state & 1;
+}
+
+static __always_inline int is_unanswered(struct connection *connection)
+{
+	return !(connection->marks & ANSWERED) || (BIT(SS) | BIT(SR) | BIT(S2)) >> connection->state & 1;
+}
+
+enum { AGAIN, ROOM }; /* the programs: the one that wants a place, and the one that makes it */
+
+/* A free place for a new connection, or -1. */
+static __always_inline s64 take_place(void)
+{
+	u32 zero = 0, place;
+	struct settings *settings_ = settings.lookup(&zero);
+	struct tally *counts = tally.lookup(&zero);
+
+	if (!vacant.pop(&place))
+		return place;
+	if (!settings_ || !counts || counts->used >= settings_->room)
+		return -1;
+	u64 next = __sync_fetch_and_add(&counts->used, 1);
+
+	return next < settings_->room ? next : -1;
+}
+
+static __always_inline void start(struct connection *connection, u8 protocol, u8 flags, u32 backend, u64 now)
+{
+	u32 state = protocol == IPPROTO_UDP ? ES : next_state(NO, CLIENT, flags);
+
+	connection->backend = backend;
+	connection->state = state;
+	connection->marks = 0;
+	connection->begun = TICK(now);
+	connection->until = now + (protocol == IPPROTO_UDP ? UDP_UNANSWERED : idle_time(state, protocol, 0));
+}
+
+/* In the place of one that is over and had the same key. */
+static __always_inline void start_over(struct connection *connection, u8 flags, u32 backend, u64 now)
+{
+	expect_no_answers(connection);
+	start(connection, connection->key.protocol, flags, backend, now);
+	expect_answers(connection);
+}
+
+/* Enters a connection to a backend. If another CPU has just done that, its backend is the one. */
+static __always_inline void enter(struct key *key, u32 place, u8 flags, u32 *backend, u64 now)
+{
+	struct connection *here = flows.lookup(&place);
+
+	if (!here)
+		return;
+	here->key = *key;
+	here->place = place;
+	start(here, key->protocol, flags, *backend, now);
+	if (!ends.insert(key, &place)) {
+		expect_answers(here);
+		return;
+	}
+	here->backend = 0;
+	vacant.push(&place, 0);
+	struct connection *others = find(key);
+
+	if (others)
+		*backend = others->backend;
+}
+
+/* True if the packet is not of this connection, but the first of one that has its addresses and ports anew. A segment
+ * in the middle of a connection is of it however late it comes, as long as nobody else needed the place. */
+static __always_inline int is_another(struct connection *connection, u8 protocol, u8 flags, u64 now)
+{
+	if (protocol == IPPROTO_UDP)
+		return is_over(connection, now);
+	if ((flags & (SYN | ACK)) != SYN)
+		return 0;
+	return connection->state == TW || (connection->state == CL && !(connection->marks & SERVERS_RESET)) ||
+	       is_over(connection, now);
+}
+
+static __always_inline void go_on_udp(struct connection *connection, enum side from, u64 now)
+{
+	u8 marks = connection->marks;
+
+	if (marks & ANSWERED && (u16)(TICK(now) - connection->begun) > TICK(UDP_STREAM_AFTER))
+		marks |= STREAM;
+	connection->until = now + (marks & STREAM ? UDP_STREAM : UDP_UNANSWERED);
+	connection->marks = from == SERVER ? marks | ANSWERED : marks;
+}
+
+/* What a segment does to its connection; false if it is none that this connection can have. A reset that comes before any
+ * answer refuses it or calls it off, and then nothing is left of it (nf_conntrack_tcp_packet). */
+static __always_inline int go_on(struct connection *connection, enum side from, struct packet *packet, u64 now)
+{
+	u8 marks = connection->marks, flags = packet->flags;
+	u32 state = connection->state, next = next_state(state, from, flags);
+
+	if (flags & RST && !(marks & ANSWERED)) {
+		give_up(connection);
+		return 1;
+	}
+	if (next == IG || (state == CL && next == SS)) {
+		next = IG;
+		if (from == CLIENT && flags & SYN)
+			marks |= SYN_IGNORED;
+		else if (flags & SYN && marks & SYN_IGNORED) /* the server takes it: what we had was dead */
+			next = SR, marks &= ~(SYN_IGNORED | SERVERS_RESET);
+	}
+	if (next == IV)
+		return 0;
+	if (from == SERVER) {
+		if (flags & RST && (state <= ES || state == S2))
+			marks |= SERVERS_RESET;
+		marks = (marks & ~CLIENTS_DATA) | ANSWERED | (packet->data ? SERVERS_DATA : 0);
+	} else {
+		marks = (marks & ~SERVERS_DATA) | (packet->data ? CLIENTS_DATA : 0);
+	}
+	connection->marks = marks;
+	if (next != IG) {
+		connection->state = next;
+		connection->until = now + idle_time(next, packet->protocol, !(marks & (CLIENTS_DATA | SERVERS_DATA)));
+	}
+	return 1;
+}

@@ -1,0 +1,95 @@
+"""The connection table of the tc programs, as userspace sees it (dataplanes/bpf/connections.h).
+
+Programs keep it while they run. Userspace says how many connections it may hold, and which are given up because their
+backend is gone.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from dataplanes.ebpf_object import Loaded
+
+_SETTINGS, _TALLY = struct.Struct("=I"), struct.Struct("=QQQ")
+_ENTRY = struct.Struct("=4s4s2s2sIQ4sIBBHI")
+_FIRST = struct.pack("=I", 0)
+_ANSWERED = 1
+_BACKEND = 6  # where an entry has it
+_PROGRAMS = ("from_container", "make_room")  # as they are numbered in connections.h
+STATES = (
+    *("NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT"),
+    *("CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2"),
+)
+"""Their numbers are those of dataplanes/bpf/states.h."""
+
+
+class Connection(Struct, frozen=True):
+    """An entry of the table. Addresses and ports are in network order."""
+
+    client: bytes
+    vip: bytes
+    client_port: bytes
+    port: bytes
+    protocol: int
+    state: str
+    answered: bool
+    until: int  # by the monotonic clock, in nanoseconds
+    backend: bytes
+
+
+def capacities(room: int) -> dict[str, int]:
+    """How large the table's maps are for so many connections."""
+    return {
+        "ends": 2 * room,
+        "flows": room,
+        "vacant": room,
+        "programs": len(_PROGRAMS),
+        "settings": 1,
+        "tally": 1,
+    }
+
+
+class Connections:
+    """The table of one network on one node."""
+
+    parts = ("ends", "flows", "vacant", "programs", "settings", "tally")
+    """The maps it consists of."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._maps = loaded.maps
+        self._maps["settings"].update([(_FIRST, _SETTINGS.pack(self._maps["flows"].capacity))])
+        for number, name in enumerate(_PROGRAMS):
+            self._maps["programs"].put(struct.pack("=I", number), struct.pack("=I", loaded.programs[name]))
+
+    def give_up(self, pairs: Collection[bytes]) -> None:
+        """The connections through these VIPs to these backends, as bytes; their places are free again."""
+        vips = {pair[:4] for pair in pairs}
+        ends = self._maps["ends"]
+        for key, place in list(ends.items()) if pairs else ():
+            if key[4:8] not in vips:
+                continue
+            backend = self._entry(place)[_BACKEND]
+            if key[4:8] + backend in pairs and ends.remove(key):
+                ends.delete([key[:4] + backend + key[8:]])
+                self._maps["vacant"].put(None, place)
+
+    def count(self) -> int:
+        """How many there are: also what is over, until somebody needs its place."""
+        return len({place for _, place in self._maps["ends"].items()})
+
+    def refused(self) -> int:
+        """How many connections were refused because there was no room."""
+        return int(_TALLY.unpack(self._maps["tally"].get([_FIRST])[0][1])[2])
+
+    def __iter__(self) -> Iterator[Connection]:
+        for place in {place for _, place in self._maps["ends"].items()}:
+            client, vip, client_port, port, protocol, until, backend, _, state, marks, _, _ = self._entry(place)
+            answered = bool(marks & _ANSWERED)
+            yield Connection(client, vip, client_port, port, protocol, STATES[state], answered, until, backend)
+
+    def _entry(self, place: bytes) -> tuple[Any, ...]:
+        return _ENTRY.unpack(self._maps["flows"].get([place])[0][1])
