@@ -19,5 +19,6 @@ def ratio(found: Interval | None) -> str:
     """A ratio with its interval, where it has one."""
     if found is None:
         return ""
-    bounds = "" if found.low is None or found.low == found.high else f" [{found.low:.3f}, {found.high:.3f}]"
-    return f"{found.value:.3f}{bounds}"
+    if found.low is None or found.high is None or found.low == found.high:
+        return f"{found.value:.3f}"
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

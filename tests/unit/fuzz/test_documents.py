@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import matrix_table, reading, table
-from bench.documents import Matrix, Result, Summary, Trial
+from bench.documents import Interval, Matrix, Result, Summary, Trial
+from bench.numbers import ratio
 from bench.report import model, pages, text
 from bench.report.answer import answer
 from bench.report.words import CHINESE
@@ -163,6 +164,10 @@ def test_a_hostile_document_is_refused_by_name(name: str, place: Path) -> None:
     done = end(["report", str(place / "any.json")])
     assert (done.exit_code, done.stdout) == (2, "")
     assert str(place / "any.json") in done.stderr
+
+
+def test_half_an_interval_is_none() -> None:
+    assert ratio(Interval(1.0, 0.5)) == ratio(Interval(1.0, None, 2.0)) == "1.000"
 
 
 def test_an_error_is_told_with_its_field(place: Path) -> None:
