@@ -19,6 +19,8 @@ from dataplanes.requirements import Requirement
 from scenarios.requires import REQUIRES
 
 _decoder = msgspec.json.Decoder(Event)
+_UNDISTURBED = ("env", "--block-signal=HUP,INT,TERM")
+"""A signal waits until python can take it: while it starts, an interrupt is a traceback (see interrupt.catch)."""
 
 
 def requirements(selections: Iterable[Selection]) -> tuple[Requirement, ...]:
@@ -62,7 +64,7 @@ def dispatch(
             on_event(event)
 
     command = Command(
-        argv=(sys.executable, "-m", "bench.start", "inside", msgspec.json.encode(job).decode()),
+        argv=(*_UNDISTURBED, sys.executable, "-m", "bench.start", "inside", msgspec.json.encode(job).decode()),
         env={**os.environ, "BENCH_CLOCK": kernel.clock, **_headers(job, kernel)},
         cwd=os.getcwd(),
         tty=tty,

@@ -150,15 +150,18 @@ def _allow_files() -> None:
 
 def main() -> int:
     """Do the job; an error goes out as an event and as the exit code."""
-    interrupt.catch()
-    _allow_files()
-    job = msgspec.json.decode(sys.argv[1], type=Job)
-    clock = os.environ.get("BENCH_CLOCK", "wall")
     try:
+        interrupt.catch()
         with interrupt.prevailing():
-            return _KINDS[job.kind](job, clock)
+            return _do()
     except BenchError as error:
         _tell(Event.of(error))
         return error.exit_code
     except KeyboardInterrupt as caught:
         return 128 + (caught.args[0] if caught.args else signal.SIGINT)
+
+
+def _do() -> int:
+    _allow_files()
+    job = msgspec.json.decode(sys.argv[1], type=Job)
+    return _KINDS[job.kind](job, os.environ.get("BENCH_CLOCK", "wall"))

@@ -25,9 +25,13 @@ def taken() -> tuple[int, ...]:
 
 
 def catch() -> None:
-    """From now on the first of SIGNALS raises KeyboardInterrupt with its number, and no other is taken."""
+    """From now on the first of SIGNALS raises KeyboardInterrupt with its number, and no other is taken.
+
+    One that came while they were blocked, since before this process was python, is the first.
+    """
     for number in taken():
         signal.signal(number, _interrupted)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if sys.unraisablehook is not _unraisable:
         _tell[:] = [sys.unraisablehook]
         sys.unraisablehook = _unraisable
