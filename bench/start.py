@@ -14,7 +14,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 
 def main() -> None:
     """The program."""
-    from bench.cli import main as program
+    from bench.cli.main import main as program
 
     program(prog_name="bench")
 
@@ -22,9 +22,9 @@ def main() -> None:
 def _part() -> int:
     name = sys.argv.pop(1)
     if name == "inside":
-        from bench.inside import main as part
+        from bench.inside.main import main as part
     else:
-        from bench.parallel import main as part
+        from bench.outside.lanes import main as part
     return part()
 
 

@@ -1,8 +1,8 @@
 """A kernel booted in QEMU over this machine's own root file system, read-only, with one command to run.
 
 Needs neither root nor KVM, and makes no file: the initramfs is in memory, the console and the command's streams are
-sockets. QEMU ends with us (bench.owned); init powers off when we hang up; and a guest that hangs, coming up or going
-down, is ended.
+sockets. QEMU ends with us (owned.py). init powers off when we hang up. A guest that hangs, coming up or going down, is
+ended.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pathlib import Path
 from bench.kernels import image
 from bench.kernels.base import EVENTS_FD, Command, Kernel, parse_config
 from bench.kernels.modules import Modules
+from bench.kernels.owned import owned
 from bench.kernels.relay import GRACE, Lines, Relay, settle, signals, write_all
 from bench.kernels.shares import Shared, serve
-from bench.owned import owned
 from dataplanes.errors import BenchError, GuestPanic, Prerequisite, TimedOut
 from dataplanes.texts import clean
 

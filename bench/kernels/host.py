@@ -16,8 +16,8 @@ from typing import IO
 from bench import native
 from bench.kernels.base import EVENTS_FD, Command, Kernel, parse_config
 from bench.kernels.modules import Modules
+from bench.kernels.owned import owned
 from bench.kernels.relay import GRACE, Lines, Relay, settle, signals
-from bench.owned import owned
 from dataplanes.errors import TimedOut
 from dataplanes.kernel import interrupt, netns
 from dataplanes.kernel.process import pid_namespace

@@ -5,8 +5,7 @@ Archives may be concatenated: the base one is made once per kernel, the job's is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 from bench import native
 from bench.kernels import shares
@@ -32,16 +31,15 @@ def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
 def base(modules: Modules) -> bytes:
     """init and the modules it needs before there is a root."""
     files = modules.order((*_BOOT, *shares.needed(modules)))
-    entries = [("init", _REGULAR | 0o755, native.binary("init").read_bytes()), ("job", _DIRECTORY | 0o755, b"")]
-    entries += [(f"boot/{path.name}", _REGULAR | 0o644, path.read_bytes()) for path in _with_parents(entries, files)]
+    entries = [
+        ("init", _REGULAR | 0o755, native.binary("init").read_bytes()),
+        ("job", _DIRECTORY | 0o755, b""),
+        ("boot", _DIRECTORY | 0o755, b""),
+    ]
+    entries += [(f"boot/{path.name}", _REGULAR | 0o644, path.read_bytes()) for path in files]
     listing = "".join(f"/boot/{path.name}\n" for path in files)
     entries += [("job/boot", _REGULAR | 0o644, listing.encode())]
     return cpio([*entries, ("job/files", _REGULAR | 0o644, shares.transport(modules).encode())])
-
-
-def _with_parents(entries: list[tuple[str, int, bytes]], files: Sequence[Path]) -> Sequence[Path]:
-    entries.append(("boot", _DIRECTORY | 0o755, b""))
-    return files
 
 
 def job(command: Command, modules: Modules, paths: Mapping[str, str], now: int, *, awake: bool) -> bytes:

@@ -17,7 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from bench.kernels.modules import Modules
-from bench.owned import owned
+from bench.kernels.owned import owned
 from dataplanes.errors import Prerequisite
 
 _DAEMONS = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")

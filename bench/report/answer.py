@@ -17,7 +17,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from bench.documents import Interval, Matrix, Result
-from bench.numbers import number
+from bench.report.digits import number
 from bench.report.model import QUESTIONS, REFERENCE, Report, Verdict
 from bench.report.words import ENGLISH, Words
 from dataplanes import catalog

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from bench.documents import Interval
+from bench.documents.workloads import METRICS, WORKLOADS
 from bench.report.model import Curve
-from bench.workloads import METRICS, WORKLOADS
 from dataplanes.texts import line
 from scenarios.axes import AXES
 

@@ -11,9 +11,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from bench import reading
-from bench.documents import Held, Interval, Matrix, MatrixCell, Result, Summary
-from bench.workloads import WORKLOADS
+from bench.documents import Held, Interval, Matrix, MatrixCell, Result, Summary, reading
+from bench.documents.workloads import WORKLOADS
 from dataplanes import catalog
 from dataplanes.errors import Usage
 from scenarios.axes import Axes

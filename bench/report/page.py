@@ -13,11 +13,11 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from bench.documents import Matrix, MatrixCell, Result
-from bench.matrix_table import differences
-from bench.numbers import figure, number, ratio
+from bench.documents.workloads import METRICS, WORKLOADS
 from bench.report import figures
+from bench.report.digits import figure, number, ratio
+from bench.report.matrix_table import differences
 from bench.report.model import PLACES, QUESTIONS, REFERENCE, Curve, Report
-from bench.workloads import METRICS, WORKLOADS
 from dataplanes.texts import clean
 from scenarios.axes import Axes
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import msgspec
 from rich.console import RenderableType
 
-from bench import matrix_table, reading, terminal
-from bench import table as run_table
-from bench.documents import Matrix, Result
-from bench.numbers import figure, ratio
-from bench.report import figures
+from bench.documents import Matrix, Result, reading
+from bench.report import figures, matrix_table, terminal
+from bench.report import result_table as run_table
 from bench.report.answer import answer
+from bench.report.digits import figure, ratio
 from bench.report.model import REFERENCE, Report
 from bench.report.text import table
 from bench.report.words import CHINESE, ENGLISH, Words

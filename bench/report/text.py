@@ -7,10 +7,10 @@ import io
 
 import msgspec
 
-from bench.matrix_table import differences
-from bench.numbers import figure, number, ratio
+from bench.documents.workloads import METRICS, WORKLOADS
+from bench.report.digits import figure, number, ratio
+from bench.report.matrix_table import differences
 from bench.report.model import PLACES, QUESTIONS, REFERENCE, Report
-from bench.workloads import METRICS, WORKLOADS
 from dataplanes import texts
 
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}

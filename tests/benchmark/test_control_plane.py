@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench.rounds import interleave
+from bench.outside.rounds import interleave
 from dataplanes.base import Site
 from dataplanes.kernel import netlink, netns
 from dataplanes.kernel.ipvs import MASQUERADE, destination_body, service_body

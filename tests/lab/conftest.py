@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from dnslib import QTYPE, DNSRecord
 
-from bench import trial
+from bench.inside import trial
 from dataplanes import catalog
 from scenarios import topology
 from scenarios.journal import Journal

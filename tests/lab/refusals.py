@@ -19,7 +19,7 @@ import pytest
 from dataplanes.errors import KernelRefused, Prerequisite
 from dataplanes.kernel import bpf, iptables, ipvs, netlink, nft, process, sysctl
 from dataplanes.kernel.netlink import Netlink, NetlinkError, Request, attributes
-from scenarios import inspect
+from scenarios import walk
 from scenarios.lab import Lab
 
 _EMPTY = {"filter": 4, "nat": 5, "mangle": 6, "raw": 3}  # entries of a table without rules: policies and the end
@@ -132,13 +132,13 @@ def _facts(name: str) -> Iterator[tuple[str, Iterable[object]]]:
         for each in table.services():
             yield f"ipvs {each.fwmark}", [(d.address, d.forward, d.weight) for d in each.destinations]
         table.close()
-    yield "sysctls", inspect._sysctls(name)
+    yield "sysctls", walk._sysctls(name)
 
 
 def held(lab: Lab) -> dict[str, list[str]]:
     """The walk through all namespaces, and the plane's footprint, without what traffic and time leave."""
     found = {}
-    for namespace in inspect.walk(lab)["namespaces"]:
+    for namespace in walk.walk(lab)["namespaces"]:
         for section in namespace["sections"]:
             lines = [_plain(line) for _, line in section["lines"]]
             found[f"{namespace['name']}: {section['command']}"] = sorted(filter(None, lines))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from bench import trial
+from bench.inside import trial
 from dataplanes import catalog
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError

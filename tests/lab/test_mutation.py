@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 from msgspec.structs import replace
 
-from bench import trial
+from bench.inside import trial
 from dataplanes import catalog, ebpf
 from dataplanes.base import Counter, DataPlane, Footprint
 from dataplanes.kernel import process, sysctl

@@ -25,7 +25,7 @@ def guest(
     *argv: str, clock: str = "wall", kernel: str = "guest", stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-m", "bench.kernels", kernel, clock, *argv],
+        [sys.executable, "-m", "bench.outside.command", kernel, clock, *argv],
         capture_output=True,
         check=False,
         timeout=200,

@@ -18,7 +18,7 @@ _SECONDS, _MEGABYTES = 1.0, 200
 _MEASURED = """
 import json, re, sys, time
 import bench.gate, bench.table, bench.report.answer  # what a command that reads documents loads, whatever is in them
-from bench.cli import main
+from bench.cli.main import main
 begun = time.process_time()
 try:
     main(prog_name="bench")

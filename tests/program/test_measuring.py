@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.workloads import WORKLOADS
+from bench.documents.workloads import WORKLOADS
 from tests.program.test_cli import BENCH, bench
 
 pytestmark = pytest.mark.program

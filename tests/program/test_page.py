@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench.publish import documents
+from bench.outside.publish import documents
 from bench.report import model
 from bench.report.page import page
 from dataplanes import catalog

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 
-from bench import choose
+from bench.outside import choose
 from dataplanes import catalog
 from tests.conftest import ROOT
 
-IN_GUEST = (sys.executable, "-m", "bench.kernels", "--cpus", "1", "guest", "wall")
+IN_GUEST = (sys.executable, "-m", "bench.outside.command", "--cpus", "1", "guest", "wall")
 
 
 def strike(*argv: str) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.options import crowded, series
-from bench.rounds import Series, interleave
+from bench.cli.options import crowded, series
+from bench.outside.rounds import Series, interleave
 from dataplanes.errors import Usage
 from scenarios import axes, topology
 from scenarios.axes import Axes, Sweep

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from bench import compare
+from bench.analysis import compare
 from bench.documents import Interval, Result, Trial
 from scenarios.axes import Axes
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from click.shell_completion import ShellComplete
 
-from bench import listing
-from bench.cli import main
+from bench.cli import listing
+from bench.cli.main import main
 from bench.kernels import choice
 from dataplanes import catalog
 

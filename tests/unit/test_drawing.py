@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
-from bench.drawing import draw
+from bench.report.drawing import draw
 
 
 def namespace(name: str, kind: str, node: str, *sections: tuple[str, list[list[str]]]) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from bench import estimate
+from bench.cli.progress import announcement, progress
 from bench.documents import Event, Trial, TrialPlan
 from bench.kernels import Kernel
-from bench.progress import announcement, progress
+from bench.outside import estimate
 from scenarios import topology
 from scenarios.axes import Axes
 
@@ -78,7 +78,7 @@ def test_what_is_left_is_told_by_size(
 ) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
     now = [0.0]
-    monkeypatch.setattr("bench.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("bench.cli.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
     small, large = (Trial("nft-lb", "seed", "crr", number, False, {}) for number in (1, 2))
     with progress({small.key(): 1.0, large.key(): 9.0}, "host", 1.0) as on_event:
         now[0] = 20.0

@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from bench import matrix_table
 from bench.documents import Expected, Matrix, MatrixCell, Outcome
-from bench.matrix import planes, unexpected
+from bench.outside.matrix import planes, unexpected
+from bench.report import matrix_table
 from dataplanes import catalog
 from dataplanes.errors import Usage
 from scenarios import checks, expectations, topology

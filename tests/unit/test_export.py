@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.documents import Result, Trial
-from bench.export import pytest_benchmark
+from bench.report.export import pytest_benchmark
 
 TRIALS = [Trial("nft-lb", "seed", "crr", n, n == 0, {"connections_per_second": 1000.0 * n}) for n in range(3)]
 

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench import gate
-from bench.compare import Difference
+from bench.analysis import gate
+from bench.analysis.compare import Difference
 from bench.documents import Interval, Matrix, MatrixCell, Outcome, Result, Trial
 from dataplanes.errors import Usage
 from scenarios.axes import Axes

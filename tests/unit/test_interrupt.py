@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from bench import inside
+from bench.inside import main as inside
 from dataplanes.kernel import interrupt
 from tests.conftest import ROOT
 

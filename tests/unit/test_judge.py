@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bench.analysis.judge import warnings
 from bench.documents import Trial
-from bench.judge import warnings
 from scenarios.axes import Axes
 
 INSTRUCTIONS = {"clock": "instructions"}

@@ -51,16 +51,60 @@ def test_imports_point_downwards(path: Path) -> None:
     "line",
     [
         "import bench",
-        "import bench.cli as program",
+        "import bench.cli.main as program",
         "from bench import load",
         "from scenarios.lab import Lab",
-        "def late():\n    from bench.cli import main",
+        "def late():\n    from bench.cli.main.main import main",
         "from .. import bench",
         "import tests.conftest",
     ],
 )
 def test_an_upward_import_is_seen(line: str) -> None:
     assert upward(Path("dataplanes/ipvs.py"), line)
+
+
+FLOORS = (
+    ("native",),
+    ("load",),
+    ("documents",),
+    ("kernels", "analysis", "inside"),
+    ("prepare", "report"),
+    ("outside",),
+    ("api",),
+    ("cli",),
+    ("start",),
+    ("__main__",),
+)
+"""The rooms and modules of bench, lowest first: what stands on a floor imports what stands below it, and itself."""
+
+
+def rooms_imported(path: Path) -> Iterator[str]:
+    for line, name in imported(path, (ROOT / path).read_text()):
+        room = name.split(".")[1] if name.startswith("bench.") else ""
+        if room in {each for floor in FLOORS for each in floor}:
+            yield room
+        elif room and room != "__version__":
+            raise AssertionError(f"{path}:{line} imports {name}, which has no floor")
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[0] == "bench"], ids=str)
+def test_the_rooms_of_bench_import_what_is_below_them(path: Path) -> None:
+    own = path.parts[1].removesuffix(".py")
+    if own == "__init__":
+        return
+    floor = next(number for number, floor in enumerate(FLOORS) if own in floor)
+    below = {own, *(room for rooms in FLOORS[:floor] for room in rooms)}
+    assert [room for room in rooms_imported(path) if room not in below] == []
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[:2] == ("bench", "inside")], ids=str)
+def test_the_inside_imports_only_what_is_lean(path: Path) -> None:
+    assert set(rooms_imported(path)) <= {"inside", "documents", "load"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_nothing_is_named_as_a_module_of_the_standard_library(path: Path) -> None:
+    assert path.stem.startswith("__") or path.stem not in sys.stdlib_module_names
 
 
 def test_the_kernel_wrappers_know_nothing_of_data_planes() -> None:
@@ -83,7 +127,7 @@ def test_modules_stay_small(path: Path) -> None:
 
 def test_what_runs_in_the_guest_imports_nothing_heavy() -> None:
     """Imports, in a fresh interpreter, everything a guest runs, and looks at what came along."""
-    names = ["bench.inside", *(dotted(path) for path in MODULES if path.parts[0] != "bench")]
+    names = ["bench.inside.main", *(dotted(path) for path in MODULES if path.parts[0] != "bench")]
     program = f"""
 import importlib, json, sys
 came_with = {{}}

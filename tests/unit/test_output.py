@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.options import output_writer
+from bench.cli.options import output_writer
 from dataplanes.errors import BenchError
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.owned import owned
+from bench.kernels.owned import owned
 from scenarios import journal
 from tests.conftest import ROOT
 
 CHAIN = """
 import sys, signal
-from bench.owned import owned
+from bench.kernels.owned import owned
 
 deeper = int(sys.argv[1])
 argv = (sys.executable, "-c", sys.argv[2], str(deeper - 1), sys.argv[2])
@@ -63,7 +63,7 @@ def test_clean_ends_what_does_not_end_by_itself(state: Path) -> None:
     """A process whose tie was cut: the state file names it all the same."""
     cut = "import ctypes, signal; ctypes.CDLL(None).prctl(1, 0); print(flush=True); signal.pause()"
     argv = f"(sys.executable, '-c', {cut!r})"
-    owner = f"import signal, sys; from bench.owned import owned\nwith owned({argv}): signal.pause()"
+    owner = f"import signal, sys; from bench.kernels.owned import owned\nwith owned({argv}): signal.pause()"
     with subprocess.Popen([sys.executable, "-c", owner], stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout
         process.stdout.readline()

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from bench import parallel
 from bench.kernels import Kernel
-from bench.parallel import batches, deal, lanes
+from bench.outside import lanes as parallel
+from bench.outside.lanes import batches, deal, lanes
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import kernels, provenance
+from bench import kernels
+from bench.outside import provenance
 from dataplanes import catalog
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.publish import STEPS, documents
+from bench.outside.publish import STEPS, documents
 from bench.report import answer, model, pages
 from bench.report.words import CHINESE
 from dataplanes import catalog

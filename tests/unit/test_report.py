@@ -11,8 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench import reading
-from bench.documents import Expected, Held, Interval, Matrix, MatrixCell, Profile, Result, Summary, Trial
+from bench.documents import Expected, Held, Interval, Matrix, MatrixCell, Profile, Result, Summary, Trial, reading
 from bench.report import answer, text
 from bench.report.model import QUESTIONS, Report, State
 from bench.report.page import page
@@ -212,7 +211,7 @@ def test_markdown_csv_and_json_have_every_plane(report: Report) -> None:
 
 
 def test_numbers_have_the_digits_that_say_something() -> None:
-    from bench.numbers import number, ratio
+    from bench.report.digits import number, ratio
 
     assert [number(each) for each in (0, 0.01234, 7.891, 365.24, 365_245.1)] == [
         "0",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bench.analysis.intervals import interval, ratio, summarise
 from bench.documents import Trial
-from bench.rounds import interleave
-from bench.statistics import interval, ratio, summarise
+from bench.outside.rounds import interleave
 
 
 def test_rounds_are_interleaved_and_every_second_one_reversed() -> None:

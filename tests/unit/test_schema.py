@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from bench import schema
+from bench.documents import schema
 
 
 @pytest.mark.parametrize("name", schema.DOCUMENTS)
 def test_the_committed_schema_is_the_programs(name: str) -> None:
     committed = (schema.DIRECTORY / f"{name}.schema.json").read_text("utf-8")
-    assert committed == schema.render(name), "python -m bench.schema writes it anew; raise SCHEMA if readers must know"
+    assert committed == schema.render(name), (
+        "python -m bench.documents.schema writes it anew; raise SCHEMA if readers must know"
+    )

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bench.documents import Event, Trial, TrialPlan
-from bench.store import Store
+from bench.outside.store import Store
 from dataplanes.errors import Usage
 from scenarios.axes import Axes
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.measure import MEASURES
-from bench.workloads import METRICS, WORKLOADS, demand_ports, parse
+from bench.documents.workloads import METRICS, WORKLOADS, demand_ports, parse
+from bench.inside.measure import MEASURES
 from dataplanes.errors import Usage
 from scenarios.axes import Axes
 

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import matrix_table, reading, table
-from bench.documents import Interval, Matrix, Result, Summary, Trial
-from bench.numbers import ratio
-from bench.report import model, pages, text
+from bench.documents import Interval, Matrix, Result, Summary, Trial, reading
+from bench.documents.workloads import METRICS, WORKLOADS
+from bench.report import matrix_table, model, pages, text
+from bench.report import result_table as table
 from bench.report.answer import answer
+from bench.report.digits import ratio
 from bench.report.words import CHINESE
-from bench.workloads import METRICS, WORKLOADS
 from dataplanes.errors import Usage
 from tests.unit.fuzz import samples
 from tests.unit.fuzz.ending import end

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import native, objects, progress
+from bench import native
+from bench.analysis.intervals import summarise
+from bench.analysis.judge import warnings
+from bench.cli import progress
 from bench.documents import TrialPlan
-from bench.judge import warnings
 from bench.kernels import packages
-from bench.statistics import summarise
-from bench.store import Store
+from bench.outside.store import Store
+from bench.prepare import objects
 from dataplanes import ebpf_object
 from dataplanes.errors import Usage
 from tests.unit.fuzz import samples

@@ -1,0 +1,1 @@
+"""What figures say: intervals, noise, differences between runs. No presentation, no kernel."""

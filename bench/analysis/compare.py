@@ -1,0 +1,140 @@
+"""Compare the figures of two results, metric by metric, and decide whether a change is more than noise.
+
+The unit is the round. Rounds of different runs are no pairs, so both sides are resampled on their own, and the ratio of
+their medians gets a 95 % bootstrap interval. The verdict is about the interval, not the point:
+
+    worse, better    all of it is beyond the noise threshold, and not only because so many figures were looked at (Holm)
+    same             all of it is within
+    inconclusive     it is on both sides; told with how many rounds would narrow it enough
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+from bench.analysis.intervals import flat
+from bench.documents import Interval, Result
+from bench.documents.workloads import METRICS
+from scenarios.axes import Axes
+
+Verdict = Literal["better", "worse", "same", "inconclusive"]
+_RESAMPLES = 9999
+_SEED = 20161012
+_LEVEL = 0.05
+_OUTSIDE = round(_LEVEL / 2 * (_RESAMPLES + 1)) - 2
+"""The interval ends at this resample, counted from either end. So it holds every ratio whose p is 0.05 or more."""
+
+
+class Difference(Struct, frozen=True):
+    """One metric of one plane: NEW over BASE with its interval, and what that means."""
+
+    workload: str
+    axes: Axes
+    dataplane: str
+    metric: str
+    base: float
+    new: float
+    ratio: Interval | None  # None where BASE is zero: there is nothing to divide by
+    verdict: Verdict
+    rounds: int  # of the side that has fewer
+    rounds_needed: int | None = None  # in each run, when inconclusive
+    p: float | None = None  # of no change at all; below 0.05 exactly where the interval leaves out 1
+    p_noise: float | None = None  # of no change beyond noise: what a verdict among many is doubted by
+
+    def change(self) -> str:
+        """Tell the change in percent, with its interval."""
+        if self.ratio is None:
+            return f"{self.base:,.6g} -> {self.new:,.6g}"
+        told = f"{self.ratio.value - 1:+.1%}"
+        if self.ratio.low is None or self.ratio.high is None:
+            return told
+        return f"{told} [{self.ratio.low - 1:+.1%}, {self.ratio.high - 1:+.1%}]"
+
+
+Key = tuple[str, Axes, str, str]
+"""The workload, the point, the data plane and the metric that a figure belongs to."""
+
+
+def figures(result: Result) -> dict[Key, list[float]]:
+    """Collect every figure of a run: one value for each round that measured it."""
+    found: dict[Key, list[float]] = {}
+    for trial in result.trials:
+        if not trial.warmup and not trial.error:
+            for metric, value in flat(trial.metrics).items():
+                if metric in METRICS:
+                    found.setdefault((trial.workload, trial.axes, trial.dataplane, metric), []).append(value)
+    return found
+
+
+def compare(base: Result, new: Result, noise: float) -> list[Difference]:
+    """Compare every metric that both runs have, in the order of the new run."""
+    known, found = figures(base), figures(new)
+    return _holm([_difference(key, known[key], values, noise) for key, values in found.items() if key in known])
+
+
+def _holm(differences: Sequence[Difference]) -> list[Difference]:
+    """One verdict of many must be surer than one alone: Holm's step-down at 5 % over each metric's cells (1979)."""
+    doubted = set()
+    for metric in {each.metric for each in differences}:
+        family = sorted(
+            (e.p_noise, n) for n, e in enumerate(differences) if e.metric == metric and e.p_noise is not None
+        )
+        sure = True
+        for rank, (p, number) in enumerate(family):
+            sure = sure and p <= _LEVEL / (len(family) - rank)
+            if not sure and differences[number].verdict in ("better", "worse"):
+                doubted.add(number)
+    return [replace(e, verdict="inconclusive") if n in doubted else e for n, e in enumerate(differences)]
+
+
+def _difference(key: Key, base: Sequence[float], new: Sequence[float], noise: float) -> Difference:
+    middle = float(np.median(base)), float(np.median(new))
+    rounds = min(len(base), len(new))
+    changes = _changes(base, new)
+    if rounds < 3:
+        ratio = Interval(middle[1] / middle[0]) if middle[0] else None
+        return Difference(*key, *middle, ratio, "inconclusive", rounds)
+    low, high = float(changes[_OUTSIDE]), float(changes[-1 - _OUTSIDE])
+    verdict = _verdict(low, high, noise, higher=METRICS[key[3]].higher_is_better)
+    needed = None
+    if verdict == "inconclusive" and low > 0 and math.isfinite(high):
+        width = math.log(high / low) / 2
+        needed = max(rounds + 1, math.ceil(rounds * (width / noise) ** 2))
+    ratio = Interval(middle[1] / middle[0], low, high) if middle[0] else None
+    doubts = _p(changes, 1, 1), _p(changes, 1 - noise, 1 + noise)
+    return Difference(*key, *middle, ratio, verdict, rounds, needed, *doubts)
+
+
+def _changes(base: Sequence[float], new: Sequence[float]) -> np.ndarray[Any, Any]:
+    """Compute the ratio of medians in every resample, and sort them. 0 / 0 counts as no change, x / 0 as infinite."""
+    random = np.random.default_rng(_SEED)
+    medians = [
+        np.median(np.asarray(side)[random.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1)
+        for side in (base, new)
+    ]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = medians[1] / medians[0]
+    ratios[(medians[0] == 0) & (medians[1] == 0)] = 1
+    return np.sort(ratios)
+
+
+def _p(changes: np.ndarray[Any, Any], low: float, high: float) -> float:
+    """The two-sided probability, by the resamples, that the ratio lies within these bounds."""
+    within = min(int(np.sum(changes >= low)), int(np.sum(changes <= high)))
+    return min(1.0, 2 * (1 + within) / (1 + _RESAMPLES))
+
+
+def _verdict(low: float, high: float, noise: float, *, higher: bool) -> Verdict:
+    if 1 - noise <= low and high <= 1 + noise:
+        return "same"
+    if high < 1 - noise:
+        return "worse" if higher else "better"
+    if low > 1 + noise:
+        return "better" if higher else "worse"
+    return "inconclusive"

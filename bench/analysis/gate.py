@@ -1,0 +1,289 @@
+"""`bench compare`: decide whether NEW keeps what BASE has. It compares two results (compare.py) or two matrices.
+
+A comparison fails if the documents must not be compared, if there is nothing to compare, if BASE has a figure or a cell
+A comparison fails if the documents must not be compared, if nothing can be compared, if BASE has a figure or a cell
+that only NEW has is told, and is no failure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from bench.analysis import compare
+from bench.analysis.compare import Difference
+from bench.analysis.judge import NOISE
+from bench.documents import Matrix, MatrixCell, Result, reading
+from bench.documents.workloads import METRICS
+from dataplanes.errors import Usage
+
+_RULE = re.compile(r"(\w+(?:\.\d+\w*)?):([+-])(\d+(?:\.\d+)?)%\Z")
+_ROUNDS = 3
+"""A rule is about the interval, and fewer rounds than these have none."""
+ALLOWED = ("kernel", "clock", "scenario", "variant")
+"""Two documents must agree in these, unless --allow names them."""
+_TOLD = ("machine", "cpu", "cpus", "mitigations", "versions", "sysctl", "cmdline")
+"""Other facts of the environment that may be the reason for a difference. They make a warning."""
+
+
+class Rule(Struct, frozen=True):
+    """`METRIC:-5%`: the comparison fails if the whole interval lies beyond this change, in its direction."""
+
+    metric: str
+    change: float  # -0.05
+
+    def broken_by(self, difference: Difference) -> bool:
+        """True if the whole interval is beyond the rule's change."""
+        if difference.metric != self.metric or difference.rounds < _ROUNDS:
+            return False
+        ratio = difference.ratio
+        if ratio is None or ratio.low is None or ratio.high is None:  # nothing has become something
+            return self.change > 0 and difference.verdict in ("better", "worse")
+        return ratio.high < 1 + self.change if self.change < 0 else ratio.low > 1 + self.change
+
+
+class Change(Struct, frozen=True):
+    """A cell that both matrices have, with different outcomes."""
+
+    kernel: str
+    dataplane: str
+    check: str
+    base: str  # the outcome
+    new: str
+    detail: str  # what NEW observed
+    what: str  # gained, lost, changed
+
+
+class Comparison(Struct):
+    """One NEW document, compared with BASE. It passes if the list of failures is empty."""
+
+    name: str
+    kind: str  # result or matrix
+    noise: float = 0
+    differences: list[Difference] = []
+    changes: list[Change] = []
+    cells: int = 0  # both matrices have
+    added: list[str] = []  # what only NEW has
+    warnings: list[str] = []
+    failures: list[str] = []
+
+    def tally(self) -> str:
+        """Count the figures or cells that were compared, by verdict, in one line."""
+        if self.kind == "matrix":
+            lists = {what: sum(each.what == what for each in self.changes) for what in ("gained", "lost", "changed")}
+            return _several(self.cells, "cell") + _counted(lists)
+        verdicts = [each.verdict for each in self.differences]
+        counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
+        return _several(len(verdicts), "figure") + _counted({str(each): count for each, count in counts.items()})
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _counted(counts: dict[str, int]) -> str:
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f" ({told})" if told else ""
+
+
+def verdict(comparisons: Sequence[Comparison]) -> str:
+    """The last line of the output: `ok: ...`, or `FAILED: ...` with the first failure."""
+    failures = [failure for each in comparisons for failure in each.failures]
+    if failures:
+        return f"FAILED: {failures[0]}" + (f", and {len(failures) - 1} more" if failures[1:] else "")
+    warned = sum(len(each.warnings) for each in comparisons)
+    told = "; ".join(each.tally() for each in comparisons)
+    return f"ok: {told}" + (f"; with {warned} warnings" if warned > 1 else "; with a warning" if warned else "")
+
+
+def parse_rules(text: str) -> list[Rule]:
+    """Parse the rules of `--fail-on`. Raises Usage."""
+    rules = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        match = _RULE.match(part)
+        if not match or match[1] not in METRICS:
+            raise Usage(
+                f"cannot read --fail-on {part!r}", fix=f"METRIC:-5% or METRIC:+5%; metrics: {', '.join(METRICS)}"
+            )
+        rules.append(Rule(match[1], float(match[2] + match[3]) / 100))
+    return rules
+
+
+def parse_allowed(text: str) -> frozenset[str]:
+    """Parse the names of `--allow`. Raises Usage."""
+    names = frozenset(filter(None, (each.strip() for each in text.split(","))))
+    if unknown := sorted(names.difference(ALLOWED)):
+        raise Usage(f"cannot read --allow {unknown[0]!r}", fix=f"one or more of: {', '.join(ALLOWED)}")
+    return names
+
+
+def judge(
+    base: Result | Matrix,
+    path: str,
+    rules: Sequence[Rule] = (),
+    *,
+    allowed: Collection[str] = (),
+    noise: float | None = None,
+) -> Comparison:
+    """Compare the document in a file with BASE. Raises Usage if it cannot be read, or if it is the other kind."""
+    new = reading.read(path)
+    if isinstance(base, Matrix) and isinstance(new, Matrix):
+        if rules:
+            raise Usage(
+                "--fail-on is about figures", where=path, why="it is a matrix, and a lost semantic always fails"
+            )
+        return _matrices(path, base, new, allowed)
+    if isinstance(base, Result) and isinstance(new, Result):
+        return _results(path, base, new, rules, allowed, noise)
+    raise Usage("a result and a matrix cannot be compared", where=path, fix="give two of a kind")
+
+
+def _results(
+    path: str, base: Result, new: Result, rules: Sequence[Rule], allowed: Collection[str], noise: float | None
+) -> Comparison:
+    clocks = {str(each.environment.get("clock")) for each in (base, new)}
+    threshold = max(NOISE.get(clock, 0.03) for clock in clocks) if noise is None else noise
+    made = Comparison(path, "result", threshold, warnings=_warnings(base, new))
+    if not _comparable(made, _unlike(base, new), allowed):
+        return made
+    made.differences = compare.compare(base, new, threshold)
+    known, found = compare.figures(base), compare.figures(new)
+    made.failures += _failed(base, new)
+    made.failures += [f"{each} is not in {path}" for each in _lacking(known, found)]
+    made.added = _lacking(found, known)
+    if not made.differences:
+        made.failures.append(f"{path}: nothing to compare: no figure is in both documents")
+    made.failures += [line for rule in rules for line in _broken(rule, made.differences)]
+    return made
+
+
+def _failed(base: Result, new: Result) -> Iterator[str]:
+    """Name the series in which rounds of NEW failed and none of BASE did. The other rounds alone would look healthy."""
+    before = {trial.key()[:3] for trial in base.trials if trial.error and not trial.warmup}
+    errors: dict[tuple[object, ...], list[str]] = {}
+    for trial in new.trials:
+        if trial.error and not trial.warmup and trial.key()[:3] not in before:
+            errors.setdefault((trial.dataplane, _at(trial.workload, trial.axes.label())), []).append(trial.error)
+    for (plane, at), told in errors.items():
+        yield f"{plane} {at} failed in {len(told)} rounds: {told[0]}"
+
+
+def _broken(rule: Rule, differences: Sequence[Difference]) -> Iterator[str]:
+    about = [each for each in differences if each.metric == rule.metric]
+    if not about:
+        yield f"--fail-on {rule.metric}: no figure of both documents can break it"
+    for each in about:
+        if each.rounds < _ROUNDS:
+            yield f"{_named(each)} cannot be judged: {each.rounds} rounds are too few for an interval"
+        elif rule.broken_by(each):
+            yield f"{_named(each)} {each.change()}"
+
+
+def _named(each: Difference) -> str:
+    return " ".join((each.dataplane, _at(each.workload, each.axes.label()), each.metric))
+
+
+def _at(workload: str, point: str) -> str:
+    return f"{workload} ({point})" if point else workload
+
+
+def _lacking(known: Iterable[compare.Key], found: Iterable[compare.Key]) -> list[str]:
+    """Name what is known and not found. A missing plane is one entry, and so is a workload, a point, a metric."""
+    named = [(plane, workload, point.label(), metric) for workload, point, plane, metric in found]
+    there = {key[:depth] for key in named for depth in range(1, 5)}
+    lacking: dict[str, None] = {}
+    for workload, point, plane, metric in known:
+        key = (plane, workload, point.label(), metric)
+        depth = next((depth for depth in range(1, 5) if key[:depth] not in there), None)
+        if depth:
+            at = _at(workload, key[2] if depth > 2 else "")
+            lacking[" ".join((plane, at, metric)[: 1 if depth == 1 else 3 if depth == 4 else 2])] = None
+    return list(lacking)
+
+
+def _matrices(path: str, base: Matrix, new: Matrix, allowed: Collection[str]) -> Comparison:
+    made = Comparison(path, "matrix")
+    if not _comparable(made, _unlike_matrices(base, new), allowed):
+        return made
+    known, found = ({(cell.kernel, cell.dataplane, cell.check): cell for cell in each.cells} for each in (base, new))
+    both = [key for key in known if key in found]
+    made.cells = len(both)
+    made.changes = [each for key in both if (each := _change(known[key], found[key]))]
+    made.failures = [f"{' '.join(key)} is not in {path}" for key in known if key not in found]
+    made.failures += [
+        f"{each.kernel} {each.dataplane} {each.check} {each.base} -> {each.new}: {each.detail}"
+        for each in made.changes
+        if each.what == "lost"
+    ]
+    made.added = [" ".join(key) for key in found if key not in known]
+    if not both:
+        made.failures.append(f"{path}: nothing to compare: no cell is in both documents")
+    return made
+
+
+def _change(base: MatrixCell, new: MatrixCell) -> Change | None:
+    if base.outcome == new.outcome:
+        return None
+    observed = ("pass", "fail")
+    if base.outcome == "pass" or (base.outcome in observed and new.outcome not in observed) or new.outcome == "error":
+        what = "lost"
+    else:
+        what = "gained" if new.outcome == "pass" else "changed"
+    return Change(new.kernel, new.dataplane, new.check, base.outcome, new.outcome, new.detail, what)
+
+
+def _comparable(made: Comparison, unlike: dict[str, str], allowed: Collection[str]) -> bool:
+    """Return True if every difference is allowed. An allowed one becomes the first warning, another a failure."""
+    made.warnings[:0] = [f"{told}, as allowed" for what, told in unlike.items() if what in allowed]
+    made.failures += [
+        f"{made.name}: {told} (--allow {what} compares them all the same)"
+        for what, told in unlike.items()
+        if what not in allowed
+    ]
+    return not made.failures
+
+
+def _unlike(base: Result, new: Result) -> dict[str, str]:
+    """Tell in what two results differ so that their figures do not measure the same thing."""
+    found = {
+        name: f"the {name}s differ: {base.environment.get(name)} and {new.environment.get(name)}"
+        for name in ("kernel", "clock")
+        if base.environment.get(name) != new.environment.get(name)
+    }
+    worlds = [sorted({trial.scenario for trial in each.trials}) for each in (base, new)]
+    if all(worlds) and worlds[0] != worlds[1]:
+        found["scenario"] = f"the scenarios differ: {', '.join(worlds[0])} and {', '.join(worlds[1])}"
+    return found | _variants(base.plan, new.plan)
+
+
+def _unlike_matrices(base: Matrix, new: Matrix) -> dict[str, str]:
+    """Tell the same of two matrices, in which each kernel has its own environment."""
+    found = {}
+    for name in base.environment.keys() & new.environment.keys():
+        for what in ("kernel", "clock"):
+            values = [each.environment[name].get(what) for each in (base, new)]
+            if values[0] != values[1]:
+                found[what] = f"the {what}s differ: {name} is {values[0]} and {values[1]}"
+    return found | _variants(base.plan, new.plan)
+
+
+def _variants(base: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """Tell the first plane whose name means other knobs. A knob that one document lacks is new, and is ignored."""
+    known, found = ({each["name"]: each for each in plan.get("dataplanes", [])} for plan in (base, new))
+    for name in known.keys() & found.keys():
+        knobs = [each[name].get("knobs", {}) for each in (known, found)]
+        for knob in sorted(knobs[0].keys() & knobs[1].keys()):
+            if knobs[0][knob] != knobs[1][knob]:
+                return {"variant": f"the variants differ: {name} has {knob}={knobs[0][knob]} and {knobs[1][knob]}"}
+    return {}
+
+
+def _warnings(base: Result, new: Result) -> list[str]:
+    """Tell the other differences that may be the reason for a changed figure."""
+    told = [f"the runs' {key} differ" for key in _TOLD if base.environment.get(key) != new.environment.get(key)]
+    loads = [trials[-1].get("connections") for each in (base, new) if (trials := each.plan.get("trials"))]
+    differ = len(loads) == 2 and loads[0] != loads[1]
+    return told + ([f"the runs' loads differ: {loads[0]} and {loads[1]} connections"] if differ else [])

@@ -1,0 +1,109 @@
+"""What several rounds say together. The unit is the round; comparisons are paired within it. Needs numpy and scipy."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from bench.documents import Interval, Summary, Trial
+from bench.documents.workloads import METRICS, WORKLOADS
+from scenarios.axes import Axes
+
+_RESAMPLES = 9999
+_SEED = 20161012
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The median with its 95 % BCa bootstrap interval (Efron 1987); no interval below three values."""
+    sample = np.asarray(values, dtype=float)
+    middle = float(np.median(sample))
+    if len(sample) < 3:
+        return Interval(middle)
+    if np.ptp(sample) == 0:
+        return Interval(middle, middle, middle)
+    low, high = _bootstrap(sample, "BCa")
+    if math.isnan(low):  # BCa is undefined when every jackknife median is the same; the percentile one is not
+        low, high = _bootstrap(sample, "percentile")
+    return Interval(middle, low, high)
+
+
+def _bootstrap(sample: np.ndarray[Any, Any], method: str) -> tuple[float, float]:
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy's DegenerateDataWarning is what the caller's fall-back is for
+        found = bootstrap((sample,), np.median, n_resamples=_RESAMPLES, method=method, rng=np.random.default_rng(_SEED))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def ratio(values: dict[int, float], base: dict[int, float]) -> Interval | None:
+    """The median of the paired ratios, round by round, through their logarithms."""
+    rounds = sorted(values.keys() & base.keys())
+    if not rounds:
+        return None
+    found = interval([math.log(values[number] / base[number]) for number in rounds])
+    turn: Callable[[float | None], float | None] = lambda x: None if x is None else math.exp(x)  # noqa: E731
+    return Interval(math.exp(found.value), turn(found.low), turn(found.high))
+
+
+def flat(metrics: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a trial that are summarised, by name."""
+    found = {name: value for name, value in metrics.items() if name in METRICS}
+    for part in ("connect", "request", "first", "next"):
+        for quantile, value in metrics.get(f"{part}_us", {}).items():
+            if value and f"{part}_{quantile}_us" in METRICS:
+                found[f"{part}_{quantile}_us"] = value
+    return found
+
+
+def summarise(trials: Sequence[Trial], base: str = "direct") -> list[Summary]:
+    """One summary per workload, size and data plane, in the order they first ran; warm-ups do not count."""
+    groups: dict[tuple[str, Axes, str], list[Trial]] = {}
+    for trial in trials:
+        group = groups.setdefault((trial.workload, trial.axes, trial.dataplane), [])
+        if not trial.warmup:
+            group.append(trial)
+    return [
+        _summary(name, workload, at, found, _primary(groups.get((workload, at, base), [])))
+        for (workload, at, name), found in groups.items()
+        if found
+    ]
+
+
+def _primary(trials: Sequence[Trial]) -> dict[int, float]:
+    """By round, what planes are compared by in this workload."""
+    found = {t.round: flat(t.metrics).get(WORKLOADS[t.workload].primary) for t in trials if not t.error}
+    return {number: value for number, value in found.items() if value}
+
+
+def _summary(name: str, workload: str, at: Axes, trials: Sequence[Trial], reference: dict[int, float]) -> Summary:
+    good = [trial for trial in trials if not trial.error]
+    columns: dict[str, list[float]] = {}
+    errors: dict[str, int] = {}
+    backends: dict[str, int] = {}
+    for trial in good:
+        for metric, value in flat(trial.metrics).items():
+            columns.setdefault(metric, []).append(value)
+        _add(errors, trial.metrics["errors"])
+        _add(backends, trial.metrics["backends"])
+    failed = [trial.error for trial in trials if trial.error]
+    return Summary(
+        name,
+        trials[0].scenario if trials else "",
+        workload,
+        len(good),
+        {metric: interval(values) for metric, values in columns.items()},
+        ratio(_primary(good), reference),
+        errors,
+        backends,
+        failed[0] if failed else "",
+        at,
+    )
+
+
+def _add(total: dict[str, int], part: dict[str, int]) -> None:
+    for key, count in part.items():
+        total[key] = total.get(key, 0) + count

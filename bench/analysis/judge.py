@@ -1,0 +1,107 @@
+"""What a reader should know before believing a run: noise, drift, outliers, a generator at its limit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from bench.analysis.intervals import flat
+from bench.documents import Trial
+from bench.documents.workloads import WORKLOADS
+from dataplanes.catalog import DIRECT
+from scenarios.axes import Axes
+
+NOISE = {"instructions": 0.005, "wall": 0.03}
+"""By clock: runs of one tree on one machine differ by less (README, "How to read the figures")."""
+_UNSTABLE = 4  # times the noise: what rounds may be apart, the largest from the smallest
+_OUTLIER = 3.5  # modified z-score (Iglewicz and Hoaglin 1993)
+_BOUND = 0.9
+_PORT_RANGE = "net.ipv4.ip_local_port_range"
+_LEAST = 5  # rounds, to speak of outliers and drift
+
+
+def warnings(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]:
+    """One line per thing that is wrong with a series of rounds; none if all is well."""
+    noise = NOISE.get(str(environment.get("clock")), 0.03)
+    told = []
+    for key, values in _series(trials).items():
+        told += [f"{_where(*key)}: {what}" for what in _wrong(values, noise)]
+    told += [f"{t.dataplane}, {t.workload}: its warm-up failed: {t.error}" for t in trials if t.warmup and t.error]
+    return told + _bound(trials, environment.get("generator_ceiling")) + _ports(trials, environment)
+
+
+def _series(trials: Sequence[Trial]) -> dict[tuple[str, str, Axes], list[float]]:
+    """By plane, workload and point: the primary figure of each round, in order."""
+    found: dict[tuple[str, str, Axes], list[float]] = {}
+    for trial in trials:
+        if not trial.warmup and not trial.error:
+            value = flat(trial.metrics).get(WORKLOADS[trial.workload].primary)
+            if value:
+                found.setdefault((trial.dataplane, trial.workload, trial.axes), []).append(value)
+    return found
+
+
+def _wrong(values: Sequence[float], noise: float) -> list[str]:
+    told = []
+    if len(values) >= 3 and max(values) / min(values) - 1 > _UNSTABLE * noise:
+        told.append(f"unstable: its rounds are up to {max(values) / min(values) - 1:.1%} apart")
+    if len(values) < _LEAST:
+        return told
+    logs = [math.log(value) for value in values]
+    middle = median(logs)
+    spread = median(abs(each - middle) for each in logs)
+    for number, each in enumerate(logs):
+        if abs(each - middle) > max(noise, _OUTLIER * spread / 0.6745):
+            told.append(f"round {number + 1} is an outlier: {math.exp(each - middle) - 1:+.1%} from the median; kept")
+    steps = [later - earlier for earlier, later in itertools.pairwise(logs)]
+    if abs(logs[-1] - logs[0]) > noise and (min(steps) > 0 or max(steps) < 0):
+        told.append(f"drifts: {math.exp(logs[-1] - logs[0]) - 1:+.1%} from the first round to the last, never back")
+    return told
+
+
+def _ports(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]:
+    """Connecting looks for a free port among those of one parity, one by one (net/ipv4/inet_hashtables.c,
+    __inet_hash_connect): when TIME_WAIT has them all, the search costs more than everything that is to be measured."""
+    bounds = [int(n) for n in environment.get("sysctl", {}).get(_PORT_RANGE, "").split() if re.fullmatch(r"\d{1,5}", n)]
+    least, most = bounds if len(bounds) == 2 else (32768, 60999)  # the kernel's default, where it could not be read
+    half = (most - least + 1) // 2
+    asked = [t for t in trials if t.workload == "crr" and not t.warmup]
+    most = max((t.metrics.get("connections", 0) // (1 + t.axes.sources) for t in asked), default=0)
+    if most * 1.1 <= half or not any(trial.dataplane != DIRECT for trial in trials):
+        return []
+    return [
+        f"{most:,} connections from one address to one VIP use up half the client's ports, and it searches for each:"
+        " see --connections and --sources"
+    ]
+
+
+def _bound(trials: Sequence[Trial], ceiling: float | None) -> list[str]:
+    """Who comes near what the generator itself reaches over loopback; that is no ceiling if somebody is above it."""
+    rates = {key: values for key, values in _series(trials).items() if ceiling and _generated(key[1])}
+    above = max(rates, key=lambda key: max(rates[key]), default=None)
+    if not ceiling or above is None:
+        return []
+    if (most := max(rates[above])) > ceiling:
+        return [
+            f"{_where(*above)}: {most:,.0f} connections/s are more than the {ceiling:,.0f} that the generator was seen"
+            " to reach over loopback: that is not its ceiling, and nothing is called generator-bound"
+        ]
+    return [
+        f"{_where(*key)}: generator-bound: over loopback the generator itself reaches {ceiling:,.0f} connections/s"
+        for key, values in rates.items()
+        if median(values) >= _BOUND * ceiling
+    ]
+
+
+def _generated(workload: str) -> bool:
+    """True if its connections per second are our own generator's."""
+    known = WORKLOADS[workload]
+    return known.primary == "connections_per_second" and not known.tools
+
+
+def _where(name: str, workload: str, at: Axes) -> str:
+    return ", ".join(filter(None, (name, workload, at.label())))

@@ -1,0 +1,68 @@
+"""Shell completion of the options' values: planes, variants, knobs, workloads, kernels, checks, scenarios, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import click
+from click.shell_completion import CompletionItem
+
+from bench.cli import listing
+from dataplanes import catalog, knobs
+
+Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def dataplane(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete names of data planes, then @VARIANT and +KNOB=VALUE of the last name."""
+    done, comma, last = incomplete.rpartition(",")
+    return [f"{done}{comma}{each}" for each in _planes(last) if each.startswith(last)]
+
+
+def _planes(last: str) -> Iterable[str]:
+    name = last.partition("@")[0].partition("+")[0]
+    default = catalog.default(name)
+    if default is None or last == name:
+        return [each for known in catalog.SUMMARIES for each in (known, *_variants(known))] + ["all"]
+    before = last.rpartition("+")[0] if "+" in last else last
+    changes = [f"{before}+{knob.name}={value}" for knob in knobs.described(default) for value in _ways(knob)]
+    return [*_variants(name), *changes]
+
+
+def _variants(name: str) -> list[str]:
+    return [f"{name}@{variant}" for variant in catalog.ROWS[name].variants if variant] if name in catalog.ROWS else []
+
+
+def _ways(knob: knobs.Knob) -> list[str]:
+    """Return the values of a knob if they can be listed, else one empty value."""
+    values = knob.values.split("|")
+    return values if all(".." not in value for value in values) else [""]
+
+
+def listed(*kinds: str, more: Iterable[str] = (), several: bool = False) -> Completer:
+    """Complete names that `bench list` shows, and `more`. `several`: the value is a list with commas."""
+
+    def complete(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+        done, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
+        names = [*more, *(row["name"] for kind in kinds for row in listing.rows(kind))]
+        return [f"{done}{comma}{name}" for name in names if name.startswith(last)]
+
+    return complete
+
+
+def or_file(names: Completer) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Complete names. If no name fits, the shell completes files."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        found = [CompletionItem(each) for each in names(context, parameter, incomplete)]
+        return found or [CompletionItem(incomplete, type="file")]
+
+    return complete
+
+
+def metrics(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete METRIC: in a list with commas."""
+    from bench.documents.workloads import METRICS
+
+    done, comma, last = incomplete.rpartition(",")
+    return [f"{done}{comma}{name}:" for name in METRICS if name.startswith(last)]

@@ -1,0 +1,117 @@
+"""The commands that read documents and need no kernel: compare, report, answer; and publish, which makes them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+import msgspec
+
+from bench.cli import completion
+from bench.cli.options import jobs_option, output_writer
+from bench.report import terminal
+from dataplanes import files
+from dataplanes.errors import Usage
+
+
+@click.command()
+@click.argument("base")
+@click.argument("new", nargs=-1, required=True)
+@click.option(
+    "--fail-on",
+    default="",
+    metavar="METRIC:-5%[,...]",
+    shell_complete=completion.metrics,
+    help="Fail if a metric changed at least so much.",
+)
+@click.option(
+    "--allow", default="", metavar="WHAT[,WHAT]", help="Compare although kernel, clock, scenario or variant differ."
+)
+@click.option(
+    "--noise", type=click.FloatRange(0, 50), metavar="PERCENT", help="Default: 0.5 by instructions, 3 by wall."
+)
+@click.option("--json", "as_json", is_flag=True, help="The differences as JSON; the last line is on stderr then.")
+def compare(base: str, new: tuple[str, ...], fail_on: str, allow: str, noise: float | None, as_json: bool) -> None:
+    """Compare documents: results by each metric's change, its interval, and better, worse, same or inconclusive;
+    matrices by what is gained and lost. Exit 1 if NEW lacks what BASE has, if a semantic is lost, or by --fail-on; the
+    last line says so.
+    """
+    from bench.analysis import gate
+    from bench.documents import reading
+    from bench.report import result_table as table
+
+    rules, allowed = gate.parse_rules(fail_on), gate.parse_allowed(allow)
+    reference = reading.read(base)
+    threshold = None if noise is None else noise / 100
+    found = [gate.judge(reference, path, rules, allowed=allowed, noise=threshold) for path in new]
+    for each in found:
+        if as_json:
+            told = each.differences if each.kind == "result" else each.changes
+            terminal.say(msgspec.json.format(msgspec.json.encode(told), indent=1).decode())
+        else:
+            table.show_comparison(each)
+    terminal.say(gate.verdict(found), err=as_json)
+    sys.exit(1 if any(each.failures for each in found) else 0)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("--output", "-o", metavar="FILE", help="Write .html, .md, .csv or .json; - is Markdown on stdout.")
+def report(files: tuple[str, ...], output: str | None) -> None:
+    """One page from any set of result and matrix documents: cost, scale, correctness, with the data in it."""
+    from bench.report import model, text
+
+    writers: dict[str, Callable[[model.Report], bytes]] = {
+        ".html": _page,
+        ".md": lambda found: text.markdown(found).encode(),
+        ".csv": lambda found: text.flat(found).encode(),
+        ".json": text.merged,
+    }
+    kind = os.path.splitext(output or "-")[1] or ".md"
+    if kind not in writers:
+        raise Usage(f"cannot write {kind}", where=output or "", fix=f"one of {', '.join(writers)}")
+    found = model.load(files)
+    write = output_writer(output or "-")
+    write(writers[kind](found))
+
+
+def _page(found: Any) -> bytes:
+    from bench.report.page import page  # matplotlib and jinja2 take a second to load
+
+    return page(found).encode()
+
+
+@click.command()
+@click.argument("files", nargs=-1)
+@click.option("--language", type=click.Choice(["en", "zh"]), default="en", help="Default: en.")
+@click.option("--output", "-o", default="-", metavar="FILE", help="Write the Markdown there; - is stdout.")
+def answer(files: tuple[str, ...], language: str, output: str) -> None:
+    """The closing question, answered from documents (by default the published ones): who has the same effect, at what
+    cost."""
+    from bench.report import answer as answering
+    from bench.report import model, words
+
+    found = model.load(files or model.published())
+    write = output_writer(output)
+    write(answering.answer(found, words.LANGUAGES[language]).encode())
+
+
+@click.command()
+@jobs_option
+@click.argument("directory", default="results", type=click.Path(file_okay=False))
+def publish(directory: str, jobs: int | None) -> None:
+    """Make the data set in DIRECTORY: matrix, connections, scale, drawings; then report and answer from it."""
+    from pathlib import Path
+
+    from bench.outside import publish as publishing
+    from bench.report import answer, model, pages
+
+    publishing.publish(Path(directory), lambda line: terminal.say(f"bench: {line}", err=True), jobs)
+    found = model.load(publishing.documents(Path(directory)))
+    files.write(Path(directory, "report.html"), _page(found))
+    files.write(Path(directory, "answer.md"), answer.answer(found).encode())
+    if Path(directory).resolve() == model.PUBLISHED:
+        pages.write(model.PUBLISHED.parent, found)

@@ -1,0 +1,99 @@
+"""The rows of `bench list`: data planes with their variants and knobs, scenarios, checks, workloads, kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from msgspec.structs import asdict
+
+from dataplanes import catalog, knobs
+
+Row = dict[str, Any]
+"""A name and a summary; the row of a data plane also has its variants and knobs."""
+
+
+def rows(what: str) -> list[Row]:
+    """Return the rows of one kind."""
+    return LISTS[what]()
+
+
+def lines(what: str) -> Iterator[str]:
+    """Return the rows as text, one line each. Variants and knobs follow below the data planes."""
+    found = rows(what)
+    width = max((len(row["name"]) for row in found), default=0)
+    for row in found:
+        yield f"{row['name']:<{width}}  {row['summary']}"
+    if what == "dataplanes":
+        yield from _choices(found)
+
+
+def _choices(found: list[Row]) -> Iterator[str]:
+    """List variants and knobs, once for all planes that have the same knobs with the same defaults."""
+    groups: dict[str, list[Row]] = {}
+    for row in found:
+        if row["knobs"]:
+            groups.setdefault(str(row["knobs"]), []).append(row)
+    yield ""
+    yield "NAME@VARIANT chooses a variant, NAME+KNOB=VALUE and NAME@VARIANT+KNOB=VALUE change a knob:"
+    for group in groups.values():
+        yield ""
+        yield ", ".join(row["name"] for row in group)
+        if named := [name for name in group[0]["variants"] if name]:
+            default = group[0]["default"]
+            yield "  variants: " + ", ".join(f"{name} (default)" if name == default else name for name in named)
+        for knob in group[0]["knobs"]:
+            yield f"  {knob['name']}={knob['values']}  {knob['meaning']} (default: {knob['default']})"
+
+
+def _dataplanes() -> list[Row]:
+    return [{"name": name, "summary": summary, **_settings(name)} for name, summary in catalog.SUMMARIES.items()]
+
+
+def _settings(name: str) -> Row:
+    default = catalog.default(name)
+    if default is None:
+        return {"default": "", "variants": {}, "knobs": []}
+    row = catalog.ROWS[name]
+    return {
+        "default": row.default,
+        "variants": {variant: asdict(settings) for variant, settings in row.variants.items()},
+        "knobs": [asdict(knob) for knob in knobs.described(default)],
+    }
+
+
+def _named(found: dict[str, str]) -> list[Row]:
+    return [{"name": name, "summary": summary} for name, summary in found.items()]
+
+
+def _scenarios() -> list[Row]:
+    from scenarios import topology
+
+    return _named(topology.named())
+
+
+def _workloads() -> list[Row]:
+    from bench.documents import workloads
+
+    return _named({name: each.summary for name, each in workloads.WORKLOADS.items()})
+
+
+def _checks() -> list[Row]:
+    from scenarios import checks
+
+    return _named({name: each.statement for name, each in checks.CHECKS.items()})
+
+
+def _kernels() -> list[Row]:
+    from bench import kernels
+
+    return _named(kernels.list_kernels())
+
+
+LISTS: dict[str, Callable[[], list[Row]]] = {
+    "dataplanes": _dataplanes,
+    "scenarios": _scenarios,
+    "checks": _checks,
+    "workloads": _workloads,
+    "kernels": _kernels,
+}

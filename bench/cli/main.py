@@ -1,0 +1,340 @@
+"""The command line: arguments in, one function call each, errors to one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+import click
+import msgspec
+
+from bench import __version__
+from bench.cli import documents as cli_documents
+from bench.cli import listing
+from bench.cli.options import (
+    axis_options,
+    clock_option,
+    crowded,
+    dataplane_option,
+    expression_option,
+    jobs_option,
+    kernel_option,
+    kernels_option,
+    one,
+    options,
+    output_writer,
+    scenario_option,
+    scenario_path,
+    series,
+    shown_clock_option,
+    timeout_option,
+    workload_option,
+)
+from bench.report import terminal
+from dataplanes import catalog
+from dataplanes.errors import BenchError, Usage
+from dataplanes.kernel import interrupt
+from dataplanes.texts import demand_utf8, line
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class _Program(click.Group):
+    """Turns the project's errors into one line on stderr and their exit code; SIGINT is re-raised after clean-up."""
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **more)
+        except BrokenPipeError:  # --help and --version are printed before there is a command
+            terminal.end_as_a_filter()
+            raise
+        except OSError as error:
+            sys.exit(terminal.lost(error))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        terminal.ready()
+        before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+        try:
+            interrupt.catch()
+            with interrupt.prevailing():
+                done = super().invoke(ctx)
+                terminal.flush()
+                return done
+        except BrokenPipeError:  # everything is undone here, too
+            terminal.end_as_a_filter()
+        except OSError as error:
+            ctx.exit(terminal.lost(error))
+        except BenchError as error:
+            terminal.say(line(f"bench: {error}"), err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt as caught:  # everything is undone; die as a program that does not catch it does
+            number = caught.args[0] if caught.args else signal.SIGINT
+            with suppress(OSError):  # a terminal that was closed
+                click.echo(f"bench: ended by {signal.Signals(number).name}", err=True)
+                sys.stdout.flush()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@click.group(cls=_Program, context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="bench")
+def main() -> None:
+    """Compare where and how a service VIP is load-balanced: correctness and cost, on real kernels."""
+
+
+for _command in (cli_documents.compare, cli_documents.report, cli_documents.answer, cli_documents.publish):
+    main.add_command(_command)
+
+
+@main.command()
+@options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option, jobs_option, workload_option)
+@click.option("--repeat", "-r", type=click.IntRange(1, 1000), default=5, show_default=True, help="Interleaved rounds.")
+@click.option(
+    "--connections", "-n", type=click.IntRange(1, 10_000_000), help="Per trial. Default: 2000, or 10000 by wall."
+)
+@axis_options
+@click.option("--output", "-o", metavar="FILE", help="Write the result document (JSON); - is stdout.")
+@click.option("--self-check", is_flag=True, help="The generator's ceiling, and its agreement with wrk and nginx.")
+@click.option("--profile", is_flag=True, help="Where the time goes, by kernel function, in a trial of its own (bcc).")
+@click.option("--benchmark-json", metavar="FILE", help="Write the rounds as pytest-benchmark does.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and its estimated time, and measure nothing.")
+def run(
+    dataplane: str,
+    scenario: str,
+    kernel: str,
+    clock: str | None,
+    timeout: float | None,
+    jobs: int | None,
+    repeat: int,
+    connections: int | None,
+    workload: str | None,
+    output: str | None,
+    self_check: bool,
+    profile: bool,
+    benchmark_json: str | None,
+    dry_run: bool,
+    **axes: str | None,
+) -> None:
+    """Measure data planes against the direct path, in interleaved rounds, each trial in a fresh lab."""
+    from bench.cli.progress import announcement, progress
+    from bench.documents import workloads
+    from bench.outside import choose, estimate
+    from bench.outside import run as runner
+    from bench.report import result_table as table
+    from scenarios import topology
+
+    if dry_run:
+        output = benchmark_json = None
+    selections = catalog.select(dataplane)
+    sweeps = topology.load(scenario_path(scenario)).sweep
+    names = (
+        ["crr", "wrk"]
+        if self_check
+        else workloads.parse(workload, [name for sweep in sweeps for name in sweep.workloads])
+    )
+    found = series(names, axes, sweeps)
+    path = scenario_path("scale" if scenario == "seed" and crowded(found) else scenario)
+    write, write_benchmark = output_writer(output), output_writer(benchmark_json)
+    chosen, reason = choose.choose(kernel, clock, selections)
+    count = connections or (2000 if chosen.clock == "instructions" else 10_000)
+    trials = runner.plan(selections, repeat, count, found, profile=profile)
+    runner.check(path, trials)
+    work = runner.Run(path, selections, trials, chosen, reason=reason, output=output, jobs=jobs)
+    title = f"{chosen.name}, {chosen.clock} clock"
+    if dry_run:
+        table.show_plan(trials)
+        terminal.say(announcement(work.seconds(), title, estimate.pace(chosen), lanes=work.lanes()))
+        return
+    done = len(trials) - len(work.left)
+    with progress(work.seconds(), title, estimate.pace(chosen), done=done, lanes=work.lanes()) as on_event:
+        result = work.execute(timeout=timeout, on_event=on_event)
+    if output:
+        write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+        work.written()
+    if benchmark_json:
+        from bench.report.export import pytest_benchmark
+
+        write_benchmark(msgspec.json.encode(pytest_benchmark(result)))
+    if output != "-":
+        table.show(result)
+        if self_check:
+            table.show_agreement(result)
+    if any(row.note for row in result.summary):
+        sys.exit(1)
+
+
+@main.command()
+@options(dataplane_option, kernels_option, expression_option, clock_option, timeout_option, jobs_option)
+@click.option(
+    "--output", "-o", multiple=True, metavar="FILE", help="Write the matrix: .json, .md; - is JSON on stdout."
+)
+@click.option("--junit", metavar="FILE", help="Write JUnit XML.")
+@click.option("--pause-on-fail", is_flag=True, help="A shell in the lab of a cell that is not as expected.")
+def matrix(
+    dataplane: str,
+    clock: str | None,
+    timeout: float | None,
+    jobs: int | None,
+    expression: str,
+    kernel: str,
+    output: tuple[str, ...],
+    junit: str | None,
+    pause_on_fail: bool,
+) -> None:
+    """Observe every semantic of a VIP on every data plane; exit 1 if an outcome is not the expected one."""
+    from pathlib import Path
+
+    from bench import kernels as kernel_names
+    from bench.cli.progress import cells
+    from bench.outside import choose
+    from bench.outside import matrix as runner
+    from bench.report import matrix_table
+    from scenarios import checks
+
+    selections = runner.planes(catalog.select(dataplane))
+    chosen_checks = checks.select(expression)
+    writers = [(path, output_writer(path)) for path in (*output, *filter(None, [junit]))]
+    kernels = [choose.choose(name, clock, selections) for name in kernel_names.expand(kernel)]
+    first = next((path for path in (*output, junit) if path and path != "-"), None)
+    evidence = Path(f"{os.path.splitext(first)[0]}-failures") if first else None
+    total = len(selections) * len(chosen_checks) * len(kernels)
+    with cells(total) as on_event:
+        result = runner.run(
+            selections,
+            chosen_checks,
+            kernels,
+            evidence=evidence,
+            pause=pause_on_fail,
+            timeout=timeout,
+            jobs=jobs,
+            on_event=on_event,
+        )
+    for path, write in writers:
+        if path == junit:
+            write(matrix_table.junit(result))
+        elif path.endswith(".md"):
+            write(matrix_table.markdown(result).encode())
+        else:
+            write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    if "-" not in output:
+        matrix_table.show(result)
+    if runner.unexpected(result):
+        sys.exit(1)
+    if all(cell.outcome == "skip" for cell in result.cells):
+        sys.exit(4)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@options(dataplane_option, scenario_option, kernel_option, shown_clock_option, timeout_option)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def lab(
+    dataplane: str, scenario: str, kernel: str, clock: str | None, timeout: float | None, command: tuple[str, ...]
+) -> None:
+    """Build the lab with a plane on, run COMMAND in it (default: a shell), take it down; returns COMMAND's exit code.
+
+    There `container NAME COMMAND...` runs a command in a container; BENCH_CLIENT names the calling container, BENCH_LAB
+    a JSON document with every namespace, address and service.
+    """
+    from bench.documents import Job
+    from bench.outside import choose
+    from bench.outside.dispatch import dispatch
+    from scenarios import topology
+
+    (selection,) = one(dataplane)
+    path = scenario_path(scenario)
+    topology.load(path)
+    chosen, reason = choose.choose(kernel, clock, [selection], measuring=False)
+    terminal.say(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
+    demand_utf8(" ".join(command), "the command")
+    job = Job("lab", path, selection.name, command=list(command))
+    tty = not command and sys.stdin.isatty() and sys.stdout.isatty()
+    sys.exit(dispatch(job, chosen, [selection], timeout=timeout, tty=tty))
+
+
+@main.command()
+@options(dataplane_option, scenario_option, kernel_option, shown_clock_option, timeout_option)
+@click.option("--json", "as_json", is_flag=True, help="The walk as JSON.")
+@click.option("--svg", metavar="FILE", help="Draw it: namespaces, links, addresses, what the plane added; - is stdout.")
+def inspect(
+    dataplane: str,
+    scenario: str,
+    kernel: str,
+    clock: str | None,
+    timeout: float | None,
+    as_json: bool,
+    svg: str | None,
+) -> None:
+    """Walk host, overlay and container namespaces as the document does; what the plane added is marked with +."""
+    from bench.documents import Event, Job
+    from bench.outside import choose
+    from bench.outside.dispatch import dispatch
+    from scenarios import topology, walk
+
+    (selection,) = one(dataplane)
+    path = scenario_path(scenario)
+    topology.load(path)
+    write = output_writer(svg)
+    chosen, _ = choose.choose(kernel, clock, [selection], measuring=False)
+    reports: list[dict[str, Any]] = []
+
+    def take(event: Event) -> None:
+        if event.kind == "report":
+            reports.append(event.data)
+
+    code = dispatch(Job("inspect", path, selection.name), chosen, [selection], timeout=timeout, on_event=take)
+    for report in reports if svg else []:
+        from bench.report.drawing import draw
+
+        write(draw(report, f"{selection.name} on {scenario}").encode())
+    for report in [] if svg else reports:
+        terminal.say(json.dumps(report, indent=1) if as_json else walk.text(report))
+    sys.exit(code)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True)
+def doctor(as_json: bool) -> None:
+    """Every prerequisite per data plane and kernel: ok or missing, why, and the fix."""
+    from bench.cli.doctor import examine
+
+    sys.exit(examine(as_json=as_json))
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(list(listing.LISTS)))
+@click.option("--json", "as_json", is_flag=True)
+def list_(what: str, as_json: bool) -> None:
+    """What there is, one line each; of data planes their variants and knobs, too."""
+    if as_json:
+        terminal.say(json.dumps(listing.rows(what), indent=1))
+        return
+    for each in listing.lines(what):
+        terminal.say(each)
+
+
+@main.command()
+def clean() -> None:
+    """Remove what dead runs left; touches only what their state files name."""
+    from scenarios import journal
+
+    for removed in journal.clean():
+        terminal.say(removed)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell: eval "$(bench completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    cls = get_completion_class(shell)
+    if cls is None:
+        raise Usage(f"no completion for {shell}")
+    terminal.say(cls(main, {}, "bench", "_BENCH_COMPLETE").source())

@@ -1,0 +1,166 @@
+"""What the commands' arguments have in common: options, and the arguments they check themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import click
+
+from bench.cli import completion
+from bench.outside.rounds import Series
+from bench.report import terminal
+from dataplanes import catalog, files
+from dataplanes.errors import Usage
+from scenarios import axes
+from scenarios.axes import Sweep
+
+
+def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+dataplane_option = click.option(
+    "--dataplane",
+    "-d",
+    required=True,
+    multiple=True,
+    callback=lambda _ctx, _param, names: ",".join(names),
+    metavar="NAME[,NAME]|all",
+    shell_complete=completion.dataplane,
+    help="Data planes, or NAME@VARIANT+KNOB=VALUE; `bench list dataplanes` shows them.",
+)
+scenario_option = click.option(
+    "--scenario",
+    "-s",
+    default="seed",
+    show_default=True,
+    shell_complete=completion.or_file(completion.listed("scenarios")),
+    help="A named scenario or a TOML file.",
+)
+kernel_option = click.option(
+    "--kernel",
+    default="auto",
+    show_default=True,
+    metavar="auto|host|guest|NAME",
+    shell_complete=completion.or_file(completion.listed("kernels", more=("auto", "guest"))),
+    help="The kernel under test; `bench list kernels` shows them; or a path: VMLINUZ[:MODULES], or its .deb.",
+)
+kernels_option = click.option(
+    "--kernel",
+    default="auto",
+    show_default=True,
+    metavar="K[,K]",
+    shell_complete=completion.or_file(completion.listed("kernels", more=("auto", "guest", "guests"), several=True)),
+    help="One or several kernels, side by side.",
+)
+expression_option = click.option(
+    "-k",
+    "expression",
+    default="",
+    metavar="EXPR",
+    shell_complete=completion.listed("checks"),
+    help="Only checks whose names match: words, and, or, not.",
+)
+clock_option = click.option(
+    "--clock",
+    type=click.Choice(["wall", "instructions"]),
+    help="Default: instructions under emulation, wall on the host and under KVM.",
+)
+shown_clock_option = click.option(
+    "--clock",
+    type=click.Choice(["wall", "instructions"]),
+    help="Default: wall, on every kernel, because this command measures nothing.",
+)
+workload_option = click.option(
+    "--workload",
+    "-w",
+    metavar="W[,W]",
+    shell_complete=completion.listed("workloads", more=("all",), several=True),
+    help="Default: crr, or the sweep's. `bench list workloads`.",
+)
+jobs_option = click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="The most guests that run at the same time; 1 to 1000. Default: as many as processors and memory allow.",
+)
+timeout_option = click.option(
+    "--timeout", type=click.FloatRange(min=1), metavar="S", help="Give up when it has run for S seconds (exit 124)."
+)
+
+
+def axis_options(command: Any) -> Any:
+    """An option per axis, each a value or a list."""
+    for name, (words, _, _) in reversed(axes.AXES.items()):
+        told = words.replace("{:,} ", "").capitalize() + "."
+        letter = ("-c",) if name == "concurrency" else ()
+        option = click.option(f"--{name}", *letter, metavar="N[,N]", help=told)
+        command = option(command)
+    return command
+
+
+def series(workloads: Sequence[str], given: Mapping[str, str | None], sweeps: Sequence[Sweep]) -> list[Series]:
+    """What to measure where: the axes given as options, or else the scenario's sweeps, or else its own point.
+
+    Raises Usage. `program` needs services to program: 1,000 unless told.
+    """
+    values = {name: axes.parse(name, text) for name, text in given.items() if text is not None}
+    names = tuple(workloads)
+    if not values and sweeps:
+        return [
+            Series(tuple(w for w in each.workloads or names if w in names), tuple(each.points()), each.without)
+            for each in sweeps
+        ]
+    points = axes.grid(values)
+    if "program" not in names or any(point.services for point in points):
+        return [Series(names, points)]
+    others = tuple(name for name in names if name != "program")
+    more = axes.grid({**values, "services": [1000]})
+    return [*([Series(others, points)] if others else []), Series(("program",), more)]
+
+
+def crowded(found: Sequence[Series]) -> bool:
+    """True if the seed's subnet may have no room for it; the scenario scale has."""
+    return any(
+        at.services + at.backends + at.sources + at.nodes * at.containers > 100 or at.containers > 30
+        for each in found
+        for at in each.points
+    )
+
+
+def one(dataplane: str) -> list[catalog.Selection]:
+    selections = catalog.select(dataplane)
+    if len(selections) != 1:
+        raise Usage("this command takes one data plane", where=dataplane)
+    return selections
+
+
+def scenario_path(scenario: str) -> str:
+    return os.path.abspath(scenario) if os.path.sep in scenario or scenario.endswith(".toml") else scenario
+
+
+def output_writer(path: str | None) -> Callable[[bytes], object]:
+    """A writer for the result, opened before anything runs: a bad path fails in a second, not after ten minutes."""
+    if path is None:
+        return lambda data: None
+    if path == "-":
+        return terminal.write
+    try:
+        there = os.path.exists(path)
+        with open(path, "ab"):
+            pass
+        if not there:  # a run that is refused or cut short leaves no empty result
+            os.unlink(path)
+    except (OSError, ValueError) as error:
+        raise files.cannot_write(path, error, "the output file") from error
+
+    return partial(files.write, path)

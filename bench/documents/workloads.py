@@ -1,0 +1,220 @@
+"""The workloads and the figures they give: names, units, which direction is better. bench.inside.measure runs them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from dataplanes.errors import Usage
+from dataplanes.requirements import Tool
+from scenarios.axes import AXES, USUAL_PORTS, Axes
+
+
+class Metric(Struct, frozen=True):
+    """A figure: how its column is headed, what it is counted in, which way is better."""
+
+    heading: str
+    unit: str
+    higher_is_better: bool = False
+
+    def column(self) -> str:
+        """The heading with the unit, unless it has it."""
+        told = self.unit in self.heading or self.unit in ("1/s", "instructions")
+        return self.heading if told else f"{self.heading}, {self.unit}"
+
+
+METRICS: dict[str, Metric] = {
+    "connections_per_second": Metric("connections/s", "1/s", True),
+    "transactions_per_second": Metric("transactions/s", "1/s", True),
+    "exchanges_per_second": Metric("exchanges/s", "1/s", True),
+    "megabits_per_second": Metric("Mbit/s", "Mbit/s", True),
+    "connect_p50_us": Metric("connect p50", "µs"),
+    "connect_p90_us": Metric("connect p90", "µs"),
+    "connect_p99_us": Metric("connect p99", "µs"),
+    "connect_p99.9_us": Metric("connect p99.9", "µs"),
+    "request_p50_us": Metric("request p50", "µs"),
+    "request_p90_us": Metric("request p90", "µs"),
+    "request_p99_us": Metric("request p99", "µs"),
+    "request_p99.9_us": Metric("request p99.9", "µs"),
+    "first_p50_us": Metric("first p50", "µs"),
+    "first_p99_us": Metric("first p99", "µs"),
+    "next_p50_us": Metric("next p50", "µs"),
+    "next_p99_us": Metric("next p99", "µs"),
+    "instructions_per_connection": Metric("instr./conn", "instructions"),
+    "instructions_per_transaction": Metric("instr./trans.", "instructions"),
+    "instructions_per_exchange": Metric("instr./exch.", "instructions"),
+    "instructions_per_kilobyte": Metric("instr./kB", "instructions"),
+    "cpu_us_per_connection": Metric("CPU µs/conn", "µs"),
+    "cpu_us_per_transaction": Metric("CPU µs/trans.", "µs"),
+    "cpu_us_per_exchange": Metric("CPU µs/exch.", "µs"),
+    "cpu_us_per_kilobyte": Metric("CPU µs/kB", "µs"),
+    "lost_percent": Metric("lost", "%"),
+    "stalled_percent": Metric("stalled > 1 s", "%"),
+    "changes": Metric("changes", "", True),
+    "retransmits": Metric("retransmits", ""),
+    "install_ms": Metric("all at once", "ms"),
+    "add_service_ms": Metric("1 service more", "ms"),
+    "obey_ms": Metric("until it answers", "ms"),
+    "remove_service_ms": Metric("1 less", "ms"),
+    "add_backend_ms": Metric("1 backend more", "ms"),
+    "remove_backend_ms": Metric("1 less", "ms"),
+    "join_ms": Metric("1 container more", "ms"),
+    "objects": Metric("objects", ""),
+    "bytes": Metric("bytes", "B"),
+    "conntrack_entries": Metric("conntrack", "entries"),
+    "ipvs_entries": Metric("IPVS", "entries"),
+    "slab_bytes": Metric("slab", "B"),
+    "kthreads": Metric("IPVS kernel threads", ""),
+}
+
+
+class Workload(Struct, frozen=True):
+    """A workload. `unit`: what one of its operations is called; `primary`: what planes are compared by."""
+
+    summary: str
+    title: str
+    primary: str
+    columns: tuple[str, ...]
+    unit: str = "connection"
+    needs_vip: bool = False  # nothing to do without a plane
+    filled: bool = True  # services that make up the number are there before it begins
+    tools: tuple[Tool, ...] = ()
+    ports: float = 0  # of the client's, that each connection takes away for a minute: closed by FIN, it is in TIME_WAIT
+    spread: bool = False  # over all addresses the client has
+    own_addresses: bool = False  # goes to the backends, whatever the plane
+
+
+WORKLOADS: dict[str, Workload] = {
+    "crr": Workload(
+        "connect, 1-byte request, 1-byte reply, close",
+        "connect / request / reply / close",
+        "connections_per_second",
+        ("connect_p50_us", "connect_p99_us"),
+        ports=1.1,  # with its warm-up
+        spread=True,
+    ),
+    "crr-rst": Workload(
+        "as crr, closed by reset: no TIME_WAIT at the client, ports are used again",
+        "connect / request / reply / reset",
+        "connections_per_second",
+        ("connect_p50_us", "connect_p99_us"),
+        spread=True,
+    ),
+    "open": Workload(
+        "as crr, at half the rate it reached: latencies from when each connection was due",
+        "connections at half the closed loop's rate",
+        "connect_p50_us",
+        ("connect_p99_us", "connect_p99.9_us"),
+        ports=1.375,  # with what it tries before
+        spread=True,
+    ),
+    "rr": Workload(
+        "1-byte requests and replies on connections that stay",
+        "requests on long-lived connections",
+        "transactions_per_second",
+        ("request_p50_us", "request_p99_us"),
+        "transaction",
+        spread=True,
+    ),
+    "udp": Workload(
+        "datagrams there and back in flows that stay; what is lost, late, and answered by whom",
+        "UDP requests and replies",
+        "exchanges_per_second",
+        ("next_p50_us", "next_p99_us", "lost_percent"),
+        "exchange",
+    ),
+    "first": Workload(
+        "the first datagram of a new UDP flow against the next one: what a new connection costs on the way",
+        "UDP, a new flow each time, one at a time",
+        "first_p50_us",
+        ("first_p99_us", "next_p50_us", "next_p99_us"),
+        "exchange",
+    ),
+    "stream": Workload(
+        "bytes down one connection to a service with one backend on another node",
+        "bulk transfer to another node",
+        "megabits_per_second",
+        ("retransmits",),
+        "kilobyte",
+    ),
+    "churn": Workload(
+        "connections at a steady rate while replicas come and go: what is lost, stalled or sent to the dead",
+        "connections while replicas come and go",
+        "connections_per_second",
+        ("lost_percent", "stalled_percent", "changes", "connect_p99_us"),
+        needs_vip=True,
+        ports=1,
+    ),
+    "others": Workload(
+        "crr to the backends' own addresses while the plane is on: what it costs those that use no VIP",
+        "connections to a backend's own address, the plane on",
+        "connections_per_second",
+        ("connect_p50_us", "connect_p99_us"),
+        ports=1.1,
+        spread=True,
+        own_addresses=True,
+    ),
+    "program": Workload(
+        "time to program all services at once, and one service, backend, container more",
+        "time to program, ms",
+        "install_ms",
+        ("add_service_ms", "obey_ms", "remove_service_ms", "add_backend_ms", "remove_backend_ms", "join_ms", "objects"),
+        needs_vip=True,
+        filled=False,
+    ),
+    "wrk": Workload(
+        "crr by other people's programs, wrk and nginx: the generator's cross-check",
+        "a connection per request, by wrk to nginx",
+        "connections_per_second",
+        (),
+        needs_vip=True,
+        tools=(
+            Tool("wrk", "wrk", "the other generator"),
+            Tool("nginx", "nginx-light", "the other server"),
+        ),
+    ),
+}
+
+
+def demand_ports(name: str, connections: int, at: Axes, targets: int) -> None:
+    """Raise Usage if the client has fewer ports than a trial needs. The message tells what would work.
+
+    `targets`: addresses that connections go to in turn; each is another set of ports.
+    """
+    workload, ports = WORKLOADS[name], at.ports or USUAL_PORTS
+    sets = (1 + at.sources if workload.spread else 1) * targets
+    needed = math.ceil(workload.ports * connections / sets)
+    if needed > ports:
+        least = max(int(ports * sets / workload.ports), 1)
+        sources = math.ceil(workload.ports * connections / ports / targets) - 1
+        ways = [f"--connections {least}"]
+        ways += [f"--ports {needed}"] if needed <= AXES["ports"][2] else []
+        ways += [f"--sources {sources}"] if workload.spread and sources <= AXES["sources"][2] else []
+        ways += ["--workload crr-rst"] if name == "crr" else []
+        raise Usage(
+            f"{ports:,} client ports are too few for {connections:,} connections",
+            where=name,
+            why=f"each is closed by FIN, and its port then rests for a minute: {needed:,} are needed",
+            fix=" or ".join(ways),
+        )
+    if at.concurrency > ports * sets:
+        raise Usage(
+            f"{ports:,} client ports are too few for {at.concurrency:,} connections at a time",
+            where=name,
+            fix=f"--ports {at.concurrency} or --concurrency {ports}",
+        )
+
+
+def parse(text: str | None, swept: Sequence[str] = ()) -> Sequence[str]:
+    """The names of a `--workload` value, `all` included; by default what a sweep asks for, or crr. Raises Usage."""
+    if text == "all":
+        return [name for name, each in WORKLOADS.items() if not each.tools]
+    names = list(swept) or ["crr"]
+    if text is not None:
+        names = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in names if name not in WORKLOADS]
+    if unknown or not names:
+        raise Usage(f"unknown workload {', '.join(unknown) or text!r}", fix=f"there are: {', '.join(WORKLOADS)}")
+    return list(dict.fromkeys(names))

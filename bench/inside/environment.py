@@ -1,0 +1,98 @@
+"""What a figure depends on: kernel, CPU, settings, versions. Collected where the trials run; lean imports."""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from dataplanes.kernel.procfs import field
+
+_VERSIONS = {
+    "nft": ("nft", "--version"),
+    "iptables": ("iptables-legacy", "--version"),
+    "ipvsadm": ("ipvsadm", "--version"),
+    "iproute2": ("ip", "-V"),
+}
+_SYSCTLS = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_buckets", "net.ipv4.ip_local_port_range")
+
+
+def collect(clock: str) -> dict[str, Any]:
+    """Facts about the running kernel and machine; what cannot be read is left out."""
+    return {
+        "kernel": platform.release(),
+        "kernel_version": platform.version(),
+        "machine": platform.machine(),
+        "clock": clock,
+        "cpu": field("/proc/cpuinfo", "model name"),
+        "cpus": os.cpu_count(),
+        "clocksource": _read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        "mitigations": {
+            os.path.basename(path): _read(path)
+            for path in sorted(glob.glob("/sys/devices/system/cpu/vulnerabilities/*"))
+        },
+        "cmdline": _read("/proc/cmdline"),
+        "memory_kb": field("/proc/meminfo", "MemTotal"),
+        "load": _read("/proc/loadavg"),
+        "python": platform.python_version(),
+        "versions": {name: _last_line(argv) for name, argv in _VERSIONS.items()} | {"bcc": _bcc()},
+        "sysctl": {key: _read("/proc/sys/" + key.replace(".", "/")) for key in _SYSCTLS},
+    }
+
+
+def _bcc() -> str:
+    """From its metadata: importing it takes its compiler along."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("bcc")
+    except PackageNotFoundError:
+        return ""
+
+
+def settings() -> dict[str, str]:
+    """In the current network namespace: every `net.ipv4.vs.*` and conntrack setting in force, the links' offloads."""
+    found = {}
+    for pattern in ("/proc/sys/net/ipv4/vs/*", "/proc/sys/net/netfilter/nf_conntrack_*"):
+        for path in sorted(glob.glob(pattern)):
+            value = _read(path)
+            if value:
+                found[path.removeprefix("/proc/sys/").replace("/", ".")] = value
+    return found | _offloads()
+
+
+def _offloads() -> dict[str, str]:
+    """What the links of the current network namespace leave to their devices, as `ethtool -k` names it.
+
+    By the links' names less their number: `offload.veth`. Where such links differ, every way there is.
+    """
+    from pyroute2.ethtool.ioctl import IoctlEthtool  # a second's import under emulation, that most trials do without
+
+    found: dict[str, set[str]] = {}
+    link = IoctlEthtool()
+    for _, name in socket.if_nameindex():
+        link.change_ifname(name)
+        flags = " ".join(sorted(flag for flag, on in link.get_offload_flags().items() if on))
+        found.setdefault(name.rstrip("0123456789"), set()).add(flags)
+    link.close()
+    return {f"offload.{name}": " | ".join(sorted(ways)) for name, ways in found.items()}
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return " ".join(file.read().split())
+    except OSError:
+        return ""
+
+
+def _last_line(argv: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return (done.stdout or done.stderr).strip().rpartition("\n")[2]  # before it, what ipvsadm has to say of modprobe

@@ -1,0 +1,57 @@
+"""Measure each workload in a lab: one function per workload, and figures with their unit in the name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.documents import Held, TrialPlan
+from bench.inside.measure import state, traffic
+from bench.inside.measure.churn import churn
+from bench.inside.measure.programming import program
+from bench.inside.measure.traffic import Metrics
+from bench.inside.measure.wrk import wrk
+from dataplanes import catalog
+from dataplanes.errors import KernelRefused
+from scenarios.lab import Lab
+
+_PROOF_PER_BACKEND = 2
+
+MEASURES: dict[str, Callable[[Lab, catalog.Selection, TrialPlan, str], Metrics]] = {
+    "crr": traffic.crr,
+    "crr-rst": traffic.crr_rst,
+    "open": traffic.open_loop,
+    "rr": traffic.rr,
+    "udp": traffic.udp,
+    "first": traffic.first,
+    "stream": traffic.stream,
+    "churn": churn,
+    "others": traffic.others,
+    "program": program,
+    "wrk": wrk,
+}
+
+
+def prove(lab: Lab, selection: catalog.Selection) -> None:
+    """Every backend must answer, or there is no figure. Raises KernelRefused."""
+    backends = lab.service(lab.scenario.workload.service).backends
+    result = traffic.connect(lab, traffic.targets(lab, selection), _PROOF_PER_BACKEND * len(backends), 1)
+    failed = {name: count for name, count in result.errors.items() if count}
+    if failed:
+        raise KernelRefused(
+            f"{sum(failed.values())} of {result.connections} connections failed",
+            where=selection.name,
+            why=", ".join(f"{count} {name}" for name, count in failed.items()),
+            fix="no figure without reachability; look with `bench inspect`",
+        )
+
+
+def measure(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> tuple[Metrics, list[Held]]:
+    """Run a trial's workload in its lab, and see what it leaves in the kernel.
+
+    Raises KernelRefused if nothing came of it: a figure of 0 would be taken for a measurement.
+    """
+    metrics: Metrics = {"install_ms": lab.applied.by(clock)} | MEASURES[plan.workload](lab, selection, plan, clock)
+    if not metrics.get("operations", 1):
+        raise traffic.none_succeeded(plan.workload, selection.name, metrics["errors"])
+    held = state.held(lab)
+    return metrics | state.sums(held), held

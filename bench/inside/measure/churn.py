@@ -1,0 +1,30 @@
+"""Connections at a steady rate while replicas come and go in good order: whom it costs what."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bench.documents import TrialPlan
+from bench.inside.measure.traffic import Metrics, connections, finish, start, targets
+from bench.load import LoadResult
+from dataplanes import catalog
+from scenarios.lab import Lab
+
+_SECONDS = 5.0
+_TIMEOUT_MS = 3000
+_WINDOW = 4096
+
+
+def churn(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+    """One replica more, the newest one less, and again until the connections are made; they are spread over 5 s."""
+    service = lab.scenario.workload.service
+    replicas = len(lab.service(service).backends)
+    rate = max(int(plan.connections / _SECONDS), 1)
+    sizes = {"connections": plan.connections, "concurrency": _WINDOW, "rate": rate, "timeout": _TIMEOUT_MS}
+    process = start(lab, "load", targets(lab, selection), **sizes)
+    changes = 0
+    while process.poll() is None:
+        lab.scale(service, replicas + 1 - changes % 2)
+        changes += 1
+    result = msgspec.json.decode(finish(lab, process), type=LoadResult)
+    return connections(result, clock) | {"changes": changes, "rate": rate}

@@ -1,0 +1,87 @@
+"""What changes cost at size: all services at once, then one service, one backend, one container more or less."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from bench.documents import TrialPlan
+from bench.inside.measure.traffic import Metrics
+from dataplanes import catalog
+from dataplanes.model import Service
+from scenarios.lab import Lab
+from scenarios.stopwatch import timed
+from scenarios.topology import ServiceSpec, Task
+
+_OBEY_SECONDS = 3.0
+
+
+def program(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+    """What changes cost at size: all services at once, then one service, one backend, one container more or less."""
+    plane = lab.plane
+    assert plane
+    services = lab.fillers(plan.axes.services, plan.axes.backends or 3)
+    one, rest = services[-1], services[:-1]
+    fewer = Service(one.name, one.network, one.vip, one.backends[:-1])
+    spec = ServiceSpec("newcomer", one.network, tasks=[Task("newcomer.1", lab.scenario.nodes[-1])])
+
+    def took(act: Callable[[], object]) -> float:
+        return timed(act).by(clock)
+
+    metrics: Metrics = {
+        "install_ms": took(lambda: plane.apply(rest)),
+        "add_service_ms": took(lambda: plane.apply([one])),
+    }
+    answered: list[bool] = []
+    obeyed = took(lambda: answered.append(_answers(lab, one.vip)))
+    if answered[0]:
+        metrics["obey_ms"] = metrics["add_service_ms"] + obeyed
+    metrics |= {
+        "remove_backend_ms": took(lambda: plane.apply([fewer])),
+        "add_backend_ms": took(lambda: plane.apply([one])),
+        "remove_service_ms": took(lambda: plane.remove([one])),
+    }
+    metrics["join_ms"] = _joining(lab, spec, clock)
+    held = plane.footprint()
+    metrics["objects"] = sum(each.objects for each in held)
+    metrics["bytes"] = sum(each.bytes or 0 for each in held)
+    metrics["errors"], metrics["backends"] = {}, {}
+    return metrics
+
+
+def _answers(lab: Lab, vip: str) -> bool:
+    """True as soon as the VIP answers the client; False if it never does.
+
+    With direct routing it does not: a filler's VIP is on no task's lo, its backends are another service's.
+    """
+    workload = lab.scenario.workload
+    deadline = time.monotonic() + _OBEY_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(OSError), lab.socket(workload.client, socket.SOCK_STREAM) as handle:
+            handle.settimeout(1)
+            handle.connect((vip, workload.port))
+            handle.sendall(b"r")
+            if handle.recv(1):
+                return True
+    return False
+
+
+def _joining(lab: Lab, spec: ServiceSpec, clock: str) -> float:
+    """What the plane does when a container joins: the container itself is not the plane's work."""
+    plane = lab.plane
+    assert plane
+    taken: list[float] = []
+    original = plane.add_endpoint
+
+    def watched(endpoint: Any) -> None:
+        taken.append(timed(lambda: original(endpoint)).by(clock))
+
+    plane.add_endpoint = watched  # type: ignore[method-assign]
+    try:
+        lab.create_service(spec)
+    finally:
+        del plane.add_endpoint
+    return sum(taken)

@@ -1,0 +1,198 @@
+"""The workloads that send packets: `vipload` from the client's container, and what the kernel counted meanwhile."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from bench import load
+from bench.documents import TrialPlan
+from bench.documents.workloads import WORKLOADS
+from bench.load import Counted, DatagramResult, LoadResult, StreamResult
+from dataplanes import catalog
+from dataplanes.errors import KernelRefused
+from scenarios.lab import Lab
+from scenarios.topology import ServiceSpec, Task
+
+Metrics = dict[str, Any]
+_WARMUP_SHARE = 10  # the program paged in, neighbours and routes resolved
+_REQUESTS_PER_CONNECTION = 5  # rr makes so many times the requests crr makes connections
+_BYTES_PER_CONNECTION = 16 << 10  # stream moves as much for each connection crr makes
+
+
+def targets(lab: Lab, selection: catalog.Selection) -> list[str]:
+    """Where the client connects: the VIP, or for `direct` every backend's own address in turn."""
+    return own(lab) if selection.dataplane == catalog.DIRECT else [_vip(lab, lab.scenario.workload.service)]
+
+
+def own(lab: Lab) -> list[str]:
+    """Every backend's own address."""
+    workload = lab.scenario.workload
+    return [f"{backend.address}:{workload.port}" for backend in lab.service(workload.service).backends]
+
+
+def _vip(lab: Lab, service: str) -> str:
+    return f"{lab.service(service).vip}:{lab.scenario.workload.port}"
+
+
+def start(lab: Lab, command: str, to: list[str], **options: int | str) -> subprocess.Popen[bytes]:
+    """Start a client in the scenario's calling container."""
+    argv = load.argv(command, to, **options)
+    return lab.spawn(lab.scenario.workload.client, argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(lab: Lab, process: subprocess.Popen[bytes]) -> bytes:
+    """Its output. Raises KernelRefused if it failed."""
+    out, err = process.communicate()  # it gives up on a connection by itself
+    if process.returncode:
+        where = f"{lab.scenario.workload.client}: vipload"
+        raise KernelRefused("the load generator failed", where=where, why=err.decode().strip())
+    return out
+
+
+def connect(lab: Lab, to: list[str], connections: int, concurrency: int, **options: int | str) -> LoadResult:
+    """So many connections, in turn from all addresses the client has on the network."""
+    client = lab.containers[lab.scenario.workload.client]
+    if client.aliases:
+        options["sources"] = ",".join((client.endpoints[0].address, *client.aliases))
+    warmup = connections // _WARMUP_SHARE
+    sizes = {"connections": connections, "concurrency": concurrency, "warmup": warmup}
+    return msgspec.json.decode(finish(lab, start(lab, "load", to, **sizes, **options)), type=LoadResult)
+
+
+def crr(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+    """Connect, 1-byte request, 1-byte reply, close."""
+    return connections(connect(lab, targets(lab, selection), plan.connections, plan.axes.concurrency), clock)
+
+
+def crr_rst(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+    """The same, closed by reset."""
+    to = targets(lab, selection)
+    return connections(connect(lab, to, plan.connections, plan.axes.concurrency, close="rst"), clock)
+
+
+def others(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+    """What does not go to a VIP, with the plane on."""
+    return connections(connect(lab, own(lab), plan.connections, plan.axes.concurrency), clock)
+
+
+def open_loop(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+    """At half the rate the closed loop reaches, found by trying: what a connection waits when there is room."""
+    to = targets(lab, selection)
+    tried = connect(lab, to, max(plan.connections // 4, 1), plan.axes.concurrency)
+    if not tried.ok:
+        raise none_succeeded("open", selection.name, tried.errors)
+    rate = max(int(tried.ok / (tried.elapsed_ns / 1e9) / 2), 1)
+    result = connect(lab, to, plan.connections, max(plan.axes.concurrency, 1024), rate=rate)
+    return connections(result, clock) | {"rate": rate}
+
+
+def none_succeeded(workload: str, plane: str, errors: Mapping[str, int]) -> KernelRefused:
+    """Nothing was measured: an error of the run, and no figure of 0."""
+    counts = ", ".join(f"{count} {name}" for name, count in errors.items() if count)
+    return KernelRefused(f"not one {WORKLOADS[workload].unit} succeeded", where=f"{plane}, {workload}", why=counts)
+
+
+def connections(result: LoadResult, clock: str) -> Metrics:
+    return {
+        "connections": result.ok,
+        "connections_per_second": result.ok / (result.elapsed_ns / 1e9),
+        "connect_us": _microseconds(result.connect_ns),
+        "request_us": _microseconds(result.request_ns),
+        "stalled_percent": 100 * result.stalled / result.connections,
+        "lost_percent": 100 * (1 - result.ok / result.connections),
+        "errors": {name: count for name, count in result.errors.items() if count},
+        "backends": result.backends,
+        **_cost(result, result.ok, "crr", clock),
+    }
+
+
+def rr(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+    """Requests on connections that stay."""
+    flows = plan.axes.concurrency
+    each = max(plan.connections * _REQUESTS_PER_CONNECTION // flows, 1)
+    result = connect(lab, targets(lab, selection), flows, flows, requests=each)
+    return {
+        "transactions_per_second": result.requests / (result.elapsed_ns / 1e9),
+        "request_us": _microseconds(result.request_ns),
+        "errors": {name: count for name, count in result.errors.items() if count},
+        "backends": result.backends,
+        **_cost(result, result.requests, "rr", clock),
+    }
+
+
+def udp(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+    """Datagrams there and back in flows that stay."""
+    return _datagrams(lab, selection, "udp", 2 * plan.connections, plan.axes.concurrency, clock)
+
+
+def first(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+    """A new flow each time, one at a time: its first datagram and its second."""
+    return _datagrams(lab, selection, "first", plan.connections, 1, clock, fresh=1)
+
+
+def _datagrams(
+    lab: Lab, selection: catalog.Selection, name: str, exchanges: int, flows: int, clock: str, **options: int
+) -> Metrics:
+    sizes = {"exchanges": exchanges, "concurrency": flows, "warmup": max(exchanges // _WARMUP_SHARE, flows)}
+    out = finish(lab, start(lab, "udp", targets(lab, selection), **sizes, **options))
+    result = msgspec.json.decode(out, type=DatagramResult)
+    counts = {"lost": result.lost, "late": result.late, "refused": result.refused}
+    return {
+        "exchanges_per_second": result.ok / (result.elapsed_ns / 1e9),
+        "first_us": _microseconds(result.first_ns),
+        "next_us": _microseconds(result.next_ns),
+        "lost_percent": 100 * result.lost / result.exchanges,
+        "errors": {what: count for what, count in counts.items() if count},
+        "backends": result.backends,
+        **_cost(result, result.ok, name, clock),
+    }
+
+
+def stream(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+    """Bytes to a service with one backend, on another node than the client's."""
+    workload = lab.scenario.workload
+    away = next(n for n in (*lab.scenario.nodes,) if n != lab.containers[workload.client].task.node)
+    spec = ServiceSpec("sink", lab.service(workload.service).network, tasks=[Task("sink.1", away)])
+    lab.create_service(spec)
+    to = f"{spec.tasks[0].address}:{workload.port}" if selection.dataplane == catalog.DIRECT else _vip(lab, "sink")
+    moved = plan.connections * _BYTES_PER_CONNECTION
+    result = msgspec.json.decode(finish(lab, start(lab, "stream", [to], bytes=moved)), type=StreamResult)
+    return {
+        "megabits_per_second": result.bytes * 8e3 / result.elapsed_ns,
+        "retransmits": result.retransmits,
+        "errors": {},
+        "backends": {"1": 1},
+        **_cost(result, result.bytes // 1000, "stream", clock),
+    }
+
+
+def _cost(result: Counted, operations: int, workload: str, clock: str) -> Metrics:
+    """What one operation costs the machine: kernel, both ends and all between."""
+    told: Metrics = {
+        "operations": operations,
+        "syn_retransmits": result.syn_retransmits,
+        "elapsed_ns": result.elapsed_ns,
+    }
+    if clock == "wall":
+        told["generator_share"] = sum(result.cpu_ns.values()) / result.elapsed_ns
+    return told | cost_of(result.elapsed_ns, result.stat_ns, operations, WORKLOADS[workload].unit, clock)
+
+
+def cost_of(elapsed_ns: int, states_ns: dict[str, int], operations: int, unit: str, clock: str) -> Metrics:
+    """Instructions or CPU time per operation, from the time that was not idle."""
+    if not operations:
+        return {}
+    if clock == "instructions":
+        # One vCPU, one nanosecond per instruction: what was not idle was executed.
+        idle = min(states_ns.get("idle", 0) + states_ns.get("iowait", 0), elapsed_ns)
+        return {f"instructions_per_{unit}": (elapsed_ns - idle) / operations}
+    busy = sum(ns for name, ns in states_ns.items() if name not in ("idle", "iowait"))
+    return {f"cpu_us_per_{unit}": busy / 1e3 / operations}
+
+
+def _microseconds(latencies: dict[str, float]) -> dict[str, float]:
+    return {name: latencies[name] / 1e3 for name in ("p50", "p90", "p99", "p99.9")}

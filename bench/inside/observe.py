@@ -1,0 +1,118 @@
+"""The matrix on the kernel under test: a lab per plane and scenario, every check in it, what was seen as events."""
+
+from __future__ import annotations
+
+import base64
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import msgspec
+
+from bench.documents import Event, Job
+from bench.inside import capture, environment, trial
+from dataplanes import catalog
+from dataplanes.catalog import Selection
+from dataplanes.errors import BenchError
+from scenarios import checks, expectations, topology, walk
+from scenarios.checks import Cell, Check
+from scenarios.checks.world import World
+from scenarios.journal import Journal
+from scenarios.lab import Lab
+
+Tell = Callable[[Event], None]
+_EVIDENCE = 2
+"""Cells per plane and scenario that are looked into: under emulation the walk through a lab takes a minute."""
+
+
+def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Lab], object]) -> int:
+    """Observe every cell of the job; an unexpected one a second time, with evidence."""
+    tell(Event("environment", data=environment.collect(clock)))
+    wanted = [checks.CHECKS[name] for name in job.checks]
+    for name in job.dataplanes:
+        (selection,) = catalog.select(name)
+        for scenario in checks.scenarios(wanted):
+            plane = _Plane(selection, scenario, clock, tell, pause if job.pause else None)
+            plane.evidence = _EVIDENCE if job.evidence or job.pause else 0
+            plane.observe([each for each in wanted if each.scenario == scenario])
+    return 0
+
+
+class _Plane:
+    """One plane in one scenario. Checks share a lab; one that ends in an error gets the next a fresh one."""
+
+    def __init__(
+        self, selection: Selection, scenario: str, clock: str, tell: Tell, pause: Callable[[Lab], object] | None
+    ) -> None:
+        self._selection = selection
+        self._clock = clock
+        self._scenario = topology.load(scenario)
+        self._tell = tell
+        self._pause = pause
+        self.evidence = 0
+
+    def observe(self, wanted: Sequence[Check]) -> None:
+        for each in wanted:
+            if why := checks.skipped(each, self._clock):
+                self._report(Cell(self._selection.name, each.name, "skip", why, 0.0))
+        rest = [each for each in wanted if not checks.skipped(each, self._clock)]
+        while rest:
+            with ExitStack() as stack:
+                try:
+                    lab = self._enter(stack)
+                except BenchError as error:
+                    for each in rest:
+                        self._report(Cell(self._selection.name, each.name, "error", f"no lab: {error}", 0.0))
+                    return
+                world = World(lab)
+                well = True
+                while rest and well:
+                    batch = [each for each in rest if each.idles] if rest[0].idles else rest[:1]
+                    rest = [each for each in rest if each not in batch]
+                    well = self._observe(batch, world)
+
+    def _observe(self, batch: Sequence[Check], world: World) -> bool:
+        """False if the lab is not to be trusted any more."""
+        well = True
+        for cell in checks.observe(batch, world, self._selection.name):
+            well = well and cell.outcome != "error"
+            if not self._report(cell) and self.evidence:
+                self.evidence -= 1
+                self._show(checks.CHECKS[cell.check])
+        return well
+
+    def _enter(self, stack: ExitStack) -> Lab:
+        journal = stack.enter_context(Journal())
+        return stack.enter_context(trial.build(self._scenario, self._selection, journal))
+
+    def _report(self, cell: Cell) -> bool:
+        """Tell; True if it is as expected."""
+        found = expectations.expected(self._selection, cell.check, platform.release())
+        if why := checks.skipped(checks.CHECKS[cell.check], self._clock):
+            found = msgspec.structs.replace(found, expected="skip", reason=why)
+        cell.expected = found.expected
+        data = msgspec.to_builtins(cell) | {"reason": found.reason, "reference": found.reference}
+        self._tell(Event("cell", data=data))
+        return cell.outcome == cell.expected
+
+    def _show(self, check: Check) -> None:
+        """The same once more in a lab of its own, with every namespace's packets and the walk through the lab."""
+        try:
+            with ExitStack() as stack:
+                lab = self._enter(stack)
+                with capture.capture([name for _, _, name in lab.namespaces()]) as packets:
+                    (cell,) = checks.observe([check], World(lab), self._selection.name)
+                evidence = {
+                    "dataplane": self._selection.name,
+                    "check": check.name,
+                    "again": f"{cell.outcome}: {cell.detail}",
+                    "inspect": walk.text(walk.walk(lab)),
+                    "packets": {name: base64.b64encode(data).decode() for name, data in packets.items()},
+                }
+                self._tell(Event("evidence", data=evidence))
+                if self._pause:
+                    self._pause(lab)
+        except BenchError as error:
+            self._tell(
+                Event("evidence", data={"dataplane": self._selection.name, "check": check.name, "again": str(error)})
+            )

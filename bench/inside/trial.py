@@ -1,0 +1,122 @@
+"""One trial: a fresh lab, the plane programmed, reachability proven, the load run, everything taken down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bench import load
+from bench.documents import Held, Profile, Trial, TrialPlan
+from bench.documents.workloads import WORKLOADS
+from bench.inside import environment
+from bench.inside.measure import measure, prove
+from dataplanes import catalog
+from dataplanes.base import DataPlane
+from dataplanes.errors import BenchError, Prerequisite
+from dataplanes.kernel import netns, sysctl
+from scenarios import axes, topology
+from scenarios.journal import Journal
+from scenarios.lab import Lab
+from scenarios.stopwatch import Steadiness, settle
+from scenarios.topology import Scenario, Task
+
+
+def build(
+    scenario: Scenario,
+    selection: catalog.Selection,
+    journal: Journal,
+    *,
+    cgroups_for: catalog.Selection | None = None,
+    make: Callable[[Lab], DataPlane] | None = None,
+    udp_as_asked: bool = False,
+) -> Lab:
+    """The lab of a scenario with one plane on, every task serving; with cgroups if that or another plane needs them.
+
+    `make` makes the plane, if it is not simply the selected one. `udp_as_asked`: the servers answer datagrams from the
+    address they were asked at, which with direct routing an ordinary server does not.
+    """
+    ids: dict[str, list[str]] = {}  # service -> its tasks in the order they came
+    port = scenario.workload.port
+
+    def server(task: Task) -> list[str]:
+        known = ids.setdefault(task.service, [])
+        known.append(task.name)
+        task.number = len(known)
+        datagrams = {"udp_as_asked" if udp_as_asked else "udp": [port]}
+        return load.serve_argv(task.number, tcp=[port], **datagrams)
+
+    plane = make or (lambda lab: catalog.make(selection, lab))
+    return Lab(scenario, plane, journal=journal, server=server, cgroups=catalog.needs_cgroups(cgroups_for or selection))
+
+
+def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Trial:
+    """Measure once, in the scenario at the plan's point. A plane that cannot reach its backends gets no number."""
+    world = topology.load(scenario, plan.axes)
+    if not WORKLOADS[plan.workload].filled:
+        world.filler = None
+    trial = Trial(plan.dataplane, world.name, plan.workload, plan.round, plan.warmup, {}, axes=plan.axes)
+    steadiness = Steadiness()
+    try:
+        with Journal() as journal, build(world, selection, journal, udp_as_asked=True) as lab:
+            if plan.axes.sources:
+                lab.alias(world.workload.client, plan.axes.sources)
+            with _own_ports(lab):
+                prove(lab, selection)
+            if plan.axes.ports:
+                _ports(lab, 65536 - plan.axes.ports, 65535)
+            if plan.warmup:
+                trial.settings = _settings(lab)
+            if clock == "instructions":
+                settle()
+            trial.metrics, held, trial.profile = _measure(lab, selection, plan, clock)
+            if plan.round <= 1:
+                trial.held = held
+        if leapt := steadiness.broken():
+            raise BenchError(leapt, where=plan.dataplane, fix="measure again on a machine that is less busy")
+    except Prerequisite:  # of the machine, not of the plane: no other trial would do better
+        raise
+    except BenchError as error:
+        trial.error, trial.metrics = str(error), {}
+    return trial
+
+
+def _measure(
+    lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str
+) -> tuple[dict[str, Any], list[Held], Profile | None]:
+    if not plan.profile:
+        return *measure(lab, selection, plan, clock), None
+    from bench.inside.measure.profiler import Profiler  # bcc takes its compiler along
+
+    with Profiler() as profiler:
+        with profiler.sampling():
+            metrics, held = measure(lab, selection, plan, clock)
+        with profiler.counting():
+            counted, _ = measure(lab, selection, plan, clock)
+        return metrics, held, profiler.profile(counted.get("operations", 0))
+
+
+@contextmanager
+def _own_ports(lab: Lab) -> Iterator[None]:
+    """The client has ports that are used nowhere else: on some planes a connection to a backend itself does not get
+    through on one that was just used to it through a VIP (identity.direct-after-vip)."""
+    _ports(lab, 20_000, 29_999)
+    yield
+    _ports(lab, axes.FIRST_PORT, axes.LAST_PORT)
+
+
+def _ports(lab: Lab, first: int, last: int) -> None:
+    """The client's ephemeral ports."""
+    client = lab.containers[lab.scenario.workload.client]
+    sysctl.write(client.netns, {"net.ipv4.ip_local_port_range": f"{first}\t{last}"})
+
+
+def _settings(lab: Lab) -> dict[str, dict[str, str]]:
+    """IPVS's and conntrack's settings, and offloads, where the workload passes: the client's container and its node."""
+    client = lab.containers[lab.scenario.workload.client]
+    found = {}
+    for kind, node, name in lab.namespaces():
+        if node == client.task.node and (kind != "container" or name == client.netns):
+            with netns.inside(name):
+                found[kind] = environment.settings()
+    return found

@@ -1,0 +1,50 @@
+"""Which kernel a run uses, and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from bench import kernels
+from bench.kernels import Kernel
+from bench.prepare import preflight
+from bench.prepare.ready import requirements
+from dataplanes.catalog import Selection
+from dataplanes.errors import Prerequisite
+
+
+def choose(
+    name: str, clock: str | None, selections: Sequence[Selection], *, measuring: bool = True
+) -> tuple[Kernel, str]:
+    """The kernel `--kernel` and `--clock` mean for these planes, with the reason.
+
+    `auto` is the host when every plane can run there, else the guest. Where nothing is measured the clock is the wall's
+    unless asked for otherwise: it boots faster, and a person's `sleep 1` takes a second. Raises Usage for an unknown
+    kernel and Prerequisite where the chosen one cannot be had.
+    """
+    if name == "auto" and clock != "instructions":
+        obstacle = _obstacle(kernels.resolve("host", "wall"), selections)
+        if not obstacle:
+            return kernels.resolve("host", "wall"), "every plane of the run can run here"
+        return kernels.resolve("guest", _clock(clock, measuring)), f"not the host: {obstacle}"
+    if name == "auto":
+        return kernels.resolve("guest", clock), "only a guest has an instruction clock"
+    kernel = kernels.resolve(name, clock if name == "host" else _clock(clock, measuring))
+    if name == "host":
+        obstacle = _obstacle(kernel, selections)
+        if obstacle:
+            raise Prerequisite("cannot run on the host's kernel", why=obstacle, fix="use --kernel guest")
+    return kernel, "asked for"
+
+
+def _clock(clock: str | None, measuring: bool) -> str | None:
+    return clock or (None if measuring else "wall")
+
+
+def _obstacle(host: Kernel, selections: Sequence[Selection]) -> str:
+    """Why these planes cannot run on the host's kernel, or nothing."""
+    if os.geteuid() != 0:
+        return "not root"
+    lacking = preflight.missing(requirements(selections), host)
+    more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+    return f"{lacking[0].why}{more}" if lacking else ""

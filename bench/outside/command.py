@@ -1,0 +1,48 @@
+"""`python -m bench.outside.command [--cpus N] KERNEL CLOCK COMMAND...`: run one command on a kernel.
+
+How the tests get into a guest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from bench.kernels import Command, resolve
+from bench.kernels.guest import Guest
+from bench.prepare import objects
+from bench.prepare.preflight import modules
+from bench.prepare.ready import requirements
+from dataplanes import catalog
+from dataplanes.errors import BenchError
+
+
+def main() -> int:
+    """Returns the command's exit code."""
+    asked = _asked()
+    try:
+        kernel = resolve(asked.kernel, asked.clock)
+        if asked.cpus and isinstance(kernel, Guest):
+            kernel.cpus = asked.cpus
+        needs = requirements(catalog.select("all"))
+        objects.prepare(needs, kernel)
+        command = Command((asked.command, *asked.arguments), dict(os.environ), os.getcwd(), modules=modules(needs))
+        return kernel.execute(command, lambda line: None)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.outside.command", description="Run one command on a kernel.")
+    parser.add_argument("--cpus", type=int, help="of a guest under the wall clock")
+    parser.add_argument("kernel")
+    parser.add_argument("clock", choices=("wall", "instructions"))
+    parser.add_argument("command")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Hand a job to the inside on some kernel, and bring its events and errors back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from bench.documents import Event, Job
+from bench.kernels import Command, Kernel, headers
+from bench.prepare import preflight
+from bench.prepare.ready import make_ready, requirements
+from dataplanes import errors
+from dataplanes.catalog import Selection
+
+_decoder = msgspec.json.Decoder(Event)
+_UNDISTURBED = ("env", "--block-signal=HUP,INT,TERM")
+"""A signal waits until python can take it: while it starts, an interrupt is a traceback (see interrupt.catch)."""
+
+
+def _headers(job: Job, kernel: Kernel) -> dict[str, str]:
+    """Where bcc finds the kernel's headers, if the job profiles."""
+    profiled = any(trial.profile for trial in job.trials)
+    return {"BCC_KERNEL_SOURCE": str(headers(kernel.release))} if profiled else {}
+
+
+def dispatch(
+    job: Job,
+    kernel: Kernel,
+    selections: Sequence[Selection],
+    *,
+    timeout: float | None = None,
+    tty: bool = False,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> int:
+    """Run a job on a kernel; returns the exit code. Raises what the inside raised, as if it had happened here."""
+    make_ready(selections, kernel, {trial.workload for trial in job.trials})
+    failure: list[errors.BenchError] = []
+
+    def take(line: bytes) -> None:
+        event = _decoder.decode(line)
+        if event.kind == "error":
+            failure.append(event.error())
+        else:
+            on_event(event)
+
+    command = Command(
+        argv=(*_UNDISTURBED, sys.executable, "-m", "bench.start", "inside", msgspec.json.encode(job).decode()),
+        env={**os.environ, "BENCH_CLOCK": kernel.clock, **_headers(job, kernel)},
+        cwd=os.getcwd(),
+        tty=tty,
+        timeout=timeout,
+        modules=preflight.modules(requirements(selections)),
+    )
+    code = kernel.execute(command, take)
+    if failure:
+        raise failure[0]
+    return code

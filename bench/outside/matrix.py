@@ -1,0 +1,126 @@
+"""`bench matrix`: every check on every plane and kernel; what was seen against what is expected."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.documents import Event, Job, Matrix, MatrixCell
+from bench.kernels import Kernel
+from bench.outside import provenance
+from bench.outside.dispatch import dispatch
+from bench.outside.lanes import Worker, batches, deal, gather, lanes
+from bench.prepare.ready import make_ready
+from dataplanes import files
+from dataplanes.catalog import DIRECT, Selection
+from dataplanes.errors import BenchError, Usage
+from scenarios.checks import Check
+
+Told = Callable[[str, Event], None]
+"""Called with the kernel's name and each event."""
+
+
+def planes(selections: Sequence[Selection]) -> list[Selection]:
+    """Those that have a VIP. Raises Usage if none is left."""
+    found = [each for each in selections if each.dataplane != DIRECT]
+    if not found:
+        raise Usage("nothing to observe", where=DIRECT, why="it has no VIP", fix="name another data plane")
+    return found
+
+
+def run(
+    selections: Sequence[Selection],
+    checks: Sequence[Check],
+    kernels: Sequence[tuple[Kernel, str]],
+    *,
+    evidence: Path | None,
+    pause: bool,
+    timeout: float | None,
+    jobs: int | None = None,
+    on_event: Told,
+) -> Matrix:
+    """Observe every cell; kernels run side by side, in `jobs` guests at most. Raises what the inside raised."""
+    cells: list[MatrixCell] = []
+    environments: dict[str, Any] = {}
+
+    def take(kernel: str, event: Event) -> None:
+        if event.kind == "cell":
+            cells.append(msgspec.convert({"kernel": kernel} | event.data, MatrixCell))
+        elif event.kind == "environment":
+            environments[kernel] = event.data
+        elif event.kind == "evidence" and evidence:
+            _keep(evidence, kernel, event.data)
+        on_event(kernel, event)
+
+    names = [each.name for each in selections]
+
+    def job(dataplanes: list[str]) -> Job:
+        wanted = [each.name for each in checks]
+        return Job("matrix", dataplanes=dataplanes, checks=wanted, pause=pause, evidence=evidence is not None)
+
+    shares = [
+        (kernel, share)
+        for kernel, _ in kernels
+        for share in deal(names, 1 if pause else lanes(kernel, len(names), len(kernels), jobs=jobs))
+    ]
+    if len(shares) == 1:
+        kernel, tty = kernels[0][0], pause and sys.stdin.isatty()
+        told = partial(take, kernel.name)
+        code = dispatch(job(names), kernel, selections, timeout=timeout, tty=tty, on_event=told)
+        if code:
+            raise BenchError("the run ended early", where=kernel.name, why=f"exit code {code}")
+    else:
+        _side_by_side(shares, selections, job, timeout, jobs, take)
+    for kernel, reason in kernels:
+        environments[kernel.name] |= provenance.kernel(kernel, reason)
+    order = {each.name: number for number, each in enumerate(checks)}
+    cells.sort(key=lambda cell: (cell.kernel, names.index(cell.dataplane), order[cell.check]))
+    return Matrix(
+        tool=provenance.tool(),
+        environment=environments,
+        plan={
+            "dataplanes": [msgspec.to_builtins(each) for each in selections],
+            "checks": [
+                {"name": c.name, "theme": c.theme, "statement": c.statement, "source": c.source} for c in checks
+            ],
+            "command": provenance.command(),
+        },
+        cells=cells,
+    )
+
+
+def _side_by_side(
+    shares: Sequence[tuple[Kernel, list[str]]],
+    selections: Sequence[Selection],
+    job: Callable[[list[str]], Job],
+    timeout: float | None,
+    jobs: int | None,
+    take: Told,
+) -> None:
+    for kernel in {kernel.name: kernel for kernel, _ in shares}.values():
+        make_ready(selections, kernel)  # once, not in every guest
+    for batch in batches(shares, jobs):
+        gather([Worker(kernel.name, kernel.clock, share, job(share), timeout) for kernel, share in batch], take)
+
+
+def unexpected(matrix: Matrix) -> list[MatrixCell]:
+    """The cells that are not as expected."""
+    return [cell for cell in matrix.cells if cell.outcome != cell.expected]
+
+
+def _keep(directory: Path, kernel: str, data: dict[str, Any]) -> None:
+    """The walk through the lab and the packets of a cell that was not as expected."""
+    place = directory / re.sub(r"[^\w.@+=-]", "_", f"{kernel}_{data['dataplane']}_{data['check']}")
+    files.write(place / "again.txt", f"{data['again']}\n".encode())
+    if "inspect" in data:
+        files.write(place / "inspect.txt", f"{data['inspect']}\n".encode())
+    for name, packets in data.get("packets", {}).items():
+        files.write(place / f"{os.path.basename(name)}.pcap", base64.b64decode(packets))

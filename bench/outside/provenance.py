@@ -1,0 +1,95 @@
+"""Where a document comes from: the program as it was then, and the kernel under test as seen from outside."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import __version__, load
+from bench.kernels import Kernel
+from dataplanes import catalog, ebpf_object
+from dataplanes.catalog import Selection
+from dataplanes.requirements import Compiled
+from dataplanes.texts import clean
+
+_ROOT = Path(__file__).parents[2]
+_PROGRAM = ("bench", "dataplanes", "scenarios", "run", "pyproject.toml")
+"""What of a checkout can change a figure: publishing writes results, docs and README itself."""
+
+_BUILD = (
+    *("HZ", "PREEMPT", "PREEMPT_DYNAMIC", "PREEMPT_RT", "PREEMPT_VOLUNTARY", "RETPOLINE", "MITIGATION_RETPOLINE"),
+    *("BPF_JIT_ALWAYS_ON", "BRIDGE_NETFILTER", "IP_VS", "IP_VS_TAB_BITS", "NF_CONNTRACK", "NF_TABLES"),
+    *("DEBUG_LOCKDEP", "KASAN"),
+)
+"""What of a kernel's build a packet pays for."""
+
+
+def tool() -> dict[str, str]:
+    """Its name, its version and Python's; of a checkout the commit too, with a "+" if the program has changed since."""
+    told = {"name": "bench", "version": __version__, "python": platform.python_version()}
+    git = ("git", "-C", str(_ROOT))
+    # Installed, it may lie in somebody else's repository.
+    revision = _said(*git, "rev-parse", "--short=12", "HEAD") if (_ROOT / ".git").exists() else ""
+    if not revision:
+        return told
+    changed = _said(*git, "status", "--porcelain", "--", *_PROGRAM)
+    return told | {"revision": revision + "+" if changed else revision}
+
+
+def identity(under_test: Kernel, selections: Sequence[Selection]) -> dict[str, str]:
+    """What two trials must have in common to be of one run: the program as it is, changed files included, what was
+    compiled from it, and the kernel it runs on. All of it must have been prepared (bench.outside.dispatch)."""
+    objects = {need.name for each in selections for need in catalog.requires(each) if isinstance(need, Compiled)}
+    compiled = {f"{name}.bpf": ebpf_object.cached(name) for name in sorted(objects)}
+    return {
+        "python": platform.python_version(),
+        "sources": _sources(),
+        "kernel": under_test.fingerprint(),
+        **{name: _digest([path]) for name, path in {"vipload": load.binary(), **compiled}.items()},
+    }
+
+
+def _sources() -> str:
+    directories = [_ROOT / name for name in _PROGRAM if (_ROOT / name).is_dir()]
+    files = [path for each in directories for path in each.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    return _digest(sorted(files))
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    made = hashlib.sha256()
+    for path in paths:
+        content = path.read_bytes()
+        made.update(f"{path} {len(content)}\n".encode() + content)
+    return made.hexdigest()[:12]
+
+
+def command() -> str:
+    """Return the command line that makes the document."""
+    return clean(shlex.join(["bench", *sys.argv[1:]]))
+
+
+def kernel(under_test: Kernel, reason: str) -> dict[str, Any]:
+    """What `environment` cannot know inside: which kernel was chosen and why, how it was built, what it ran in."""
+    config = under_test.config() or {}
+    return {
+        "kernel_name": under_test.name,
+        "kernel_reason": reason,
+        "accelerated": under_test.accelerated,
+        "config": {name: config[f"CONFIG_{name}"] for name in _BUILD if f"CONFIG_{name}" in config},
+        "emulator": _said(under_test.emulator, "--version") if under_test.emulator else "",
+    }
+
+
+def _said(*argv: str) -> str:
+    """The first line a command prints; nothing if it fails."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.partition("\n")[0]

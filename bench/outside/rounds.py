@@ -1,0 +1,69 @@
+"""In which order trials run: interleaved rounds, each second one reversed, so that drift hits every plane alike.
+
+(asv does the same, asv/commands/run.py; Google Benchmark measured 40 % less variance between runs from interleaving.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from bench.documents import TrialPlan
+from bench.documents.workloads import WORKLOADS
+from dataplanes.catalog import DIRECT
+from scenarios.axes import Axes
+
+WARMUP_SHARE = 10
+"""A warm-up trial makes one tenth of the connections: it is there to load modules and page in programs."""
+
+
+class Series(Struct, frozen=True):
+    """Workloads at points of the axes; some planes may be left out of it."""
+
+    workloads: tuple[str, ...] = ("crr",)
+    points: tuple[Axes, ...] = (Axes(),)
+    without: tuple[str, ...] = ()  # names of data planes, whatever their variant
+
+
+def interleave(
+    dataplanes: Sequence[str],
+    rounds: int,
+    *,
+    connections: int,
+    series: Sequence[Series] = (Series(),),
+    warm_each: bool = False,
+) -> list[TrialPlan]:
+    """A warm-up of every plane, then `rounds` rounds: A B C, C B A, A B C, ...; no trial is in it twice.
+
+    `warm_each`: a warm-up of every workload, too.
+    """
+
+    def trials(number: int, order: Sequence[str]) -> list[TrialPlan]:
+        found: dict[tuple[str, str, Axes], TrialPlan] = {}
+        for each in series:
+            for workload in each.workloads:
+                for at in each.points if number else each.points[:1]:
+                    for name in order:
+                        if _makes_sense(name, workload, at) and _base(name) not in each.without:
+                            count = connections if number else max(connections // WARMUP_SHARE, at.concurrency)
+                            plan = TrialPlan(name, number, number == 0, count, workload, at)
+                            key = (name, workload, at) if number else (name, workload if warm_each else "", Axes())
+                            found.setdefault(key, plan)
+        return list(found.values())
+
+    return [
+        plan
+        for number in range(rounds + 1)
+        for plan in trials(number, dataplanes if number % 2 or not number else list(reversed(dataplanes)))
+    ]
+
+
+def _base(name: str) -> str:
+    return name.partition("@")[0].partition("+")[0]
+
+
+def _makes_sense(name: str, workload: str, at: Axes) -> bool:
+    """Some workloads need a plane, and some need services to program."""
+    known = WORKLOADS[workload]
+    return not (known.needs_vip and _base(name) == DIRECT) and (known.filled or bool(at.services))

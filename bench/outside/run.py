@@ -1,0 +1,155 @@
+"""`bench run`: plan the trials, have them done on the kernel under test, sum them up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench import __version__
+from bench.documents import Event, Job, Result, TrialPlan
+from bench.documents.workloads import WORKLOADS, demand_ports
+from bench.kernels import Kernel
+from bench.outside import estimate, provenance, rounds
+from bench.outside.dispatch import dispatch
+from bench.outside.lanes import Worker, deal, gather, lanes
+from bench.outside.rounds import Series
+from bench.outside.store import Store
+from bench.prepare.ready import make_ready
+from dataplanes.catalog import DIRECT, Selection
+from dataplanes.errors import BenchError, Usage
+from scenarios import topology
+
+_TRIALS = 50_000
+"""Trials of one run at most. At a second each they take half a day."""
+
+
+def plan(
+    selections: Sequence[Selection],
+    repeat: int,
+    connections: int,
+    series: Sequence[Series] = (Series(),),
+    *,
+    profile: bool = False,
+) -> list[TrialPlan]:
+    """The trials in order; `direct` is always among them, and first, as the ceiling. Warm-ups may be profiled."""
+    names = [DIRECT, *(selection.name for selection in selections if selection.dataplane != DIRECT)]
+    count = len(names) * repeat * sum(len(each.workloads) * len(each.points) for each in series)
+    if count > _TRIALS:
+        raise Usage(f"{count:,} trials are too many", why=f"the most is {_TRIALS:,}", fix="fewer rounds or points")
+    found = rounds.interleave(names, repeat, connections=connections, series=series, warm_each=profile)
+    for trial in found:
+        if profile and trial.warmup:
+            trial.profile, trial.connections = True, connections
+    return found
+
+
+def check(scenario: str, trials: Sequence[TrialPlan]) -> None:
+    """Raise Usage for a point the scenario cannot have, and for a trial that runs out of ports: before anything is."""
+    worlds = {at: topology.load(scenario, at) for at in dict.fromkeys(trial.axes for trial in trials)}
+    for trial in sorted(trials, key=lambda each: (each.dataplane == DIRECT, -each.connections)):  # the worst first
+        world = worlds[trial.axes]
+        to_all = trial.dataplane == DIRECT or WORKLOADS[trial.workload].own_addresses
+        targets = len(world.service(world.workload.service).tasks) if to_all else 1
+        demand_ports(trial.workload, trial.connections, trial.axes, targets)
+
+
+class Run:
+    """Trials on one kernel, kept as they end."""
+
+    def __init__(
+        self,
+        scenario: str,
+        selections: Sequence[Selection],
+        trials: Sequence[TrialPlan],
+        kernel: Kernel,
+        *,
+        reason: str,
+        output: str | None = None,
+        jobs: int | None = None,
+    ) -> None:
+        """`output`: the result's file; beside it the trials are kept until it is written. `jobs`: guests at most."""
+        self._scenario = scenario
+        self._selections = selections
+        self._plan = list(trials)
+        self._kernel = kernel
+        self._reason = reason
+        self._jobs = jobs
+        self._store = self._kept(f"{output}.trials") if output and output != "-" else Store(None, ())
+        self.left = self._store.left(self._plan)
+
+    def _kept(self, path: str) -> Store:
+        """The trials beside the result; those of another program, kernel or plan are told of and begun anew."""
+        kernel = self._kernel
+        make_ready(self._selections, kernel, {trial.workload for trial in self._plan})
+        made_of = provenance.identity(kernel, self._selections)
+        where = kernel.name, kernel.release, kernel.clock
+        store = Store(Path(path), (__version__, made_of, where, topology.load(self._scenario), self._plan))
+        if store.replaced:
+            print(f"bench: {path} is of another run, program or kernel: begun anew", file=sys.stderr)
+        return store
+
+    def lanes(self) -> int:
+        """How many guests share the work that is left."""
+        return lanes(self._kernel, len({trial.dataplane for trial in self.left}), jobs=self._jobs)
+
+    def seconds(self) -> dict[tuple[object, ...], float]:
+        """How long each trial that is left takes at the processor's speed, about, by its key."""
+        worlds = {at: topology.load(self._scenario, at) for at in dict.fromkeys(trial.axes for trial in self.left)}
+        return {trial.key(): estimate.seconds(trial, worlds[trial.axes]) for trial in self.left}
+
+    def execute(self, *, timeout: float | None, on_event: Callable[[Event], None]) -> Result:
+        """Have the trials done that are left. Raises what the inside raised; what ended stays on disk then."""
+
+        def take(event: Event) -> None:
+            self._store.add(event)
+            on_event(event)
+
+        try:
+            if self.left:
+                self._execute(timeout, take)
+        finally:
+            self._store.close(discard=False)
+        return self._result()
+
+    def _execute(self, timeout: float | None, take: Callable[[Event], None]) -> None:
+        shares = deal(list(dict.fromkeys(trial.dataplane for trial in self.left)), self.lanes())
+        if len(shares) == 1:
+            job = Job("trials", self._scenario, trials=self.left)
+            code = dispatch(job, self._kernel, self._selections, timeout=timeout, on_event=take)
+            if code:
+                raise BenchError("the run ended early", where=self._kernel.name, why=f"exit code {code}")
+            return
+        make_ready(self._selections, self._kernel, {trial.workload for trial in self.left})  # once, not in every lane
+        workers = []
+        for names in shares:
+            job = Job("trials", self._scenario, trials=[trial for trial in self.left if trial.dataplane in names])
+            workers.append(Worker(self._kernel.name, self._kernel.clock, names, job, timeout))
+        gather(workers, lambda _, event: take(event))
+
+    def _result(self) -> Result:
+        from bench.analysis import judge
+        from bench.analysis.intervals import summarise  # numpy and scipy load while nobody waits for the plan
+
+        order = {trial.key(): number for number, trial in enumerate(self._plan)}
+        done = sorted(self._store.trials, key=lambda trial: order[trial.key()])
+        environment = self._store.environment
+        return Result(
+            tool=provenance.tool(),
+            environment=environment | provenance.kernel(self._kernel, self._reason),
+            plan={
+                "scenario": self._scenario,
+                "dataplanes": [msgspec.to_builtins(selection) for selection in self._selections],
+                "command": provenance.command(),
+                "trials": msgspec.to_builtins(self._plan),
+            },
+            trials=done,
+            summary=summarise(done),
+            warnings=judge.warnings(done, environment),
+        )
+
+    def written(self) -> None:
+        """The result is on disk: the trials need not be."""
+        self._store.close(discard=True)

@@ -1,0 +1,96 @@
+"""Trials on disk as they end, so that a run that is cut short goes on where it was: FILE.trials beside the result FILE.
+
+A line of JSON each: first what the run is, then every event worth keeping. Another run's file is begun anew.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.documents import Event, Trial, TrialPlan, reading
+from dataplanes import files
+
+_MOST = 256 << 20
+_WRONG = "not a line of this run's trials"
+_FIX = "remove the file, and the run begins anew"
+
+
+class Store:
+    """The trials of one run. With no path they are only in memory."""
+
+    def __init__(self, path: Path | None, identity: object) -> None:
+        """`identity`: what must be equal for a file to be of this run; anything that can be JSON."""
+        self.trials: list[Trial] = []
+        self.environment: dict[str, Any] = {}
+        self.replaced = False  # there was a file, of another run
+        self._path = path
+        first = msgspec.json.encode(identity)
+        if path is None:
+            return
+        kept = self._read(path, first)
+        try:
+            self._file = path.open("ab" if kept else "wb", buffering=0)
+            if not kept:
+                self._append(first)
+        except OSError as error:
+            raise files.cannot_write(path, error, "the trials") from error
+
+    def _read(self, path: Path, first: bytes) -> bool:
+        """Take what is there, if it is this run's; a last line that was cut off is cut away."""
+        if not path.exists():
+            return False
+        data = files.content(path, _MOST)
+        head, _, rest = data.partition(b"\n")
+        if head != first:
+            self.replaced = bool(data)
+            return False
+        whole = rest[: rest.rfind(b"\n") + 1]
+        try:
+            with path.open("r+b") as file:
+                file.truncate(len(head) + 1 + len(whole))
+        except OSError as error:
+            raise files.cannot_write(path, error, "the trials") from error
+        for number, line in enumerate(whole.splitlines(), 2):
+            where = f"{path}:{number}"
+            self._take(files.decode(line, Event, where, wrong=_WRONG, fix=_FIX), where)
+        return True
+
+    def _take(self, event: Event, where: str) -> bool:
+        if event.kind == "trial":
+            trial = files.convert(event.data, Trial, where, wrong=_WRONG, fix=_FIX)
+            reading.check_trial(trial, where)
+            self.trials.append(trial)
+        elif event.kind == "environment":
+            reading.check_environment(event.data, where)
+            self.environment = event.data
+        return event.kind in ("trial", "environment")
+
+    def add(self, event: Event) -> None:
+        """Keep an event, if it is one to keep. Raises Prerequisite when the disk is full: what ended before is kept."""
+        if self._take(event, "the kernel under test") and self._path:
+            try:
+                self._append(msgspec.json.encode(event))
+            except OSError as error:
+                raise files.cannot_write(self._path, error, "the trials") from error
+
+    def _append(self, line: bytes) -> None:
+        rest = memoryview(line + b"\n")
+        while rest:  # a disk that is nearly full takes a part
+            rest = rest[self._file.write(rest) :]
+
+    def left(self, plans: list[TrialPlan]) -> list[TrialPlan]:
+        """Those not done yet."""
+        done = {trial.key() for trial in self.trials}
+        return [plan for plan in plans if plan.key() not in done]
+
+    def close(self, *, discard: bool) -> None:
+        """Close the file; discard it when the result is written."""
+        if self._path:
+            self._file.close()
+            if discard:
+                with suppress(FileNotFoundError):
+                    self._path.unlink()

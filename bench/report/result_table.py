@@ -1,0 +1,182 @@
+"""The table `bench run` prints: one row per data plane, every figure with its unit, n and interval."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bench.documents import Profile, Result, Summary, Trial, TrialPlan
+from bench.documents.workloads import METRICS, WORKLOADS, Workload
+from bench.report.digits import figure, ratio
+from bench.report.terminal import console
+from scenarios.axes import Axes
+
+if TYPE_CHECKING:
+    from bench.analysis.compare import Difference
+    from bench.analysis.gate import Change, Comparison
+
+
+_FUNCTIONS = 25
+
+
+def render(result: Result) -> RenderableType:
+    """The comparison as a person reads it, with what the figures are: kernel, clock, n."""
+    groups: dict[tuple[str, Axes], list[Summary]] = {}
+    for row in result.summary:
+        groups.setdefault((row.workload, row.axes), []).append(row)
+    tables = [_table(result, WORKLOADS[workload], at, rows) for (workload, at), rows in groups.items()]
+    profiles = [_profile(trial, trial.profile) for trial in result.trials if trial.profile]
+    return Group(*tables, *profiles, *(_notes(result)))
+
+
+def _profile(trial: Trial, profile: Profile) -> Table:
+    """Where a trial's time went: by part of the kernel, and its most costly functions."""
+    told = ", ".join(f"{name} {share:.0%}" for name, share in profile.parts.items() if share > 0.01)
+    table = Table(title=f"{trial.dataplane}, {trial.workload}: where the time goes: {told}", title_justify="left")
+    for heading in ("function", "part"):
+        table.add_column(heading)
+    for heading in ("share", f"calls/{WORKLOADS[trial.workload].unit}"):
+        table.add_column(heading, justify="right")
+    for each in sorted(profile.functions, key=lambda f: -f.share)[:_FUNCTIONS]:
+        table.add_row(each.name, each.part, f"{each.share:.1%}", "" if each.calls is None else f"{each.calls:.1f}")
+    return table
+
+
+def _title(result: Result, what: str, at: Axes) -> str:
+    scenario = os.path.basename(result.plan.get("scenario", "")).removesuffix(".toml")
+    return ", ".join(filter(None, (f"{scenario}: {what}", at.label())))
+
+
+def _table(result: Result, workload: Workload, at: Axes, rows: Sequence[Summary]) -> Table:
+    cost = f"instructions_per_{workload.unit}" if result.environment["clock"] == "instructions" else ""
+    cost = cost or f"cpu_us_per_{workload.unit}"
+    metrics = [workload.primary, *workload.columns, *([cost] if any(cost in row.metrics for row in rows) else [])]
+    headings = [METRICS[name].column() for name in metrics]
+    compared = any(row.ratio_to_direct for row in rows)
+    if compared:
+        headings = [headings[0], "ratio [95%]", *headings[1:], "errors", "backends"]
+    body = []
+    for row in rows:
+        cells = [figure(row.metrics.get(name)) or "-" for name in metrics]
+        if compared:
+            cells.insert(1, ratio(row.ratio_to_direct) or "-")
+            cells += [str(sum(row.errors.values())), str(sum(1 for count in row.backends.values() if count))]
+        body.append([row.dataplane, *cells, str(row.n)])
+    table = Table(title=_title(result, workload.title, at), title_justify="left")
+    for number, heading in enumerate(["data plane", *headings, "n"]):
+        widest = max(map(len, (*heading.split(), *(cells[number] for cells in body))))
+        table.add_column(textwrap.fill(heading, widest), justify="right" if number else "left", no_wrap=True)
+    for cells in body:
+        table.add_row(*cells)
+    return table
+
+
+def _notes(result: Result) -> list[Text]:
+    environment = result.environment
+    what = {
+        "instructions": "instruction clock: 1 ns is 1 guest instruction; counts work, not cache misses or lock waits",
+        "wall": "wall clock",
+    }[environment["clock"]]
+    chosen = f"{environment.get('kernel_name', '')}: {environment.get('kernel_reason', '')}"
+    notes = [
+        f"kernel {environment['kernel']} ({chosen}); {what}",
+        "medians over n interleaved rounds, each in a fresh lab; intervals are 95 % bootstrap of paired ratios",
+    ]
+    if (
+        environment["clock"] == "wall"
+        and environment.get("kernel_name") != "host"
+        and not environment.get("accelerated")
+    ):
+        notes.append("wall clock under emulation: a smoke test, not a measurement")
+    notes += [f"warning: {each}" for each in result.warnings]
+    notes += [f"{row.dataplane}: no number, {row.note}" for row in result.summary if row.note]
+    return [Text(note, style="dim") for note in notes]
+
+
+def show(result: Result) -> None:
+    """Print the comparison on stdout."""
+    console().print(render(result))
+
+
+def show_plan(trials: Sequence[TrialPlan]) -> None:
+    """Print what would be measured: a row per workload and point."""
+    rows: dict[tuple[str, Axes], list[TrialPlan]] = {}
+    for trial in trials:
+        rows.setdefault((trial.workload, trial.axes), []).append(trial)
+    table = Table("workload", "at", "data planes")
+    for heading in ("rounds", "trials", "connections each"):
+        table.add_column(heading, justify="right")
+    for (workload, at), found in rows.items():
+        rounds = {trial.round for trial in found if not trial.warmup}
+        each = found[-1].connections
+        names = ", ".join(dict.fromkeys(trial.dataplane for trial in found))
+        table.add_row(workload, at.label(), names, str(len(rounds)), str(len(found)), f"{each:,}")
+    console().print(table)
+
+
+def show_comparison(found: Comparison) -> None:
+    """Print what `bench compare` found about one document: first what makes one doubt it, last what fails."""
+    out = console()
+    for warning in found.warnings:
+        out.print(Text(f"warning: {warning}", style="yellow"))
+    if found.differences:
+        out.print(_differences(found.name, found.differences))
+        noise = f"noise threshold {found.noise:.1%}; ratios of medians, 95 % bootstrap over rounds"
+        out.print(Text(noise, style="dim"))
+    if found.changes:
+        out.print(_changes(found.name, found.changes))
+    for line in found.added:
+        out.print(Text(f"only in {found.name}: {line}", style="dim"))
+    for failure in found.failures:
+        out.print(Text(failure, style="red"), soft_wrap=True)
+
+
+def _differences(name: str, differences: Sequence[Difference]) -> Table:
+    table = Table(title=Text(name), title_justify="left")
+    for heading in ("data plane", "workload", "metric"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("base", "new", "new / base [95 %]", "verdict"):
+        table.add_column(heading, justify="right")
+    for each in differences:
+        needed = f", {each.rounds_needed} rounds would tell" if each.rounds_needed else ""
+        workload = ", ".join(filter(None, (each.workload, each.axes.label())))
+        figures = (f"{each.base:,.6g}", f"{each.new:,.6g}", ratio(each.ratio) or "-", each.verdict + needed)
+        style = {"worse": "red", "better": "green", "inconclusive": "yellow"}.get(each.verdict)
+        table.add_row(each.dataplane, workload, each.metric, *figures, style=style)
+    return table
+
+
+def _changes(name: str, changes: Sequence[Change]) -> Table:
+    table = Table("kernel", "data plane", "check", "base", "new", "observed", title=Text(name), title_justify="left")
+    for each in changes:
+        style = {"lost": "red", "gained": "green"}.get(each.what)
+        cells = (each.kernel, each.dataplane, each.check, each.base, each.new, each.detail)
+        table.add_row(*map(Text, cells), style=style)
+    return table
+
+
+def show_agreement(result: Result) -> None:
+    """Print whether wrk and nginx say the same of the planes as our own generator."""
+    rows = {(row.workload, row.dataplane): row for row in result.summary if row.n}
+    table = Table(title="the generator against wrk and nginx: ratios between planes", title_justify="left")
+    for heading in ("planes", "vipload", "wrk", "apart"):
+        table.add_column(heading, justify="left" if heading == "planes" else "right")
+    names = [name for workload, name in rows if workload == "crr" and ("wrk", name) in rows]
+    for number, name in enumerate(names):
+        for other in names[:number]:
+            ours, theirs = (
+                rows[w, name].metrics["connections_per_second"].value
+                / rows[w, other].metrics["connections_per_second"].value
+                for w in ("crr", "wrk")
+            )
+            table.add_row(f"{name} / {other}", f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours - 1:+.1%}")
+    out = console()
+    out.print(table)
+    ceiling = result.environment.get("generator_ceiling", 0)
+    out.print(Text(f"over loopback the generator reaches {ceiling:,.0f} connections/s", style="dim"))
