@@ -1,4 +1,4 @@
-"""How long a guest takes, from power-on to gone."""
+"""A guest from power-on to gone: rounds in real time, and a bound in instructions, which no load moves."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.benchmark
 
 
-def test_the_first_command_runs_within_five_seconds_of_power_on(benchmark: Any) -> None:
-    argv = [sys.executable, "-m", "bench.kernels", "guest", "wall", "cut", "-d", " ", "-f1", "/proc/uptime"]
+def test_the_first_command_runs_within_three_seconds_of_the_guests_time(benchmark: Any) -> None:
+    command = ["cut", "-d", " ", "-f1", "/proc/uptime"]
+    argv = [sys.executable, "-m", "bench.outside.command", "guest", "instructions", *command]
     uptimes: list[float] = []
 
     def boot() -> None:
@@ -23,4 +24,4 @@ def test_the_first_command_runs_within_five_seconds_of_power_on(benchmark: Any) 
 
     benchmark.pedantic(boot, rounds=3, warmup_rounds=1)  # the first may have to fetch and unpack the kernel
     benchmark.extra_info["uptime_s"] = min(uptimes)
-    assert min(uptimes) < 5
+    assert min(uptimes) < 3
