@@ -18,9 +18,8 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bench.analysis.intervals import flat
 from bench.documents import Interval, Result
-from bench.documents.workloads import METRICS
+from bench.documents.workloads import METRICS, flat
 from scenarios.axes import Axes
 
 Verdict = Literal["better", "worse", "same", "inconclusive"]

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from bench.documents import Interval, Summary, Trial
-from bench.documents.workloads import METRICS, WORKLOADS
+from bench.documents.workloads import WORKLOADS, flat
 from scenarios.axes import Axes
 
 _RESAMPLES = 9999
@@ -47,16 +47,6 @@ def ratio(values: dict[int, float], base: dict[int, float]) -> Interval | None:
     found = interval([math.log(values[number] / base[number]) for number in rounds])
     turn: Callable[[float | None], float | None] = lambda x: None if x is None else math.exp(x)  # noqa: E731
     return Interval(math.exp(found.value), turn(found.low), turn(found.high))
-
-
-def flat(metrics: dict[str, Any]) -> dict[str, float]:
-    """The metrics of a trial that are summarised, by name."""
-    found = {name: value for name, value in metrics.items() if name in METRICS}
-    for part in ("connect", "request", "first", "next"):
-        for quantile, value in metrics.get(f"{part}_us", {}).items():
-            if value and f"{part}_{quantile}_us" in METRICS:
-                found[f"{part}_{quantile}_us"] = value
-    return found
 
 
 def summarise(trials: Sequence[Trial], base: str = "direct") -> list[Summary]:

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from bench.analysis.intervals import flat
 from bench.documents import Trial
-from bench.documents.workloads import WORKLOADS
+from bench.documents.workloads import WORKLOADS, flat
 from dataplanes.catalog import DIRECT
 from scenarios.axes import Axes
 

@@ -59,7 +59,7 @@ def compare(base: str, new: tuple[str, ...], fail_on: str, allow: str, noise: fl
 
 @click.command()
 @click.argument("files", nargs=-1, required=True)
-@click.option("--output", "-o", metavar="FILE", help="Write .html, .md, .csv or .json; - is Markdown on stdout.")
+@click.option("--output", "-o", metavar="FILE", help="Write .html, .md, .csv, .parquet or .json; - is Markdown.")
 def report(files: tuple[str, ...], output: str | None) -> None:
     """One page from any set of result and matrix documents: cost, scale, correctness, with the data in it."""
     from bench.report import model, text
@@ -67,7 +67,8 @@ def report(files: tuple[str, ...], output: str | None) -> None:
     writers: dict[str, Callable[[model.Report], bytes]] = {
         ".html": _page,
         ".md": lambda found: text.markdown(found).encode(),
-        ".csv": lambda found: text.flat(found).encode(),
+        ".csv": lambda found: text.tidy_csv(found).encode(),
+        ".parquet": _parquet,
         ".json": text.merged,
     }
     kind = os.path.splitext(output or "-")[1] or ".md"
@@ -76,6 +77,13 @@ def report(files: tuple[str, ...], output: str | None) -> None:
     found = model.load(files)
     write = output_writer(output or "-")
     write(writers[kind](found))
+
+
+def _parquet(found: Any) -> bytes:
+    from bench import api
+    from bench.report import text
+
+    return api.parquet(api.frame(list(text.tidy_rows(found)), text.TIDY))
 
 
 def _page(found: Any) -> bytes:

@@ -12,13 +12,13 @@ from typing import Any
 import click
 import msgspec
 
-from bench import __version__
+from bench import __version__, api
 from bench.cli import documents as cli_documents
 from bench.cli import listing
 from bench.cli.options import (
     axis_options,
+    axis_values,
     clock_option,
-    crowded,
     dataplane_option,
     expression_option,
     jobs_option,
@@ -28,8 +28,6 @@ from bench.cli.options import (
     options,
     output_writer,
     scenario_option,
-    scenario_path,
-    series,
     shown_clock_option,
     timeout_option,
     workload_option,
@@ -124,39 +122,36 @@ def run(
 ) -> None:
     """Measure data planes against the direct path, in interleaved rounds, each trial in a fresh lab."""
     from bench.cli.progress import announcement, progress
-    from bench.documents import workloads
-    from bench.outside import choose, estimate
-    from bench.outside import run as runner
+    from bench.outside import estimate
     from bench.report import result_table as table
-    from scenarios import topology
 
     if dry_run:
         output = benchmark_json = None
-    selections = catalog.select(dataplane)
-    sweeps = topology.load(scenario_path(scenario)).sweep
-    names = (
-        ["crr", "wrk"]
-        if self_check
-        else workloads.parse(workload, [name for sweep in sweeps for name in sweep.workloads])
-    )
-    found = series(names, axes, sweeps)
-    path = scenario_path("scale" if scenario == "seed" and crowded(found) else scenario)
     write, write_benchmark = output_writer(output), output_writer(benchmark_json)
-    chosen, reason = choose.choose(kernel, clock, selections)
-    count = connections or (2000 if chosen.clock == "instructions" else 10_000)
-    trials = runner.plan(selections, repeat, count, found, profile=profile)
-    runner.check(path, trials)
-    work = runner.Run(path, selections, trials, chosen, reason=reason, output=output, jobs=jobs)
+    planned = api.plan(
+        dataplane,
+        ["crr", "wrk"] if self_check else [workload] if workload else [],
+        axis_values(axes),
+        scenario=scenario,
+        kernel=kernel,
+        clock=clock,
+        rounds=repeat,
+        connections=connections,
+        profile=profile,
+        jobs=jobs,
+        output=output,
+    )
+    work, chosen = planned.run, planned.kernel
     title = f"{chosen.name}, {chosen.clock} clock"
     if dry_run:
-        table.show_plan(trials)
+        table.show_plan(planned.trials)
         terminal.say(announcement(work.seconds(), title, estimate.pace(chosen), lanes=work.lanes()))
         return
-    done = len(trials) - len(work.left)
+    done = len(planned.trials) - len(work.left)
     with progress(work.seconds(), title, estimate.pace(chosen), done=done, lanes=work.lanes()) as on_event:
-        result = work.execute(timeout=timeout, on_event=on_event)
+        result = planned.execute(timeout=timeout, on_event=on_event).result
     if output:
-        write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+        write(api.encoded(result))
         work.written()
     if benchmark_json:
         from bench.report.export import pytest_benchmark
@@ -191,38 +186,37 @@ def matrix(
     """Observe every semantic of a VIP on every data plane; exit 1 if an outcome is not the expected one."""
     from pathlib import Path
 
-    from bench import kernels as kernel_names
+    from bench import kernels as under_test
     from bench.cli.progress import cells
-    from bench.outside import choose
     from bench.outside import matrix as runner
     from bench.report import matrix_table
     from scenarios import checks
 
-    selections = runner.planes(catalog.select(dataplane))
-    chosen_checks = checks.select(expression)
+    total = len(runner.planes(catalog.select(dataplane))) * len(checks.select(expression))
+    total *= len(under_test.expand(kernel))
     writers = [(path, output_writer(path)) for path in (*output, *filter(None, [junit]))]
-    kernels = [choose.choose(name, clock, selections) for name in kernel_names.expand(kernel)]
     first = next((path for path in (*output, junit) if path and path != "-"), None)
     evidence = Path(f"{os.path.splitext(first)[0]}-failures") if first else None
-    total = len(selections) * len(chosen_checks) * len(kernels)
     with cells(total) as on_event:
-        result = runner.run(
-            selections,
-            chosen_checks,
-            kernels,
+        observed = api.observe(
+            dataplane,
+            expression,
+            kernel=kernel,
+            clock=clock,
+            jobs=jobs,
             evidence=evidence,
             pause=pause_on_fail,
             timeout=timeout,
-            jobs=jobs,
             on_event=on_event,
         )
+    result = observed.matrix
     for path, write in writers:
         if path == junit:
             write(matrix_table.junit(result))
         elif path.endswith(".md"):
             write(matrix_table.markdown(result).encode())
         else:
-            write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+            write(api.encoded(result))
     if "-" not in output:
         matrix_table.show(result)
     if runner.unexpected(result):
@@ -245,6 +239,7 @@ def lab(
     from bench.documents import Job
     from bench.outside import choose
     from bench.outside.dispatch import dispatch
+    from bench.outside.points import scenario_path
     from scenarios import topology
 
     (selection,) = one(dataplane)
@@ -275,6 +270,7 @@ def inspect(
     from bench.documents import Event, Job
     from bench.outside import choose
     from bench.outside.dispatch import dispatch
+    from bench.outside.points import scenario_path
     from scenarios import topology, walk
 
     (selection,) = one(dataplane)

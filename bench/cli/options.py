@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import click
 
 from bench.cli import completion
-from bench.outside.rounds import Series
 from bench.report import terminal
 from dataplanes import catalog, files
 from dataplanes.errors import Usage
 from scenarios import axes
-from scenarios.axes import Sweep
 
 
 def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -108,33 +106,9 @@ def axis_options(command: Any) -> Any:
     return command
 
 
-def series(workloads: Sequence[str], given: Mapping[str, str | None], sweeps: Sequence[Sweep]) -> list[Series]:
-    """What to measure where: the axes given as options, or else the scenario's sweeps, or else its own point.
-
-    Raises Usage. `program` needs services to program: 1,000 unless told.
-    """
-    values = {name: axes.parse(name, text) for name, text in given.items() if text is not None}
-    names = tuple(workloads)
-    if not values and sweeps:
-        return [
-            Series(tuple(w for w in each.workloads or names if w in names), tuple(each.points()), each.without)
-            for each in sweeps
-        ]
-    points = axes.grid(values)
-    if "program" not in names or any(point.services for point in points):
-        return [Series(names, points)]
-    others = tuple(name for name in names if name != "program")
-    more = axes.grid({**values, "services": [1000]})
-    return [*([Series(others, points)] if others else []), Series(("program",), more)]
-
-
-def crowded(found: Sequence[Series]) -> bool:
-    """True if the seed's subnet may have no room for it; the scenario scale has."""
-    return any(
-        at.services + at.backends + at.sources + at.nodes * at.containers > 100 or at.containers > 30
-        for each in found
-        for at in each.points
-    )
+def axis_values(given: Mapping[str, str | None]) -> dict[str, list[int]]:
+    """Return the values of the axes that were given. Raises Usage for what is no list of numbers."""
+    return {name: axes.parse(name, text) for name, text in given.items() if text is not None}
 
 
 def one(dataplane: str) -> list[catalog.Selection]:
@@ -142,10 +116,6 @@ def one(dataplane: str) -> list[catalog.Selection]:
     if len(selections) != 1:
         raise Usage("this command takes one data plane", where=dataplane)
     return selections
-
-
-def scenario_path(scenario: str) -> str:
-    return os.path.abspath(scenario) if os.path.sep in scenario or scenario.endswith(".toml") else scenario
 
 
 def output_writer(path: str | None) -> Callable[[bytes], object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -218,3 +219,13 @@ def parse(text: str | None, swept: Sequence[str] = ()) -> Sequence[str]:
     if unknown or not names:
         raise Usage(f"unknown workload {', '.join(unknown) or text!r}", fix=f"there are: {', '.join(WORKLOADS)}")
     return list(dict.fromkeys(names))
+
+
+def flat(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the figures among a trial's metrics by their names in METRICS."""
+    found = {name: value for name, value in metrics.items() if name in METRICS}
+    for part in ("connect", "request", "first", "next"):
+        for quantile, value in metrics.get(f"{part}_us", {}).items():
+            if value and f"{part}_{quantile}_us" in METRICS:
+                found[f"{part}_{quantile}_us"] = value
+    return found

@@ -9,9 +9,8 @@ from statistics import mean, median, quantiles, stdev
 from typing import Any
 
 from bench import __version__
-from bench.analysis.intervals import flat
 from bench.documents import Result
-from bench.documents.workloads import WORKLOADS
+from bench.documents.workloads import WORKLOADS, flat
 
 
 def pytest_benchmark(result: Result) -> dict[str, Any]:

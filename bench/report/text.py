@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 
 import msgspec
 
+from bench.documents import tidy
 from bench.documents.workloads import METRICS, WORKLOADS
 from bench.report.digits import figure, number, ratio
 from bench.report.matrix_table import differences
 from bench.report.model import PLACES, QUESTIONS, REFERENCE, Report
 from dataplanes import texts
 
+TIDY = ("document", *tidy.FIGURE, *(name for name in tidy.CELL if name not in tidy.FIGURE))
 _MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
 
 
@@ -112,21 +115,22 @@ def table(headings: list[str], rows: list[list[str]]) -> list[str]:
     return [line(headings), rule, *(line(row) for row in rows)]
 
 
-def flat(report: Report) -> str:
-    """CSV: a line per figure (dataplane, workload, axes, metric, value, low, high, n) and per cell."""
+def tidy_csv(report: Report) -> str:
+    """CSV: the tidy rows of every document, results and matrices one below the other."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["document", "dataplane", "workload", "at", "metric", "value", "low", "high", "n"])
-    for name, result in report.results:
-        for row in result.summary:
-            for metric, value in row.metrics.items():
-                named = (name, row.dataplane, row.workload, row.axes.label(), metric)
-                writer.writerow([*map(texts.cell, named), value.value, value.low, value.high, row.n])
-    for name, matrix in report.matrices:
-        for cell in matrix.cells:
-            seen = (name, cell.dataplane, "matrix", cell.kernel, cell.check, cell.outcome)
-            writer.writerow([*map(texts.cell, seen), "", "", ""])
+    writer = csv.DictWriter(out, TIDY, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in tidy_rows(report):
+        writer.writerow({key: texts.cell(value) if isinstance(value, str) else value for key, value in row.items()})
     return out.getvalue()
+
+
+def tidy_rows(report: Report) -> Iterator[tidy.Row]:
+    """The tidy rows of every document, each with the document's name; their columns are among TIDY."""
+    for name, result in report.results:
+        yield from ({"document": name, **row} for row in tidy.figures(result))
+    for name, matrix in report.matrices:
+        yield from ({"document": name, **row} for row in tidy.cells(matrix))
 
 
 def merged(report: Report) -> bytes:

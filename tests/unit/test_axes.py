@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.options import crowded, series
+from bench.cli.options import axis_values
+from bench.outside.points import crowded, series
 from bench.outside.rounds import Series, interleave
 from dataplanes.errors import Usage
 from scenarios import axes, topology
@@ -33,7 +34,7 @@ def test_a_sweep_is_every_combination() -> None:
 )
 def test_a_bad_value_is_refused_with_its_option(name: str, text: str, told: str) -> None:
     with pytest.raises(Usage) as caught:
-        series(["crr"], {name: text}, [])
+        series(["crr"], axis_values({name: text}))
     assert caught.value.message == told
 
 
@@ -65,9 +66,9 @@ def test_options_go_before_the_files_sweeps_and_program_gets_services() -> None:
     sweeps = [Sweep(services=(1, 2)), Sweep(containers=(3,), workloads=("crr",), without=("ipvs-container",))]
     assert [len(each.points) for each in series(["crr"], {}, sweeps)] == [2, 1]
     assert series(["crr"], {}, sweeps)[1].without == ("ipvs-container",)
-    assert series(["crr"], {"services": "5"}, sweeps) == [Series(("crr",), (Axes(services=5),))]
+    assert series(["crr"], {"services": [5]}, sweeps) == [Series(("crr",), (Axes(services=5),))]
     assert series(["crr", "program"], {}, [])[1] == Series(("program",), (Axes(services=1000),))
-    assert crowded(series(["crr"], {"services": "500"}, []))
+    assert crowded(series(["crr"], {"services": [500]}, []))
     assert not crowded(series(["crr"], {}, []))
 
 

@@ -123,7 +123,7 @@ def test_what_is_made_of_a_document_is_harmless(data: bytes, also: bool, place: 
         pages._printed(matrix_table.render(found), 100)
     else:
         pages._printed(table.render(found), 100)
-    for row in csv.reader(io.StringIO(text.flat(report))):
+    for row in csv.reader(io.StringIO(text.tidy_csv(report))):
         assert not any(cell.startswith(("=", "@", "+", "\t", "\r")) for cell in row)
         assert not any(cell.startswith("-") and not _number(cell) for cell in row)
     answer(report, CHINESE)

@@ -1,0 +1,236 @@
+"""The program as a library: measure data planes, observe their semantics, read documents.
+
+    from bench import api
+
+    measured = api.measure(["ipvs-container", "nft-lb"], axes={"services": [1, 100]}, rounds=3)
+    print(measured.frame().groupby(["plane", "services"])["value"].median())
+
+The command line is its first caller. Importing it is cheap; each function imports what it needs. Every function raises
+`dataplanes.errors.BenchError` and its kinds, and nothing else on purpose: `Usage` for a request that is wrong,
+`Prerequisite` for what the machine lacks, both before anything is created.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bench.documents import Event, Matrix, Result, TrialPlan, tidy
+from dataplanes import catalog, files
+from dataplanes.errors import Prerequisite
+
+if TYPE_CHECKING:
+    import pandas
+
+    from bench.kernels import Kernel
+    from bench.outside.run import Run
+
+_ROUNDS = 5
+_CONNECTIONS = {"instructions": 2000, "wall": 10_000}
+"""Of a trial, by clock."""
+
+
+class Measured:
+    """The result of a measurement. `result` is the document (docs/schema/result.schema.json)."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+
+    def rows(self) -> list[tidy.Row]:
+        """Return a row per figure and round; the columns are `tidy.FIGURE`."""
+        return list(tidy.figures(self.result))
+
+    def frame(self) -> pandas.DataFrame:
+        """Return the rows as a pandas frame. Raises Prerequisite without pandas."""
+        return frame(self.rows(), tidy.FIGURE)
+
+    def save(self, path: str | Path) -> None:
+        """Write the document. Raises Usage or Prerequisite if it cannot be written."""
+        files.write(path, encoded(self.result))
+
+
+class Observed:
+    """The outcome of an observation. `matrix` is the document (docs/schema/matrix.schema.json)."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self.matrix = matrix
+
+    def rows(self) -> list[tidy.Row]:
+        """Return a row per cell; the columns are `tidy.CELL`."""
+        return list(tidy.cells(self.matrix))
+
+    def frame(self) -> pandas.DataFrame:
+        """Return the rows as a pandas frame. Raises Prerequisite without pandas."""
+        return frame(self.rows(), tidy.CELL)
+
+    def unexpected(self) -> list[tidy.Row]:
+        """Return the rows whose outcome is not the expected one."""
+        return [row for row in self.rows() if row["outcome"] != row["expected"]]
+
+    def save(self, path: str | Path) -> None:
+        """Write the document. Raises Usage or Prerequisite if it cannot be written."""
+        files.write(path, encoded(self.matrix))
+
+
+def load(path: str | Path) -> Measured | Observed:
+    """Read a document that `bench run -o`, `bench matrix -o` or `save` wrote. Raises Usage if it is none."""
+    from bench.documents import reading
+
+    found = reading.read(str(path))
+    return Measured(found) if isinstance(found, Result) else Observed(found)
+
+
+class Plan:
+    """A measurement that was planned and not begun: its trials, the kernel they run on and why that one was chosen."""
+
+    def __init__(self, trials: Sequence[TrialPlan], kernel: Kernel, run: Run) -> None:
+        self.trials = trials
+        self.kernel = kernel
+        self.run = run
+
+    def execute(
+        self, *, timeout: float | None = None, on_event: Callable[[Event], None] = lambda event: None
+    ) -> Measured:
+        """Have the trials done that are left, in `timeout` seconds of real time at most; `on_event` hears of each."""
+        return Measured(self.run.execute(timeout=timeout, on_event=on_event))
+
+
+def plan(
+    planes: str | Iterable[str],
+    workloads: Sequence[str] = (),
+    axes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    scenario: str = "seed",
+    kernel: str = "auto",
+    clock: str | None = None,
+    rounds: int = _ROUNDS,
+    connections: int | None = None,
+    profile: bool = False,
+    jobs: int | None = None,
+    output: str | None = None,
+) -> Plan:
+    """Plan a measurement of data planes against the direct path, and check that it can be done.
+
+    `planes` are names as `--dataplane` takes them; `workloads` are names, by default those of the scenario's sweeps, or
+    `crr`; `axes` are values by the names in `scenarios.axes.AXES`, and every combination is measured. `connections` are
+    those of one trial: 2,000 by the instruction clock and 10,000 by the wall clock if it is None. `jobs` limits the
+    guests. `output` is the file of the result: trials are kept beside it as they end.
+    """
+    from bench.documents.workloads import parse
+    from bench.outside import choose, points
+    from bench.outside import run as runner
+    from scenarios import topology
+
+    selections = catalog.select(_names(planes))
+    path = points.scenario_path(scenario)
+    sweeps = topology.load(path).sweep
+    names = parse(",".join(workloads) or None, [name for sweep in sweeps for name in sweep.workloads])
+    found = points.series(names, axes or {}, sweeps)
+    if scenario == "seed" and points.crowded(found):
+        path = "scale"
+    chosen, reason = choose.choose(kernel, clock, selections)
+    count = connections or _CONNECTIONS[chosen.clock]
+    trials = runner.plan(selections, rounds, count, found, profile=profile)
+    runner.check(path, trials)
+    return Plan(trials, chosen, runner.Run(path, selections, trials, chosen, reason=reason, output=output, jobs=jobs))
+
+
+def measure(
+    planes: str | Iterable[str],
+    workloads: Sequence[str] = (),
+    axes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    scenario: str = "seed",
+    kernel: str = "auto",
+    clock: str | None = None,
+    rounds: int = _ROUNDS,
+    connections: int | None = None,
+    jobs: int | None = None,
+    timeout: float | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Measured:
+    """Measure data planes against the direct path in interleaved rounds, each trial in a fresh lab; see `plan`."""
+    planned = plan(
+        planes,
+        workloads,
+        axes,
+        scenario=scenario,
+        kernel=kernel,
+        clock=clock,
+        rounds=rounds,
+        connections=connections,
+        jobs=jobs,
+    )
+    return planned.execute(timeout=timeout, on_event=on_event)
+
+
+def observe(
+    planes: str | Iterable[str],
+    checks: str = "",
+    *,
+    kernel: str = "auto",
+    clock: str | None = None,
+    jobs: int | None = None,
+    evidence: Path | None = None,
+    pause: bool = False,
+    timeout: float | None = None,
+    on_event: Callable[[str, Event], None] = lambda kernel, event: None,
+) -> Observed:
+    """Observe the semantics of a VIP on data planes.
+
+    `checks` is an expression as `-k` takes it; all checks if it is empty. `kernel` may name several, with commas, or
+    `guests`. `on_event` hears of each cell with the kernel's name. `evidence` is a directory for captures and walks of
+    cells that are not as expected; `pause` opens a shell in their labs.
+    """
+    from bench import kernels as under_test
+    from bench.outside import choose
+    from bench.outside import matrix as runner
+    from scenarios import checks as semantics
+
+    selections = runner.planes(catalog.select(_names(planes)))
+    wanted = semantics.select(checks)
+    chosen = [choose.choose(name, clock, selections) for name in under_test.expand(kernel)]
+    return Observed(
+        runner.run(
+            selections,
+            wanted,
+            chosen,
+            evidence=evidence,
+            pause=pause,
+            timeout=timeout,
+            jobs=jobs,
+            on_event=on_event,
+        )
+    )
+
+
+def frame(rows: Sequence[tidy.Row], columns: Sequence[str]) -> pandas.DataFrame:
+    """Return rows as a pandas frame with these columns. Raises Prerequisite without pandas."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise Prerequisite(
+            "pandas is not installed", why="frames are pandas'", fix="pip install vip-bench[frames]"
+        ) from error
+    return pandas.DataFrame(rows, columns=list(columns))
+
+
+def parquet(table: pandas.DataFrame) -> bytes:
+    """Return a frame as a parquet file has it. Raises Prerequisite without pyarrow."""
+    try:
+        return bytes(table.to_parquet())
+    except ImportError as error:
+        fix = "pip install 'vip-bench[frames]'"
+        raise Prerequisite("pyarrow is not installed", why="pandas writes parquet files with it", fix=fix) from error
+
+
+def encoded(document: Result | Matrix) -> bytes:
+    """Return a document as its file has it: JSON, indented, with a last line."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+
+
+def _names(planes: str | Iterable[str]) -> str:
+    return planes if isinstance(planes, str) else ",".join(planes)
