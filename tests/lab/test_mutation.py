@@ -86,6 +86,11 @@ def _backends(change: Callable[[tuple[Backend, ...]], tuple[Backend, ...]]) -> C
     return lambda mutant, services: [replace(each, backends=change(each.backends)) for each in services]
 
 
+def _with_a_stranger(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    stranger = Backend("10.0.0.9")
+    return backends if stranger in backends else (*backends, stranger)
+
+
 def _swap_vips(mutant: Mutant, services: Sequence[Service]) -> Sequence[Service]:
     vips = {each.name: each.vip for each in services}
     if {"lone", "visitor"} <= vips.keys():
@@ -113,7 +118,7 @@ MUTATIONS: dict[str, tuple[str, Callable[[Mutant], None]]] = {
     ),
     "a stranger is among the backends": (
         "balance.round-robin",
-        lambda mutant: setattr(mutant, "change", _backends(lambda all_: (*all_, Backend("10.0.0.9")))),
+        lambda mutant: setattr(mutant, "change", _backends(_with_a_stranger)),
     ),
     "two services' VIPs are swapped": ("reach.other-service", lambda mutant: setattr(mutant, "change", _swap_vips)),
     "a removed backend stays": ("change.new-avoid-removed", lambda mutant: setattr(mutant, "change", _only_additions)),
