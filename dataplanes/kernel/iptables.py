@@ -14,6 +14,8 @@ from dataplanes.kernel import netlink, netns, process
 _TABLES = ("mangle", "nat", "filter")
 _SO_GET_INFO = 64  # IPT_SO_GET_INFO
 _INFO = struct.Struct("=32sI10III")  # struct ipt_getinfo: name, hooks, their offsets, entries, bytes
+EMPTY = {"filter": 4, "nat": 5, "mangle": 6, "raw": 3, "security": 4}
+"""How many entries a table without rules has: its chains' policies, and its end."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -57,6 +59,11 @@ def rules(name: str, table: str) -> list[str]:
 def all_rules(name: str) -> dict[str, list[str]]:
     """Every table's rules, in the order the document walks them."""
     return {table: rules(name, table) for table in _TABLES}
+
+
+def entries(info: bytes) -> int:
+    """How many entries a table has, by what `Tables.info` tells."""
+    return int(_INFO.unpack(info)[12])
 
 
 class Tables:

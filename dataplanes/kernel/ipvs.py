@@ -21,6 +21,7 @@ from dataplanes.kernel.netlink import DUMP, Netlink, Request, attribute, attribu
 
 _NEW_SERVICE, _DEL_SERVICE, _GET_SERVICE = 1, 3, 4
 _NEW_DEST, _SET_DEST, _DEL_DEST, _GET_DEST = 5, 6, 7, 8
+_FLUSH = 17
 _SERVICE, _DEST = 1, 2  # IPVS_CMD_ATTR_*
 MASQUERADE, DIRECT_ROUTE = 0, 3  # IP_VS_CONN_F_FWD_MASK values
 _FORWARD_NAMES = {MASQUERADE: "Masq", DIRECT_ROUTE: "Route"}
@@ -130,6 +131,10 @@ class Ipvs:
     def del_destination(self, fwmark: int, address: str) -> Request:
         """Delete a real server."""
         return self._request(_DEL_DEST, destination_body(fwmark, address, MASQUERADE, 0))
+
+    def flush(self) -> Request:
+        """Delete every service, as `ipvsadm -C` does."""
+        return self._request(_FLUSH, b"")
 
     def send(self, requests: Iterable[Request], *, ignore: tuple[int, ...] = ()) -> None:
         """Carry out requests in order; see `Netlink.send`."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from dataplanes.errors import Usage
-from dataplanes.kernel import bpf, iptables, netns, nft, process
+from dataplanes.errors import Prerequisite, Usage
+from dataplanes.kernel import bpf, iptables, ipvs, nft
 from dataplanes.kernel.netlink import NetlinkError
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Backend, Service
@@ -60,6 +58,7 @@ def flush_then_change(world: World) -> str:
             for client in (CLIENT, VISITOR):
                 seen = [world.ask(client, vip).task for _ in range(6)]
                 same(f"connections from {client}", shares(seen), dict.fromkeys(tasks, 2))
+        _resync(world)  # the other network, which had no change
         return f"flushed: {what}; two services served again"
 
 
@@ -93,39 +92,36 @@ def _resync(world: World) -> None:
 
 @contextmanager
 def _flushed(world: World) -> Iterator[str]:
-    """What packet filters, IPVS and eBPF hold is gone in every namespace. Afterwards all is as wanted again."""
-    plane = world.lab.plane
-    assert plane
+    """What packet filters, IPVS and eBPF hold is gone in every namespace."""
     found: dict[str, int] = {}
     for _, _, name in world.lab.namespaces():
         for what in _flush(name):
             found[what] = found.get(what, 0) + 1
-    for container in world.lab.containers.values():
-        if container.cgroup and bpf.detach_all(container.cgroup):
-            found["links"] = found.get("links", 0) + 1
+    links = [bpf.detach_all(each.cgroup) for each in world.lab.containers.values() if each.cgroup]
+    if any(links):
+        found["links"] = len(links)
     try:
         yield ", ".join(f"{what} in {count}" for what, count in sorted(found.items())) or "nothing"
-    finally:
-        plane.resync()
+    except BaseException:
+        world.lab.reinstall()  # the other checks are not to suffer
+        raise
 
 
 def _flush(name: str) -> Iterator[str]:
-    """A program is only started where there is something to flush; the lab's own rules, the resolver's, come back."""
-    tables = iptables.Tables(name)
-    for table in tables.names():
+    """Flush a namespace; the lab's own rules, the resolver's, come back."""
+    for table in _with_rules(name):
         ours = [rule[3:] for rule in iptables.rules(name, table) if rule.startswith("-A ") and ADDRESS in rule]
-        process.run(name, ("iptables-legacy", "-t", table, "-F"))
-        iptables.exchange(name, table, [], ours)
+        iptables.program(name, table, ["-F", *(f"-A {rule}" for rule in ours)])
         yield table
-    tables.close()
     if nft.tables(name):
-        process.run(name, ("nft", "flush", "ruleset"))
+        _nft(name, "flush ruleset")
         yield "nft"
-    with netns.inside(name):
-        balanced = os.path.exists("/proc/thread-self/net/ip_vs") and shutil.which("ipvsadm", path="/usr/sbin:/sbin")
-    if balanced:
-        process.run(name, ("ipvsadm", "-C"))
-        yield "ipvs"
+    with suppress(Prerequisite):  # no IPVS
+        balancer = ipvs.Ipvs(name)
+        if balancer.count():
+            balancer.send([balancer.flush()])
+            yield "ipvs"
+        balancer.close()
     with Rtnl(name) as rtnl:
         for link in [each.get_attr("IFLA_IFNAME") for each in rtnl.links()]:
             for qdisc in (rtnl.clsact_del(link), rtnl.ingress_del(link)):
@@ -134,32 +130,54 @@ def _flush(name: str) -> Iterator[str]:
                     yield "tc"
 
 
+def _with_rules(name: str) -> list[str]:
+    """The tables of iptables that have any: each that is listed costs a program."""
+    tables = iptables.Tables(name)
+    found = [table for table in tables.names() if iptables.entries(tables.info(table)) > iptables.EMPTY[table]]
+    tables.close()
+    return found
+
+
 @check("reach.forward-drop", "kubernetes/kubernetes#59656, kubernetes/kubernetes#66103")
 def forward_drop(world: World) -> str:
     """Services are reached where iptables forwards nothing on the nodes, as dockerd leaves them."""
-    return _behind_firewalls(
-        world,
-        ("iptables-legacy", "-P", "FORWARD", "DROP"),
-        ("iptables-legacy", "-P", "FORWARD", "ACCEPT"),
-    )
+
+    def close(name: str) -> None:
+        iptables.program(name, "filter", [":FORWARD DROP [0:0]"])
+
+    def reopen(name: str) -> None:
+        iptables.program(name, "filter", [":FORWARD ACCEPT [0:0]"])
+
+    return _behind_firewalls(world, close, reopen)
 
 
 @check("reach.forward-drop-nft", "kubernetes/kubernetes#59656, kubernetes/kubernetes#66103")
 def forward_drop_nft(world: World) -> str:
     """Services are reached where an nftables chain forwards nothing on the nodes."""
-    chain = "{ type filter hook forward priority 0; policy drop; }"
-    return _behind_firewalls(
-        world,
-        ("nft", f"add table ip filter; add chain ip filter FORWARD {chain}"),
-        ("nft", "delete table ip filter"),
-    )
+
+    def close(name: str) -> None:
+        _nft(
+            name,
+            "add table ip filter\nadd chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
+        )
+
+    def reopen(name: str) -> None:
+        _nft(name, "delete table ip filter")
+
+    return _behind_firewalls(world, close, reopen)
 
 
-def _behind_firewalls(world: World, close: tuple[str, ...], reopen: tuple[str, ...]) -> str:
+def _nft(name: str, text: str) -> None:
+    rules = nft.Nftables(name)
+    rules.run(text)
+    rules.close()
+
+
+def _behind_firewalls(world: World, close: Callable[[str], None], reopen: Callable[[str], None]) -> str:
     """The nodes' firewalls close, then there is a change."""
     nodes = [name for kind, _, name in world.lab.namespaces() if kind == "host"]
     for name in nodes:
-        process.run(name, close)
+        close(name)
     try:
         with world.service("worker1", "worker2") as probe:
             for client in (CLIENT, VISITOR, LOCAL):
@@ -168,4 +186,4 @@ def _behind_firewalls(world: World, close: tuple[str, ...], reopen: tuple[str, .
         return f"reached from {CLIENT}, {VISITOR} and {LOCAL}"
     finally:
         for name in nodes:
-            process.run(name, reopen)
+            reopen(name)

@@ -22,7 +22,6 @@ from dataplanes.kernel.netlink import Netlink, NetlinkError, Request, attributes
 from scenarios import walk
 from scenarios.lab import Lab
 
-_EMPTY = {"filter": 4, "nat": 5, "mangle": 6, "raw": 3}  # entries of a table without rules: policies and the end
 _IFNAME, _MTU, _IFF_UP = 3, 4, 1  # IFLA_*
 _LOCAL, _DST, _LLADDR, _PERMANENT = 2, 1, 2, 0x80  # IFA_LOCAL, RTA_DST and NDA_DST, NDA_LLADDR, NUD_PERMANENT
 
@@ -120,7 +119,7 @@ def _facts(name: str) -> Iterator[tuple[str, Iterable[object]]]:
     wire.close()
     tables = iptables.Tables(name)
     infos = [tables.info(table) for table in tables.names()]
-    yield "iptables", [each for each in infos if _u32(each, 76) > _EMPTY[_name(each[:32])]]
+    yield "iptables", [each for each in infos if iptables.entries(each) > iptables.EMPTY[_name(each[:32])]]
     tables.close()
     if nft.tables(name):
         reader = nft.Nftables(name)
