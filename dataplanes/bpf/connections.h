@@ -222,32 +222,34 @@ static __always_inline void go_on_udp(struct connection *connection, enum side f
 static __always_inline int go_on(struct connection *connection, enum side from, struct packet *packet, u64 now)
 {
 	u8 marks = connection->marks, flags = packet->flags;
-	u32 state = connection->state, next = next_state(state, from, flags);
+	u32 state = connection->state, next = ES;
 
-	if (flags & RST && !(marks & ANSWERED)) {
-		give_up(connection);
-		return 1;
-	}
-	if (next == IG || (state == CL && next == SS)) {
-		next = IG;
-		if (from == CLIENT && flags & SYN)
-			marks |= SYN_IGNORED;
-		else if (flags & SYN && marks & SYN_IGNORED) /* the server takes it: what we had was dead */
-			next = SR, marks &= ~(SYN_IGNORED | SERVERS_RESET);
-	}
-	if (next == IV)
-		return 0;
-	if (from == SERVER) {
-		if (flags & RST && (state <= ES || state == S2))
+	if (state != ES || (flags & (FIN | SYN | RST | ACK)) != ACK) { /* most segments change nothing, and need no table */
+		if (flags & RST && !(marks & ANSWERED)) {
+			give_up(connection);
+			return 1;
+		}
+		next = next_state(state, from, flags);
+		if (next == IV)
+			return 0;
+		if (next == IG || (state == CL && next == SS)) {
+			next = IG;
+			if (from == CLIENT && flags & SYN)
+				marks |= SYN_IGNORED;
+			else if (flags & SYN && marks & SYN_IGNORED) /* the server takes it: what we had was dead */
+				next = SR, marks &= ~(SYN_IGNORED | SERVERS_RESET);
+		}
+		if (from == SERVER && flags & RST && (state <= ES || state == S2))
 			marks |= SERVERS_RESET;
-		marks = (marks & ~CLIENTS_DATA) | ANSWERED | (packet->data ? SERVERS_DATA : 0);
-	} else {
-		marks = (marks & ~SERVERS_DATA) | (packet->data ? CLIENTS_DATA : 0);
 	}
+	if (from == SERVER)
+		marks = (marks & ~CLIENTS_DATA) | ANSWERED | (has_data(packet) ? SERVERS_DATA : 0);
+	else
+		marks = (marks & ~SERVERS_DATA) | (has_data(packet) ? CLIENTS_DATA : 0);
 	connection->marks = marks;
-	if (next != IG) {
-		connection->state = next;
-		connection->until = now + idle_time(next, packet->protocol, !(marks & (CLIENTS_DATA | SERVERS_DATA)));
-	}
+	if (next == IG)
+		return 1;
+	connection->state = next;
+	connection->until = now + idle_time(next, packet->protocol, !(marks & (CLIENTS_DATA | SERVERS_DATA)));
 	return 1;
 }

@@ -19,7 +19,7 @@ struct packet {
 	u16 fragment; /* frag_off, in host order */
 	u8 protocol;
 	u8 flags; /* TCP's, or what SCTP's first chunk amounts to */
-	u8 data;  /* TCP: there is some */
+	u8 offset; /* TCP's, byte 12: where its data begin */
 	u16 source_port;
 	u16 destination_port;
 	u32 transport; /* offset of the transport header */
@@ -65,28 +65,35 @@ static __always_inline int read_ip(struct __sk_buff *skb, u32 at, struct packet 
 	packet->protocol = ip.protocol;
 	packet->transport = at + ip.ihl * 4;
 	packet->length = bpf_ntohs(ip.tot_len);
-	packet->flags = packet->data = 0;
+	packet->flags = packet->offset = 0;
 	packet->source_port = packet->destination_port = 0;
 	if (packet->fragment & OFFSET || !has_ports(ip.protocol))
 		return 0;
-	u16 ports[2];
+	struct {
+		u16 source, destination;
+		u8 between[8];
+		u8 offset_or_chunk, flags;
+	} header = {};
 
-	if (bpf_skb_load_bytes(skb, packet->transport, ports, sizeof(ports)) < 0)
+	/* All at once; of what an error quotes there may be no more than the ports. */
+	if ((ip.protocol == IPPROTO_UDP || bpf_skb_load_bytes(skb, packet->transport, &header, sizeof(header)) < 0) &&
+	    bpf_skb_load_bytes(skb, packet->transport, &header, 4) < 0)
 		return -1;
-	packet->source_port = ports[0];
-	packet->destination_port = ports[1];
+	packet->source_port = header.source;
+	packet->destination_port = header.destination;
 	if (ip.protocol == IPPROTO_TCP) {
-		u8 lengths_and_flags[2] = {};
-
-		bpf_skb_load_bytes(skb, packet->transport + 12, lengths_and_flags, 2);
-		packet->flags = lengths_and_flags[1];
-		packet->data = packet->length > ip.ihl * 4 + lengths_and_flags[0] / 16 * 4;
-	}
-	if (ip.protocol == IPPROTO_SCTP) {
-		bpf_skb_load_bytes(skb, packet->transport + 12, &packet->flags, 1);
-		packet->flags = as_flags(packet->flags);
+		packet->offset = header.offset_or_chunk;
+		packet->flags = header.flags;
+	} else if (ip.protocol == IPPROTO_SCTP) {
+		packet->flags = as_flags(header.offset_or_chunk);
 	}
 	return 0;
+}
+
+/* Of TCP: SCTP acknowledges by chunks of their own. */
+static __always_inline int has_data(struct packet *packet)
+{
+	return packet->offset && packet->length > packet->transport - NETWORK + packet->offset / 16 * 4;
 }
 
 /* Give the packet its new addresses; every checksum follows. */
