@@ -248,9 +248,8 @@ class _Session:
             if number == signal.SIGWINCH:
                 self._tell_size()
                 continue
-            if not self.running:  # nothing of the command's is at stake: do not wait for the kernel to boot
+            if not self.running or self.caught:  # nothing of the command's is at stake yet, or it was asked before
                 self._code = 128 + number
-            if not self.running or number in self.caught:  # asked twice: do not wait either
                 self._process.kill()
             self.caught.append(number)
             self._relay.expire(GRACE)

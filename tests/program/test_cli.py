@@ -382,8 +382,8 @@ def test_a_time_out_is_exit_124() -> None:
 
 
 def test_a_frozen_guest_is_given_up_when_its_time_is_up() -> None:
-    process = frozen("--timeout", "20")
-    _, err = process.communicate(timeout=60)
+    process = frozen("--timeout", "60")
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 124
     assert "time is up" in err
 
@@ -391,10 +391,10 @@ def test_a_frozen_guest_is_given_up_when_its_time_is_up() -> None:
 def test_a_frozen_guest_does_not_keep_the_program_from_ending() -> None:
     process = frozen()
     process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGHUP)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGTERM
-    assert err.splitlines()[-1] == "bench: ended by SIGTERM"
+    assert process.returncode in (-signal.SIGTERM, -signal.SIGHUP)
+    assert err.splitlines()[-1] == f"bench: ended by {signal.Signals(-process.returncode).name}"
 
 
 def frozen(*options: str) -> subprocess.Popen[str]:
