@@ -36,9 +36,9 @@ enum { POST = 0x80 };
  * instruction, a nanosecond to the guest, takes it about a microsecond. Busy with anything else the guest would live
  * through a tenth of the real time that it waits. */
 static const uint64_t SECOND = 1000000000;
-static const uint64_t PATIENCE = 2 * 1000000000ULL;
-/* Guest time after which an answer is not waited for any longer: a request that a signal interrupts has none. It is
- * executed time, so some twenty seconds of real time. */
+static const uint64_t PATIENCE = 50 * 1000000;
+/* Guest time without any answer after which none is waited for: a request whose process is killed has none that is
+ * counted (net/9p/client.c, p9_client_rpc). Spent on the port it is some four seconds of real time. */
 
 static uint64_t now(void)
 {
@@ -114,9 +114,11 @@ static void __attribute__((noreturn)) watch(int requests, int answers, struct pe
 	for (;;) {
 		struct pollfd asked = {requests, POLLIN, 0};
 		poll(&asked, 1, -1);
-		uint64_t begun = drain(ring, now());
-		for (uint64_t open; (open = count(requests) - count(answers)) != lost;) {
-			if (now() - begun > PATIENCE)
+		uint64_t begun = drain(ring, now()), heard = begun, answered = count(answers);
+		for (uint64_t open, answer; (open = count(requests) - (answer = count(answers))) != lost;) {
+			if (answer != answered)
+				answered = answer, heard = now();
+			if (now() - heard > PATIENCE)
 				lost = open;
 			for (int i = 0; i < SPUN; i++)
 				outb(0, POST);
@@ -131,12 +133,14 @@ void stay_awake(const char *tracing, const char *path)
 	int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 	int requests = tracepoint(tracing, "9p/9p_client_req", 1), answers = tracepoint(tracing, "9p/9p_client_res", 0);
 	if (requests < 0) {
-		probe(tracing, "sent", (const char *const[]){"virtio_fs_send_req", "virtio_fs_wake_pending_and_unlock", NULL});
+		probe(tracing, "sent",
+		      (const char *const[]){"virtio_fs_send_req", "virtio_fs_wake_pending_and_unlock", NULL});
 		probe(tracing, "answered", (const char *const[]){"fuse_request_end", NULL});
 		requests = tracepoint(tracing, "bench/sent", 1), answers = tracepoint(tracing, "bench/answered", 0);
 	}
 	if (file < 0 || ftruncate(file, sizeof(uint64_t)) || requests < 0 || answers < 0) {
-		fprintf(stderr, "guest init: the clock may leap while files are waited for: no tracepoints of 9p, nor of virtiofs\n");
+		fprintf(stderr, "guest init: the clock may leap while files are waited for: no tracepoints of 9p, nor "
+				"of virtiofs\n");
 		return;
 	}
 	if (fork())
