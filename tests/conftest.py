@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ settings.load_profile("quick")
 """The other: EXAMPLES=50000 python -m pytest --hypothesis-profile=long tests/unit/fuzz -k ..."""
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    """Signals are as a terminal has them. A shell's background jobs and nohup have some ignored, and pass that on."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
