@@ -25,19 +25,26 @@ from dataplanes.errors import Usage
     default="",
     metavar="METRIC:-5%[,...]",
     shell_complete=completion.metrics,
-    help="Fail if a metric changed at least so much.",
+    help="Fail if a metric changed by so much or more, for example connections_per_second:-2%.",
 )
 @click.option(
-    "--allow", default="", metavar="WHAT[,WHAT]", help="Compare although kernel, clock, scenario or variant differ."
+    "--allow",
+    default="",
+    metavar="WHAT[,WHAT]",
+    help="Compare although these differ: kernel, clock, scenario, variant.",
 )
 @click.option(
-    "--noise", type=click.FloatRange(0, 50), metavar="PERCENT", help="Default: 0.5 by instructions, 3 by wall."
+    "--noise",
+    type=click.FloatRange(0, 50),
+    metavar="PERCENT",
+    help="Take smaller changes for noise; 0 to 50, by default 0.5 by instructions and 3 by wall.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The differences as JSON; the last line is on stderr then.")
+@click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON, and the last line on stderr.")
 def compare(base: str, new: tuple[str, ...], fail_on: str, allow: str, noise: float | None, as_json: bool) -> None:
-    """Compare documents: results by each metric's change, its interval, and better, worse, same or inconclusive;
-    matrices by what is gained and lost. Exit 1 if NEW lacks what BASE has, if a semantic is lost, or by --fail-on; the
-    last line says so.
+    """Compare results or matrices. A metric is better, worse, same or inconclusive; a semantic is gained or lost.
+
+    The exit code is 1 if NEW lacks what BASE has, if a semantic is lost, or if --fail-on says so. The last line tells
+    which.
     """
     from bench.analysis import gate
     from bench.documents import reading
@@ -59,9 +66,14 @@ def compare(base: str, new: tuple[str, ...], fail_on: str, allow: str, noise: fl
 
 @click.command()
 @click.argument("files", nargs=-1, required=True)
-@click.option("--output", "-o", metavar="FILE", help="Write .html, .md, .csv, .parquet or .json; - is Markdown.")
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    help="Write .html, .md, .csv, .parquet or .json. By default, and with -, it is Markdown on stdout.",
+)
 def report(files: tuple[str, ...], output: str | None) -> None:
-    """One page from any set of result and matrix documents: cost, scale, correctness, with the data in it."""
+    """Make one page of cost, scale and correctness from any set of result and matrix documents."""
     from bench.report import model, text
 
     writers: dict[str, Callable[[model.Report], bytes]] = {
@@ -94,11 +106,15 @@ def _page(found: Any) -> bytes:
 
 @click.command()
 @click.argument("files", nargs=-1)
-@click.option("--language", type=click.Choice(["en", "zh"]), default="en", help="Default: en.")
-@click.option("--output", "-o", default="-", metavar="FILE", help="Write the Markdown there; - is stdout.")
+@click.option(
+    "--language", type=click.Choice(["en", "zh"]), default="en", help="Choose the language. The default is en."
+)
+@click.option("--output", "-o", default="-", metavar="FILE", help="Write the Markdown to FILE; - is stdout.")
 def answer(files: tuple[str, ...], language: str, output: str) -> None:
-    """The closing question, answered from documents (by default the published ones): who has the same effect, at what
-    cost."""
+    """Answer the closing question from documents: which places have the same effect, and at what cost.
+
+    Without FILES it is answered from the published data.
+    """
     from bench.report import answer as answering
     from bench.report import model, words
 
@@ -111,7 +127,7 @@ def answer(files: tuple[str, ...], language: str, output: str) -> None:
 @jobs_option
 @click.argument("directory", default="results", type=click.Path(file_okay=False))
 def publish(directory: str, jobs: int | None) -> None:
-    """Make the data set in DIRECTORY: matrix, connections, scale, drawings; then report and answer from it."""
+    """Make the data set in DIRECTORY (matrix, connections, scale, drawings), and the report and the answer from it."""
     from pathlib import Path
 
     from bench.outside import publish as publishing

@@ -93,15 +93,29 @@ for _command in (cli_documents.compare, cli_documents.report, cli_documents.answ
 
 @main.command()
 @options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option, jobs_option, workload_option)
-@click.option("--repeat", "-r", type=click.IntRange(1, 1000), default=5, show_default=True, help="Interleaved rounds.")
 @click.option(
-    "--connections", "-n", type=click.IntRange(1, 10_000_000), help="Per trial. Default: 2000, or 10000 by wall."
+    "--repeat",
+    "-r",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="Measure every plane N times, in interleaved rounds.",
+)
+@click.option(
+    "--connections",
+    "-n",
+    type=click.IntRange(1, 10_000_000),
+    help="Make N connections in each trial. By default 2,000 by the instruction clock, and 10,000 by the wall clock.",
 )
 @axis_options
-@click.option("--output", "-o", metavar="FILE", help="Write the result document (JSON); - is stdout.")
-@click.option("--self-check", is_flag=True, help="The generator's ceiling, and its agreement with wrk and nginx.")
-@click.option("--profile", is_flag=True, help="Where the time goes, by kernel function, in a trial of its own (bcc).")
-@click.option("--benchmark-json", metavar="FILE", help="Write the rounds as pytest-benchmark does.")
+@click.option(
+    "--output", "-o", metavar="FILE", help="Write the result as JSON; - is stdout. Trials are kept beside it."
+)
+@click.option("--self-check", is_flag=True, help="Hold the load generator against wrk and nginx, too.")
+@click.option("--profile", is_flag=True, help="Tell by kernel function where the time goes, in a trial of its own.")
+@click.option(
+    "--benchmark-json", metavar="FILE", help="Write the rounds as JSON that `pytest-benchmark compare` reads."
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and its estimated time, and measure nothing.")
 def run(
     dataplane: str,
@@ -168,10 +182,14 @@ def run(
 @main.command()
 @options(dataplane_option, kernels_option, expression_option, clock_option, timeout_option, jobs_option)
 @click.option(
-    "--output", "-o", multiple=True, metavar="FILE", help="Write the matrix: .json, .md; - is JSON on stdout."
+    "--output",
+    "-o",
+    multiple=True,
+    metavar="FILE",
+    help="Write the matrix as .json or .md; - is JSON on stdout. It may be given several times.",
 )
-@click.option("--junit", metavar="FILE", help="Write JUnit XML.")
-@click.option("--pause-on-fail", is_flag=True, help="A shell in the lab of a cell that is not as expected.")
+@click.option("--junit", metavar="FILE", help="Write the matrix as JUnit XML.")
+@click.option("--pause-on-fail", is_flag=True, help="Open a shell in the lab of each cell that is not as expected.")
 def matrix(
     dataplane: str,
     clock: str | None,
@@ -183,7 +201,7 @@ def matrix(
     junit: str | None,
     pause_on_fail: bool,
 ) -> None:
-    """Observe every semantic of a VIP on every data plane; exit 1 if an outcome is not the expected one."""
+    """Observe the semantics of a VIP on data planes. The exit code is 1 if an outcome is not the expected one."""
     from pathlib import Path
 
     from bench import kernels as under_test
@@ -231,10 +249,10 @@ def matrix(
 def lab(
     dataplane: str, scenario: str, kernel: str, clock: str | None, timeout: float | None, command: tuple[str, ...]
 ) -> None:
-    """Build the lab with a plane on, run COMMAND in it (default: a shell), take it down; returns COMMAND's exit code.
+    """Build the lab with a plane on, run COMMAND or a shell in it, and take it down. The exit code is COMMAND's.
 
-    There `container NAME COMMAND...` runs a command in a container; BENCH_CLIENT names the calling container, BENCH_LAB
-    a JSON document with every namespace, address and service.
+    In the lab `container NAME COMMAND...` runs a command in a container. BENCH_CLIENT names the container that calls
+    the service. BENCH_LAB is the path of a JSON document with every namespace, address and service.
     """
     from bench.documents import Job
     from bench.outside import choose
@@ -255,8 +273,8 @@ def lab(
 
 @main.command()
 @options(dataplane_option, scenario_option, kernel_option, shown_clock_option, timeout_option)
-@click.option("--json", "as_json", is_flag=True, help="The walk as JSON.")
-@click.option("--svg", metavar="FILE", help="Draw it: namespaces, links, addresses, what the plane added; - is stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the walk as JSON.")
+@click.option("--svg", metavar="FILE", help="Draw namespaces, links, addresses and what the plane added; - is stdout.")
 def inspect(
     dataplane: str,
     scenario: str,
@@ -266,7 +284,7 @@ def inspect(
     as_json: bool,
     svg: str | None,
 ) -> None:
-    """Walk host, overlay and container namespaces as the document does; what the plane added is marked with +."""
+    """Walk through host, overlay and container namespaces, and mark what the plane added with +."""
     from bench.documents import Event, Job
     from bench.outside import choose
     from bench.outside.dispatch import dispatch
@@ -295,9 +313,9 @@ def inspect(
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Every prerequisite per data plane and kernel: ok or missing, why, and the fix."""
+    """Check every prerequisite of every data plane on every kernel, and tell how to get what is missing."""
     from bench.cli.doctor import examine
 
     sys.exit(examine(as_json=as_json))
@@ -305,9 +323,9 @@ def doctor(as_json: bool) -> None:
 
 @main.command("list")
 @click.argument("what", type=click.Choice(list(listing.LISTS)))
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(what: str, as_json: bool) -> None:
-    """What there is, one line each; of data planes their variants and knobs, too."""
+    """List data planes with their variants and knobs, scenarios, checks, workloads or kernels, one line each."""
     if as_json:
         terminal.say(json.dumps(listing.rows(what), indent=1))
         return
@@ -317,7 +335,7 @@ def list_(what: str, as_json: bool) -> None:
 
 @main.command()
 def clean() -> None:
-    """Remove what dead runs left; touches only what their state files name."""
+    """Remove what dead runs have left. Only what their state files name is touched."""
     from scenarios import journal
 
     for removed in journal.clean():

@@ -33,7 +33,7 @@ dataplane_option = click.option(
     callback=lambda _ctx, _param, names: ",".join(names),
     metavar="NAME[,NAME]|all",
     shell_complete=completion.dataplane,
-    help="Data planes, or NAME@VARIANT+KNOB=VALUE; `bench list dataplanes` shows them.",
+    help="Name the data planes, or NAME@VARIANT+KNOB=VALUE. `bench list dataplanes` shows them.",
 )
 scenario_option = click.option(
     "--scenario",
@@ -41,7 +41,7 @@ scenario_option = click.option(
     default="seed",
     show_default=True,
     shell_complete=completion.or_file(completion.listed("scenarios")),
-    help="A named scenario or a TOML file.",
+    help="Name the scenario, or a TOML file. `bench list scenarios` shows the names.",
 )
 kernel_option = click.option(
     "--kernel",
@@ -49,7 +49,8 @@ kernel_option = click.option(
     show_default=True,
     metavar="auto|host|guest|NAME",
     shell_complete=completion.or_file(completion.listed("kernels", more=("auto", "guest"))),
-    help="The kernel under test; `bench list kernels` shows them; or a path: VMLINUZ[:MODULES], or its .deb.",
+    help="Choose the kernel under test. `bench list kernels` shows the names. A path works too: VMLINUZ[:MODULES], or "
+    "the package's .deb.",
 )
 kernels_option = click.option(
     "--kernel",
@@ -57,7 +58,7 @@ kernels_option = click.option(
     show_default=True,
     metavar="K[,K]",
     shell_complete=completion.or_file(completion.listed("kernels", more=("auto", "guest", "guests"), several=True)),
-    help="One or several kernels, side by side.",
+    help="Choose one or several kernels under test, side by side. `guests` means those of the published data.",
 )
 expression_option = click.option(
     "-k",
@@ -65,41 +66,56 @@ expression_option = click.option(
     default="",
     metavar="EXPR",
     shell_complete=completion.listed("checks"),
-    help="Only checks whose names match: words, and, or, not.",
+    help="Observe only the checks whose names match: words, `and`, `or`, `not` and parentheses.",
 )
 clock_option = click.option(
     "--clock",
     type=click.Choice(["wall", "instructions"]),
-    help="Default: instructions under emulation, wall on the host and under KVM.",
+    help="Choose the clock. By default it is instructions under emulation, and wall on the host and under KVM.",
 )
 shown_clock_option = click.option(
     "--clock",
     type=click.Choice(["wall", "instructions"]),
-    help="Default: wall, on every kernel, because this command measures nothing.",
+    help="Choose the clock. By default it is wall on every kernel, because this command measures nothing.",
 )
 workload_option = click.option(
     "--workload",
     "-w",
     metavar="W[,W]",
     shell_complete=completion.listed("workloads", more=("all",), several=True),
-    help="Default: crr, or the sweep's. `bench list workloads`.",
+    help="Name the workloads. The default is crr, or the scenario's own. `bench list workloads` shows them.",
 )
 jobs_option = click.option(
     "--jobs",
     "-j",
     type=click.IntRange(1, 1000),
     metavar="N",
-    help="The most guests that run at the same time; 1 to 1000. Default: as many as processors and memory allow.",
+    help="Run at most N guests at the same time; 1 to 1000. By default as many as processors and memory allow.",
 )
 timeout_option = click.option(
-    "--timeout", type=click.FloatRange(min=1), metavar="S", help="Give up when it has run for S seconds (exit 124)."
+    "--timeout",
+    type=click.FloatRange(min=1),
+    metavar="S",
+    help="Give up after S seconds of real time, with exit code 124. By default there is no limit.",
 )
+
+
+_AXES = {
+    "services": "Add N services to those of the scenario",
+    "backends": "Give the service that is called, and every added one, N backends",
+    "containers": "Add N idle containers to every node",
+    "nodes": "Have N nodes in all",
+    "concurrency": "Keep N connections open at the same time",
+    "ports": "Give the client N source ports, so that each is soon used again",
+    "sources": "Give the client N more addresses, and connect from all in turn",
+}
 
 
 def axis_options(command: Any) -> Any:
     """An option per axis, each a value or a list."""
-    for name, (words, _, _) in reversed(axes.AXES.items()):
-        told = words.replace("{:,} ", "").capitalize() + "."
+    for name, (_, least, most) in reversed(axes.AXES.items()):
+        default = axes.CONCURRENCY if name == "concurrency" else "what the scenario has"
+        told = f"{_AXES[name]}; {least:,} to {most:,}, by default {default}."
         letter = ("-c",) if name == "concurrency" else ()
         option = click.option(f"--{name}", *letter, metavar="N[,N]", help=told)
         command = option(command)
