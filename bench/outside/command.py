@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from bench.kernels import Command, resolve
@@ -32,6 +33,8 @@ def main() -> int:
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt as caught:
+        return 128 + (caught.args[0] if caught.args else signal.SIGINT)
 
 
 def _asked() -> argparse.Namespace:

@@ -112,11 +112,11 @@ def test_a_closed_terminal_ends_the_lab() -> None:
 
 
 def test_a_signal_that_comes_as_the_command_is_started_is_not_lost() -> None:
-    for moment in range(20):
+    for moment in range(5):
         with subprocess.Popen([*LAB, "--", "sleep", "4242"], stderr=subprocess.DEVNULL) as owner:
             while not _started(owner):
                 assert owner.poll() is None
-            time.sleep(moment / 2000)
+            time.sleep(moment / 500)
             owner.send_signal(signal.SIGTERM)
             assert owner.wait(30) == -signal.SIGTERM
 
