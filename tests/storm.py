@@ -203,7 +203,7 @@ class Storm:
         except subprocess.TimeoutExpired:  # it goes on without the one that was killed
             process.kill()
             _, err = process.communicate()
-        if _is_ours(err):
+        if is_ours(err):
             self.faults.append(f"{name}: {err}")
         return f", kill -9 {name}"
 
@@ -224,7 +224,7 @@ class Storm:
         if not ended and process.returncode not in (-number, 0, 1):  # 0, 1: it had just ended by itself
             self.faults.append(f"{told}: exit code {process.returncode}: {err}")
             self._say(self.faults[-1])
-        if _is_ours(err):
+        if is_ours(err):
             self.faults.append(f"{told}: {err}")
             self._say(self.faults[-1])
         return told
@@ -243,7 +243,7 @@ def _as_from_a_terminal() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _is_ours(err: str) -> bool:
+def is_ours(err: str) -> bool:
     """A traceback, and not one of the interpreter's own start: for some 20 ms none of our lines has been run yet."""
     return "Traceback" in err and any(f"{ROOT}/{room}/" in err for room in ("bench", "scenarios", "dataplanes"))
 

@@ -15,6 +15,7 @@ import pytest
 
 from bench import kernels
 from tests.conftest import ROOT
+from tests.storm import is_ours
 
 BENCH = [str(Path(sys.executable).with_name("bench"))]
 SEED = (ROOT / "scenarios" / "files" / "seed.toml").read_text("utf-8")
@@ -428,7 +429,7 @@ def test_nohup_is_not_ended_by_a_hang_up() -> None:
 
 
 def test_an_interrupt_in_the_first_second_is_no_traceback(tmp_path: Path) -> None:
-    """The interpreter's own start, some 20 ms, is not ours."""
+    """The interpreter's own start, some 20 ms on an idle machine, is not ours."""
     for moment in range(4, 60, 4):
         with subprocess.Popen(
             [*BENCH, "list", "checks"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -437,7 +438,7 @@ def test_an_interrupt_in_the_first_second_is_no_traceback(tmp_path: Path) -> Non
             it.send_signal(signal.SIGINT)
             _, err = it.communicate(timeout=30)
         assert it.returncode in (0, -signal.SIGINT)
-        assert "Traceback" not in err, moment
+        assert not is_ours(err), moment
 
 
 def _guests_of(parent: int) -> list[int]:
