@@ -14,9 +14,20 @@ from pathlib import Path
 import pytest
 
 from scenarios import journal
+from tests.conftest import ROOT
 
 BENCH = [str(Path(sys.executable).with_name("bench"))]
 LAB = [*BENCH, "lab", "--dataplane", "direct", "--kernel", "host"]
+SLEEPS = """
+import os, sys
+from bench.kernels.base import Command
+from bench.kernels.host import Host
+
+try:
+    Host().execute(Command(("sleep", "4242"), dict(os.environ), "/"), print)
+except KeyboardInterrupt as caught:
+    sys.exit(128 + caught.args[0])
+"""
 DAEMONS = "setsid sleep 4242 & nohup sleep 4242 & (setsid sleep 4242 &); container my-web.1 setsid sleep 4242 & "
 
 
@@ -112,13 +123,13 @@ def test_a_closed_terminal_ends_the_lab() -> None:
 
 
 def test_a_signal_that_comes_as_the_command_is_started_is_not_lost() -> None:
-    for moment in range(5):
-        with subprocess.Popen([*LAB, "--", "sleep", "4242"], stderr=subprocess.DEVNULL) as owner:
+    for moment in range(10):
+        with subprocess.Popen([sys.executable, "-c", SLEEPS], cwd=ROOT) as owner:
             while not _started(owner):
                 assert owner.poll() is None
-            time.sleep(moment / 500)
+            time.sleep(moment / 1000)
             owner.send_signal(signal.SIGTERM)
-            assert owner.wait(30) == -signal.SIGTERM
+            assert owner.wait(30) == 128 + signal.SIGTERM
 
 
 def _started(owner: subprocess.Popen[bytes]) -> bool:
