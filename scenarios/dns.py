@@ -93,9 +93,13 @@ class Resolver:
             self._wire.close()
 
     def _call(self, message: object, handles: list[int]) -> None:
-        socket.send_fds(self._wire, [json.dumps(message).encode()], handles)
-        if self._wire.recv(16) != b"ok":
-            raise BenchError("the embedded DNS process died", why="its own error is above")
+        try:
+            socket.send_fds(self._wire, [json.dumps(message).encode()], handles)
+            answer = self._wire.recv(16)
+        except OSError:  # it was killed
+            answer = b""
+        if answer != b"ok":
+            raise BenchError("the embedded DNS process died", why="it was killed, or its own error is above")
 
 
 class _Server:

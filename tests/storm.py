@@ -205,6 +205,7 @@ class Storm:
             _, err = process.communicate()
         if is_ours(err):
             self.faults.append(f"{name}: {err}")
+            self._say(self.faults[-1])
         return f", kill -9 {name}"
 
     def _signal(self, process: subprocess.Popen[str]) -> str:
