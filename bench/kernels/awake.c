@@ -8,8 +8,8 @@
  * raises (kernel/events/core.c, perf_event_wakeup), which is served before the requester can go to sleep. virtiofs has
  * no tracepoints: probes are put on the functions that send its requests (fs/fuse/virtio_fs.c) and end them.
  *
- * It also measures how much guest time has passed while answers were outstanding, for whoever must know that it was
- * little: nanoseconds, at the beginning of the file `meter`.
+ * What it spends on this is guest time that passes because files are waited for. It tells it to whoever must know that
+ * it is little: nanoseconds, at the beginning of the file `meter`.
  */
 #define _GNU_SOURCE
 #include "awake.h"
@@ -37,13 +37,14 @@ enum { POST = 0x80 };
  * through a tenth of the real time that it waits. */
 static const uint64_t SECOND = 1000000000;
 static const uint64_t PATIENCE = 50 * 1000000;
-/* Guest time without any answer after which none is waited for: a request whose process is killed has none that is
- * counted (net/9p/client.c, p9_client_rpc). Spent on the port it is some four seconds of real time. */
+/* Time spent without any answer after which none is waited for: a request whose process is killed has none that is
+ * counted (net/9p/client.c, p9_client_rpc). On the port it is some four seconds of real time. */
 
-static uint64_t now(void)
+/* What this process has spent: everything else goes before it, so the guest has lived through it only by waiting. */
+static uint64_t spent(void)
 {
 	struct timespec time;
-	clock_gettime(CLOCK_MONOTONIC, &time);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
 	return time.tv_sec * SECOND + time.tv_nsec;
 }
 
@@ -65,10 +66,7 @@ static int tracepoint(const char *tracing, const char *name, int samples)
 	    .size = sizeof attributes,
 	    .config = id,
 	    .sample_period = samples,
-	    .sample_type = samples ? PERF_SAMPLE_TIME : 0,
 	    .wakeup_events = samples,
-	    .use_clockid = 1,
-	    .clockid = CLOCK_MONOTONIC,
 	};
 	return syscall(SYS_perf_event_open, &attributes, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
 }
@@ -91,22 +89,6 @@ static uint64_t count(int event)
 	return read(event, &value, sizeof value) == sizeof value ? value : 0;
 }
 
-/* Takes what is in the ring; returns when the first of it happened, or `otherwise`. */
-static uint64_t drain(struct perf_event_mmap_page *ring, uint64_t otherwise)
-{
-	struct {
-		struct perf_event_header header;
-		uint64_t time;
-	} first;
-	uint64_t head = __atomic_load_n(&ring->data_head, __ATOMIC_ACQUIRE), tail = ring->data_tail;
-	if (head == tail)
-		return otherwise;
-	/* The ring's size is a multiple of a record's, so that none is in two pieces. */
-	memcpy(&first, (char *)ring + ring->data_offset + tail % RING, sizeof first);
-	__atomic_store_n(&ring->data_tail, head, __ATOMIC_RELEASE);
-	return first.header.type == PERF_RECORD_SAMPLE ? first.time : otherwise;
-}
-
 static void __attribute__((noreturn)) watch(int requests, int answers, struct perf_event_mmap_page *ring,
 					    uint64_t *meter)
 {
@@ -114,17 +96,18 @@ static void __attribute__((noreturn)) watch(int requests, int answers, struct pe
 	for (;;) {
 		struct pollfd asked = {requests, POLLIN, 0};
 		poll(&asked, 1, -1);
-		uint64_t begun = drain(ring, now()), heard = begun, answered = count(answers);
+		uint64_t heard = spent(), answered = count(answers);
 		for (uint64_t open, answer; (open = count(requests) - (answer = count(answers))) != lost;) {
 			if (answer != answered)
-				answered = answer, heard = now();
-			if (now() - heard > PATIENCE)
+				answered = answer, heard = spent();
+			if (spent() - heard > PATIENCE)
 				lost = open;
 			for (int i = 0; i < SPUN; i++)
 				outb(0, POST);
 		}
-		*meter += now() - begun;
-		drain(ring, 0);
+		*meter = spent();
+		ring->data_tail =
+		    __atomic_load_n(&ring->data_head, __ATOMIC_ACQUIRE); /* or it fills, and wakes nobody */
 	}
 }
 

@@ -17,7 +17,8 @@ from tests.unit.fuzz.test_scenarios import REFUSED
 _SECONDS, _MEGABYTES = 1.0, 200
 _MEASURED = """
 import json, re, sys, time
-import bench.analysis.gate, bench.report.result_table, bench.report.answer  # what a command that reads documents loads, whatever is in them
+# What a command that reads documents loads, whatever is in them:
+import bench.analysis.gate, bench.report.result_table, bench.report.answer
 from bench.cli.main import main
 begun = time.process_time()
 try:
