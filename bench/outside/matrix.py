@@ -79,8 +79,9 @@ def run(
             raise BenchError("the run ended early", where=kernel.name, why=f"exit code {code}")
     else:
         _side_by_side(shares, selections, job, timeout, jobs, take)
-    for kernel, reason in kernels:
-        environments[kernel.name] |= provenance.kernel(kernel, reason)
+    environments = {
+        kernel.name: environments[kernel.name] | provenance.kernel(kernel, reason) for kernel, reason in kernels
+    }
     order = {each.name: number for number, each in enumerate(checks)}
     cells.sort(key=lambda cell: (cell.kernel, names.index(cell.dataplane), order[cell.check]))
     return Matrix(
