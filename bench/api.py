@@ -12,6 +12,7 @@ The command line is its first caller. Importing it is cheap; each function impor
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,46 +34,57 @@ _CONNECTIONS = {"instructions": 2000, "wall": 10_000}
 """Of a trial, by clock."""
 
 
-class Measured:
+class _Tidy(ABC):
+    """A document as rows."""
+
+    columns: tuple[str, ...]
+
+    def __init__(self, document: Result | Matrix) -> None:
+        self._document = document
+
+    @abstractmethod
+    def rows(self) -> list[tidy.Row]:
+        """Return the document's rows, which have its `columns`."""
+
+    def frame(self) -> pandas.DataFrame:
+        """Return the rows as a pandas frame. Raises Prerequisite without pandas."""
+        return frame(self.rows(), self.columns)
+
+    def save(self, path: str | Path) -> None:
+        """Write the document. Raises Usage or Prerequisite if it cannot be written."""
+        files.write(path, encoded(self._document))
+
+
+class Measured(_Tidy):
     """The result of a measurement. `result` is the document (docs/schema/result.schema.json)."""
 
+    columns = tidy.FIGURE
+
     def __init__(self, result: Result) -> None:
+        super().__init__(result)
         self.result = result
 
     def rows(self) -> list[tidy.Row]:
         """Return a row per figure and round; the columns are `tidy.FIGURE`."""
         return list(tidy.figures(self.result))
 
-    def frame(self) -> pandas.DataFrame:
-        """Return the rows as a pandas frame. Raises Prerequisite without pandas."""
-        return frame(self.rows(), tidy.FIGURE)
 
-    def save(self, path: str | Path) -> None:
-        """Write the document. Raises Usage or Prerequisite if it cannot be written."""
-        files.write(path, encoded(self.result))
-
-
-class Observed:
+class Observed(_Tidy):
     """The outcome of an observation. `matrix` is the document (docs/schema/matrix.schema.json)."""
 
+    columns = tidy.CELL
+
     def __init__(self, matrix: Matrix) -> None:
+        super().__init__(matrix)
         self.matrix = matrix
 
     def rows(self) -> list[tidy.Row]:
         """Return a row per cell; the columns are `tidy.CELL`."""
         return list(tidy.cells(self.matrix))
 
-    def frame(self) -> pandas.DataFrame:
-        """Return the rows as a pandas frame. Raises Prerequisite without pandas."""
-        return frame(self.rows(), tidy.CELL)
-
     def unexpected(self) -> list[tidy.Row]:
         """Return the rows whose outcome is not the expected one."""
         return [row for row in self.rows() if row["outcome"] != row["expected"]]
-
-    def save(self, path: str | Path) -> None:
-        """Write the document. Raises Usage or Prerequisite if it cannot be written."""
-        files.write(path, encoded(self.matrix))
 
 
 def load(path: str | Path) -> Measured | Observed:
