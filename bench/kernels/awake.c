@@ -1,15 +1,18 @@
-/* Under the instruction clock a processor that idles leaps to its next timer. That is what makes idle time free, and it
- * is wrong while the kernel waits for the machine to answer a request for a file: the next timer may be minutes away,
- * and whose time is up then depends on how busy the machine is.
+/* Keeps the guest's only processor from idling while the machine's files are waited for.
  *
- * So a process of the lowest class (SCHED_IDLE: everything else goes before it) sleeps until a request is made, and is
- * then busy until it is answered. The kernel tells it by the tracepoints of net/9p/client.c: 9p_client_req before a
- * request is sent, 9p_client_res when the answer has been taken. Each wakes the process by the interrupt that perf
- * raises (kernel/events/core.c, perf_event_wakeup), which is served before the requester can go to sleep. virtiofs has
- * no tracepoints: probes are put on the functions that send its requests (fs/fuse/virtio_fs.c) and end them.
+ * Under the instruction clock a processor that idles leaps to its next timer. That makes idle time free. It is wrong
+ * while the kernel waits for the machine to answer a request for a file: the next timer may be minutes away, and then
+ * it depends on the load of the machine which time-outs expire.
  *
- * What it spends on this is guest time that passes because files are waited for. It tells it to whoever must know that
- * it is little: nanoseconds, at the beginning of the file `meter`.
+ * So a process of the lowest class (SCHED_IDLE, after which everything else goes first) sleeps until a request is made,
+ * and then keeps the processor busy until the request is answered. The kernel tells it by the tracepoints of
+ * net/9p/client.c: 9p_client_req before a request is sent, 9p_client_res when the answer has been taken. Each wakes the
+ * process by the interrupt that perf raises (kernel/events/core.c, perf_event_wakeup), which is served before the
+ * requester can sleep. virtiofs has no tracepoints, so this program puts probes on the functions that send its requests
+ * (fs/fuse/virtio_fs.c) and on the one that ends them.
+ *
+ * The time that this process spends is guest time that passes because files are waited for. The process writes it, in
+ * nanoseconds, to the beginning of the file `meter`, so that a trial can check that it is small.
  */
 #define _GNU_SOURCE
 #include "awake.h"
@@ -31,16 +34,17 @@
 #include <unistd.h>
 
 enum { RING = 8 * 4096, SPUN = 512 };
+/* The port of power-on self-test codes, on which nothing listens. QEMU leaves its translated code to handle it, so this
+ * one instruction takes about a microsecond of real time and a nanosecond of guest time. If the process spun on
+ * ordinary instructions, a tenth of the real time would pass in the guest. */
 enum { POST = 0x80 };
-/* The port of power-on self-test codes, where nothing listens: QEMU leaves its translated code for it, so that the one
- * instruction, a nanosecond to the guest, takes it about a microsecond. Busy with anything else the guest would live
- * through a tenth of the real time that it waits. */
 static const uint64_t SECOND = 1000000000;
+/* The process stops waiting after this time without any answer. A request whose process is killed has no answer that is
+ * counted (net/9p/client.c, p9_client_rpc). On the port this is about four seconds of real time. */
 static const uint64_t PATIENCE = 50 * 1000000;
-/* Time spent without any answer after which none is waited for: a request whose process is killed has none that is
- * counted (net/9p/client.c, p9_client_rpc). On the port it is some four seconds of real time. */
 
-/* What this process has spent: everything else goes before it, so the guest has lived through it only by waiting. */
+/* Returns the time that this process has spent. Everything else goes first, so the guest has lived through it only by
+ * waiting. */
 static uint64_t spent(void)
 {
 	struct timespec time;
@@ -48,7 +52,8 @@ static uint64_t spent(void)
 	return time.tv_sec * SECOND + time.tv_nsec;
 }
 
-/* Counts a tracepoint's events on the one processor; with `samples` it wakes whoever polls, at each. -1 without it. */
+/* Counts a tracepoint's events on the one processor. With `samples` it wakes the process that polls, at each event.
+ * Returns -1 if the kernel has no such tracepoint. */
 static int tracepoint(const char *tracing, const char *name, int samples)
 {
 	char path[256], number[16] = "";
@@ -71,7 +76,7 @@ static int tracepoint(const char *tracing, const char *name, int samples)
 	return syscall(SYS_perf_event_open, &attributes, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
 }
 
-/* Makes a tracepoint, bench/NAME, of the first of these functions that the kernel has. */
+/* Creates the tracepoint bench/NAME on the first of these functions that the kernel has. */
 static void probe(const char *tracing, const char *name, const char *const *functions)
 {
 	char path[256], line[128];
@@ -106,8 +111,8 @@ static void __attribute__((noreturn)) watch(int requests, int answers, struct pe
 				outb(0, POST);
 		}
 		*meter = spent();
-		ring->data_tail =
-		    __atomic_load_n(&ring->data_head, __ATOMIC_ACQUIRE); /* or it fills, and wakes nobody */
+		/* Without this the ring fills, and then it wakes nobody. */
+		ring->data_tail = __atomic_load_n(&ring->data_head, __ATOMIC_ACQUIRE);
 	}
 }
 
@@ -128,7 +133,8 @@ void stay_awake(const char *tracing, const char *path)
 	}
 	if (fork())
 		return;
-	/* Mapped by who uses it: a ring is not copied into a child (kernel/events/core.c, perf_mmap: VM_DONTCOPY). */
+	/* The child maps the ring itself: a ring is not copied into a child (kernel/events/core.c, perf_mmap:
+	 * VM_DONTCOPY). */
 	uint64_t *meter = mmap(NULL, sizeof *meter, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
 	void *ring = mmap(NULL, 4096 + RING, PROT_READ | PROT_WRITE, MAP_SHARED, requests, 0);
 	prctl(PR_SET_NAME, "stay-awake");

@@ -1,14 +1,15 @@
 /* The guest's first process. From the initramfs it mounts the machine's own file system (read-only, under a tmpfs
- * overlay), starts the one command it was given with its streams on virtio-serial ports, and powers off when it ends.
+ * overlay). It starts the one command it was given, with its streams on virtio-serial ports, and powers off when the
+ * command ends.
  *
- * /job in the initramfs, one item a line unless said otherwise:
- *   files    9p | virtiofs: by what the machine's files come
+ * The files of /job in the initramfs have one item a line, unless said otherwise:
+ *   files    9p | virtiofs: how the machine's files are shared
  *   boot     modules to load from the initramfs, in order        modules  modules to load from the root, in order
  *   shares   TAG PATH: directories that are writable             bind     SOURCE TARGET: bind mounts
  *   options  tty | awake | cwd PATH | time SECONDS               argv, env  NUL-separated
- * Ports: in, out, err, events (the command's fd 3), control. On control the outside sends "S<signal>" and "W<rows> <cols>",
- * we send "R" when the command runs and "X<exit code>" when it has ended; when the outside hangs up, its process is gone
- * and so are we.
+ * The ports are in, out, err, events (the command's fd 3) and control. On control the program's own process sends
+ * "S<signal>" and "W<rows> <cols>"; the guest sends "R" when the command runs and "X<exit code>" when it has ended.
+ * When control is closed, the program's own process has ended, and the guest powers off.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -111,7 +112,7 @@ static char *split(char *line)
 	return space + 1;
 }
 
-/* Mounts files of the machine's; `cached`: they stay as they are while we run. */
+/* Mounts a directory of the machine. `cached`: its files do not change while the guest runs. */
 static void mount_files(const char *tag, const char *target, unsigned long flags, int cached)
 {
 	size_t length;
@@ -174,7 +175,7 @@ static void build_root(void)
 	each_line("/job/bind", bind_mount);
 	if (symlink("/proc/self/fd", "/new/dev/fd") && errno != EEXIST)
 		die("/dev/fd");
-	/* The job's remaining files are wanted on the other side. */
+	/* The job's remaining files are needed under the new root. */
 	make_mount("/job", "/new/run/bench-job", NULL, MS_BIND, NULL);
 	if (chdir("/new") || mount("/new", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
 		die("switch root");
@@ -233,12 +234,12 @@ static void write_all(int file, const char *data, size_t length)
 			struct pollfd ready = {.fd = file, .events = POLLOUT};
 			poll(&ready, 1, -1);
 		} else {
-			return; /* nobody listens any more */
+			return; /* the other end is closed */
 		}
 	}
 }
 
-/* Moves what is there from one file to another; 0 at the end of the first. */
+/* Copies the bytes that can be read now. Returns 0 at the end of the input. */
 static int relay(int from, int to)
 {
 	static char buffer[65536];
@@ -288,7 +289,7 @@ static pid_t start(int streams[4])
 	return child;
 }
 
-/* Carries out what the outside asks for; 0 when it has hung up. */
+/* Carries out the commands on the control port. Returns 0 when the port is closed. */
 static int obey(pid_t child, int terminal)
 {
 	static char text[256];
@@ -302,7 +303,7 @@ static int obey(pid_t child, int terminal)
 	for (char *end; (end = strchr(text, '\n'));) {
 		struct winsize size = {0};
 		if (text[0] == 'S' && kill(-child, atoi(text + 1)))
-			kill(child, atoi(text + 1)); /* it has not got as far as a session of its own */
+			kill(child, atoi(text + 1)); /* the child has not created its session yet */
 		if (sscanf(text, "W%hu %hu", &size.ws_row, &size.ws_col) == 2 && tty_mode)
 			ioctl(terminal, TIOCSWINSZ, &size);
 		length -= end + 1 - text;
@@ -320,7 +321,7 @@ static int reap(pid_t child)
 	return code;
 }
 
-/* Relays streams and signals until the command ends; returns its exit code as a shell tells it. */
+/* Relays streams and signals until the command ends. Returns its exit code as a shell does. */
 static int attend(pid_t child, int streams[4], int signals)
 {
 	enum { STDIN, CHILD = PORTS, SIGNALS };
@@ -334,7 +335,8 @@ static int attend(pid_t child, int streams[4], int signals)
 		if (poll(polled, sizeof polled / sizeof *polled, -1) < 0)
 			continue;
 		if (polled[IN].revents) {
-			/* The port reads as closed until the outside has opened its end; it always has (QEMU waits for us). */
+			/* The port reads as closed until the program's own process has opened it. It always has: QEMU
+			 * waits for that. */
 			if (!relay(ports[IN], streams[IN])) {
 				if (tty_mode)
 					write_all(streams[IN], "\4", 1);
@@ -354,7 +356,8 @@ static int attend(pid_t child, int streams[4], int signals)
 				code = reap(child);
 		}
 	}
-	/* What the command wrote before it ended is still in the pipes; what its orphans may write later is not waited for. */
+	/* The pipes still hold the output that the command wrote before it ended. Later output of its orphans is not
+	 * waited for. */
 	for (int stream = OUT; stream <= EVENTS; stream++) {
 		struct pollfd rest = {streams[stream], POLLIN, 0};
 		while (poll(&rest, 1, 0) > 0 && rest.revents & POLLIN && relay(streams[stream], ports[stream]))

@@ -1,13 +1,14 @@
-/* keep OWNER COMMAND...: the first process of a PID namespace in which COMMAND runs, with all that it starts.
+/* keep OWNER COMMAND...: the first process of a PID namespace, in which COMMAND and all its descendants run.
  *
- * When this process ends, the kernel kills every other in the namespace (pid_namespaces(7)), whatever session they are
- * of and whoever their parents were: a user's daemons as well. And it ends when COMMAND does, or when its owner does:
- * the owner's death is its signal (prctl(2), PR_SET_PDEATHSIG); and lest the owner died before we asked for that, OWNER
- * is a descriptor of a pipe whose other end the owner alone has open, and which the kernel closes ahead of the signal.
- * (The number of our parent tells nothing here: seen from a new PID namespace it is always 0.)
+ * When this process ends, the kernel kills every other process in the namespace (pid_namespaces(7)), in whatever
+ * session and with whatever parent: a user's daemons as well. This process ends when COMMAND ends or when its owner
+ * ends. The owner's death raises a signal (prctl(2), PR_SET_PDEATHSIG). The owner may die before this process asks for
+ * the signal, so OWNER is a descriptor of a pipe whose other end only the owner has open; the kernel closes that end
+ * before it sends the signal. (The number of the parent tells nothing here: seen from a new PID namespace it is always
+ * 0.)
  *
- * Process numbers mean something in one PID namespace only, so /proc is mounted anew, in a mount namespace of our own.
- * The machine's /proc is left open for COMMAND, as BENCH_PROC: kernel threads are in no other.
+ * A process number is valid in one PID namespace only, so /proc is mounted anew, in a new mount namespace. The
+ * machine's /proc is left open for COMMAND, as BENCH_PROC, because only it shows kernel threads.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -48,7 +49,7 @@ static int as_a_shell_tells(int status)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* Reaps whoever ended; returns when the command is among them. */
+/* Reaps all processes that have ended. Exits when COMMAND is among them. */
 static void reap(pid_t command)
 {
 	int status;
@@ -67,8 +68,8 @@ int main(int argc, char **argv)
 		return 125;
 	mount_proc();
 
-	/* A signal that is blocked reaches us although we are the first process, whose default it is to ignore it: so our
-	 * owner has them blocked since before we were. COMMAND has none blocked. */
+	/* The first process of a namespace ignores signals by default, but a signal that is blocked still reaches it.
+	 * So the owner blocks these signals before it starts this process. COMMAND has none of them blocked. */
 	sigset_t ours, none;
 	sigemptyset(&none);
 	sigemptyset(&ours);

@@ -1,7 +1,8 @@
-/* Requests and replies by UDP: C flows, one request under way in each; what is lost, late or answered by whom.
+/* Requests and replies by UDP: C flows, with one request under way in each. Counts the replies of each backend, and the
+ * requests that were lost or answered late.
  *
- * A flow is a connected socket. With --fresh every exchange has a new flow of two datagrams: the first pays for what a
- * new connection costs on the way (a table entry, a choice), the second does not.
+ * A flow is a connected socket. With --fresh every exchange has a new flow of two datagrams. The first datagram pays
+ * for a new connection on the way (a table entry, the choice of a backend); the second does not.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,7 +23,7 @@ struct request { /* the server answers with its id in place of the first byte */
 };
 struct flow {
 	int handle;
-	uint32_t number; /* of the request under way, from 1 */
+	uint32_t number; /* the number of the request under way, from 1 */
 	uint64_t sent;
 };
 struct sample {
@@ -51,14 +52,15 @@ static void ask(struct flow *flow)
 {
 	struct request request = {.number = ++flow->number};
 	flow->sent = now();
-	/* A refusal of the one before (ECONNREFUSED) is told once, here or by recv; the next send goes out. */
+	/* A refusal of the previous request (ECONNREFUSED) is reported once, here or by recv(). The next send goes
+	 * out. */
 	if (send(flow->handle, &request, sizeof request, MSG_NOSIGNAL) < 0 && errno == ECONNREFUSED) {
 		refused++;
 		(void)!send(flow->handle, &request, sizeof request, MSG_NOSIGNAL);
 	}
 }
 
-/* The next exchange of a flow, if there is one left to make. */
+/* Begins the next exchange of a flow, if one is left to make. */
 static void next(struct flow *flow)
 {
 	if (begun == wanted) {
@@ -92,8 +94,8 @@ static void take_reply(struct flow *flow, const struct request *reply)
 	next(flow);
 }
 
-/* One datagram a turn: on one processor the next reply is often there before send() returns, and a flow that is served
- * till it pauses keeps all others waiting. */
+/* Receives one datagram in each turn. On one processor the next reply is often there before send() returns, so a flow
+ * that is served until it pauses would keep all others waiting. */
 static void receive(struct flow *flow)
 {
 	struct request reply;

@@ -1,12 +1,13 @@
-/* Connect, bytes there and back, close: N connections, C at a time, in a thread for each processor.
+/* Makes N connections, C at a time, in a thread for each processor: connects, sends a byte, receives a byte, closes.
  *
- * Connection i is thread i % T's and goes to target i % targets, so the number of threads does not change who is called.
- * One alone is what limits a machine of two processors: a connection's packets are handled by whoever sends them, up
- * to the other's socket, and the client sends most (direct, Linux 6.18: 14,000 connections/s with one, 17,500 with two).
+ * Connection i belongs to thread i % T and goes to target i % targets, so the number of threads does not change the
+ * targets. On a machine of two processors, a single thread would be the limit: the sender's processor handles a
+ * connection's packets as far as the other socket, and the client sends most of them (direct, Linux 6.18: 14,000
+ * connections/s with one thread, 17,500 with two).
  *
  * Closed loop: a connection begins when another ends. Open loop (--rate): connection i is due at i / rate, and its
- * latencies count from then, whether or not it could begin, so that a stall is not left out by the very wait it causes
- * (Tene, "How NOT to measure latency"). Everything is allocated and touched before the clock starts, nothing is random:
+ * latencies count from then, whether or not it could begin. So a stall counts for the connections that it delays (Tene,
+ * "How NOT to measure latency"). All memory is allocated and touched before the clock starts, and nothing is random:
  * under an instruction clock two runs execute the same instructions.
  */
 #define _GNU_SOURCE
@@ -27,18 +28,18 @@
 enum error { REFUSED, UNREACHABLE, TIMEOUT_CONNECT, TIMEOUT_REPLY, RESET, END, BAD_REPLY, BIND, OTHER, ERRORS };
 static const char *const error_names[ERRORS] = {"refused", "unreachable", "timeout_connect", "timeout_reply", "reset",
 						"eof", "bad_reply", "bind", "other"};
-static const uint64_t SECOND = 1000000000, STALL = SECOND; /* the first retransmission of a SYN comes after one */
+static const uint64_t SECOND = 1000000000, STALL = SECOND; /* a second, after which TCP first retransmits a SYN */
 
 struct slot {
-	int handle; /* -1: free */
-	long left;  /* requests to be made */
+	int handle; /* -1: the slot is free */
+	long left;  /* requests that are still to be made */
 	uint64_t due, connected, asked;
 };
-struct sample { /* of a request; connect_ns only of a connection's first */
+struct sample { /* one request; connect_ns is 0 unless it is a connection's first */
 	uint32_t connect_ns, request_ns;
 };
 
-struct worker { /* a thread, the connections it has open and what became of those it had */
+struct worker { /* a thread, its open connections and the results of its finished ones */
 	pthread_t thread;
 	int poller;
 	long slot_count;
@@ -84,13 +85,13 @@ static void fail_slot(struct worker *worker, struct slot *slot, enum error error
 	release(worker, slot);
 }
 
-/* The number of the connection it begins next. */
+/* Returns the number of the connection that the worker begins next. */
 static uint64_t next(const struct worker *worker)
 {
 	return worker - workers + worker->begun * threads;
 }
 
-/* When that is due. */
+/* Returns the time at which that connection is due, in nanoseconds. */
 static uint64_t due(const struct worker *worker)
 {
 	return rate ? started + next(worker) * SECOND / rate : 0;
@@ -99,7 +100,8 @@ static uint64_t due(const struct worker *worker)
 static int bind_source(int handle, uint64_t number)
 {
 	struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr = sources[number % source_count]};
-	int late = 1; /* the port is chosen at connect(), when it need only be free towards that target */
+	/* connect() chooses the port, which then need only be free towards that target. */
+	int late = 1;
 	setsockopt(handle, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &late, sizeof late);
 	return bind(handle, (struct sockaddr *)&source, sizeof source);
 }
@@ -119,7 +121,7 @@ static void begin(struct worker *worker, struct slot *slot)
 		struct linger hard = {1, 0};
 		setsockopt(slot->handle, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
 	}
-	/* By rounds of the targets, so that every source goes to every target. */
+	/* The source changes after each round of the targets, so that every source goes to every target. */
 	if (source_count && bind_source(slot->handle, number / target_count)) {
 		fail_slot(worker, slot, BIND);
 		return;
@@ -130,13 +132,13 @@ static void begin(struct worker *worker, struct slot *slot)
 		fail_slot(worker, slot, classify(errno, 0));
 		return;
 	}
-	/* Edge-triggered for both directions: one registration sees the connection come up and the replies arrive. */
+	/* Edge-triggered for both directions, so one registration reports the connection and the replies. */
 	struct epoll_event event = {EPOLLIN | EPOLLOUT | EPOLLET, {.u64 = slot - worker->slots}};
 	if (epoll_ctl(worker->poller, EPOLL_CTL_ADD, slot->handle, &event))
 		fail("epoll_ctl");
 }
 
-/* 0 if that ended the connection. */
+/* Returns 0 if the connection has failed. */
 static int ask(struct worker *worker, struct slot *slot)
 {
 	slot->left--;
@@ -220,7 +222,7 @@ static int await(const struct worker *worker, struct epoll_event *events, int mo
 	return epoll_pwait2(worker->poller, events, most, &limit, NULL);
 }
 
-/* A worker's share of that many connections. */
+/* Makes a worker's share of `count` connections. */
 static void run(struct worker *worker, uint64_t count)
 {
 	uint64_t scanned = now();
@@ -260,7 +262,7 @@ static void *work(void *worker)
 	return NULL;
 }
 
-/* Everything is the first worker's in the end, its samples one after another. */
+/* Adds every worker's results to the first worker's. The samples follow one another. */
 static void gather(struct worker *all)
 {
 	for (struct worker *each = all + 1; each < all + threads; each++) {
@@ -337,7 +339,8 @@ static int take_option(const char *option, char *value)
 	return 1;
 }
 
-/* Unless told: a thread for each processor we may use, and no more than there are connections at a time. */
+/* By default there is a thread for each processor that the process may use, and no more threads than connections at a
+ * time. */
 static void count_threads(void)
 {
 	cpu_set_t processors;

@@ -1,3 +1,4 @@
+/* The commands of vipload, and the parsing of their options. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -17,18 +18,20 @@ static const char help[] =
 	"                    [--fresh 0|1] [--warmup N] [--timeout MS]\n"
 	"       vipload stream --to IP:PORT --bytes N\n"
 	"\n"
-	"serve answers each TCP byte with its id (a byte), \"w\" and \"G\" with a line of text that says\n"
-	"who answered and whom it saw, and each datagram likewise: from the address the kernel chooses, or\n"
-	"with --udp-as-asked from the one the datagram was sent to. It prints \"ready\" when it listens.\n"
-	"load connects, sends one byte, waits for one byte, closes; N times, C at a time, to the\n"
-	"targets in turn, in a thread for each processor or in as many as --threads says. With --requests\n"
-	"it asks more than once per connection; with --rate connections begin when they are due, and\n"
-	"latencies count from then; with --sources they come from several addresses in turn. udp exchanges\n"
-	"datagrams in C flows, or with --fresh in a new flow of two each time. stream sends bytes that the\n"
-	"server counts.\n"
-	"Each prints one JSON object; latencies are in nanoseconds. --raw writes every request's latencies\n"
-	"thread by thread in order of completion: pairs of little-endian 32-bit numbers, connect and\n"
-	"request; connect is 0 but for a connection's first request.\n";
+	"serve answers each TCP byte with its id (one byte). It answers \"w\" and \"G\" with a line of text that\n"
+	"names the server and the addresses it saw. It answers each datagram likewise: from the address\n"
+	"that the kernel chooses, or with --udp-as-asked from the address that the datagram was sent to.\n"
+	"It prints \"ready\" when it listens.\n"
+	"load connects, sends one byte, waits for one byte and closes; N times, C at a time, to the\n"
+	"targets in turn. It runs a thread for each processor, or as many as --threads says. With\n"
+	"--requests a connection has several requests. With --rate connections begin when they are due, and\n"
+	"latencies count from then. With --sources connections come from these addresses in turn.\n"
+	"udp exchanges datagrams in C flows; with --fresh each exchange has a new flow of two datagrams.\n"
+	"stream sends bytes that the server counts.\n"
+	"Each prints one JSON object, with latencies in nanoseconds. --timeout is in milliseconds. --raw\n"
+	"writes the latencies of every request, thread by thread, in order of completion: pairs of\n"
+	"little-endian 32-bit numbers, connect and request. connect is 0 except for a connection's first\n"
+	"request.\n";
 
 struct sockaddr_in targets[TARGETS];
 long target_count;

@@ -1,4 +1,4 @@
-/* What the kernel counts while we load it, and how it is told. */
+/* Reads the kernel's counters before and after the load, and prints the results as JSON. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +25,7 @@ void allow_files(long count)
 		fail("setrlimit");
 }
 
-/* A counter of /proc/net/netstat or snmp: a line of names, then a line of values. */
+/* Reads a counter of /proc/net/netstat or /proc/net/snmp, in which a line of values follows a line of names. */
 static uint64_t read_counter(const char *path, const char *wanted)
 {
 	static char names[16384], values[16384];

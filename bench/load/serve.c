@@ -1,4 +1,4 @@
-/* One process per backend: says who it is, and whom it saw, as cheaply as it can. */
+/* The server of a backend. It tells its id and the addresses it sees, with as little work as possible. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <endian.h>
@@ -20,7 +20,7 @@ enum { LISTENERS = 16, BACKLOG = 4096, DATAGRAM = 65536, STREAMS = 4096 };
 enum kind { TCP, UDP, UDP_AS_ASKED };
 static const char *const kind_options[] = {"--tcp", "--udp", "--udp-as-asked"};
 static unsigned char id;
-static uint64_t swallowed[STREAMS]; /* by descriptor: 1 + the bytes of a connection that began with "s" */
+static uint64_t swallowed[STREAMS]; /* by descriptor: 1 + the bytes received by a connection that began with "s" */
 
 static int listener(enum kind kind, long port)
 {
@@ -30,7 +30,7 @@ static int listener(enum kind kind, long port)
 	if (handle < 0)
 		fail("socket");
 	setsockopt(handle, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (type == SOCK_DGRAM) { /* the address and TTL a datagram came with, to tell them */
+	if (type == SOCK_DGRAM) { /* ask for the destination address and the TTL of each datagram */
 		setsockopt(handle, IPPROTO_IP, IP_PKTINFO, &one, sizeof one);
 		setsockopt(handle, IPPROTO_IP, IP_RECVTTL, &one, sizeof one);
 	}
@@ -41,7 +41,7 @@ static int listener(enum kind kind, long port)
 	return handle;
 }
 
-/* "ID SOURCE PORT DESTINATION PORT TTL": what this backend sees of a client. TTL is 0 for TCP. */
+/* Writes "ID SOURCE PORT DESTINATION PORT TTL": what this backend sees of a client. TTL is 0 for TCP. */
 static int who(char *text, size_t size, const struct sockaddr_in *peer, const struct sockaddr_in *self, int ttl)
 {
 	char from[INET_ADDRSTRLEN], to[INET_ADDRSTRLEN];
@@ -65,7 +65,7 @@ static void say_who(int handle, int http)
 		close(handle);
 }
 
-/* Swallow what there is; at the end tell how much it was. */
+/* Reads and counts all bytes that have arrived. At the end of the stream it sends their number. */
 static void swallow(int handle)
 {
 	static char block[256 << 10];
@@ -105,8 +105,8 @@ static void answer(int handle)
 	}
 }
 
-/* An ordinary server answers as sendto() does: the kernel takes the route's source address. One that answers from the
- * address it was asked at must say so (ip(7), IP_PKTINFO); few do. */
+/* An ordinary server replies with sendto(), and the kernel takes the source address of the route. A server that wants
+ * to reply from the address that the datagram was sent to must say so (ip(7), IP_PKTINFO); few do. */
 static void datagram(int handle, enum kind kind)
 {
 	static char data[DATAGRAM];
@@ -147,7 +147,7 @@ static void datagram(int handle, enum kind kind)
 	sendmsg(handle, &reply, MSG_NOSIGNAL);
 }
 
-/* Which kind of port an option asks for, or -1. */
+/* Returns the kind of port that an option asks for, or -1. */
 static int kind_of(const char *option)
 {
 	for (int kind = TCP; kind <= UDP_AS_ASKED; kind++)
@@ -172,7 +172,8 @@ int serve(int argc, char **argv)
 			listeners[count] = listener(kinds[count], parse_number(option, argv[i], 1, 65535));
 			count++;
 		} else if (!strcmp(option, "--with-parent")) {
-			/* The kernel tells of the deaths that come after the asking (prctl(2)). */
+			/* The kernel signals only a death after this call (prctl(2)), so the parent is checked after
+			 * it. */
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			if (getppid() != parse_number(option, argv[i], 1, INT_MAX))
 				exit(0);
@@ -186,8 +187,8 @@ int serve(int argc, char **argv)
 		struct epoll_event event = {EPOLLIN, {.u64 = i}};
 		epoll_ctl(poller, EPOLL_CTL_ADD, listeners[i], &event);
 	}
-	/* A page that must be read first stops the answer, and under the instruction clock, which skips what it waits
-	 * for, a moment's reading is any time-out's worth. Not permitted is not a failure. */
+	/* A page fault that reads a file would delay an answer. The instruction clock skips waiting time, so a short
+	 * read can exceed any time-out. It is no failure if locking is not permitted. */
 	mlockall(MCL_CURRENT);
 	if (write(1, "ready\n", 6) != 6)
 		fail("stdout");

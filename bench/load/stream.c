@@ -1,4 +1,4 @@
-/* As many bytes as asked for down one connection, as fast as they go; the server tells how many it got. */
+/* Sends N bytes through one connection as fast as possible. The server tells how many it received. */
 #define _GNU_SOURCE
 #include <endian.h>
 #include <stdio.h>
@@ -27,7 +27,7 @@ int stream(int argc, char **argv)
 	parse_options(argc, argv, take_option);
 	if (target_count != 1 || !bytes)
 		usage_error("stream needs one --to, and --bytes");
-	memset(block, 's', sizeof block); /* the first one makes the server swallow the rest */
+	memset(block, 's', sizeof block); /* the first byte makes the server count the others */
 	int handle = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (handle < 0 || connect(handle, (struct sockaddr *)&targets[0], sizeof *targets))
 		fail("connect");

@@ -1,4 +1,4 @@
-/* vipload: the server every backend runs, and the clients that measure what it costs to reach them. */
+/* vipload: the server of every backend, and the clients that measure the cost of reaching it. */
 #ifndef VIPLOAD_H
 #define VIPLOAD_H
 
@@ -14,15 +14,15 @@ int load(int argc, char **argv);
 int datagrams(int argc, char **argv);
 int stream(int argc, char **argv);
 
-/* -- arguments: each exits with a usage error that names the option ----------------------------------------------- */
+/* -- arguments: each function exits with a usage error that names the option ----------------------------------- */
 
-/* "10.0.0.2:80" -> address. */
+/* Parses an address such as "10.0.0.2:80". */
 struct sockaddr_in parse_address(const char *text);
-/* A decimal number within bounds. */
+/* Parses a decimal number within bounds. */
 long parse_number(const char *option, const char *text, long least, long most);
-/* Comma-separated addresses into `targets`. */
+/* Parses comma-separated addresses into `targets`. */
 void parse_targets(char *text);
-/* `--name value` pairs: calls `take` for each; it returns 0 for an option it does not know. */
+/* Parses `--name value` pairs. Calls `take` for each; it returns 0 for an option that it does not know. */
 void parse_options(int argc, char **argv, int (*take)(const char *option, char *value));
 void __attribute__((noreturn, format(printf, 1, 2))) usage_error(const char *format, ...);
 void __attribute__((noreturn)) fail(const char *what);
@@ -30,9 +30,9 @@ void __attribute__((noreturn)) fail(const char *what);
 extern struct sockaddr_in targets[TARGETS];
 extern long target_count;
 
-/* -- measuring ---------------------------------------------------------------------------------------------------- */
+/* -- measuring -------------------------------------------------------------------------------------------------- */
 
-/* What the kernel has counted so far. The clock is read last before a run and first after it. */
+/* The kernel's counters. The clock is read last before a run and first after it. */
 struct counters {
 	uint64_t clock, states[STATES], syn_retransmits, retransmits;
 	struct rusage usage;
@@ -40,14 +40,15 @@ struct counters {
 struct counters count_before(void);
 struct counters count_after(void);
 uint64_t now(void); /* nanoseconds, monotonic */
-/* Room for that many descriptors besides our own. */
+/* Raises the limit of open files to `count` and some more for the program itself. */
 void allow_files(long count);
 
-/* ,"name":{"mean":...,"p50":...}: exact percentiles by nearest rank of the values that are not 0, `stride` bytes apart. */
+/* Prints ,"name":{"mean":...,"p50":...}: exact percentiles by nearest rank. Values of 0 are left out; values are
+ * `stride` bytes apart. */
 void print_latencies(const char *name, const uint32_t *first, size_t stride, uint64_t count);
-/* ,"backends":{"1":...} */
+/* Prints ,"backends":{"1":...} */
 void print_backends(const uint64_t counts[BACKENDS]);
-/* ,"syn_retransmits":...,"stat_ns":{...} and what else was counted. */
+/* Prints ,"syn_retransmits":...,"stat_ns":{...} and the other counters. */
 void print_counters(const struct counters *from, const struct counters *to);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* What the VIP itself answers: ARP, ping, and what nobody serves. */
+/* The answers that the programs give for a VIP: ARP replies, echo replies, and refusals where the VIP has no
+ * backend. */
 
 static __always_inline int answer_arp(struct __sk_buff *skb)
 {
@@ -22,7 +23,7 @@ static __always_inline int answer_arp(struct __sk_buff *skb)
 	u8 ethernet[12] = {};
 
 	__builtin_memcpy(ethernet, arp.sender_mac, 6);
-	ethernet[6] = 0x02, ethernet[7] = 0x42; /* as Docker derives a MAC from an address */
+	ethernet[6] = 0x02, ethernet[7] = 0x42; /* Docker derives a MAC from an address in this way */
 	__builtin_memcpy(ethernet + 8, &vip, 4);
 	arp.operation = bpf_htons(2);
 	__builtin_memcpy(arp.target_mac, arp.sender_mac, 6);
@@ -34,7 +35,7 @@ static __always_inline int answer_arp(struct __sk_buff *skb)
 	return bpf_redirect(skb->ifindex, 0);
 }
 
-/* Make an echo request the answer to itself, but for its addresses; fragments that follow need no change. */
+/* Turns an echo request into its reply, except for the addresses. The fragments that follow need no change. */
 static __always_inline void answer_ping(struct __sk_buff *skb, struct packet *packet)
 {
 	u32 before = ICMP_ECHO, after = ICMP_ECHOREPLY;
@@ -43,15 +44,16 @@ static __always_inline void answer_ping(struct __sk_buff *skb, struct packet *pa
 	bpf_skb_store_bytes(skb, packet->transport, &after, 1, 0);
 }
 
-/* The address quoted in an ICMP error. The quoted header's checksum is changed along with the address it covers, so the
- * sum over both, and with it ICMP's checksum, stays what it was. The quoted transport checksum nobody verifies. */
+/* Replaces an address in the header that an ICMP error quotes. The checksum of the quoted header changes along with the
+ * address, so the sum over both stays the same, and with it the checksum of ICMP. Nobody verifies the quoted transport
+ * checksum. */
 static __always_inline void requote(struct __sk_buff *skb, u32 inner, u32 field, u32 old, u32 new)
 {
 	bpf_l3_csum_replace(skb, inner + offsetof(struct iphdr, check), old, new, 4);
 	bpf_skb_store_bytes(skb, inner + field, &new, sizeof(new), 0);
 }
 
-/* Port unreachable, for TCP and UDP alike, as IPVS does (ip_vs_core.c, ip_vs_leave). */
+/* Answers "port unreachable", to TCP and UDP alike, as IPVS does (ip_vs_core.c, ip_vs_leave). */
 static __always_inline int reject(struct __sk_buff *skb, struct packet *packet)
 {
 	struct {
@@ -61,7 +63,7 @@ static __always_inline int reject(struct __sk_buff *skb, struct packet *packet)
 	} __attribute__((packed)) answer = {};
 
 	if (packet->transport != NETWORK + sizeof(struct iphdr))
-		return TC_ACT_SHOT; /* IP options: not worth an answer */
+		return TC_ACT_SHOT; /* a packet with IP options is not worth an answer */
 	if (bpf_skb_load_bytes(skb, NETWORK, answer.quoted, sizeof(answer.quoted)) < 0)
 		return TC_ACT_SHOT;
 	u32 rest = packet->protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
@@ -82,7 +84,7 @@ static __always_inline int reject(struct __sk_buff *skb, struct packet *packet)
 	answer.icmp.code = ICMP_PORT_UNREACH;
 	s64 sum = bpf_csum_diff(0, 0, (void *)&answer.icmp, sizeof(answer.icmp) + sizeof(answer.quoted), 0);
 
-	if (packet->protocol == IPPROTO_TCP) { /* the 12 bytes of the header that are not quoted above */
+	if (packet->protocol == IPPROTO_TCP) { /* adds the 12 bytes of the header that are not quoted above */
 		u32 more[3];
 
 		if (bpf_skb_load_bytes(skb, NETWORK + sizeof(answer), more, sizeof(more)) < 0)
@@ -95,7 +97,7 @@ static __always_inline int reject(struct __sk_buff *skb, struct packet *packet)
 	return send_back(skb);
 }
 
-/* The reset of a connection we do not know (RFC 9293, 3.10.7.1). */
+/* Resets a connection that is not in the table (RFC 9293, 3.10.7.1). */
 static __always_inline int reset(struct __sk_buff *skb, struct packet *packet)
 {
 	struct {

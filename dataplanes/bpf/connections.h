@@ -1,51 +1,55 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* The connection table: one entry per connection, found from both ends, as a conntrack entry by its two tuples.
+/* The connection table. A connection has one entry, and it is found from both ends, as a conntrack entry is found by
+ * its two tuples.
  *
- * A key is what packets carry: client, VIP, both ports, protocol. Answers carry the backend instead of the VIP. Both keys
- * lead to the connection's place in `flows`, which has as many places as there may be connections. When none is free, the
- * places are gone through from where that ended last, and one is made free: of a connection that is finished, else of one
- * that nobody has answered. If there is neither among so many, the new connection is refused and counted. What is
- * established is given up for nobody.
+ * A key holds what packets carry: the client, the VIP, both ports, the protocol. Replies carry the backend instead of
+ * the VIP, so they have a key of their own. Both keys lead to the connection's place in `flows`, which has as many
+ * places as there may be connections.
  *
- * A time-out says when a connection may be given up, not that it is: what comes later still finds it, unless a SYN began
- * another one or somebody needed its place. Only UDP, which has no SYN, begins anew after it. */
+ * When no place is free, the program goes through the places, from where the last search ended. It frees the place of a
+ * connection that is finished, or else of one that nobody has answered. If it finds neither in ROUNDS * ROUND places,
+ * it refuses the new connection and counts it. No new connection displaces an established one.
+ *
+ * A time-out says when a connection may be given up. It does not remove the connection: a later packet still finds it,
+ * unless a SYN began another connection or a new connection needed its place. Only UDP, which has no SYN, begins a new
+ * connection after the time-out. */
 
 #define ROUNDS 16
-#define ROUND 32 /* places; connection tracking looks into 8 chains (early_drop) */
+#define ROUND 32 /* places in one round; connection tracking looks into 8 chains (early_drop) */
 
 struct key {
 	u32 client;
-	u32 vip; /* or the backend */
-	u32 ports; /* the client's and the service's */
+	u32 vip; /* in the key of replies, the backend */
+	u32 ports; /* the client's port and the service's port */
 	u32 protocol;
 };
 
 struct connection {
-	struct key key; /* with the VIP */
-	u64 until;      /* then it has been idle for too long */
-	u32 backend;    /* 0: nothing is here */
+	struct key key; /* this key has the VIP */
+	u64 until;      /* after this time it has been idle for too long */
+	u32 backend;    /* 0: this place is free */
 	u32 place;
 	u8 state;
 	u8 marks;
-	u16 begun; /* in TICKs */
+	u16 begun; /* in units of TICK */
 	u32 unused;
 };
 
 #define ANSWERED 1
-#define SYN_IGNORED 2    /* the client opens what we take for open */
-#define STREAM 4         /* of UDP: more than a question and its answer */
-#define SERVERS_RESET 8  /* the server has reset it, before anybody closed it */
-#define CLIENTS_DATA 16  /* the client has sent data, and the server nothing since */
+#define SYN_IGNORED 2    /* the client opens a connection that the table has as open */
+#define STREAM 4         /* a UDP connection with more than a question and its answer */
+#define SERVERS_RESET 8  /* the server has reset it, before either side closed it */
+#define CLIENTS_DATA 16  /* the client has sent data, and the server has sent nothing since */
 #define SERVERS_DATA 32
-#define TICK(now) ((u16)((now) >> 28)) /* a quarter of a second */
+#define TICK(now) ((u16)((now) >> 28)) /* in units of about a quarter of a second */
 
 struct settings {
-	u32 room; /* for so many connections */
+	u32 room; /* the largest number of connections */
 };
 
 struct tally {
-	u64 used; /* places that ever were */
-	u64 hand; /* where the search for a place goes on */
+	u64 used; /* how many places have ever been used */
+	u64 hand; /* the place at which the next search begins */
 	u64 refused;
 };
 
@@ -63,7 +67,7 @@ static __always_inline struct key key_of(u32 client, u32 vip, u16 client_port, u
 	return key;
 }
 
-/* The connection whose client sends this. */
+/* Finds the connection whose client sends packets with this key. */
 static __always_inline struct connection *find(struct key *key)
 {
 	u32 *place = ends.lookup(key);
@@ -72,7 +76,7 @@ static __always_inline struct connection *find(struct key *key)
 	return found && found->key.vip == key->vip && found->backend ? found : 0;
 }
 
-/* The connection whose backend, which the key has instead of the VIP, sends this. */
+/* Finds the connection whose backend sends packets with this key, which has the backend instead of the VIP. */
 static __always_inline struct connection *find_answered(struct key *key)
 {
 	u32 *place = ends.lookup(key);
@@ -81,7 +85,7 @@ static __always_inline struct connection *find_answered(struct key *key)
 	return found && found->backend == key->vip ? found : 0;
 }
 
-/* A backend that is sent to itself answers the VIP, not the client. */
+/* Enters the key of replies. A backend that is sent to itself has none: it replies to the VIP, not to the client. */
 static __always_inline void expect_answers(struct connection *connection)
 {
 	struct key answer = connection->key;
@@ -92,7 +96,7 @@ static __always_inline void expect_answers(struct connection *connection)
 		ends.update(&answer, &place);
 }
 
-/* Unless another connection through another VIP is answered by the same backend to the same port. */
+/* Removes the key of replies, unless it now leads to a connection through another VIP to the same backend and port. */
 static __always_inline void expect_no_answers(struct connection *connection)
 {
 	struct key answer = connection->key;
@@ -104,7 +108,7 @@ static __always_inline void expect_no_answers(struct connection *connection)
 		ends.delete(&answer);
 }
 
-/* False if somebody else just does the same. */
+/* Removes a connection. Returns false if another CPU is just removing it. */
 static __always_inline int give_up(struct connection *connection)
 {
 	struct key key = connection->key;
@@ -118,7 +122,7 @@ static __always_inline int give_up(struct connection *connection)
 	return 1;
 }
 
-/* Signed: another CPU may have seen a later packet, and then time has not come as far here. */
+/* The difference is signed, because another CPU may have seen a later packet than this CPU's clock tells. */
 static __always_inline int is_over(struct connection *connection, u64 now)
 {
 	return (s64)(connection->until - now) < 0;
@@ -136,9 +140,10 @@ static __always_inline int is_unanswered(struct connection *connection)
 	return !(connection->marks & ANSWERED) || (BIT(SS) | BIT(SR) | BIT(S2)) >> connection->state & 1;
 }
 
-enum { AGAIN, ROOM }; /* the programs: the one that wants a place, and the one that makes it */
+/* The indexes of the programs: from_container, which needs a place, and make_room, which frees one. */
+enum { AGAIN, ROOM };
 
-/* A free place for a new connection, or -1. */
+/* Takes a free place for a new connection. Returns -1 if there is none. */
 static __always_inline s64 take_place(void)
 {
 	u32 zero = 0, place;
@@ -165,7 +170,7 @@ static __always_inline void start(struct connection *connection, u8 protocol, u8
 	connection->until = now + (protocol == IPPROTO_UDP ? UDP_UNANSWERED : idle_time(state, protocol, 0));
 }
 
-/* In the place of one that is over and had the same key. */
+/* Starts a connection in the place of a finished one with the same key. */
 static __always_inline void start_over(struct connection *connection, u8 flags, u32 backend, u64 now)
 {
 	expect_no_answers(connection);
@@ -173,7 +178,7 @@ static __always_inline void start_over(struct connection *connection, u8 flags, 
 	expect_answers(connection);
 }
 
-/* Enters a connection to a backend. If another CPU has just done that, its backend is the one. */
+/* Enters a connection to a backend. If another CPU has just entered it, its backend is taken. */
 static __always_inline void enter(struct key *key, u32 place, u8 flags, u32 *backend, u64 now)
 {
 	struct connection *here = flows.lookup(&place);
@@ -195,8 +200,8 @@ static __always_inline void enter(struct key *key, u32 place, u8 flags, u32 *bac
 		*backend = others->backend;
 }
 
-/* True if the packet is not of this connection, but the first of one that has its addresses and ports anew. A segment
- * in the middle of a connection is of it however late it comes, as long as nobody else needed the place. */
+/* True if the packet begins another connection, with the addresses and ports of this one. A segment in the middle of a
+ * connection belongs to this one however late it comes, as long as its place has not been needed. */
 static __always_inline int is_another(struct connection *connection, u8 protocol, u8 flags, u64 now)
 {
 	if (protocol == IPPROTO_UDP)
@@ -217,14 +222,15 @@ static __always_inline void go_on_udp(struct connection *connection, enum side f
 	connection->marks = from == SERVER ? marks | ANSWERED : marks;
 }
 
-/* What a segment does to its connection; false if it is none that this connection can have. A reset that comes before any
- * answer refuses it or calls it off, and then nothing is left of it (nf_conntrack_tcp_packet). */
+/* Updates a connection by a segment. Returns false if the segment is invalid in the connection's state. A reset that
+ * comes before any answer ends the connection, and its entry is removed at once (nf_conntrack_tcp_packet). */
 static __always_inline int go_on(struct connection *connection, enum side from, struct packet *packet, u64 now)
 {
 	u8 marks = connection->marks, flags = packet->flags;
 	u32 state = connection->state, next = ES;
 
-	if (state != ES || (flags & (FIN | SYN | RST | ACK)) != ACK) { /* most segments change nothing, and need no table */
+	/* Most segments change nothing, and need no table. */
+	if (state != ES || (flags & (FIN | SYN | RST | ACK)) != ACK) {
 		if (flags & RST && !(marks & ANSWERED)) {
 			give_up(connection);
 			return 1;
@@ -236,7 +242,7 @@ static __always_inline int go_on(struct connection *connection, enum side from, 
 			next = IG;
 			if (from == CLIENT && flags & SYN)
 				marks |= SYN_IGNORED;
-			else if (flags & SYN && marks & SYN_IGNORED) /* the server takes it: what we had was dead */
+			else if (flags & SYN && marks & SYN_IGNORED) /* the server accepts it: the entry was dead */
 				next = SR, marks &= ~(SYN_IGNORED | SERVERS_RESET);
 		}
 		if (from == SERVER && flags & RST && (state <= ES || state == S2))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* An IPv4 packet in a classifier: reading it, giving it new addresses, sending it back. */
+/* Helpers for an IPv4 packet in a classifier: they read it, give it new addresses and send it back. */
 
 #include <uapi/linux/if_ether.h>
 #include <uapi/linux/icmp.h>
@@ -18,12 +18,12 @@ struct packet {
 	u16 id;
 	u16 fragment; /* frag_off, in host order */
 	u8 protocol;
-	u8 flags; /* TCP's, or what SCTP's first chunk amounts to */
-	u8 offset; /* TCP's, byte 12: where its data begin */
+	u8 flags; /* TCP's flags, or those that SCTP's first chunk corresponds to */
+	u8 offset; /* byte 12 of TCP's header: where its data begin */
 	u16 source_port;
 	u16 destination_port;
-	u32 transport; /* offset of the transport header */
-	u32 length;    /* of the IP packet */
+	u32 transport; /* offset of the transport header, in bytes */
+	u32 length;    /* of the IP packet, in bytes */
 };
 
 #define NETWORK ETH_HLEN
@@ -32,13 +32,14 @@ struct packet {
 #define RST 0x04
 #define ACK 0x10
 
-/* SCTP has its ports where the others have them; its checksum does not cover addresses. */
+/* SCTP has its ports where TCP and UDP have them. Its checksum does not cover addresses. */
 static __always_inline int has_ports(u8 protocol)
 {
 	return protocol < 64 ? (1ULL << IPPROTO_TCP | 1ULL << IPPROTO_UDP) >> protocol & 1 : protocol == IPPROTO_SCTP;
 }
 
-/* SCTP's association opens and ends like TCP's connection, under other names (RFC 9260, 3.2). */
+/* Translates SCTP's chunks. An association opens and ends as a TCP connection does, under other names (RFC 9260,
+ * 3.2). */
 static __always_inline u8 as_flags(u8 chunk)
 {
 	if (chunk == 1) /* INIT */
@@ -75,7 +76,7 @@ static __always_inline int read_ip(struct __sk_buff *skb, u32 at, struct packet 
 		u8 offset_or_chunk, flags;
 	} header = {};
 
-	/* All at once; of what an error quotes there may be no more than the ports. */
+	/* Most headers are read at once. An ICMP error may quote no more of a header than the ports. */
 	if ((ip.protocol == IPPROTO_UDP || bpf_skb_load_bytes(skb, packet->transport, &header, sizeof(header)) < 0) &&
 	    bpf_skb_load_bytes(skb, packet->transport, &header, 4) < 0)
 		return -1;
@@ -90,13 +91,13 @@ static __always_inline int read_ip(struct __sk_buff *skb, u32 at, struct packet 
 	return 0;
 }
 
-/* Of TCP: SCTP acknowledges by chunks of their own. */
+/* Only for TCP: SCTP acknowledges by separate chunks. */
 static __always_inline int has_data(struct packet *packet)
 {
 	return packet->offset && packet->length > packet->transport - NETWORK + packet->offset / 16 * 4;
 }
 
-/* Give the packet its new addresses; every checksum follows. */
+/* Gives the packet new addresses, and corrects every checksum. */
 static __always_inline void readdress(struct __sk_buff *skb, struct packet *packet, u32 source, u32 destination)
 {
 	u32 checksum = 0, from[2] = {packet->source, packet->destination}, to[2] = {source, destination};
@@ -108,7 +109,7 @@ static __always_inline void readdress(struct __sk_buff *skb, struct packet *pack
 			checksum = packet->transport + offsetof(struct tcphdr, check);
 		if (packet->protocol == IPPROTO_UDP) {
 			checksum = packet->transport + offsetof(struct udphdr, check);
-			flags |= BPF_F_MARK_MANGLED_0; /* 0: the sender computed none */
+			flags |= BPF_F_MARK_MANGLED_0; /* a checksum of 0 stays 0: the sender computed none */
 		}
 		if (checksum)
 			bpf_l4_csum_replace(skb, checksum, 0, difference, flags);
@@ -117,7 +118,7 @@ static __always_inline void readdress(struct __sk_buff *skb, struct packet *pack
 	bpf_skb_store_bytes(skb, NETWORK + offsetof(struct iphdr, saddr), to, sizeof(to), 0);
 }
 
-/* Back to where it came from, as if a neighbour had sent it. */
+/* Sends the packet back to where it came from, as if a neighbour had sent it. */
 static __always_inline int send_back(struct __sk_buff *skb)
 {
 	u8 addresses[12], swapped[12];

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* What both programs know of services: VIP -> how many turns, VIP and turn -> backend. Addresses in network order. */
+/* The services, which both programs read. `services` maps a VIP to its number of turns; `turns` maps a VIP and a turn
+ * to a backend. Addresses are in network order. */
 
 #include <uapi/linux/bpf.h>
 
-#define NO_PREALLOC 1 /* BPF_F_NO_PREALLOC: memory only for what is there; a replaced element lives until RCU is done */
+/* BPF_F_NO_PREALLOC: only existing elements take memory. A replaced element lives until the RCU grace period has
+ * passed. */
+#define NO_PREALLOC 1
 
 struct service {
-	u32 turns; /* 0: nobody may be sent a new connection */
-	u32 epoch; /* which generation of `turns` is in force */
+	u32 turns; /* 0: the service has no backend for new connections */
+	u32 epoch; /* the generation of `turns` that is in force */
 	u64 next;
 };
 
@@ -28,8 +31,8 @@ BPF_F_TABLE("hash", struct pair, u64, counts, 1, NO_PREALLOC);
 
 enum choice { NO_SERVICE, NO_BACKEND, CHOSEN };
 
-/* The backend whose turn it is. Twice: userspace deletes an old epoch's turns once the new epoch is in force, and may do
- * so between the two lookups. */
+/* Chooses the backend whose turn it is. It tries twice, because userspace deletes the turns of an old epoch once the
+ * new epoch is in force, and may do so between the two lookups. */
 static __always_inline enum choice choose(u32 vip, u32 *backend)
 {
 	for (int attempt = 0; attempt < 2; attempt++) {

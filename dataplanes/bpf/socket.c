@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Service VIPs in the socket calls of a container: connect() and sendmsg() to a VIP go to a backend instead; the address
- * recvmsg() and getpeername() tell is turned back. No packet ever carries the VIP.
+/* Service VIPs in the socket calls of a container. connect() and sendmsg() to a VIP go to a backend instead, and
+ * recvmsg() and getpeername() return the VIP instead of the backend. No packet ever carries the VIP.
  *
- * An IPv6 socket that is given an IPv4-mapped address (RFC 4291, 2.5.5.2), as Java and .NET do, sends IPv4 packets. The
- * kernel asks its IPv6 hooks about it, but for sendmsg(): udpv6_sendmsg() hands a mapped address to udp_sendmsg(), which
- * asks the IPv4 one (net/ipv6/udp.c). */
+ * An IPv6 socket that is given an IPv4-mapped address (RFC 4291, 2.5.5.2) sends IPv4 packets; Java and .NET use such
+ * sockets. The kernel calls its IPv6 hooks for it, except in sendmsg(): udpv6_sendmsg() hands a mapped address to
+ * udp_sendmsg(), which calls the IPv4 hook (net/ipv6/udp.c). */
 
 #include "services.h"
 
@@ -17,7 +17,7 @@ struct socket_peer {
 BPF_F_TABLE("lru_hash", struct socket_peer, u32, vips, 1, 0);     /* socket, backend, port -> VIP */
 BPF_F_TABLE("lru_hash", struct socket_peer, u32, flows, 1, 0);    /* unconnected UDP: socket, VIP, port -> backend */
 
-static int (*const set_retval)(int) = (void *)187; /* bpf_set_retval: older bcc does not name it */
+static int (*const set_retval)(int) = (void *)187; /* bpf_set_retval, which older versions of bcc do not declare */
 
 #define ECONNREFUSED 111
 #define REFUSE 0
@@ -30,7 +30,7 @@ static __always_inline void remember(struct bpf_sock_addr *ctx, u32 vip, u32 bac
 	vips.update(&key, &vip);
 }
 
-/* connect() to `address`, which becomes the backend's if it is a VIP. */
+/* Handles connect() to `address`. If that is a VIP, it is replaced by a backend's address. */
 static __always_inline int connect_to(struct bpf_sock_addr *ctx, u32 *address)
 {
 	u32 backend = 0;
@@ -47,7 +47,7 @@ static __always_inline int connect_to(struct bpf_sock_addr *ctx, u32 *address)
 	}
 }
 
-/* The VIP this socket knows the peer at `address` by, or nothing. */
+/* Returns the VIP by which this socket knows the peer at `address`, or NULL. */
 static __always_inline u32 *known_by(struct bpf_sock_addr *ctx, u32 address)
 {
 	struct socket_peer key = {bpf_get_socket_cookie(ctx), address, ctx->user_port};
@@ -80,7 +80,8 @@ int on_connect6(struct bpf_sock_addr *ctx)
 	return verdict;
 }
 
-/* Not called for connected IPv4 sockets (net/ipv4/udp.c, udp_sendmsg): those stay with the backend connect() chose. */
+/* The kernel does not call this for connected IPv4 sockets (net/ipv4/udp.c, udp_sendmsg). They stay with the backend
+ * that connect() chose. */
 int on_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct socket_peer key = {bpf_get_socket_cookie(ctx), ctx->user_ip4, ctx->user_port};
@@ -103,7 +104,7 @@ int on_sendmsg4(struct bpf_sock_addr *ctx)
 	return PROCEED;
 }
 
-/* What follows always returns PROCEED: the verifier takes nothing else of recvmsg() and getpeername(). */
+/* The programs below always return PROCEED: the verifier accepts no other value for recvmsg() and getpeername(). */
 
 static __always_inline int turn_back4(struct bpf_sock_addr *ctx)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Service VIPs on the node's end of each container's veth. `from_container` sends what is for a VIP to a backend and
- * answers ARP and ping for it; `to_container` makes a backend's answers come from the VIP. The client's address stays,
- * but where a backend is sent to itself: there the VIP stands for it on both sides.
+/* Service VIPs on the node's end of each container's veth. `from_container` sends packets for a VIP to a backend, and
+ * answers ARP and ping for the VIP. `to_container` replaces the backend's address in replies by the VIP. The client's
+ * address stays, except where a backend is sent to itself: there the VIP takes the place of the client's address.
  *
  * Ports never change, so only addresses are rewritten. */
 
@@ -11,14 +11,14 @@
 #include "connections.h"
 #include "answers.h"
 
-/* bpf_redirect_neigh: bcc 0.26 declares it with an argument too few. */
+/* bpf_redirect_neigh, which bcc 0.26 declares with one argument too few. */
 static int (*const redirect_neigh)(u32, struct bpf_redir_neigh *, int, u64) = (void *)152;
 
-/* What the addresses of a packet become, and where it then goes. */
+/* The new addresses of a packet, and the direction in which it leaves. */
 struct rewrite {
 	u32 source;
 	u32 destination;
-	u32 back; /* to the container it came from */
+	u32 back; /* 1: to the container that it came from */
 };
 
 struct fragment_key {
@@ -29,7 +29,8 @@ struct fragment_key {
 };
 
 BPF_F_TABLE("lru_hash", struct fragment_key, struct rewrite, fragments, 1, 0);
-BPF_F_TABLE("array", u32, u32, bridge, 1, 0); /* the index of the one what goes to other containers leaves through */
+/* The index of the device through which packets to other containers leave. */
+BPF_F_TABLE("array", u32, u32, bridge, 1, 0);
 
 static __always_inline int send_to(struct __sk_buff *skb, u32 backend)
 {
@@ -42,7 +43,7 @@ static __always_inline int send_to(struct __sk_buff *skb, u32 backend)
 	return redirect_neigh(*out, &next, sizeof(next), 0);
 }
 
-/* The fragments that follow carry no ports: they go where the first one goes. */
+/* The fragments that follow carry no ports. They go where the first one goes. */
 static __always_inline void remember_fragment(struct packet *packet, struct rewrite *rewrite)
 {
 	if (!(packet->fragment & MORE_FRAGMENTS))
@@ -73,7 +74,8 @@ static __always_inline int is_error(struct __sk_buff *skb, struct packet *packet
 	return *type == ICMP_DEST_UNREACH || *type == ICMP_TIME_EXCEEDED || *type == ICMP_PARAMETERPROB;
 }
 
-/* An error about a packet nobody has answered yet, and no other path MTU would help: the connection is refused. */
+/* Takes note of an ICMP error. If the connection has no answer yet, and a smaller packet would not help, the error
+ * refuses the connection. */
 static __always_inline void hear_of(struct __sk_buff *skb, struct packet *error, u8 type, struct connection *connection)
 {
 	u8 code = 0;
@@ -84,8 +86,9 @@ static __always_inline void hear_of(struct __sk_buff *skb, struct packet *error,
 	give_up(connection);
 }
 
-/* A container complains about a packet that came from the VIP: to the client it is the backend's, which must hear of it,
- * and to a backend that was sent to itself it is its own, whichever of its two ends complains. */
+/* Forwards an error in which a container complains about a packet from the VIP. The client sees the VIP, but the packet
+ * was the backend's, so the backend must receive the error. A backend that was sent to itself receives the error
+ * itself, whichever of its two ends complains. */
 static __always_inline int complain(struct __sk_buff *skb, struct packet *packet, struct packet *quoted, u8 type,
 				    struct connection *connection)
 {
@@ -100,8 +103,8 @@ static __always_inline int complain(struct __sk_buff *skb, struct packet *packet
 	return forward(skb, packet, &rewrite);
 }
 
-/* A new connection to a backend's own address has the ports of one that went there through a VIP: from now on what comes
- * back is its own. */
+/* Gives up a connection through a VIP when a new connection to the backend's own address has the same ports. From now
+ * on the backend's packets belong to the new connection. */
 static __always_inline void give_way(struct packet *packet)
 {
 	if ((packet->flags & (SYN | ACK)) != SYN)
@@ -114,7 +117,8 @@ static __always_inline void give_way(struct packet *packet)
 		give_up(connection);
 }
 
-/* Nobody serves the VIP, or there is no room: a beginning is refused, and what goes on without us is reset. */
+/* Refuses a packet, because the VIP has no backend or the table is full. The beginning of a connection is refused; a
+ * segment of an unknown connection is reset. */
 static __always_inline int refuse(struct __sk_buff *skb, struct packet *packet)
 {
 	return packet->protocol == IPPROTO_TCP && !(packet->flags & SYN) ? reset(skb, packet) : reject(skb, packet);
@@ -167,7 +171,8 @@ int from_container(struct __sk_buff *skb)
 	struct connection *connection = find(&key);
 	enum side from = CLIENT;
 
-	if (!connection && (packet.flags & (SYN | ACK)) != SYN) { /* a backend that was sent to itself, at its other end */
+	/* A backend that was sent to itself may be sending from its other end. */
+	if (!connection && (packet.flags & (SYN | ACK)) != SYN) {
 		struct key own = {key.client, key.vip, key.ports >> 16 | key.ports << 16, key.protocol};
 		struct connection *answered = find(&own);
 
@@ -199,7 +204,7 @@ int from_container(struct __sk_buff *skb)
 			programs.call(skb, ROOM);
 			return TC_ACT_SHOT;
 		}
-		if (choose(vip, &backend) != CHOSEN) { /* it has just lost its last one */
+		if (choose(vip, &backend) != CHOSEN) { /* the service has just lost its last backend */
 			u32 unused = place;
 
 			if (!connection)
@@ -225,8 +230,9 @@ static __always_inline int give_up_at(u32 place)
 	return connection && connection->backend && give_up(connection);
 }
 
-/* A program of its own, which comes back with nothing in its hands: so the verifier goes through the loop once, and not
- * once for every way there was to it. In cb: the round, and the place of a connection nobody has answered, plus 1. */
+/* Frees a place in the table. It is a separate program that starts without state, so the verifier goes through the loop
+ * once, and not once for every path that leads to it. cb[0] holds the round; cb[1] holds the place of a connection that
+ * nobody has answered, plus 1. */
 int make_room(struct __sk_buff *skb)
 {
 	u32 zero = 0, unanswered = skb->cb[1];
@@ -281,7 +287,7 @@ int to_container(struct __sk_buff *skb)
 	u32 inner = packet.transport + sizeof(struct icmphdr);
 	int error = is_error(skb, &packet, &type);
 
-	if (error) { /* about a packet of the container's */
+	if (error) { /* the error is about a packet that the container sent */
 		if (read_ip(skb, inner, &about) < 0)
 			return TC_ACT_OK;
 		key = key_of(about.source, about.destination, about.source_port, about.destination_port, about.protocol);
@@ -297,7 +303,7 @@ int to_container(struct __sk_buff *skb)
 	u64 now = bpf_ktime_get_ns();
 	u32 vip = connection->key.vip;
 
-	if (is_another(connection, key.protocol, ACK, now)) /* UDP's answer is too late */
+	if (is_another(connection, key.protocol, ACK, now)) /* a UDP reply that comes too late */
 		return TC_ACT_OK;
 
 	if (error) {
