@@ -67,11 +67,11 @@ static int tracepoint(const char *tracing, const char *name, int samples)
 	if (got <= 0 || sscanf(number, "%llu", &id) != 1)
 		return -1;
 	struct perf_event_attr attributes = {
-	    .type = PERF_TYPE_TRACEPOINT,
-	    .size = sizeof attributes,
-	    .config = id,
-	    .sample_period = samples,
-	    .wakeup_events = samples,
+		.type = PERF_TYPE_TRACEPOINT,
+		.size = sizeof attributes,
+		.config = id,
+		.sample_period = samples,
+		.wakeup_events = samples,
 	};
 	return syscall(SYS_perf_event_open, &attributes, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
 }

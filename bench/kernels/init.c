@@ -327,9 +327,9 @@ static int attend(pid_t child, int streams[4], int signals)
 	enum { STDIN, CHILD = PORTS, SIGNALS };
 	int code = -1;
 	struct pollfd polled[] = {
-	    [IN] = {ports[IN], POLLIN, 0},           [OUT] = {streams[OUT], POLLIN, 0},
-	    [ERR] = {streams[ERR], POLLIN, 0},       [EVENTS] = {streams[EVENTS], POLLIN, 0},
-	    [CONTROL] = {ports[CONTROL], POLLIN, 0}, [CHILD] = {signals, POLLIN, 0},
+		[IN] = {ports[IN], POLLIN, 0},           [OUT] = {streams[OUT], POLLIN, 0},
+		[ERR] = {streams[ERR], POLLIN, 0},       [EVENTS] = {streams[EVENTS], POLLIN, 0},
+		[CONTROL] = {ports[CONTROL], POLLIN, 0}, [CHILD] = {signals, POLLIN, 0},
 	};
 	while (code < 0) {
 		if (poll(polled, sizeof polled / sizeof *polled, -1) < 0)

@@ -176,7 +176,8 @@ int datagrams(int argc, char **argv)
 	struct counters from = count_before();
 	run(exchanges);
 	struct counters to = count_after();
-	printf("{\"exchanges\":%lu,\"concurrency\":%ld,\"elapsed_ns\":%lu,\"ok\":%lu,\"lost\":%lu,\"late\":%lu,\"refused\":%lu",
+	printf("{\"exchanges\":%lu,\"concurrency\":%ld,\"elapsed_ns\":%lu,\"ok\":%lu,\"lost\":%lu,\"late\":%lu,"
+	       "\"refused\":%lu",
 	       wanted, concurrency, to.clock - from.clock, answered, lost, late, refused);
 	print_backends(backends);
 	print_latencies("first_ns", &samples->first_ns, sizeof *samples, answered);

@@ -26,8 +26,8 @@
 #include "vipload.h"
 
 enum error { REFUSED, UNREACHABLE, TIMEOUT_CONNECT, TIMEOUT_REPLY, RESET, END, BAD_REPLY, BIND, OTHER, ERRORS };
-static const char *const error_names[ERRORS] = {"refused", "unreachable", "timeout_connect", "timeout_reply", "reset",
-						"eof", "bad_reply", "bind", "other"};
+static const char *const error_names[ERRORS] = {
+	"refused", "unreachable", "timeout_connect", "timeout_reply", "reset", "eof", "bad_reply", "bind", "other"};
 static const uint64_t SECOND = 1000000000, STALL = SECOND; /* a second, after which TCP first retransmits a SYN */
 
 struct slot {
@@ -59,15 +59,21 @@ static pthread_barrier_t warm, go;
 static enum error classify(int code, int connected)
 {
 	switch (code) {
-	case ECONNREFUSED: return REFUSED;
+	case ECONNREFUSED:
+		return REFUSED;
 	case EHOSTUNREACH:
-	case ENETUNREACH: return UNREACHABLE;
-	case ETIMEDOUT: return connected ? TIMEOUT_REPLY : TIMEOUT_CONNECT;
+	case ENETUNREACH:
+		return UNREACHABLE;
+	case ETIMEDOUT:
+		return connected ? TIMEOUT_REPLY : TIMEOUT_CONNECT;
 	case ECONNRESET:
-	case EPIPE: return RESET;
+	case EPIPE:
+		return RESET;
 	case EADDRNOTAVAIL:
-	case EADDRINUSE: return BIND;
-	default: return OTHER;
+	case EADDRINUSE:
+		return BIND;
+	default:
+		return OTHER;
 	}
 }
 

@@ -8,8 +8,8 @@
 
 #include "vipload.h"
 
-static const char *const state_names[STATES] = {"user", "nice", "system", "idle", "iowait",
-						"irq", "softirq", "steal", "guest", "guest_nice"};
+static const char *const state_names[STATES] = {"user", "nice",    "system", "idle",  "iowait",
+						"irq",  "softirq", "steal",  "guest", "guest_nice"};
 
 uint64_t now(void)
 {
@@ -34,7 +34,8 @@ static uint64_t read_counter(const char *path, const char *wanted)
 	while (file && fgets(names, sizeof names, file) && fgets(values, sizeof values, file)) {
 		char *name_rest, *value_rest, *name = strtok_r(names, " \n", &name_rest);
 		char *value = strtok_r(values, " \n", &value_rest);
-		for (; name && value; name = strtok_r(NULL, " \n", &name_rest), value = strtok_r(NULL, " \n", &value_rest))
+		for (; name && value;
+		     name = strtok_r(NULL, " \n", &name_rest), value = strtok_r(NULL, " \n", &value_rest))
 			if (!strcmp(name, wanted))
 				found = strtoull(value, NULL, 10);
 	}

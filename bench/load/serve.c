@@ -47,7 +47,8 @@ static int who(char *text, size_t size, const struct sockaddr_in *peer, const st
 	char from[INET_ADDRSTRLEN], to[INET_ADDRSTRLEN];
 	inet_ntop(AF_INET, &peer->sin_addr, from, sizeof from);
 	inet_ntop(AF_INET, &self->sin_addr, to, sizeof to);
-	return snprintf(text, size, "%d %s %d %s %d %d\n", id, from, ntohs(peer->sin_port), to, ntohs(self->sin_port), ttl);
+	return snprintf(text, size, "%d %s %d %s %d %d\n", id, from, ntohs(peer->sin_port), to, ntohs(self->sin_port),
+			ttl);
 }
 
 static void say_who(int handle, int http)
@@ -202,7 +203,8 @@ int serve(int argc, char **argv)
 			} else if (kinds[which] != TCP) {
 				datagram(listeners[which], kinds[which]);
 			} else {
-				for (int handle; (handle = accept4(listeners[which], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
+				for (int handle; (handle = accept4(listeners[which], NULL, NULL,
+								   SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
 					struct epoll_event event = {EPOLLIN, {.u64 = (uint64_t)handle + LISTENERS}};
 					epoll_ctl(poller, EPOLL_CTL_ADD, handle, &event);
 				}

@@ -19,7 +19,7 @@
 
 struct key {
 	u32 client;
-	u32 vip; /* in the key of replies, the backend */
+	u32 vip;   /* in the key of replies, the backend */
 	u32 ports; /* the client's port and the service's port */
 	u32 protocol;
 };
@@ -36,10 +36,10 @@ struct connection {
 };
 
 #define ANSWERED 1
-#define SYN_IGNORED 2    /* the client opens a connection that the table has as open */
-#define STREAM 4         /* a UDP connection with more than a question and its answer */
-#define SERVERS_RESET 8  /* the server has reset it, before either side closed it */
-#define CLIENTS_DATA 16  /* the client has sent data, and the server has sent nothing since */
+#define SYN_IGNORED 2   /* the client opens a connection that the table has as open */
+#define STREAM 4        /* a UDP connection with more than a question and its answer */
+#define SERVERS_RESET 8 /* the server has reset it, before either side closed it */
+#define CLIENTS_DATA 16 /* the client has sent data, and the server has sent nothing since */
 #define SERVERS_DATA 32
 #define TICK(now) ((u16)((now) >> 28)) /* in units of about a quarter of a second */
 

@@ -18,7 +18,7 @@ struct packet {
 	u16 id;
 	u16 fragment; /* frag_off, in host order */
 	u8 protocol;
-	u8 flags; /* TCP's flags, or those that SCTP's first chunk corresponds to */
+	u8 flags;  /* TCP's flags, or those that SCTP's first chunk corresponds to */
 	u8 offset; /* byte 12 of TCP's header: where its data begin */
 	u16 source_port;
 	u16 destination_port;

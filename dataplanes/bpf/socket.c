@@ -14,8 +14,8 @@ struct socket_peer {
 	u32 port; /* as in struct bpf_sock_addr: network order in the low half */
 };
 
-BPF_F_TABLE("lru_hash", struct socket_peer, u32, vips, 1, 0);     /* socket, backend, port -> VIP */
-BPF_F_TABLE("lru_hash", struct socket_peer, u32, flows, 1, 0);    /* unconnected UDP: socket, VIP, port -> backend */
+BPF_F_TABLE("lru_hash", struct socket_peer, u32, vips, 1, 0);  /* socket, backend, port -> VIP */
+BPF_F_TABLE("lru_hash", struct socket_peer, u32, flows, 1, 0); /* unconnected UDP: socket, VIP, port -> backend */
 
 static int (*const set_retval)(int) = (void *)187; /* bpf_set_retval, which older versions of bcc do not declare */
 

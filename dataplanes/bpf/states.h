@@ -21,11 +21,12 @@ enum state {
 };
 
 /* A row of the table has ten values of four bits, one for each state. */
-#define ROW(no, ss, sr, es, fw, cw, la, tw, cl, s2)                                                                   \
-	((u64)(no) | (u64)(ss) << 4 | (u64)(sr) << 8 | (u64)(es) << 12 | (u64)(fw) << 16 | (u64)(cw) << 20 |          \
+#define ROW(no, ss, sr, es, fw, cw, la, tw, cl, s2)                                                                    \
+	((u64)(no) | (u64)(ss) << 4 | (u64)(sr) << 8 | (u64)(es) << 12 | (u64)(fw) << 16 | (u64)(cw) << 20 |           \
 	 (u64)(la) << 24 | (u64)(tw) << 28 | (u64)(cl) << 32 | (u64)(s2) << 36)
 #define COLUMN(row, state) ((row) >> 4 * (state) & 15)
 
+/* clang-format off */
 /*                               NO  SS  SR  ES  FW  CW  LA  TW  CL  S2 */
 #define CLIENTS_SYN          ROW(SS, SS, IG, IG, IG, IG, IG, SS, SS, S2)
 #define CLIENTS_SYNACK       ROW(IV, IV, SR, IV, IV, IV, IV, IV, IV, SR)
@@ -38,13 +39,14 @@ enum state {
 #define ANYBODYS_RST         ROW(IV, CL, CL, CL, CL, CL, CL, CL, CL, CL)
 #define ANYTHING_ELSE        ROW(IV, IV, IV, IV, IV, IV, IV, IV, IV, IV)
 #define TENS_OF_SECONDS_IDLE ROW(0, 12,  6,  0, 12,  6,  3, 12,  1, 12) /* ES is in idle_time() below */
+/* clang-format on */
 
 #define TCP_ESTABLISHED (432000 * SECOND)
-#define UNACKNOWLEDGED (300 * SECOND)    /* one side has sent data that the other has not acknowledged */
-#define SCTP_ESTABLISHED (210 * SECOND)  /* nf_conntrack_proto_sctp.c: seven heartbeats */
-#define UDP_UNANSWERED (30 * SECOND)     /* nf_conntrack_proto_udp.c, udp_timeouts */
+#define UNACKNOWLEDGED (300 * SECOND)   /* one side has sent data that the other has not acknowledged */
+#define SCTP_ESTABLISHED (210 * SECOND) /* nf_conntrack_proto_sctp.c: seven heartbeats */
+#define UDP_UNANSWERED (30 * SECOND)    /* nf_conntrack_proto_udp.c, udp_timeouts */
 #define UDP_STREAM (120 * SECOND)
-#define UDP_STREAM_AFTER (2 * SECOND)    /* udp_packet: a question and its answer are not a stream yet */
+#define UDP_STREAM_AFTER (2 * SECOND) /* udp_packet: a question and its answer are not a stream yet */
 
 enum side { CLIENT, SERVER };
 

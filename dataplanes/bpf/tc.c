@@ -290,11 +290,13 @@ int to_container(struct __sk_buff *skb)
 	if (error) { /* the error is about a packet that the container sent */
 		if (read_ip(skb, inner, &about) < 0)
 			return TC_ACT_OK;
-		key = key_of(about.source, about.destination, about.source_port, about.destination_port, about.protocol);
+		key = key_of(about.source, about.destination, about.source_port, about.destination_port,
+			     about.protocol);
 	} else {
 		if (!has_ports(packet.protocol))
 			return TC_ACT_OK;
-		key = key_of(packet.destination, packet.source, packet.destination_port, packet.source_port, packet.protocol);
+		key = key_of(packet.destination, packet.source, packet.destination_port, packet.source_port,
+			     packet.protocol);
 	}
 	struct connection *connection = find_answered(&key);
 
