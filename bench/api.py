@@ -146,7 +146,7 @@ def plan(
     chosen, reason = choose.choose(kernel, clock, selections)
     count = connections or _CONNECTIONS[chosen.clock]
     trials = runner.plan(selections, rounds, count, found, profile=profile)
-    runner.check(path, trials)
+    runner.demand_possible(path, trials)
     return Plan(trials, chosen, runner.Run(path, selections, trials, chosen, reason=reason, output=output, jobs=jobs))
 
 

@@ -59,7 +59,7 @@ class Counter(Struct, frozen=True):
     bytes: int | None = None
 
 
-class Fabric(Protocol):
+class Attachments(Protocol):
     """What a placement may ask of the lab: attachments to a network beyond the containers'."""
 
     def attach(self, network: str, node: str, role: Literal["lb", "host"]) -> Endpoint:
@@ -210,11 +210,11 @@ class Placement(ABC):
     def requires(self) -> tuple[Requirement, ...]:
         """What the placement itself needs."""
 
-    def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
-        """Sites a network needs on a node, whatever containers come; `prepare` makes them ready."""
+    def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
+        """Sites a network needs on a node, whatever containers come; `set_up` makes them ready."""
         return []
 
-    def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:  # noqa: B027
+    def close_segment(self, segment: Segment, sites: Sequence[Site], attachments: Attachments) -> None:  # noqa: B027
         """Undo `open_segment`."""
 
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
@@ -227,14 +227,14 @@ class Placement(ABC):
     def release(self) -> None:  # noqa: B027
         """The namespaces are about to go: let go of what would outlive them."""
 
-    def prepare(self, site: Site) -> None:  # noqa: B027
+    def set_up(self, site: Site) -> None:  # noqa: B027
         """What a site's namespace must have besides its director; done again, it restores what was lost."""
 
     def clear(self, site: Site) -> None:  # noqa: B027
-        """Undo `prepare`."""
+        """Undo `set_up`."""
 
     def intact(self, site: Site) -> bool:
-        """False if others may have touched what `prepare` did. As cheap as `Director.intact`."""
+        """False if others may have touched what `set_up` did. As cheap as `Director.intact`."""
         return True
 
     def publish(self, site: Site, services: Sequence[Service]) -> None:  # noqa: B027

@@ -11,16 +11,21 @@ from msgspec import Struct, convert
 from msgspec.structs import asdict
 
 from dataplanes import knobs
-from dataplanes.base import DataPlane, Fabric, Mechanism, Placement
+from dataplanes.base import Attachments, DataPlane, Mechanism, Placement
 from dataplanes.direct import Direct
-from dataplanes.ebpf import Ebpf
-from dataplanes.ebpf import Knobs as EbpfKnobs
+from dataplanes.ebpf import Ebpf, EbpfKnobs
 from dataplanes.errors import Usage
 from dataplanes.ipvs import DOCKER, MODERN, IpvsMechanism
-from dataplanes.nft import Knobs as NftKnobs
-from dataplanes.nft import Nft
+from dataplanes.nft import Nft, NftKnobs
 from dataplanes.placed import PlacedPlane
-from dataplanes.placements import Container, Host, Lb, Overlay, Socket, Tc
+from dataplanes.placements import (
+    ContainerPlacement,
+    HostPlacement,
+    LbPlacement,
+    OverlayPlacement,
+    SocketPlacement,
+    TcPlacement,
+)
 from dataplanes.requirements import Feature, Requirement
 from dataplanes.vips import LocalRoutes
 
@@ -36,7 +41,7 @@ class Row(Struct, frozen=True):
 
 
 class Selection(Struct, frozen=True):
-    """A row with its knobs settled: what `--dataplane` names, and what a result records."""
+    """A row with its knobs chosen: what `--dataplane` names, and what a result records."""
 
     name: str  # as the user wrote it, the key of every result
     dataplane: str
@@ -50,68 +55,68 @@ _ROWS = (
     Row(
         "ipvs-container",
         "IPVS in every container, as Docker 1.12 to 18.03 does it (the document)",
-        lambda knobs: (Container(vip_on=knobs.vip_on), IpvsMechanism(knobs)),
+        lambda knobs: (ContainerPlacement(vip_on=knobs.vip_on), IpvsMechanism(knobs)),
         dict(DOCKER),
         "1.12.6-tweaked",
     ),
     Row(
         "ipvs-lb",
         "IPVS in one load-balancer namespace per network and node, SNATed: swarm since 18.06",
-        lambda knobs: (Lb(), IpvsMechanism(knobs)),
+        lambda knobs: (LbPlacement(), IpvsMechanism(knobs)),
         {"": MODERN},
     ),
     Row(
         "ipvs-lb-dsr",
         "the same with direct routing: backends answer the client themselves (--opt dsr)",
-        lambda knobs: (Lb(dsr=True), IpvsMechanism(knobs)),
+        lambda knobs: (LbPlacement(dsr=True), IpvsMechanism(knobs)),
         {"": MODERN},
     ),
     Row(
         "ipvs-overlay",
         "IPVS in the overlay namespace, the VIP on br0, bridge netfilter on: the document's question",
-        lambda knobs: (Overlay(), IpvsMechanism(knobs)),
+        lambda knobs: (OverlayPlacement(), IpvsMechanism(knobs)),
         {"": MODERN},
     ),
     Row(
         "ipvs-host",
         "IPVS in the node's host namespace, the VIPs on a dummy device, SNATed",
-        lambda knobs: (Host(dummy=True), IpvsMechanism(knobs)),
+        lambda knobs: (HostPlacement(dummy=True), IpvsMechanism(knobs)),
         {"": MODERN},
     ),
     Row(
         "nft-container",
         "nftables DNAT maps in every container",
-        lambda knobs: (Container(), Nft(knobs)),
+        lambda knobs: (ContainerPlacement(), Nft(knobs)),
         _NFT,
     ),
     Row(
         "nft-lb",
         "nftables in one load-balancer namespace per network and node, SNATed",
-        lambda knobs: (Lb(LocalRoutes()), Nft(knobs)),
+        lambda knobs: (LbPlacement(LocalRoutes()), Nft(knobs)),
         _NFT,
     ),
     Row(
         "nft-overlay",
         "nftables in the overlay namespace, the VIP on br0, bridge netfilter on",
-        lambda knobs: (Overlay(LocalRoutes(), conntrack=True), Nft(knobs)),
+        lambda knobs: (OverlayPlacement(LocalRoutes(), conntrack=True), Nft(knobs)),
         _NFT,
     ),
     Row(
         "nft-host",
         "nftables in the node's host namespace, the VIPs on its attachment to the overlay, SNATed",
-        lambda knobs: (Host(LocalRoutes()), Nft(knobs)),
+        lambda knobs: (HostPlacement(LocalRoutes()), Nft(knobs)),
         _NFT,
     ),
     Row(
         "ebpf-socket",
         "eBPF in the container's own connect() and sendmsg(), on its cgroup: no packet carries the VIP",
-        lambda knobs: (Socket(), Ebpf("socket", knobs)),
+        lambda knobs: (SocketPlacement(), Ebpf("socket", knobs)),
         {"": EbpfKnobs()},
     ),
     Row(
         "ebpf-tc",
         "eBPF on the node's end of each container's veth, own connection table: the container is untouched",
-        lambda knobs: (Tc(), Ebpf("tc", knobs)),
+        lambda knobs: (TcPlacement(), Ebpf("tc", knobs)),
         {"": EbpfKnobs()},
     ),
 )
@@ -156,13 +161,13 @@ def default(name: str) -> Struct | None:
     return ROWS[name].variants[ROWS[name].default] if name in ROWS else None
 
 
-def make(selection: Selection, fabric: Fabric) -> DataPlane:
-    """The selected data plane, over a fabric; it has programmed nothing yet."""
+def make(selection: Selection, attachments: Attachments) -> DataPlane:
+    """The selected data plane, which has programmed nothing yet. It may ask for `attachments` to networks."""
     if selection.dataplane == DIRECT:
-        return Direct(fabric, selection.name)
+        return Direct(attachments, selection.name)
     row = ROWS[selection.dataplane]
     placement, mechanism = row.make(convert(selection.knobs, type(row.variants[row.default])))
-    return PlacedPlane(selection.name, placement, mechanism, fabric)
+    return PlacedPlane(selection.name, placement, mechanism, attachments)
 
 
 def placement(name: str) -> str:

@@ -39,14 +39,14 @@ class Claims:
 
     def add(self, network: str, address: str, holder: str) -> None:
         """An address is a container's or an attachment's from now on."""
-        self._free(network, address, holder)
+        self._demand_free(network, address, holder)
         self._holders[network][address] = f"the address of {holder}"
 
     def drop(self, network: str, address: str) -> None:
         """An address is nobody's again."""
         self._holders.get(network, {}).pop(address, None)
 
-    def check(self, network: str, known: Mapping[str, Service], wanted: Iterable[Service]) -> None:
+    def demand_free(self, network: str, known: Mapping[str, Service], wanted: Iterable[Service]) -> None:
         """Refuse services that cannot be beside the known ones; those with a known name take the place of that one."""
         wanted = list(wanted)
         names, vips = (Counter(getattr(each, field) for each in wanted) for field in ("name", "vip"))
@@ -58,7 +58,7 @@ class Claims:
             if vips[service.vip] > 1:
                 raise Usage(f"{service.vip} is the VIP of two services", where=where)
             if service.vip not in freed:
-                self._free(network, service.vip, where)
+                self._demand_free(network, service.vip, where)
             backends = Counter(backend.address for backend in service.backends)
             twice = next((address for address, count in backends.items() if count > 1), "")
             if twice:
@@ -67,7 +67,7 @@ class Claims:
                 raise Usage(f"{service.vip} is VIP and backend at once", where=where)
 
     def replace(self, network: str, old: Iterable[Service], new: Iterable[Service]) -> None:
-        """VIPs have changed hands, as `check` has allowed."""
+        """VIPs have changed hands, as `demand_free` has allowed."""
         for service in old:
             self.drop(network, service.vip)
         self._holders[network].update((each.vip, f"the VIP of {each.name}") for each in new)
@@ -77,7 +77,7 @@ class Claims:
         self._subnets.clear()
         self._holders.clear()
 
-    def _free(self, network: str, address: str, where: str) -> None:
+    def _demand_free(self, network: str, address: str, where: str) -> None:
         subnet = self._subnets.get(network)
         if subnet is None:
             raise Usage(f"there is no network {network!r}", where=where, fix="a network comes before what is on it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dataplanes.base import Counter, DataPlane, Fabric, Footprint
+from dataplanes.base import Attachments, Counter, DataPlane, Footprint
 from dataplanes.model import Endpoint, Segment, Service
 from dataplanes.requirements import Requirement
 
@@ -12,7 +12,7 @@ from dataplanes.requirements import Requirement
 class Direct(DataPlane):
     """Programs nothing anywhere."""
 
-    def __init__(self, fabric: Fabric | None = None, name: str = "direct") -> None:
+    def __init__(self, attachments: Attachments | None = None, name: str = "direct") -> None:
         self.name = name
 
     def requires(self) -> tuple[Requirement, ...]:

@@ -29,7 +29,7 @@ _SERVICE, _TURN, _PAIR = struct.Struct("=IIQ"), struct.Struct("=4sII"), struct.S
 _COUNT = struct.Struct("=Q")
 
 
-class Knobs(Struct, frozen=True):
+class EbpfKnobs(Struct, frozen=True):
     """How much there may be per network and node.
 
     At the veth no more connections than that are accepted while all are in use; at the sockets, which keep what is in
@@ -55,10 +55,10 @@ class Ebpf(Mechanism):
 
     name = "ebpf"
 
-    def __init__(self, source: str, knobs: Knobs | None = None) -> None:
+    def __init__(self, source: str, knobs: EbpfKnobs | None = None) -> None:
         """`source`: which of the programs, socket or tc."""
         self._source = source
-        self._knobs = knobs or Knobs()
+        self._knobs = knobs or EbpfKnobs()
         self._tables: dict[tuple[str, str], _Table] = {}
 
     def requires(self) -> tuple[Requirement, ...]:
@@ -93,7 +93,7 @@ class _Programmed(Struct, frozen=True):
 class _Table:
     """The maps of one network on one node, and what is in them; they go with the last container there."""
 
-    def __init__(self, site: Site, knobs: Knobs, forget: Callable[[], object]) -> None:
+    def __init__(self, site: Site, knobs: EbpfKnobs, forget: Callable[[], object]) -> None:
         assert site.endpoint
         self.node = site.node
         self.users: list[Director] = []

@@ -64,7 +64,7 @@ _MAPS = {
 
 
 class MapSpec(Struct, frozen=True):
-    """A map as the program declares it; how much it holds is settled when it is made."""
+    """A map as the program declares it; its capacity is chosen when it is created."""
 
     name: str
     kind: int  # BPF_MAP_TYPE_*
@@ -85,7 +85,7 @@ class Loaded:
 
     def __init__(self, name: str, capacities: dict[str, int]) -> None:
         """Raises Prerequisite if it was not compiled, KernelRefused if the kernel does not take it."""
-        found = read(name)
+        found = compiled(name)
         self.maps: dict[str, bpf.Map] = {}
         self.programs: dict[str, int] = {}
         try:
@@ -114,7 +114,7 @@ def cached(name: str) -> Path:
     return cache() / "bpf" / (f"{name}-{hashlib.sha256(_source(name).encode()).hexdigest()[:12]}.json")
 
 
-def read(name: str) -> Object:
+def compiled(name: str) -> Object:
     """The compiled object. Raises Prerequisite if there is none."""
     found = kept(name)
     if found is None:

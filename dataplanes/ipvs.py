@@ -34,7 +34,7 @@ _Switch = Annotated[int, Meta(ge=0, le=1)]
 _ReuseMode = Annotated[int, Meta(ge=0, le=3)]  # bits (Documentation/networking/ipvs-sysctl.rst)
 
 
-class Knobs(Struct, frozen=True):
+class IpvsKnobs(Struct, frozen=True):
     """What changed between Docker 1.12.0 and 18.03, and the IPVS settings users fought with. None: kernel default.
 
     (moby/libnetwork#1877: lo; #1566: icmp; #2112: weight 0; moby/moby#40374: mute, which Docker has not.)
@@ -56,16 +56,16 @@ class Knobs(Struct, frozen=True):
 _TWEAKS = {"conn_reuse_mode": 0, "expire_nodest_conn": 1, "expire_quiescent_template": 1}
 """The three sysctls Docker came to set in its LB namespace (moby/libnetwork#2154, #2491)."""
 
-TWEAKED = replace(Knobs(), **_TWEAKS)
+TWEAKED = replace(IpvsKnobs(), **_TWEAKS)
 MODERN = replace(TWEAKED, weight0=True, mute=True)
 
-DOCKER: dict[str, Knobs] = {
-    "1.12.0": Knobs(snat=False),
-    "1.12.6": Knobs(),
+DOCKER: dict[str, IpvsKnobs] = {
+    "1.12.0": IpvsKnobs(snat=False),
+    "1.12.6": IpvsKnobs(),
     "1.12.6-tweaked": TWEAKED,
-    "1.13": Knobs(icmp=True),
-    "17.09": Knobs(icmp=True, vip_on="lo"),
-    "18.03": Knobs(icmp=True, vip_on="lo"),
+    "1.13": IpvsKnobs(icmp=True),
+    "17.09": IpvsKnobs(icmp=True, vip_on="lo"),
+    "18.03": IpvsKnobs(icmp=True, vip_on="lo"),
     "modern": MODERN,
 }
 
@@ -75,7 +75,7 @@ class IpvsMechanism(Mechanism):
 
     name = "ipvs"
 
-    def __init__(self, knobs: Knobs) -> None:
+    def __init__(self, knobs: IpvsKnobs) -> None:
         self.knobs = knobs
         self._marks: dict[tuple[str, str], int] = {}
         self._next = _FIRST_MARK

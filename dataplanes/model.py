@@ -67,7 +67,7 @@ class Segment(Struct, frozen=True):
 
 
 class Endpoint(Struct, frozen=True):
-    """A namespace's attachment to a network: a container's, or one a placement asked the fabric for."""
+    """A namespace's attachment to a network: a container's, or one that a placement asked the lab for."""
 
     name: str  # unique in its network: the task's or the attachment's name
     network: str

@@ -44,7 +44,7 @@ from dataplanes.nft_rules import BACKENDS, SERVICES, Ruleset, Scheduler, Slots
 from dataplanes.requirements import Feature, Package, Requirement
 
 
-class Knobs(Struct, frozen=True):
+class NftKnobs(Struct, frozen=True):
     """How a backend is picked: in turn, or at random as moby and kube-proxy do."""
 
     scheduler: Annotated[Scheduler, Meta(description="in turn, or at random as moby and kube-proxy pick")] = "rr"
@@ -55,8 +55,8 @@ class Nft(Mechanism):
 
     name = "nft"
 
-    def __init__(self, knobs: Knobs | None = None) -> None:
-        self.scheduler = (knobs or Knobs()).scheduler
+    def __init__(self, knobs: NftKnobs | None = None) -> None:
+        self.scheduler = (knobs or NftKnobs()).scheduler
         self._guards: dict[str, Guard] = {}  # namespace -> of its directors
 
     def requires(self) -> tuple[Requirement, ...]:

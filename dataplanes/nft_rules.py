@@ -36,7 +36,7 @@ def table_name(network: str) -> str:
     return "vip-" + re.sub(r"[^A-Za-z0-9.-]", lambda found: f"_{ord(found[0]):x}_", network)
 
 
-class Change(Struct, frozen=True):
+class Transaction(Struct, frozen=True):
     """One transaction, and what the ruleset is once it is committed."""
 
     text: str
@@ -71,7 +71,7 @@ class Ruleset:
         empty = Ruleset(self.site, self.scheduler)
         return "\n".join((self.delete(), self.base(), empty.change(self.slots).text))
 
-    def change(self, wanted: Mapping[str, Slots | None]) -> Change:
+    def change(self, wanted: Mapping[str, Slots | None]) -> Transaction:
         """The transaction that gives these VIPs these slots, or (None) takes them away."""
         gone: dict[str, list[str]] = {SERVICES: [], BACKENDS: [], VIPS: []}
         come: dict[str, list[str]] = {BACKENDS: [], VIPS: [], SERVICES: []}
@@ -116,9 +116,9 @@ class Ruleset:
                 *(f"flush chain ip {self.table} {name}\ndelete chain ip {self.table} {name}" for name in old_chains),
             )
         )
-        return Change(text, dict(wanted), chains, hairpins, vacated)
+        return Transaction(text, dict(wanted), chains, hairpins, vacated)
 
-    def commit(self, change: Change) -> None:
+    def commit(self, change: Transaction) -> None:
         """The kernel has this now."""
         for vip, target in change.wanted.items():
             if target is None:
@@ -171,7 +171,7 @@ class Ruleset:
         One ahead of the window is not translated back; here it is a stranger's, and the kernel answers by a reset that
         ends the connection (moby/moby#40374, kubernetes/kubernetes#74839). That reset belongs to no connection either:
         it is dropped, and not the segment, of which nobody knows whether it belongs to a VIP. Where replies are bridged
-        it is the client that would answer; there conntrack keeps no window (placements.py, Overlay).
+        it is the client that would answer; there conntrack keeps no window (placements.py, OverlayPlacement).
         """
         if self.site.reply == "hairpin-snat":
             return []

@@ -7,7 +7,7 @@ from functools import partial
 
 from msgspec import Struct
 
-from dataplanes.base import Counter, DataPlane, Director, Fabric, Footprint, Mechanism, Placement, Site
+from dataplanes.base import Attachments, Counter, DataPlane, Director, Footprint, Mechanism, Placement, Site
 from dataplanes.claims import Claims
 from dataplanes.errors import BenchError, Usage
 from dataplanes.kernel.undo import Undo
@@ -41,11 +41,11 @@ class _Change(Struct):
 class PlacedPlane(DataPlane):
     """Keeps what is wanted (services per network) and brings every site of the network to it."""
 
-    def __init__(self, name: str, placement: Placement, mechanism: Mechanism, fabric: Fabric) -> None:
+    def __init__(self, name: str, placement: Placement, mechanism: Mechanism, attachments: Attachments) -> None:
         self.name = name
         self._placement = placement
         self._mechanism = mechanism
-        self._fabric = fabric
+        self._attachments = attachments
         self._claims = Claims()
         self._segments: dict[_Key, Segment] = {}
         self._endpoints: dict[_Key, Endpoint] = {}
@@ -65,8 +65,8 @@ class PlacedPlane(DataPlane):
         with Undo() as undo:
             if self._claims.add_network(segment):
                 undo(partial(self._claims.drop_network, segment.network))
-            sites = self._placement.open_segment(segment, self._fabric)
-            undo(partial(self._placement.close_segment, segment, sites, self._fabric))
+            sites = self._placement.open_segment(segment, self._attachments)
+            undo(partial(self._placement.close_segment, segment, sites, self._attachments))
             for site in sites:
                 if site.endpoint:
                     self._claims.add(segment.network, site.endpoint.address, site.endpoint.name)
@@ -107,7 +107,7 @@ class PlacedPlane(DataPlane):
         with Undo() as undo:
             for post in reversed(posts):
                 self._close(post, undo)
-            self._placement.close_segment(segment, [post.site for post in posts], self._fabric)
+            self._placement.close_segment(segment, [post.site for post in posts], self._attachments)
         del self._segments[key], self._segment_posts[key]
         for post in posts:
             if post.site.endpoint:
@@ -135,7 +135,7 @@ class PlacedPlane(DataPlane):
 
     def _open(self, site: Site, undo: Undo) -> _Post:
         undo(partial(self._placement.clear, site))
-        self._placement.prepare(site)
+        self._placement.set_up(site)
         post = _Post(site, self._mechanism.open(site))
         undo(lambda: post.director.close())
         known = self._known(site.network)
@@ -152,7 +152,7 @@ class PlacedPlane(DataPlane):
         self._placement.withdraw(post.site, known)
         post.director.close()
         undo(partial(self._reopen, post))
-        undo(partial(self._placement.prepare, post.site))
+        undo(partial(self._placement.set_up, post.site))
         self._placement.clear(post.site)
 
     def _reopen(self, post: _Post) -> None:
@@ -175,7 +175,7 @@ class PlacedPlane(DataPlane):
 
     def _compared(self, network: str, wanted: list[Service]) -> _Change:
         known = self._services.get(network, {})
-        self._claims.check(network, known, wanted)
+        self._claims.demand_free(network, known, wanted)
         new = [service for service in wanted if known.get(service.name) != service]
         fresh = [service for service in new if service.name not in known]
         old = [known[service.name] for service in new if service.name in known]
@@ -231,7 +231,7 @@ class PlacedPlane(DataPlane):
             self._restore(post)
 
     def _restore(self, post: _Post) -> None:
-        self._placement.prepare(post.site)
+        self._placement.set_up(post.site)
         post.director.resync()
         self._placement.publish(post.site, self._known(post.site.network))
 

@@ -1,12 +1,12 @@
 """Where a VIP is load-balanced: in which namespaces, at which hook, and how the reply returns.
 
              client container                overlay namespace              lb namespace / node
-Container    [OUTPUT: VIP->backend] --eth0-- br0 ------------------------------------------------> backend
-Lb           eth0 ------------------------- br0 -- eth0 [VIP->backend, SNAT] -- br0 -------------> backend
-Overlay      eth0 ------------------------- [br0: VIP->backend] ---------------------------------> backend
-Host         eth0 ------------------------- br0 -- ov0 [host namespace: VIP->backend, SNAT] ov0 -> backend
-Socket       [connect(): VIP->backend] ---- br0 -------------------------------------------------> backend
-Tc           eth0 ------- [veth: VIP->backend] br0 ----------------------------------------------> backend
+container    [OUTPUT: VIP->backend] --eth0-- br0 ------------------------------------------------> backend
+lb           eth0 ------------------------- br0 -- eth0 [VIP->backend, SNAT] -- br0 -------------> backend
+overlay      eth0 ------------------------- [br0: VIP->backend] ---------------------------------> backend
+host         eth0 ------------------------- br0 -- ov0 [host namespace: VIP->backend, SNAT] ov0 -> backend
+socket       [connect(): VIP->backend] ---- br0 -------------------------------------------------> backend
+tc           eth0 ------- [veth: VIP->backend] br0 ----------------------------------------------> backend
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ipaddress import ip_network
 from typing import Literal
 
 from dataplanes import anew
-from dataplanes.base import Fabric, Placement, Site
+from dataplanes.base import Attachments, Placement, Site
 from dataplanes.ebpf_object import PROGRAMS
 from dataplanes.forwarding import Firewall
 from dataplanes.kernel import bpf, sysctl
@@ -62,7 +62,7 @@ class _Owner(Placement):
         self._vips = vips or Addresses()
         self._settings = sysctl.Settings()
 
-    def prepare(self, site: Site) -> None:
+    def set_up(self, site: Site) -> None:
         self._settings.set(site, site.netns, self._wanted(site))
 
     def clear(self, site: Site) -> None:
@@ -88,22 +88,22 @@ class _Owner(Placement):
 
 
 class _Attached(_Owner):
-    """The site is an attachment to the overlay that the fabric is asked for, of one of two roles."""
+    """The site is an attachment to the overlay that the lab is asked for, of one of two roles."""
 
     role: Literal["lb", "host"]
     _dsr = False
 
-    def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
-        attachment = fabric.attach(segment.network, segment.node, self.role)
+    def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
+        attachment = attachments.attach(segment.network, segment.node, self.role)
         return [_attachment_site(attachment, segment, direct=self._dsr)]
 
-    def close_segment(self, segment: Segment, sites: Sequence[Site], fabric: Fabric) -> None:
+    def close_segment(self, segment: Segment, sites: Sequence[Site], attachments: Attachments) -> None:
         for site in sites:
             if site.endpoint:
-                fabric.detach(site.endpoint)
+                attachments.detach(site.endpoint)
 
 
-class Container(Placement):
+class ContainerPlacement(Placement):
     """In every container, on what it sends itself: Docker 1.12 to 18.03."""
 
     name = "container"
@@ -126,7 +126,7 @@ class Container(Placement):
             Addresses().disown(endpoint.netns, self._vip_on, [endpoint.vip])
 
 
-class Lb(_Attached):
+class LbPlacement(_Attached):
     """One load-balancer namespace per network and node: swarm since 18.06.
 
     Swarm leaves ip_forward to what init_net has and is dead where that is 0 (moby/moby#38723); and it sends redirects,
@@ -166,7 +166,7 @@ class Lb(_Attached):
             self._settings.put_back(endpoint)
 
 
-class Overlay(_Owner):
+class OverlayPlacement(_Owner):
     """In the overlay namespace itself, on br0: the document's closing question.
 
     Bridge netfilter, which translates bridged replies, the lab has anyway.
@@ -182,7 +182,7 @@ class Overlay(_Owner):
     def requires(self) -> tuple[Requirement, ...]:
         return anew.REQUIRES if self._conntrack else ()
 
-    def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
+    def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
         address = str(ip_network(segment.subnet)[1])  # swarm gives br0 the subnet's first address
         return [
             Site(
@@ -197,11 +197,11 @@ class Overlay(_Owner):
             )
         ]
 
-    def prepare(self, site: Site) -> None:
+    def set_up(self, site: Site) -> None:
         # A bridge has its lowest port's MAC until it is given one (net/bridge/br_stp_if.c,
         # br_stp_recalculate_bridge_id): a task that came or went would change it, and clients would go on sending to
         # the MAC they know the VIPs by. There is no way back: what was given stays given.
-        super().prepare(site)
+        super().set_up(site)
         with Rtnl(site.netns) as rtnl:
             rtnl.send([rtnl.link_set(site.interface, address=rtnl.mac(site.interface))])
         if self._conntrack:
@@ -233,7 +233,7 @@ class Overlay(_Owner):
             rtnl.send([rtnl.hairpin(endpoint.bridge_port, on)])
 
 
-class Host(_Attached):
+class HostPlacement(_Attached):
     """In the node's host namespace.
 
     The host is given an attachment to the overlay, because a swarm host has no way into it: containers find the VIP by
@@ -254,8 +254,8 @@ class Host(_Attached):
     def requires(self) -> tuple[Requirement, ...]:
         return (Feature("DUMMY", "dummy", "the device that carries the VIPs"),) if self._dummy else ()
 
-    def prepare(self, site: Site) -> None:
-        super().prepare(site)
+    def set_up(self, site: Site) -> None:
+        super().set_up(site)
         if self._dummy:
             with Rtnl(site.netns) as rtnl:
                 rtnl.send([rtnl.link_add(self.DEVICE, "dummy")], ignore=(errno.EEXIST,))
@@ -305,7 +305,7 @@ def _cgroup_obstacle() -> str:
     return f"programs on the root cgroup exclude others (BPF_PROG_ATTACH without flags) from {hooks}"
 
 
-class Socket(Placement):
+class SocketPlacement(Placement):
     """In the container's own connect() and sendmsg(), on its cgroup: nothing is ever sent to the VIP."""
 
     name = "socket"
@@ -320,7 +320,7 @@ class Socket(Placement):
         return [_endpoint_site(endpoint, segment, "socket")]
 
 
-class Tc(Placement):
+class TcPlacement(Placement):
     """On the node's end of each container's veth: the container is untouched."""
 
     name = "tc"

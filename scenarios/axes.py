@@ -22,7 +22,7 @@ class Axes(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A point on the axes; 0 means what the scenario has."""
 
     services: int = 0  # further services, beside the scenario's own
-    backends: int = 0  # of the workload's service, and of every further one
+    backends: int = 0  # of the service that is called, and of every further one
     containers: int = 0  # further containers on every node
     nodes: int = 0  # in all
     concurrency: int = CONCURRENCY  # connections at a time

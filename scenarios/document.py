@@ -26,7 +26,7 @@ def document(lab: Lab) -> dict[str, Any]:
                 "name": spec.name,
                 "network": spec.network,
                 "vip": spec.vip,
-                "ports": [lab.scenario.workload.port],
+                "ports": [lab.scenario.traffic.port],
                 "tasks": [task.name for task in spec.tasks],
             }
             for spec in lab.specs()

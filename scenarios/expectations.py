@@ -25,7 +25,7 @@ class Expectation(Struct, frozen=True, forbid_unknown_fields=True):
     kernels: list[str] = []  # how releases begin; empty: all
 
 
-class _File(Struct, frozen=True, forbid_unknown_fields=True):
+class _Differences(Struct, frozen=True, forbid_unknown_fields=True):
     difference: list[Expectation]
 
 
@@ -36,7 +36,7 @@ PLAIN = Expectation([], [], "", "pass")
 def load() -> list[Expectation]:
     """Every expectation, in the order of the file; of several that match the last one holds."""
     with open(_FILE, encoding="utf-8") as file:
-        return msgspec.toml.decode(file.read(), type=_File).difference
+        return msgspec.toml.decode(file.read(), type=_Differences).difference
 
 
 def expected(selection: Selection, check: str, release: str) -> Expectation:

@@ -84,7 +84,7 @@ class Fabric:
             rtnl.close()
         self._journal.discharge("netns", name)
 
-    def host(self, node: str) -> str:
+    def host_netns(self, node: str) -> str:
         """A node's host namespace."""
         return f"{self._journal.run}-{node}"
 
@@ -126,7 +126,7 @@ class Fabric:
         return self.segments[key]
 
     def _overlay(self, network: Network, node: str) -> Segment:
-        host = self.host(node)
+        host = self.host_netns(node)
         name = self.namespace(f"{node}.{network.name}")
         number = [each.name for each in self._scenario.networks].index(network.name)
         outside, inside = self.rtnl(host), self.rtnl(name)
@@ -259,7 +259,7 @@ class Fabric:
 
     def gateway(self, node: str, container: str) -> None:
         """Give a container its eth1 on docker_gwbridge, and the default route there."""
-        host = self.host(node)
+        host = self.host_netns(node)
         number = self._gateways.get(host, 0)
         self._gateways[host] = number + 1
         address = str(GATEWAY[number + 2])

@@ -39,7 +39,7 @@ def directory() -> str:
     return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or "/tmp", f"vip-bench-{os.geteuid()}")
 
 
-def _check_ours(base: str) -> None:
+def _demand_ours(base: str) -> None:
     """Raise Prerequisite if somebody else can write there: who can, decides what we remove and whom we kill."""
     found = os.lstat(base)
     if not stat.S_ISDIR(found.st_mode):
@@ -135,7 +135,7 @@ class Journal:
     def record(self, kind: str, name: str) -> None:
         """Write down that `name` is about to be created. Raises Prerequisite where the file cannot grow."""
         assert _is_ours(kind, name, self.run), (kind, name)
-        interrupt.check()
+        interrupt.strike_again()
         line = json.dumps([kind, name]).encode() + b"\n"
         try:
             if os.write(self._handle, line) < len(line):
@@ -193,7 +193,7 @@ def _new(base: str) -> tuple[str, str, int]:
         run = "b" + os.urandom(3).hex()
         path = os.path.join(base, f"{run}.jsonl")
         with suppress(FileExistsError, FileNotFoundError):  # not found: the last run to end took the directory
-            _check_ours(base)
+            _demand_ours(base)
             handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(handle, fcntl.LOCK_EX)
             if _is_at(handle, path):
@@ -275,7 +275,7 @@ def _clean_one(path: str, run: str) -> tuple[list[str], list[BenchError]] | None
 def _listed(base: str) -> list[str]:
     """What the directory holds; the last run to end takes it away."""
     try:
-        _check_ours(base)
+        _demand_ours(base)
         return sorted(os.listdir(base))
     except FileNotFoundError:
         return []

@@ -20,8 +20,9 @@ from scenarios.container import Container
 from scenarios.dns import ADDRESS, Resolver
 from scenarios.fabric import Fabric
 from scenarios.journal import Journal
+from scenarios.pool import Pool
 from scenarios.stopwatch import Taken, timed
-from scenarios.topology import Filler, Pool, Scenario, ServiceSpec, Task
+from scenarios.topology import Filler, Scenario, ServiceSpec, Task
 
 
 class Lab:
@@ -162,7 +163,7 @@ class Lab:
         except OSError as error:
             raise Prerequisite("cannot write resolv.conf", where=path, why=error.strerror or "") from error
 
-    # -- what a placement may ask (dataplanes.base.Fabric) ------------------------------------------------------------
+    # -- what a placement may ask (dataplanes.base.Attachments) -------------------------------------------------------
 
     def attach(self, network: str, node: str, role: Literal["lb", "host"]) -> Endpoint:
         """A further attachment with an address from the network's pool: lb in a namespace of its own, or the host's.
@@ -175,7 +176,7 @@ class Lab:
             self._attached[name] = self._address(network), "eth0" if role == "lb" else f"ov{taken + 1}"
         address, interface = self._attached[name]
         with Undo() as undo:
-            into = self.fabric.host(node)
+            into = self.fabric.host_netns(node)
             if role == "lb":
                 undo(partial(self.fabric.drop_namespace, f"{self._journal.run}-{name}"))
                 into = self.fabric.namespace(name)
@@ -206,9 +207,9 @@ class Lab:
         return [self.service(name) for name, spec in self._specs.items() if spec.tasks]
 
     def fillers(self, count: int | None = None, backends: int = 3) -> list[Service]:
-        """Services that only make up the number, the scenario's or this many; their backends are the workload's."""
+        """Services that only make up the number: the scenario's, or this many, with the called service's backends."""
         filler = (self.scenario.filler or Filler(0)) if count is None else Filler(count, backends)
-        model = self.service(self.scenario.workload.service)
+        model = self.service(self.scenario.traffic.service)
         made = []
         for _ in range(filler.count):
             vip = self._pools[model.network].take()
@@ -377,7 +378,7 @@ class Lab:
 
     def namespaces(self) -> list[tuple[str, str, str]]:
         """(kind, node, name) of every namespace: host, overlay, container, lb; in the order a person walks them."""
-        found = [("host", node, self.fabric.host(node)) for node in self.scenario.nodes]
+        found = [("host", node, self.fabric.host_netns(node)) for node in self.scenario.nodes]
         found += [("overlay", node, s.overlay_netns) for (_, node), s in self.fabric.segments.items()]
         found += [("container", c.task.node, c.netns) for c in self.containers.values() if not c.crashed]
         known = {name for _, _, name in found}

@@ -51,7 +51,7 @@ def too_small(scenario: Scenario, at: Axes) -> tuple[str, str] | None:
     for service in scenario.services:
         needs[service.network] += 1 + _tasks(service)
         needs.update(network for task in service.tasks for network in task.joins)
-    crowd = next((s.network for s in scenario.services if s.name == scenario.workload.service), "")
+    crowd = next((s.network for s in scenario.services if s.name == scenario.traffic.service), "")
     needs[crowd] += (scenario.filler.count if scenario.filler else 0) + scenario.idle * len(scenario.nodes) + at.sources
     for number, network in enumerate(scenario.networks):
         room = IPv4Network(network.subnet).num_addresses - _RESERVED

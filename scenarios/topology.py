@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +18,7 @@ from dataplanes.errors import Usage
 from dataplanes.texts import demand_utf8
 from scenarios import axes, size
 from scenarios.axes import Axes, Sweep
+from scenarios.pool import Pool
 
 _FILES = os.path.join(os.path.dirname(__file__), "files")
 _MOST_BYTES = 256 << 10
@@ -66,13 +68,13 @@ class ServiceSpec(Struct, forbid_unknown_fields=True):
 
 
 class Filler(Struct, forbid_unknown_fields=True):
-    """Services that exist only to be many: their backends are the workload service's."""
+    """Services that exist only to be many: their backends are those of the service that is called."""
 
     count: int
     backends: int = 3
 
 
-class Workload(Struct, forbid_unknown_fields=True):
+class Traffic(Struct, forbid_unknown_fields=True):
     """Who calls what: a task, a service, a port every backend serves."""
 
     client: str
@@ -81,12 +83,12 @@ class Workload(Struct, forbid_unknown_fields=True):
 
 
 class Scenario(Struct, forbid_unknown_fields=True):
-    """A whole world, every address settled."""
+    """A whole world, every address filled in."""
 
     nodes: list[str]
     networks: list[Network]
     services: list[ServiceSpec]
-    workload: Workload
+    traffic: Traffic
     description: str = ""
     underlay_mtu: int = 1500  # of the nodes' wire; may be too little for the networks': what is too long must be told
     filler: Filler | None = None
@@ -114,47 +116,6 @@ def mac(address: str) -> str:
     return "02:42:" + IPv4Address(address).packed.hex(":")
 
 
-class Pool:
-    """Addresses of one network, handed out in turn.
-
-    An address comes again only when the rest have been used: with it comes the MAC derived from it, and the bridges of
-    other nodes still remember where that was.
-    """
-
-    def __init__(self, subnet: str) -> None:
-        self._network = IPv4Network(subnet)
-        self._first, self._last = int(self._network[2]), int(self._network.broadcast_address) - 1
-        self._next = self._first
-        self._used = {self._network.network_address, self._network.broadcast_address, self._network[1]}
-
-    def claim(self, address: str) -> str | None:
-        """Take a given address; returns what is wrong with it, or None."""
-        try:
-            wanted = IPv4Address(address)
-        except ValueError:
-            return f"{address!r} is not an IPv4 address"
-        if wanted not in self._network:
-            return f"{address} is outside {self._network}"
-        if wanted in self._used:
-            return f"{address} is taken"
-        self._used.add(wanted)
-        return None
-
-    def take(self) -> str | None:
-        """The next free address, or None when the subnet is full."""
-        for number in itertools.chain(range(self._next, self._last + 1), range(self._first, self._next)):
-            candidate = IPv4Address(number)
-            if candidate not in self._used:
-                self._used.add(candidate)
-                self._next = number + 1
-                return str(candidate)
-        return None
-
-    def release(self, address: str) -> None:
-        """Give an address back."""
-        self._used.discard(IPv4Address(address))
-
-
 def named() -> dict[str, str]:
     """The scenarios that come with the program, with their descriptions."""
     names = sorted(entry.removesuffix(".toml") for entry in os.listdir(_FILES) if entry.endswith(".toml"))
@@ -180,7 +141,7 @@ def load(name_or_path: str, at: Axes | None = None) -> Scenario:
     scenario.name = scenario.name or os.path.basename(path).removesuffix(".toml")
     if at and scenario.nodes:
         _move(scenario, at)
-    _Checker(path, text, scenario, at or Axes()).settle()
+    _Completer(path, text, scenario, at or Axes()).complete()
     return scenario
 
 
@@ -192,7 +153,7 @@ def _move(scenario: Scenario, at: Axes) -> None:
     if at.services:
         scenario.filler = Filler(at.services, at.backends or 3)
     for service in scenario.services:
-        if at.backends and service.name == scenario.workload.service:
+        if at.backends and service.name == scenario.traffic.service:
             nodes = service.nodes or scenario.nodes
             kept = service.tasks[: at.backends]
             service.tasks = kept + [Task(node=nodes[n % len(nodes)]) for n in range(len(kept), at.backends)]
@@ -205,7 +166,7 @@ def _parse(path: str, text: str) -> Scenario:
             why = f"the line has {columns:,} characters, more than {_MOST_COLUMNS:,}"
             raise Usage("not a scenario", where=f"{path}:{number}", why=why)
     try:
-        return msgspec.toml.decode(text, type=Scenario)
+        return msgspec.convert(_renamed(msgspec.toml.decode(text)), Scenario)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `")
         field = where.rstrip("`").removeprefix("$.")
@@ -218,6 +179,13 @@ def _parse(path: str, text: str) -> Scenario:
         raise Usage("not TOML", where=f"{path}:{line}", why=str(error)) from error
     except RecursionError as error:
         raise Usage("not a scenario", where=path, why="it is nested too deeply") from error
+
+
+def _renamed(tables: dict[str, Any]) -> dict[str, Any]:
+    """A file of version 0.1 as one of today: the table `[traffic]` was `[workload]`."""
+    if "workload" in tables and "traffic" not in tables:
+        tables["traffic"] = tables.pop("workload")
+    return tables
 
 
 def _line(text: str, field: str, key: str = "") -> int:
@@ -249,7 +217,7 @@ def _key_line(lines: list[str], start: int, key: str) -> int:
     return start
 
 
-class _Checker:
+class _Completer:
     """Finds contradictions, and fills in what the file leaves open."""
 
     def __init__(self, path: str, text: str, scenario: Scenario, at: Axes) -> None:
@@ -257,7 +225,7 @@ class _Checker:
         self._pools: dict[str, Pool] = {}
         self._names: dict[str, str] = {}
 
-    def settle(self) -> None:
+    def complete(self) -> None:
         scenario = self._scenario
         self._refuse(size.too_large(scenario, self._at))
         if scenario.idlers:
@@ -279,7 +247,7 @@ class _Checker:
             self._claim(f"services[{number}]", service)
         for service in scenario.services:
             self._fill(service)
-        self._workload()
+        self._traffic()
         self._idlers()
         self._sweeps()
 
@@ -360,7 +328,7 @@ class _Checker:
             task.joins = {other: address or self._take(other) for other, address in task.joins.items()}
 
     def _idlers(self) -> None:
-        network = self._scenario.service(self._scenario.workload.service).network
+        network = self._scenario.service(self._scenario.traffic.service).network
         for node in self._scenario.nodes:
             for number in range(self._scenario.idle):
                 idler = Task(f"idle{number + 1}.{node}", node, self._take(network), network=network)
@@ -382,18 +350,18 @@ class _Checker:
             self._fail(f"networks[{number}].subnet", "the subnet is too small for its services and tasks")
         return address or ""
 
-    def _workload(self) -> None:
-        workload = self._scenario.workload
+    def _traffic(self) -> None:
+        traffic = self._scenario.traffic
         tasks = {task.name: task for task in self._scenario.tasks()}
         services = {service.name: service for service in self._scenario.services}
-        if workload.client not in tasks:
-            self._fail("workload.client", f"no task {workload.client!r}")
-        if workload.service not in services:
-            self._fail("workload.service", f"no service {workload.service!r}")
-        if not services[workload.service].tasks:
-            self._fail("workload.service", f"{workload.service} has no tasks to answer")
-        client = tasks[workload.client]
-        if services[workload.service].network not in (client.network, *client.joins):
-            self._fail("workload.client", f"{workload.client} is not on the network of {workload.service}")
-        if not 0 < workload.port < 65536:
-            self._fail("workload.port", f"{workload.port} is not a port")
+        if traffic.client not in tasks:
+            self._fail("traffic.client", f"no task {traffic.client!r}")
+        if traffic.service not in services:
+            self._fail("traffic.service", f"no service {traffic.service!r}")
+        if not services[traffic.service].tasks:
+            self._fail("traffic.service", f"{traffic.service} has no tasks to answer")
+        client = tasks[traffic.client]
+        if services[traffic.service].network not in (client.network, *client.joins):
+            self._fail("traffic.client", f"{traffic.client} is not on the network of {traffic.service}")
+        if not 0 < traffic.port < 65536:
+            self._fail("traffic.port", f"{traffic.port} is not a port")

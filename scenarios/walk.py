@@ -118,7 +118,7 @@ def _has(name: str, argv: tuple[str, ...]) -> bool:
     connection tracking on (net/ipv4/netfilter/iptable_nat.c); ipvsadm loads IPVS."""
     with netns.inside(name):
         if argv[0] == "iptables-legacy":
-            return argv[2] in _read("/proc/thread-self/net/ip_tables_names").split()
+            return argv[2] in _content("/proc/thread-self/net/ip_tables_names").split()
         return argv[0] != "ipvsadm" or os.path.exists("/proc/thread-self/net/ip_vs")
 
 
@@ -157,7 +157,7 @@ def _sysctl(path: str) -> str | None:
         return None
 
 
-def _read(path: str) -> str:
+def _content(path: str) -> str:
     try:
         return Path(path).read_text("ascii")
     except OSError:

@@ -45,7 +45,7 @@ class Rule(Struct, frozen=True):
         return ratio.high < 1 + self.change if self.change < 0 else ratio.low > 1 + self.change
 
 
-class Change(Struct, frozen=True):
+class CellChange(Struct, frozen=True):
     """A cell that both matrices have, with different outcomes."""
 
     kernel: str
@@ -64,7 +64,7 @@ class Comparison(Struct):
     kind: str  # result or matrix
     noise: float = 0
     differences: list[Difference] = []
-    changes: list[Change] = []
+    changes: list[CellChange] = []
     cells: int = 0  # both matrices have
     added: list[str] = []  # what only NEW has
     warnings: list[str] = []
@@ -224,7 +224,7 @@ def _matrices(path: str, base: Matrix, new: Matrix, allowed: Collection[str]) ->
     return made
 
 
-def _change(base: MatrixCell, new: MatrixCell) -> Change | None:
+def _change(base: MatrixCell, new: MatrixCell) -> CellChange | None:
     if base.outcome == new.outcome:
         return None
     observed = ("pass", "fail")
@@ -232,7 +232,7 @@ def _change(base: MatrixCell, new: MatrixCell) -> Change | None:
         what = "lost"
     else:
         what = "gained" if new.outcome == "pass" else "changed"
-    return Change(new.kernel, new.dataplane, new.check, base.outcome, new.outcome, new.detail, what)
+    return CellChange(new.kernel, new.dataplane, new.check, base.outcome, new.outcome, new.detail, what)
 
 
 def _comparable(made: Comparison, unlike: dict[str, str], allowed: Collection[str]) -> bool:

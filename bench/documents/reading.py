@@ -89,38 +89,38 @@ def read(path: str) -> Result | Matrix:
         raise Usage("cannot read the document", where=path, why=f"its schema is {head.schema!r:.20}, not {SCHEMA}")
     if head.cells:
         matrix = files.decode(data, Matrix, path, wrong=_NEITHER, fix=_FIX)
-        _check_matrix(matrix, path)
+        _validate_matrix(matrix, path)
         return matrix
     result = files.decode(data, Result, path, wrong=_NEITHER, fix=_FIX)
-    _check_result(result, path)
+    _validate_result(result, path)
     return result
 
 
-def _check_result(result: Result, path: str) -> None:
-    check_environment(result.environment, f"{path}: environment")
+def _validate_result(result: Result, path: str) -> None:
+    validate_environment(result.environment, f"{path}: environment")
     plan = files.convert(result.plan, _ResultPlan, f"{path}: plan", wrong="not a result")
     _once([("plane", each.name) for each in plan.dataplanes], path)
-    _check_trials(result.trials, path)
+    _validate_trials(result.trials, path)
     for number, row in enumerate(result.summary):
         _known(row, f"{path}: summary[{number}]")
     _once([("summary", row.dataplane, row.workload, row.axes) for row in result.summary], path)
 
 
-def _check_trials(trials: Sequence[Trial], path: str) -> None:
+def _validate_trials(trials: Sequence[Trial], path: str) -> None:
     for number, trial in enumerate(trials):
-        check_trial(trial, f"{path}: trials[{number}]")
+        validate_trial(trial, f"{path}: trials[{number}]")
     _once([(f"round {trial.round}", trial.dataplane, trial.workload, trial.axes) for trial in trials], path)
     series = Counter((trial.dataplane, trial.workload, trial.axes) for trial in trials)
     if max(series.values(), default=0) > _ROUNDS + 1:
         raise Usage("not a result", where=path, why=f"more than {_ROUNDS} rounds of one plane")
 
 
-def check_environment(facts: object, where: str) -> None:
+def validate_environment(facts: object, where: str) -> None:
     """Check the fields of an environment that readers look up. Raises Usage."""
     files.convert(facts, _Environment, where, wrong="not an environment")
 
 
-def check_trial(trial: Trial, where: str) -> None:
+def validate_trial(trial: Trial, where: str) -> None:
     """Check that this program could have written the trial. Raises Usage."""
     _known(trial, where)
     files.convert(trial.metrics, _Metrics, f"{where}.metrics", wrong="not a trial")
@@ -136,10 +136,10 @@ def _known(row: Trial | Summary, where: str) -> None:
             raise Usage("not a point of the axes", where=f"{where}.axes.{name}", why=wrong)
 
 
-def _check_matrix(matrix: Matrix, path: str) -> None:
+def _validate_matrix(matrix: Matrix, path: str) -> None:
     plan = files.convert(matrix.plan, _MatrixPlan, f"{path}: plan", wrong="not a matrix")
     for kernel, facts in matrix.environment.items():
-        check_environment(facts, f"{path}: environment.{kernel}")
+        validate_environment(facts, f"{path}: environment.{kernel}")
     names = {
         "kernel": set(matrix.environment),
         "dataplane": {each.name for each in plan.dataplanes},

@@ -30,17 +30,17 @@ def collect(clock: str) -> dict[str, Any]:
         "clock": clock,
         "cpu": field("/proc/cpuinfo", "model name"),
         "cpus": os.cpu_count(),
-        "clocksource": _read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        "clocksource": _content("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         "mitigations": {
-            os.path.basename(path): _read(path)
+            os.path.basename(path): _content(path)
             for path in sorted(glob.glob("/sys/devices/system/cpu/vulnerabilities/*"))
         },
-        "cmdline": _read("/proc/cmdline"),
+        "cmdline": _content("/proc/cmdline"),
         "memory_kb": field("/proc/meminfo", "MemTotal"),
-        "load": _read("/proc/loadavg"),
+        "load": _content("/proc/loadavg"),
         "python": platform.python_version(),
         "versions": {name: _last_line(argv) for name, argv in _VERSIONS.items()} | {"bcc": _bcc()},
-        "sysctl": {key: _read("/proc/sys/" + key.replace(".", "/")) for key in _SYSCTLS},
+        "sysctl": {key: _content("/proc/sys/" + key.replace(".", "/")) for key in _SYSCTLS},
     }
 
 
@@ -59,7 +59,7 @@ def settings() -> dict[str, str]:
     found = {}
     for pattern in ("/proc/sys/net/ipv4/vs/*", "/proc/sys/net/netfilter/nf_conntrack_*"):
         for path in sorted(glob.glob(pattern)):
-            value = _read(path)
+            value = _content(path)
             if value:
                 found[path.removeprefix("/proc/sys/").replace("/", ".")] = value
     return found | _offloads()
@@ -82,7 +82,7 @@ def _offloads() -> dict[str, str]:
     return {f"offload.{name}": " | ".join(sorted(ways)) for name, ways in found.items()}
 
 
-def _read(path: str) -> str:
+def _content(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return " ".join(file.read().split())

@@ -67,10 +67,10 @@ def _command(lab: Lab, argv: list[str]) -> int:
         os.chmod(tool, 0o755)
         command = argv or [os.environ.get("SHELL", "/bin/sh")]
         search = f"{os.path.dirname(tool)}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"
-        client = lab.scenario.workload.client
+        client = lab.scenario.traffic.client
         environ = {**os.environ, "BENCH_LAB": path, "BENCH_CLIENT": client, "PATH": search}
         _tell(Event("stage", "ready"))
-        interrupt.check()
+        interrupt.strike_again()
         try:
             with interrupt.held():  # between fork and exec a child loses what it gets
                 become = tied() if argv or not os.isatty(0) else partial(become_shell, os.getpid())
@@ -131,7 +131,7 @@ def _inspect(job: Job, clock: str) -> int:
     (selection,) = catalog.select(job.dataplane)
     (nothing,) = catalog.select(catalog.DIRECT)
     with Journal() as journal, trial.build(scenario, nothing, journal, cgroups_for=selection) as lab:
-        report = walk.report(lab, lambda fabric: catalog.make(selection, fabric))
+        report = walk.report(lab, lambda lab: catalog.make(selection, lab))
     _tell(Event("report", data=report))
     return 0
 

@@ -32,13 +32,13 @@ def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Lab], object]) -> 
     for name in job.dataplanes:
         (selection,) = catalog.select(name)
         for scenario in checks.scenarios(wanted):
-            plane = _Plane(selection, scenario, clock, tell, pause if job.pause else None)
-            plane.evidence = _EVIDENCE if job.evidence or job.pause else 0
-            plane.observe([each for each in wanted if each.scenario == scenario])
+            observer = _Observer(selection, scenario, clock, tell, pause if job.pause else None)
+            observer.evidence = _EVIDENCE if job.evidence or job.pause else 0
+            observer.observe([each for each in wanted if each.scenario == scenario])
     return 0
 
 
-class _Plane:
+class _Observer:
     """One plane in one scenario. Checks share a lab; one that ends in an error gets the next a fresh one."""
 
     def __init__(

@@ -37,7 +37,7 @@ def build(
     address they were asked at, which with direct routing an ordinary server does not.
     """
     ids: dict[str, list[str]] = {}  # service -> its tasks in the order they came
-    port = scenario.workload.port
+    port = scenario.traffic.port
 
     def server(task: Task) -> list[str]:
         known = ids.setdefault(task.service, [])
@@ -60,7 +60,7 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
     try:
         with Journal() as journal, build(world, selection, journal, udp_as_asked=True) as lab:
             if plan.axes.sources:
-                lab.alias(world.workload.client, plan.axes.sources)
+                lab.alias(world.traffic.client, plan.axes.sources)
             with _own_ports(lab):
                 prove(lab, selection)
             if plan.axes.ports:
@@ -107,13 +107,13 @@ def _own_ports(lab: Lab) -> Iterator[None]:
 
 def _ports(lab: Lab, first: int, last: int) -> None:
     """The client's ephemeral ports."""
-    client = lab.containers[lab.scenario.workload.client]
+    client = lab.containers[lab.scenario.traffic.client]
     sysctl.write(client.netns, {"net.ipv4.ip_local_port_range": f"{first}\t{last}"})
 
 
 def _settings(lab: Lab) -> dict[str, dict[str, str]]:
     """IPVS's and conntrack's settings, and offloads, where the workload passes: the client's container and its node."""
-    client = lab.containers[lab.scenario.workload.client]
+    client = lab.containers[lab.scenario.traffic.client]
     found = {}
     for kind, node, name in lab.namespaces():
         if node == client.task.node and (kind != "container" or name == client.netns):

@@ -14,7 +14,7 @@ import msgspec
 from bench.kernels import own, packages, shares
 from bench.kernels.base import Command, Kernel
 from bench.kernels.guest import QEMU, Guest
-from bench.kernels.host import Host
+from bench.kernels.host import HostKernel
 from bench.kernels.modules import Modules
 from bench.kernels.vmlinux import bootable
 from dataplanes import files
@@ -56,7 +56,7 @@ def resolve(name: str, clock: str | None) -> Kernel:
     if name == "host":
         if clock == "instructions":
             raise Usage("the host has no instruction clock", fix="use --kernel guest")
-        return Host()
+        return HostKernel()
     if "/" in name or name.endswith(".deb"):
         return _guest(name, clock, *own.find(name))
     if name == "guest":

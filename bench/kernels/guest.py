@@ -26,7 +26,7 @@ from bench.kernels import image
 from bench.kernels.base import EVENTS_FD, Command, Kernel, parse_config
 from bench.kernels.modules import Modules
 from bench.kernels.owned import owned
-from bench.kernels.relay import GRACE, Lines, Relay, settle, signals, write_all
+from bench.kernels.relay import GRACE, Lines, Relay, exit_code, signals, write_all
 from bench.kernels.shares import Shared, serve
 from dataplanes.errors import BenchError, GuestPanic, Prerequisite, TimedOut
 from dataplanes.texts import clean
@@ -115,7 +115,7 @@ class Guest(Kernel):
             code = session.run()
             if code is None:
                 raise self._down(process, session)
-            return settle(code, session.caught)
+            return exit_code(code, session.caught)
 
     def _argv(self, shared: Shared, initrd: int, console: int, *ports: int) -> list[str]:
         """The QEMU command line."""

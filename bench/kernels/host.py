@@ -17,13 +17,13 @@ from bench import native
 from bench.kernels.base import EVENTS_FD, Command, Kernel, parse_config
 from bench.kernels.modules import Modules
 from bench.kernels.owned import owned
-from bench.kernels.relay import GRACE, Lines, Relay, settle, signals
+from bench.kernels.relay import GRACE, Lines, Relay, exit_code, signals
 from dataplanes.errors import TimedOut
 from dataplanes.kernel import interrupt, netns
 from dataplanes.kernel.process import pid_namespace
 
 
-class Host(Kernel):
+class HostKernel(Kernel):
     """This machine's kernel."""
 
     name = "host"
@@ -88,7 +88,7 @@ class Host(Kernel):
             relay.watch(interrupts, forward, counts=False)
             if relay.run():
                 code = process.wait()
-                return settle(code if code >= 0 else 128 - code, caught)
+                return exit_code(code if code >= 0 else 128 - code, caught)
             if caught:  # it has been asked to end, and has not
                 process.kill()
         if caught:

@@ -23,16 +23,16 @@ class Modules:
     def _dependencies(self) -> dict[str, tuple[str, list[str]]]:
         """Name -> its path, and the paths it needs, nearest first."""
         found = {}
-        for line in self._read("modules.dep"):
+        for line in self._lines("modules.dep"):
             path, _, needs = line.partition(":")
             found[_name(path)] = path, needs.split()
         return found
 
     @cached_property
     def _builtin(self) -> set[str]:
-        return {_name(line) for line in self._read("modules.builtin")}
+        return {_name(line) for line in self._lines("modules.builtin")}
 
-    def _read(self, name: str) -> list[str]:
+    def _lines(self, name: str) -> list[str]:
         try:
             return (self.directory / name).read_text("utf-8").splitlines()
         except OSError:

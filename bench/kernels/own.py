@@ -57,7 +57,7 @@ def _from_packages(text: str, debs: list[Path]) -> tuple[Path, Modules, Path]:
         if not directories:
             fix = f"give the package that has them, too: {debs[0].name}:linux-modules-{release}...deb"
             raise Usage(f"no modules of {release}", where=text, why="they are in another package", fix=fix)
-        packages.settle(release, whole, directories[0].parent, target)
+        packages.assemble(release, whole, directories[0].parent, target)
 
     directory = packages.once(cache() / "own" / made, unpack)
     return (
@@ -91,7 +91,7 @@ def _usable(directory: Path) -> Path:
     states = [(str(path.relative_to(directory)), path.stat()) for path in files]
     told = "\n".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states)
     made = hashlib.sha256(f"{directory}\n{told}".encode()).hexdigest()[:12]
-    target = packages.once(cache() / "own" / made, lambda target: packages.settle_modules(directory, target, _copy))
+    target = packages.once(cache() / "own" / made, lambda target: packages.assemble_modules(directory, target, _copy))
     return target / "lib" / "modules" / directory.name
 
 

@@ -139,7 +139,7 @@ def headers(kernel: str) -> Path:
     target = base / wanted
     with _lock(base):
         if not target.exists():
-            _check_room(base)
+            _demand_room(base)
             with _work(target) as work:
                 debs = _download([f"linux-headers-{wanted}", f"linux-headers-{_common(wanted)}"], work)
                 _merge_headers(wanted, debs, work / "made").rename(target)
@@ -183,12 +183,12 @@ def _unpack(kernel: str, debs: Sequence[Path], target: Path) -> Path:
     whole = target.with_name("whole")
     extract(debs, whole)
     modules = next(iter([*whole.glob(f"lib/modules/{kernel}"), *whole.glob(f"usr/lib/modules/{kernel}")]))
-    return settle(kernel, whole, modules, target)
+    return assemble(kernel, whole, modules, target)
 
 
-def settle(kernel: str, whole: Path, modules: Path, target: Path) -> Path:
+def assemble(kernel: str, whole: Path, modules: Path, target: Path) -> Path:
     """Make the directory of a kernel from its packages' files."""
-    settle_modules(modules, target, shutil.move)
+    assemble_modules(modules, target, shutil.move)
     shutil.move(whole / "boot" / f"vmlinuz-{kernel}", target / "vmlinuz")
     configs = [
         *whole.glob(f"boot/config-{kernel}"),
@@ -201,7 +201,7 @@ def settle(kernel: str, whole: Path, modules: Path, target: Path) -> Path:
     return target
 
 
-def settle_modules(modules: Path, target: Path, bring: Callable[[Path, Path], object]) -> Path:
+def assemble_modules(modules: Path, target: Path, bring: Callable[[Path, Path], object]) -> Path:
     """Bring what a guest may need of a modules directory to target/lib/modules, plain, with its modules.dep."""
     kept = target / "lib" / "modules" / modules.name
     kept.mkdir(parents=True)
@@ -228,7 +228,7 @@ def once(target: Path, make: Callable[[Path], object]) -> Path:
         return target
     with _lock(target.parent):
         if seal.broken(target):  # nobody else was quicker
-            _check_room(target.parent)
+            _demand_room(target.parent)
             try:
                 with _work(target) as work:
                     made = work / "made"
@@ -275,7 +275,7 @@ def _run(*argv: str) -> None:
         raise Prerequisite(f"{os.path.basename(argv[0])} failed on the kernel's modules", why=why)
 
 
-def _check_room(path: Path) -> None:
+def _demand_room(path: Path) -> None:
     free = shutil.disk_usage(path).free // 1_000_000
     if free < _NEEDED_MB:
         raise Prerequisite(

@@ -66,7 +66,7 @@ def write_all(handle: int, data: bytes) -> None:
                 selector.select()
 
 
-def settle(code: int, caught: Sequence[int]) -> int:
+def exit_code(code: int, caught: Sequence[int]) -> int:
     """The exit code, unless the command ended of a signal that we caught for it: then it is ours as well.
 
     Raises KeyboardInterrupt with the signal's number.

@@ -19,11 +19,11 @@ from msgspec import Struct
 from dataplanes import files
 from dataplanes.errors import Prerequisite
 
-_SEAL, _CHECKED = ".seal.json", ".checked"
+_SEAL, _VERIFIED = ".seal.json", ".verified"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-class _File(Struct, frozen=True, array_like=True):
+class _Sealed(Struct, frozen=True, array_like=True):
     size: int
     mtime_ns: int
     sha256: str
@@ -36,13 +36,13 @@ def write(directory: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
             state = os.fstat(file.fileno())
-            sealed[str(path.relative_to(directory))] = _File(state.st_size, state.st_mtime_ns, _hash(path))
+            sealed[str(path.relative_to(directory))] = _Sealed(state.st_size, state.st_mtime_ns, _hash(path))
     files.keep(directory / _SEAL, msgspec.json.encode(sealed))
 
 
 def broken(directory: Path) -> str:
     """Return what is wrong with a sealed directory, or "" if nothing is."""
-    sealed = files.kept(directory / _SEAL, dict[str, _File])
+    sealed = files.kept(directory / _SEAL, dict[str, _Sealed])
     if not sealed:
         return "it has no seal"
     found = {str(path.relative_to(directory)): path.stat() for path in _files(directory)}
@@ -53,19 +53,19 @@ def broken(directory: Path) -> str:
             return f"{name} has {state.st_size:,} bytes, not {sealed[name].size:,}"
     mark = f"{_BOOT.read_text('ascii').strip()} {hashlib.sha256(msgspec.json.encode(sealed)).hexdigest()}".encode()
     same = all(state.st_mtime_ns == sealed[name].mtime_ns for name, state in found.items())
-    if same and _checked(directory) == mark:
+    if same and _verified(directory) == mark:
         return ""
     for name, known in sealed.items():
         if _hash(directory / name) != known.sha256:
             return f"{name} has another content than what was unpacked"
     with suppress(Prerequisite):  # a cache that is only read is checked every time
-        files.keep(directory / _CHECKED, mark)
+        files.keep(directory / _VERIFIED, mark)
     return ""
 
 
-def _checked(directory: Path) -> bytes:
+def _verified(directory: Path) -> bytes:
     try:
-        return (directory / _CHECKED).read_bytes()
+        return (directory / _VERIFIED).read_bytes()
     except OSError:
         return b""
 

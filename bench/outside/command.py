@@ -27,7 +27,7 @@ def main() -> int:
         if asked.cpus and isinstance(kernel, Guest):
             kernel.cpus = asked.cpus
         needs = requirements(catalog.select("all"))
-        objects.prepare(needs, kernel)
+        objects.compile_missing(needs, kernel)
         command = Command((asked.command, *asked.arguments), dict(os.environ), os.getcwd(), modules=modules(needs))
         return kernel.execute(command, lambda line: None)
     except BenchError as error:

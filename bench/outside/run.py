@@ -46,13 +46,13 @@ def plan(
     return found
 
 
-def check(scenario: str, trials: Sequence[TrialPlan]) -> None:
+def demand_possible(scenario: str, trials: Sequence[TrialPlan]) -> None:
     """Raise Usage for a point the scenario cannot have, and for a trial that runs out of ports: before anything is."""
     worlds = {at: topology.load(scenario, at) for at in dict.fromkeys(trial.axes for trial in trials)}
     for trial in sorted(trials, key=lambda each: (each.dataplane == DIRECT, -each.connections)):  # the worst first
         world = worlds[trial.axes]
         to_all = trial.dataplane == DIRECT or WORKLOADS[trial.workload].own_addresses
-        targets = len(world.service(world.workload.service).tasks) if to_all else 1
+        targets = len(world.service(world.traffic.service).tasks) if to_all else 1
         demand_ports(trial.workload, trial.connections, trial.axes, targets)
 
 

@@ -31,7 +31,7 @@ class Store:
         first = msgspec.json.encode(identity)
         if path is None:
             return
-        kept = self._read(path, first)
+        kept = self._resume(path, first)
         try:
             self._file = path.open("ab" if kept else "wb", buffering=0)
             if not kept:
@@ -39,7 +39,7 @@ class Store:
         except OSError as error:
             raise files.cannot_write(path, error, "the trials") from error
 
-    def _read(self, path: Path, first: bytes) -> bool:
+    def _resume(self, path: Path, first: bytes) -> bool:
         """Take what is there, if it is this run's; a last line that was cut off is cut away."""
         if not path.exists():
             return False
@@ -62,10 +62,10 @@ class Store:
     def _take(self, event: Event, where: str) -> bool:
         if event.kind == "trial":
             trial = files.convert(event.data, Trial, where, wrong=_WRONG, fix=_FIX)
-            reading.check_trial(trial, where)
+            reading.validate_trial(trial, where)
             self.trials.append(trial)
         elif event.kind == "environment":
-            reading.check_environment(event.data, where)
+            reading.validate_environment(event.data, where)
             self.environment = event.data
         return event.kind in ("trial", "environment")
 

@@ -16,7 +16,7 @@ from dataplanes.kernel.process import tied
 from dataplanes.requirements import Compiled, Requirement
 
 
-def prepare(requirements: Iterable[Requirement], kernel: Kernel) -> None:
+def compile_missing(requirements: Iterable[Requirement], kernel: Kernel) -> None:
     """Compile what they name and is missing. Raises Prerequisite without headers, BenchError on a compiler's error.
 
     bcc must be root. In a guest anybody is, but there it takes forty seconds, and two on the machine itself.

@@ -15,7 +15,7 @@ from dataplanes.requirements import Compiled, Condition, Feature, Package, Requi
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Check(Struct, frozen=True):
+class Availability(Struct, frozen=True):
     """The answer to one requirement."""
 
     what: str
@@ -25,20 +25,20 @@ class Check(Struct, frozen=True):
     fix: str = ""
 
 
-def check(requirement: Requirement, kernel: Kernel) -> Check:
+def availability(requirement: Requirement, kernel: Kernel) -> Availability:
     """Whether a kernel (or, for a tool, this machine, whose root file system the guest shares) has it."""
     if isinstance(requirement, Feature):
         return _feature(requirement, kernel)
     if isinstance(requirement, Condition):
         why = requirement.obstacle() if kernel.name == "host" else ""
-        return Check(requirement.name, requirement.purpose, not why, why, "use --kernel guest" if why else "")
-    if isinstance(requirement, Compiled):
-        return Check(requirement.purpose, "", True)  # dispatch compiles it; what that takes is asked for on its own
+        return Availability(requirement.name, requirement.purpose, not why, why, "use --kernel guest" if why else "")
+    if isinstance(requirement, Compiled):  # it is compiled before the run; what that takes is asked for on its own
+        return Availability(requirement.purpose, "", True)
     if isinstance(requirement, Package):
         ok = importlib.util.find_spec(requirement.name) is not None
     else:
         ok = shutil.which(requirement.name, path=_PATH) is not None
-    return Check(
+    return Availability(
         requirement.name,
         requirement.purpose,
         ok,
@@ -47,7 +47,7 @@ def check(requirement: Requirement, kernel: Kernel) -> Check:
     )
 
 
-def _feature(feature: Feature, kernel: Kernel) -> Check:
+def _feature(feature: Feature, kernel: Kernel) -> Availability:
     name = f"CONFIG_{feature.config}"
     config: Mapping[str, str] | None = kernel.config()
     if config is None:  # the kernel does not say how it was built: ask for the module
@@ -60,12 +60,12 @@ def _feature(feature: Feature, kernel: Kernel) -> Check:
         why = "" if ok else f"the module {feature.module} is not installed"
     else:
         ok, why = False, f"{kernel.name} ({kernel.release}) is built without {name}"
-    return Check(name, feature.purpose, ok, why, "" if ok else "use --kernel guest")
+    return Availability(name, feature.purpose, ok, why, "" if ok else "use --kernel guest")
 
 
-def missing(requirements: Iterable[Requirement], kernel: Kernel) -> list[Check]:
+def missing(requirements: Iterable[Requirement], kernel: Kernel) -> list[Availability]:
     """The requirements that are not met."""
-    return [found for found in (check(each, kernel) for each in requirements) if not found.ok]
+    return [found for found in (availability(each, kernel) for each in requirements) if not found.ok]
 
 
 def demand(requirements: Iterable[Requirement], kernel: Kernel, where: str) -> None:

@@ -26,4 +26,4 @@ def make_ready(selections: Sequence[Selection], kernel: Kernel, workloads: Itera
     preflight.demand((*requirements(selections), *tools), kernel, ", ".join(selection.name for selection in selections))
     load.binary()  # the guest can run it, but not compile it into the cache
     compile_bytecode()
-    objects.prepare(requirements(selections), kernel)
+    objects.compile_missing(requirements(selections), kernel)

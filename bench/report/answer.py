@@ -43,7 +43,7 @@ class Standing(Struct, frozen=True):
         return self.verdict.dataplane
 
 
-class Placement(Struct, frozen=True):
+class Ranking(Struct, frozen=True):
     """A placement's planes, the best first: its effect is the best one's."""
 
     name: str
@@ -54,14 +54,14 @@ class Placement(Struct, frozen=True):
         return self.planes[0]
 
 
-def placements(report: Report) -> list[Placement]:
+def rankings(report: Report) -> list[Ranking]:
     """Every placement, best first, with its planes; the reference stands against nothing."""
     groups: dict[str, list[Standing]] = {}
     for verdict in sorted(report.verdicts(), key=_rank):
         if verdict.same and "@" not in verdict.dataplane and verdict.dataplane != REFERENCE:
             standing = Standing(verdict, _effect(report, verdict))
             groups.setdefault(catalog.placement(verdict.dataplane), []).append(standing)
-    return [Placement(name, planes) for name, planes in groups.items()]
+    return [Ranking(name, planes) for name, planes in groups.items()]
 
 
 def _rank(verdict: Verdict) -> tuple[float, ...]:
@@ -119,10 +119,10 @@ def answer(report: Report, say: Words = ENGLISH) -> str:
         ),
         "",
     ]
-    found = placements(report)
+    found = rankings(report)
     lines += _short(report, found, say)
     for each in found:
-        lines += _placement(report, each, say)
+        lines += _ranking(report, each, say)
     lines += _cost(report, say)
     lines += [f"## {say('Which one to choose')}", ""]
     lines += [f"| {say('situation')} | {say('planes that fit, the cheapest first')} |", "|---|---|"]
@@ -132,7 +132,7 @@ def answer(report: Report, say: Words = ENGLISH) -> str:
     return "\n".join(lines)
 
 
-def _short(report: Report, found: list[Placement], say: Words) -> list[str]:
+def _short(report: Report, found: list[Ranking], say: Words) -> list[str]:
     """The answer to the question itself, then a line per plane."""
     asked = [each for each in found if each.name in _ASKED]
     said = [f"**{say('{placement}: {effect}', placement=each.name, effect=say(each.best.effect))}**" for each in asked]
@@ -149,7 +149,7 @@ def _short(report: Report, found: list[Placement], say: Words) -> list[str]:
     return lines + _listed(say("Not observed, because the check ended in an error:"), report.unobserved())
 
 
-def _placement(report: Report, each: Placement, say: Words) -> list[str]:
+def _ranking(report: Report, each: Ranking, say: Words) -> list[str]:
     """The best plane in full, the others against it."""
     best = each.best.verdict
     lines = [f"## {say('{placement}: {effect}', placement=each.name, effect=say(each.best.effect))}", ""]
@@ -194,7 +194,7 @@ def _statements(report: Report, checks: list[str], say: Words, *, lost_by: str =
     """What each check says, and why the plane that lost it did."""
     statements = report.checks()
     reasons = [f" {_reason(report, lost_by, check, say)}" if lost_by else "" for check in checks]
-    return [f"{c}: {say.check(c, statements[c])}{why}" for c, why in zip(checks, reasons, strict=True)]
+    return [f"{c}: {say.statement(c, statements[c])}{why}" for c, why in zip(checks, reasons, strict=True)]
 
 
 def _names(planes: list[str]) -> str:

@@ -19,7 +19,7 @@ from scenarios.axes import Axes
 
 if TYPE_CHECKING:
     from bench.analysis.compare import Difference
-    from bench.analysis.gate import Change, Comparison
+    from bench.analysis.gate import CellChange, Comparison
 
 
 _FUNCTIONS = 25
@@ -152,7 +152,7 @@ def _differences(name: str, differences: Sequence[Difference]) -> Table:
     return table
 
 
-def _changes(name: str, changes: Sequence[Change]) -> Table:
+def _changes(name: str, changes: Sequence[CellChange]) -> Table:
     table = Table("kernel", "data plane", "check", "base", "new", "observed", title=Text(name), title_justify="left")
     for each in changes:
         style = {"lost": "red", "gained": "green"}.get(each.what)

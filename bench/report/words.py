@@ -21,9 +21,9 @@ class Words(Struct, frozen=True, forbid_unknown_fields=True):
         said = self.phrases.get(english, english)
         return said.format(**values) if values else said
 
-    def check(self, name: str, statement: str) -> str:
+    def statement(self, name: str, english: str) -> str:
         """A check's statement."""
-        return self.checks.get(name, statement)
+        return self.checks.get(name, english)
 
     def reason(self, english: str) -> str:
         """Why a check does not hold."""

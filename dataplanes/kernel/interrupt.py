@@ -55,7 +55,7 @@ def strike(number: int) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-def check() -> None:
+def strike_again() -> None:
     """Raise KeyboardInterrupt again if it was raised before: whoever makes something new has not heard of it."""
     if _caught:
         raise KeyboardInterrupt(_caught[0])
@@ -67,7 +67,7 @@ def prevailing() -> Iterator[None]:
     try:
         yield
     except Exception:
-        check()
+        strike_again()
         raise
 
 

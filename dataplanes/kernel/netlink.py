@@ -164,12 +164,12 @@ class Netlink:
         What changed while it was being read is read again. Raises `NetlinkError`, also for a dump that broke off.
         """
         for _ in range(_DUMPS):
-            answer = self._read(Request(kind, flags, body))
+            answer = self._answers(Request(kind, flags, body))
             if answer is not None:
                 return answer
         raise KernelRefused("cannot be read in one piece", where=self.netns, why=f"it changed {_DUMPS} times meanwhile")
 
-    def _read(self, request: Request) -> list[tuple[int, bytes]] | None:
+    def _answers(self, request: Request) -> list[tuple[int, bytes]] | None:
         """What the kernel answers; None if it says that parts of it are of different times."""
         expected = self._sequence
         self._sequence += 1

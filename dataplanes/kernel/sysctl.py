@@ -14,10 +14,10 @@ def _path(key: str) -> str:
     return "/proc/sys/" + key.replace(".", "/")
 
 
-def read(name: str, key: str) -> str | None:
+def value(name: str, key: str) -> str | None:
     """The value in a namespace, or None where this kernel has no such key."""
     with netns.inside(name):
-        return _read(key)
+        return _value(key)
 
 
 def write(name: str, values: dict[str, str]) -> None:
@@ -32,7 +32,7 @@ def change(name: str, values: dict[str, str]) -> dict[str, str]:
     with netns.inside(name), Undo() as undo:
         before: dict[str, str] = {}
         for key, value in values.items():
-            old = _read(key)
+            old = _value(key)
             if old != value:
                 _write(name, key, value)
                 before[key] = old or ""
@@ -59,7 +59,7 @@ class Settings:
             del self._before[purpose]
 
 
-def _read(key: str) -> str | None:
+def _value(key: str) -> str | None:
     try:
         with open(_path(key), encoding="ascii") as file:
             return file.read().strip()

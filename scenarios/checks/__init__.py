@@ -85,9 +85,9 @@ def skipped(each: Check, clock: str) -> str:
 def observe(wanted: Sequence[Check], world: World, dataplane: str) -> Iterator[Cell]:
     """A cell for each, as it ends. Those that idle do so side by side: an hour for all of them is an hour."""
     begun, clock = time.monotonic(), Steadiness()
-    queue: list[tuple[float, int, _Run]] = []
+    queue: list[tuple[float, int, _Observation]] = []
     for number, each in enumerate(wanted):
-        heappush(queue, (0.0, number, _Run(each, world.sibling())))
+        heappush(queue, (0.0, number, _Observation(each, world.sibling())))
     while queue:
         due, number, run = heappop(queue)
         time.sleep(max(begun + due - time.monotonic(), 0))
@@ -95,13 +95,13 @@ def observe(wanted: Sequence[Check], world: World, dataplane: str) -> Iterator[C
         if isinstance(found, float):
             heappush(queue, (due + found, number, run))
         else:
-            run.world.settle()
+            run.world.close()
             if leapt := clock.broken():
                 outcome, found = "error", f"{leapt}; seen was: {outcome}: {found}"
             yield Cell(dataplane, run.check.name, outcome, found, time.monotonic() - begun)
 
 
-class _Run:
+class _Observation:
     """One check on its way."""
 
     def __init__(self, check: Check, world: World) -> None:

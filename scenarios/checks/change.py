@@ -322,7 +322,7 @@ def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[s
         found[f"{name}: rules"] = set(_rules(name))
         for path in ("ip_vs_conn", "nf_conntrack"):
             found[f"{name}: {path}"] = set(_connections(name, path, removed)) if removed else set()
-        found[f"{name}: ip_vs"] = {" ".join(line.split()[:5]) for line in _read(name, "ip_vs") if "->" in line}
+        found[f"{name}: ip_vs"] = {" ".join(line.split()[:5]) for line in _proc_lines(name, "ip_vs") if "->" in line}
     assert world.lab.plane
     for held in world.lab.plane.footprint():
         if held.kind in ("bpf map services", "bpf map turns", "bpf map counts"):
@@ -332,7 +332,7 @@ def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[s
 
 def _rules(name: str) -> Iterator[str]:
     """Rules of packet filters; a program is only started where the kernel says there are any."""
-    tables = _read(name, "ip_tables_names")
+    tables = _proc_lines(name, "ip_tables_names")
     if tables:
         for line in process.run(name, ("iptables-legacy-save",)).splitlines():
             if line.startswith("-A"):
@@ -342,7 +342,7 @@ def _rules(name: str) -> Iterator[str]:
         yield from (line.strip() for line in text.splitlines() if line.strip() and "counter" not in line)
 
 
-def _read(name: str, path: str) -> list[str]:
+def _proc_lines(name: str, path: str) -> list[str]:
     with netns.inside(name), suppress(OSError), open(f"/proc/thread-self/net/{path}", encoding="ascii") as file:
         return file.read().splitlines()
     return []
@@ -351,7 +351,7 @@ def _read(name: str, path: str) -> list[str]:
 def _connections(name: str, path: str, removed: tuple[str, list[str]]) -> Iterator[str]:
     """Lines with the VIP and a backend, written in decimal (conntrack) or hexadecimal (IPVS)."""
     vip, backends = removed
-    for line in _read(name, path):
+    for line in _proc_lines(name, path):
         words = set(line.replace("=", " ").split())
         if {vip, _hex(vip)} & words and {each for b in backends for each in (b, _hex(b))} & words:
             yield " ".join(line.split()[:8])

@@ -160,5 +160,5 @@ def two_vips_one_port(world: World) -> str:
             world.who(each)
         return "both answered"
     finally:
-        world.settle()
+        world.close()
         plane.remove([alias])

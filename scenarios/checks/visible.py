@@ -171,12 +171,12 @@ def settings(world: World) -> str:
         changed = [
             f"net.ipv4.vs.{key}={value}"
             for key in keys
-            if (value := sysctl.read(name, f"net.ipv4.vs.{key}")) not in (None, defaults[key])
+            if (value := sysctl.value(name, f"net.ipv4.vs.{key}")) not in (None, defaults[key])
         ]
         changed += [
             f"net.ipv4.conf.eth0.{key}={value}"
             for key in ("arp_ignore", "arp_announce")
-            if (value := sysctl.read(name, f"net.ipv4.conf.eth0.{key}")) != "0"
+            if (value := sysctl.value(name, f"net.ipv4.conf.eth0.{key}")) != "0"
         ]
     if changed:
         raise Differs(", ".join(changed))

@@ -275,10 +275,10 @@ class World:
         try:
             yield Probe(name, self.vip(name), tuple(self.tasks(name)))
         finally:
-            self.settle()
+            self.close()
             self.lab.remove_service(name)
 
-    def settle(self) -> None:
+    def close(self) -> None:
         """Close what the check left open."""
         for each in self._open:
             each.close()

@@ -18,7 +18,7 @@ from dataplanes.base import Site
 from dataplanes.kernel import netlink, netns
 from dataplanes.kernel.ipvs import MASQUERADE, destination_body, service_body
 from dataplanes.model import Backend, Service
-from dataplanes.nft import Knobs, Nft
+from dataplanes.nft import Nft, NftKnobs
 from dataplanes.nft_rules import Ruleset
 from scenarios import topology
 from scenarios.axes import Axes
@@ -93,7 +93,7 @@ def test_install_in_a_kernel(benchmark: Any, namespace: str, count: int) -> None
     """All services at once, in one transaction, and away again."""
     assert os.geteuid() == 0, "programming a kernel takes root"
     assert shutil.which("nft")
-    director = Nft(Knobs()).open(site(namespace))
+    director = Nft(NftKnobs()).open(site(namespace))
     wanted = services(count)
 
     def install_and_remove() -> None:
@@ -108,7 +108,7 @@ def test_install_in_a_kernel(benchmark: Any, namespace: str, count: int) -> None
 
 def test_one_service_more_in_a_kernel(benchmark: Any, namespace: str) -> None:
     """Beside a thousand."""
-    director = Nft(Knobs()).open(site(namespace))
+    director = Nft(NftKnobs()).open(site(namespace))
     more = Service("more", "net", "10.200.0.1", tuple(Backend(a, 1) for a in BACKENDS))
     try:
         director.apply(services(1000))

@@ -192,7 +192,7 @@ def _without_nft_snat(lab: Lab, undo: ExitStack) -> None:
 
 def _with_sysctl(kind: str, key: str, value: str, lab: Lab, undo: ExitStack) -> None:
     names = [name for found, _, name in lab.namespaces() if found == kind]
-    assert {sysctl.read(name, key) for name in names} - {value}
+    assert {sysctl.value(name, key) for name in names} - {value}
     for name in names:
         sysctl.write(name, {key: value})
 

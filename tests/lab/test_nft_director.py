@@ -17,7 +17,7 @@ from dataplanes.kernel import netns, process
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Backend, Service
-from dataplanes.nft import Knobs, Nft
+from dataplanes.nft import Nft, NftKnobs
 from tests.lab.bridged import (
     ADDRESS,
     BACKENDS,
@@ -94,7 +94,7 @@ def test_round_robin_is_exact_for_two_services_in_turn(world: World, hook: Hook)
 @each_hook
 def test_random_reaches_every_backend(world: World, hook: Hook) -> None:
     world.own(hook)
-    world.director(hook, mechanism=Nft(Knobs("random"))).apply([service(*BACKENDS[:3])])
+    world.director(hook, mechanism=Nft(NftKnobs("random"))).apply([service(*BACKENDS[:3])])
     assert set(world.spread(90)) == set(BACKENDS[:3])  # missing one: 4e-16
 
 

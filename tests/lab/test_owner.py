@@ -21,10 +21,10 @@ LAB = [*BENCH, "lab", "--dataplane", "direct", "--kernel", "host"]
 SLEEPS = """
 import os, sys
 from bench.kernels.base import Command
-from bench.kernels.host import Host
+from bench.kernels.host import HostKernel
 
 try:
-    Host().execute(Command(("sleep", "4242"), dict(os.environ), "/"), print)
+    HostKernel().execute(Command(("sleep", "4242"), dict(os.environ), "/"), print)
 except KeyboardInterrupt as caught:
     sys.exit(128 + caught.args[0])
 """

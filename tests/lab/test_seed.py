@@ -96,7 +96,7 @@ def test_every_container_has_the_documents_rules(lab: Lab, container: str, addre
             f"{each.get_attr('IFA_LOCAL')}/{each['prefixlen']}" for each in rtnl.addresses() if each["index"] == eth0
         ]
     assert addresses == [f"{address}/24", f"{VIP if container in WEB else BUSYBOX_VIP}/32"]
-    assert sysctl.read(name, "net.ipv4.vs.conntrack") == "1"
+    assert sysctl.value(name, "net.ipv4.vs.conntrack") == "1"
 
 
 @pytest.mark.parametrize("dataplane", SERVING)
@@ -144,7 +144,7 @@ def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
         "net.ipv4.vs.expire_quiescent_template": "1",
         "net.ipv4.vs.run_estimation": "1",
     }
-    assert {key: sysctl.read(name, key) for key in wanted} == wanted
+    assert {key: sysctl.value(name, key) for key in wanted} == wanted
     assert netns.exists(name)
 
 
@@ -175,7 +175,7 @@ def test_between_nodes_is_a_wire_which_no_netfilter_sees() -> None:
     """As from Docker host to Docker host: their bridges hand their frames to netfilter, the switch does not."""
     with running("direct") as lab:
         overlay = next(name for kind, node, name in lab.namespaces() if (kind, node) == ("overlay", "worker1"))
-        underlay = lab.fabric.host("underlay")
+        underlay = lab.fabric.host_netns("underlay")
         for name in (overlay, underlay):
             _nft(name, _COUNT)
         assert View(lab).who(WEB["my-web.3"])[3] == WEB["my-web.3"]

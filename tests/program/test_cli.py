@@ -75,9 +75,9 @@ def test_a_mistake_gets_one_line_and_exit_2(arguments: tuple[str, ...], code: in
         ("10.0.0.2", "10.0.1.2", ":12: services[0].vip: 10.0.1.2 is outside 10.0.0.0/24"),
         ('node = "worker1"', 'node = "worker9"', ":16: services[0].tasks[2].node: no node 'worker9'"),
         ("10.0.0.4", "10.0.0.3", ":15: services[0].tasks[1].address: 10.0.0.3 is taken"),
-        ("port = 80", 'port = "http"', ":28: workload.port: Expected `int`, got `str`"),
-        ('client = "my-busybox.1"', 'client = "nobody"', ":26: workload.client: no task 'nobody'"),
-        ("[workload]", "[workload", ":25: not TOML"),
+        ("port = 80", 'port = "http"', ":28: traffic.port: Expected `int`, got `str`"),
+        ('client = "my-busybox.1"', 'client = "nobody"', ":26: traffic.client: no task 'nobody'"),
+        ("[traffic]", "[traffic", ":25: not TOML"),
     ],
 )
 def test_a_bad_scenario_is_refused_with_line_and_field(old: str, new: str, says: str, tmp_path: Path) -> None:

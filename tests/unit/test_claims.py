@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from dataplanes.errors import Usage
 from dataplanes.model import Backend, Endpoint, Service
 from dataplanes.placed import PlacedPlane
-from tests.unit.test_placed import OTHER, SEGMENT, WEB, NoFabric, Notebook, Shelf
+from tests.unit.test_placed import OTHER, SEGMENT, WEB, NoAttachments, Notebook, Shelf
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def book() -> Notebook:
 
 @pytest.fixture
 def plane(book: Notebook) -> PlacedPlane:
-    plane = PlacedPlane("notebook-shelf", Shelf(book.log), book, NoFabric())
+    plane = PlacedPlane("notebook-shelf", Shelf(book.log), book, NoAttachments())
     plane.add_segment(SEGMENT)
     plane.add_segment(OTHER)
     plane.add_endpoint(endpoint("web.1", "10.0.0.3"))

@@ -55,7 +55,7 @@ def test_what_a_finalizer_swallowed_is_raised_before_anything_is_made(monkeypatc
     del generator  # Python tells of the exception, and goes on
     assert told
     with pytest.raises(KeyboardInterrupt) as raised:
-        interrupt.check()
+        interrupt.strike_again()
     assert raised.value.args == (signal.SIGHUP,)
 
 
@@ -67,7 +67,7 @@ def test_a_second_signal_does_not_cut_the_clean_up_short() -> None:
 
 
 def test_without_a_signal_nothing_is_raised() -> None:
-    interrupt.check()
+    interrupt.strike_again()
     with interrupt.held():
         pass
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from dataplanes.base import Counter, Director, Fabric, Footprint, Mechanism, Placement, Site
+from dataplanes.base import Attachments, Counter, Director, Footprint, Mechanism, Placement, Site
 from dataplanes.errors import KernelRefused
 from dataplanes.model import Backend, Endpoint, Segment, Service
 from dataplanes.placed import PlacedPlane
@@ -81,7 +81,7 @@ class Shelf(Placement):
     def requires(self) -> tuple[Requirement, ...]:
         return (Feature("SHELF", "", "a place for it"),)
 
-    def open_segment(self, segment: Segment, fabric: Fabric) -> list[Site]:
+    def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
         return [Site(segment.overlay_netns, "net", segment.node, segment.subnet, "input", "snat", "br0", "10.0.0.1")]
 
     def publish(self, site: Site, services: Sequence[Service]) -> None:
@@ -91,7 +91,7 @@ class Shelf(Placement):
         self._log += [f"{site.netns} withdraw {service.name}" for service in services]
 
 
-class NoFabric:
+class NoAttachments:
     def attach(self, network: str, node: str, role: str) -> Endpoint:
         raise AssertionError("not asked for")
 
@@ -106,7 +106,7 @@ def book() -> Notebook:
 
 @pytest.fixture
 def plane(book: Notebook) -> PlacedPlane:
-    plane = PlacedPlane("notebook-shelf", Shelf(book.log), book, NoFabric())
+    plane = PlacedPlane("notebook-shelf", Shelf(book.log), book, NoAttachments())
     plane.add_segment(SEGMENT)
     plane.add_segment(OTHER)
     return plane

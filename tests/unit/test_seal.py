@@ -40,7 +40,7 @@ def _rot(kernel: Path) -> None:
     before = (kernel / "vmlinux").stat()
     (kernel / "vmlinux").write_bytes(b"karnel" * 1000)
     os.utime(kernel / "vmlinux", ns=(before.st_atime_ns, before.st_mtime_ns))
-    (kernel / ".checked").unlink(missing_ok=True)
+    (kernel / ".verified").unlink(missing_ok=True)
 
 
 def _changed(kernel: Path) -> None:

@@ -33,7 +33,7 @@ MEASURES: dict[str, Callable[[Lab, catalog.Selection, TrialPlan, str], Metrics]]
 
 def prove(lab: Lab, selection: catalog.Selection) -> None:
     """Every backend must answer, or there is no figure. Raises KernelRefused."""
-    backends = lab.service(lab.scenario.workload.service).backends
+    backends = lab.service(lab.scenario.traffic.service).backends
     result = traffic.connect(lab, traffic.targets(lab, selection), _PROOF_PER_BACKEND * len(backends), 1)
     failed = {name: count for name, count in result.errors.items() if count}
     if failed:

@@ -17,7 +17,7 @@ _WINDOW = 4096
 
 def churn(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
     """One replica more, the newest one less, and again until the connections are made; they are spread over 5 s."""
-    service = lab.scenario.workload.service
+    service = lab.scenario.traffic.service
     replicas = len(lab.service(service).backends)
     rate = max(int(plan.connections / _SECONDS), 1)
     sizes = {"connections": plan.connections, "concurrency": _WINDOW, "rate": rate, "timeout": _TIMEOUT_MS}

@@ -57,12 +57,12 @@ def _answers(lab: Lab, vip: str) -> bool:
 
     With direct routing it does not: a filler's VIP is on no task's lo, its backends are another service's.
     """
-    workload = lab.scenario.workload
+    traffic = lab.scenario.traffic
     deadline = time.monotonic() + _OBEY_SECONDS
     while time.monotonic() < deadline:
-        with suppress(OSError), lab.socket(workload.client, socket.SOCK_STREAM) as handle:
+        with suppress(OSError), lab.socket(traffic.client, socket.SOCK_STREAM) as handle:
             handle.settimeout(1)
-            handle.connect((vip, workload.port))
+            handle.connect((vip, traffic.port))
             handle.sendall(b"r")
             if handle.recv(1):
                 return True

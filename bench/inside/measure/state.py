@@ -43,7 +43,7 @@ def sums(state: list[Held]) -> Metrics:
 
 
 def _conntrack(name: str) -> int:
-    return int(sysctl.read(name, "net.netfilter.nf_conntrack_count") or 0)
+    return int(sysctl.value(name, "net.netfilter.nf_conntrack_count") or 0)
 
 
 def _object_size(cache: str) -> int:

@@ -25,37 +25,37 @@ _BYTES_PER_CONNECTION = 16 << 10  # stream moves as much for each connection crr
 
 def targets(lab: Lab, selection: catalog.Selection) -> list[str]:
     """Where the client connects: the VIP, or for `direct` every backend's own address in turn."""
-    return own(lab) if selection.dataplane == catalog.DIRECT else [_vip(lab, lab.scenario.workload.service)]
+    return own(lab) if selection.dataplane == catalog.DIRECT else [_vip(lab, lab.scenario.traffic.service)]
 
 
 def own(lab: Lab) -> list[str]:
     """Every backend's own address."""
-    workload = lab.scenario.workload
-    return [f"{backend.address}:{workload.port}" for backend in lab.service(workload.service).backends]
+    traffic = lab.scenario.traffic
+    return [f"{backend.address}:{traffic.port}" for backend in lab.service(traffic.service).backends]
 
 
 def _vip(lab: Lab, service: str) -> str:
-    return f"{lab.service(service).vip}:{lab.scenario.workload.port}"
+    return f"{lab.service(service).vip}:{lab.scenario.traffic.port}"
 
 
 def start(lab: Lab, command: str, to: list[str], **options: int | str) -> subprocess.Popen[bytes]:
     """Start a client in the scenario's calling container."""
     argv = load.argv(command, to, **options)
-    return lab.spawn(lab.scenario.workload.client, argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return lab.spawn(lab.scenario.traffic.client, argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def finish(lab: Lab, process: subprocess.Popen[bytes]) -> bytes:
     """Its output. Raises KernelRefused if it failed."""
     out, err = process.communicate()  # it gives up on a connection by itself
     if process.returncode:
-        where = f"{lab.scenario.workload.client}: vipload"
+        where = f"{lab.scenario.traffic.client}: vipload"
         raise KernelRefused("the load generator failed", where=where, why=err.decode().strip())
     return out
 
 
 def connect(lab: Lab, to: list[str], connections: int, concurrency: int, **options: int | str) -> LoadResult:
     """So many connections, in turn from all addresses the client has on the network."""
-    client = lab.containers[lab.scenario.workload.client]
+    client = lab.containers[lab.scenario.traffic.client]
     if client.aliases:
         options["sources"] = ",".join((client.endpoints[0].address, *client.aliases))
     warmup = connections // _WARMUP_SHARE
@@ -154,11 +154,11 @@ def _datagrams(
 
 def stream(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
     """Bytes to a service with one backend, on another node than the client's."""
-    workload = lab.scenario.workload
-    away = next(n for n in (*lab.scenario.nodes,) if n != lab.containers[workload.client].task.node)
-    spec = ServiceSpec("sink", lab.service(workload.service).network, tasks=[Task("sink.1", away)])
+    traffic = lab.scenario.traffic
+    away = next(n for n in (*lab.scenario.nodes,) if n != lab.containers[traffic.client].task.node)
+    spec = ServiceSpec("sink", lab.service(traffic.service).network, tasks=[Task("sink.1", away)])
     lab.create_service(spec)
-    to = f"{spec.tasks[0].address}:{workload.port}" if selection.dataplane == catalog.DIRECT else _vip(lab, "sink")
+    to = f"{spec.tasks[0].address}:{traffic.port}" if selection.dataplane == catalog.DIRECT else _vip(lab, "sink")
     moved = plan.connections * _BYTES_PER_CONNECTION
     result = msgspec.json.decode(finish(lab, start(lab, "stream", [to], bytes=moved)), type=StreamResult)
     return {

@@ -32,7 +32,7 @@ http {{
 
 def wrk(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
     """A connection per request, for a second (wrk counts in whole ones)."""
-    service = lab.scenario.workload.service
+    service = lab.scenario.traffic.service
     with Journal() as journal:
         names = [task.name for spec in lab.specs() if spec.name == service for task in spec.tasks]
         servers = [_serve(lab, journal, name) for name in names]
@@ -42,7 +42,7 @@ def wrk(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> 
             argv = ["wrk", f"-t{threads}", f"-c{plan.axes.concurrency}", f"-d{_SECONDS}", "-H", "Connection: close"]
             argv.append(f"http://{lab.service(service).vip}:{_PORT}/")
             before, begun = _states(), time.monotonic_ns()
-            process = lab.spawn(lab.scenario.workload.client, argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            process = lab.spawn(lab.scenario.traffic.client, argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             out, _ = process.communicate()
             elapsed, after = time.monotonic_ns() - begun, _states()
         finally:
@@ -68,7 +68,7 @@ def _await(lab: Lab) -> None:
         address = target.rpartition(":")[0]
         while True:
             try:
-                with lab.socket(lab.scenario.workload.client, 1) as handle:
+                with lab.socket(lab.scenario.traffic.client, 1) as handle:
                     handle.settimeout(1)
                     handle.connect((address, _PORT))
                     break

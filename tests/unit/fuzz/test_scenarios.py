@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dataplanes.errors import Usage
 from scenarios import topology
 from scenarios.axes import AXES, POINTS, Axes, Sweep
-from scenarios.topology import Filler, Network, Scenario, ServiceSpec, Task, Workload
+from scenarios.topology import Filler, Network, Scenario, ServiceSpec, Task, Traffic
 from tests.unit.fuzz import samples
 from tests.unit.fuzz.ending import end, timed
 from tests.unit.fuzz.strategies import mutated, of_type, spoiled, texts, toml
@@ -24,11 +24,11 @@ VALID = {name: msgspec.toml.decode(text) for name, text in samples.SCENARIOS.ite
 SMALL = 'nodes = ["a", "b"]\nnetworks = [{ name = "net", subnet = "10.0.0.0/24" }]\n'
 WEB = '[[services]]\nname = "web"\nnetwork = "net"\ntasks = [{ node = "a" }]\n'
 CALLER = '[[services]]\nname = "caller"\nnetwork = "net"\ntasks = [{ node = "b" }]\n'
-WORK = '[workload]\nclient = "caller.1"\nservice = "web"\n'
+WORK = '[traffic]\nclient = "caller.1"\nservice = "web"\n'
 EMPTY = b"""nodes = []
 networks = []
 services = [{ name = "a", network = "net" }]
-workload = { client = "a", service = "a" }
+traffic = { client = "a", service = "a" }
 """
 WORLD = SMALL + WEB + CALLER + WORK
 
@@ -57,7 +57,7 @@ extreme = of_type(
     Scenario,
     **{**_known, "networks": st.lists(of_type(Network, **_known), max_size=2)},
     services=st.lists(of_type(ServiceSpec, **_known, tasks=st.lists(of_type(Task, **_known), max_size=3)), max_size=3),
-    workload=of_type(Workload, **_known),
+    traffic=of_type(Traffic, **_known),
     filler=of_type(Filler, **_known),
     sweep=st.just([]),
 )
@@ -83,7 +83,7 @@ def plausible(draw: st.DrawFn) -> dict[str, Any]:
         "nodes": nodes,
         "networks": [{"name": "net", "subnet": draw(subnets)}, {"name": "side", "subnet": draw(subnets)}],
         "services": services,
-        "workload": {"client": "caller.1", "service": draw(st.sampled_from(names))},
+        "traffic": {"client": "caller.1", "service": draw(st.sampled_from(names))},
         "idle": draw(st.sampled_from([0, 0, 1, 20, 200])),
         "filler": {"count": draw(st.sampled_from([0, 10, 240, 20_000])), "backends": draw(st.integers(0, 3))},
         "sweep": draw(st.lists(of_type(Sweep, **_axes), max_size=2)),
@@ -143,7 +143,7 @@ def _can_be_built(world: Scenario) -> None:
     assert len(set(taken)) == len(taken)
     assert all(IPv4Address(address) in subnets[network] for network, address in taken)
     assert all(task.node in world.nodes for task in tasks)
-    crowd = world.service(world.workload.service).network
+    crowd = world.service(world.traffic.service).network
     free = subnets[crowd].num_addresses - sum(network == crowd for network, _ in taken)
     assert not world.filler or 0 <= world.filler.count <= free
 
@@ -210,3 +210,11 @@ def test_every_point_of_the_axes_is_a_world_or_is_refused(at: Axes) -> None:
     assert took() < _SECONDS
     if found:
         _can_be_built(found)
+
+
+def test_the_table_traffic_of_version_0_1_is_still_read(path: Path) -> None:
+    path.write_text(WORLD.replace("[traffic]", "[workload]"))
+    assert topology.load(str(path)).traffic.service == "web"
+    path.write_text(WORLD.replace("[traffic]", "[workload]").replace('service = "web"', 'service = "nobody"'))
+    with pytest.raises(Usage, match=r"any\.toml:\d+: traffic\.service: no service 'nobody'"):
+        topology.load(str(path))

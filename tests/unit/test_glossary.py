@@ -1,0 +1,56 @@
+"""One name, one thing: the terms of docs/glossary.md are defined where it says, and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+
+import pytest
+
+from tests.unit.test_layers import MODULES, ROOT, dotted
+
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text("utf-8")
+ROWS = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `([\w.]+)` \|$", GLOSSARY, re.MULTILINE)
+SEVERAL = {"measure", "observe", "demand"}
+"""One act at several levels: `bench.api` hands on to what measures and observes; each `demand` raises or returns."""
+
+
+def _definitions() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Where each class and each public function, method or alias is defined, by its name without underscores."""
+    classes, functions = defaultdict(list), defaultdict(list)
+    for path in MODULES:
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name.lstrip("_")].append(f"{dotted(path)}.{node.name}")
+            elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                functions[node.name].append(f"{dotted(path)}.{node.name}")
+    return classes, functions
+
+
+CLASSES, FUNCTIONS = _definitions()
+
+
+def test_a_class_name_is_defined_once() -> None:
+    assert {name: found for name, found in CLASSES.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize(("term", "meaning", "definition"), ROWS)
+def test_a_term_is_defined_where_the_glossary_says(term: str, meaning: str, definition: str) -> None:
+    name = definition.rpartition(".")[2]
+    found = CLASSES.get(name, []) + FUNCTIONS.get(name, [])
+    assert definition in found
+    assert len(found) == 1 or name in SEVERAL
+    assert meaning.endswith((".", ")")), "a meaning is a sentence"
+
+
+@pytest.mark.parametrize("noun", ["prepare", "check", "host", "workload", "placement", "container", "fabric"])
+def test_what_a_noun_names_is_no_other_functions_name(noun: str) -> None:
+    """`check` enters a check, `placement` is a plane's: each is the one function that may have the name."""
+    allowed = {"check": ["scenarios.checks.check"], "placement": ["dataplanes.catalog.placement"]}
+    assert FUNCTIONS.get(noun, []) == allowed.get(noun, [])
+
+
+def test_the_glossary_has_a_row_for_every_term_the_tests_name() -> None:
+    told = {name for term, _, _ in ROWS for name in term.removeprefix("to ").split(", ")}
+    assert {"check", "workload", "host", "placement", "container", "fabric", "settle", "prepare", "read"} <= told
