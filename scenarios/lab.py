@@ -52,7 +52,8 @@ class Lab:
         self._specs: dict[str, ServiceSpec] = {}
         self._drained: set[str] = set()
         self.containers: dict[str, Container] = {}
-        self.applied = Taken()  # what it took to program all services at once
+        self.applied = Taken()  # what it took the plane to program all services at once
+        self.joined = Taken()  # what it took the plane to take in the container that came last
 
     def __enter__(self) -> Lab:
         try:
@@ -294,6 +295,9 @@ class Lab:
         for key, segment in self.fabric.segments.items():
             if key not in known:
                 self._plane().add_segment(segment)
+        self.joined = timed(lambda: self._take_in(container))
+
+    def _take_in(self, container: Container) -> None:
         for endpoint in container.endpoints:
             self._plane().add_endpoint(endpoint)
 

@@ -14,13 +14,14 @@ from bench.report.terminal import console
 from dataplanes.texts import clean
 from dataplanes.texts import markdown as told
 
-_MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
+MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
+"""Outcome -> the character that stands for it in every table."""
 _LEGEND = "● holds   ○ does not, as expected   - not applicable   ! not as expected (E: error)"
 
 
 def mark(cell: MatrixCell) -> str:
     """One or two characters for a cell."""
-    return _MARKS[cell.outcome] + ("" if cell.outcome == cell.expected else "!")
+    return MARKS[cell.outcome] + ("" if cell.outcome == cell.expected else "!")
 
 
 WIDTH = 160
@@ -72,7 +73,7 @@ def _rows(matrix: Matrix, kernel: str) -> Iterable[tuple[str, dict[str, MatrixCe
 def summary(matrix: Matrix) -> list[str]:
     """Counts, then each cell that was not expected with what was seen."""
     odd = [cell for cell in matrix.cells if cell.outcome != cell.expected]
-    counts = {outcome: sum(1 for cell in matrix.cells if cell.outcome == outcome) for outcome in _MARKS}
+    counts = {outcome: sum(1 for cell in matrix.cells if cell.outcome == outcome) for outcome in MARKS}
     counted = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     lines = [f"{len(matrix.cells)} cells: {counted}; {len(odd)} not as expected"]
     for cell in odd:

@@ -16,13 +16,12 @@ from bench.documents import Matrix, MatrixCell, Result
 from bench.documents.workloads import METRICS, WORKLOADS
 from bench.report import figures
 from bench.report.digits import figure, number, ratio
-from bench.report.matrix_table import differences
+from bench.report.matrix_table import MARKS, differences
 from bench.report.model import PLACES, QUESTIONS, REFERENCE, Curve, Report
 from dataplanes.texts import clean
 from scenarios.axes import Axes
 
 _HERE = Path(__file__).parent
-_MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
 _LARGE = 0.03  # of a connection: what is less on every plane is drawn with the rest
 _TOLD = (
     "kernel",
@@ -156,7 +155,7 @@ def _cell(check: str, plane: str, cells: Sequence[MatrixCell]) -> dict[str, Any]
     return {
         "outcome": outcomes[0] if len(outcomes) == 1 else "partly",
         "odd": any(cell.outcome != cell.expected for cell in cells),
-        "mark": "".join(_MARKS[outcome] for outcome in outcomes),
+        "mark": "".join(MARKS[outcome] for outcome in outcomes),
         "label": f"{check} on {plane}: {seen}" + (f" ({'; '.join(filter(None, reasons))})" if any(reasons) else ""),
     }
 

@@ -11,12 +11,11 @@ import msgspec
 from bench.documents import tidy
 from bench.documents.workloads import METRICS, WORKLOADS
 from bench.report.digits import figure, number, ratio
-from bench.report.matrix_table import differences
+from bench.report.matrix_table import MARKS, differences
 from bench.report.model import PLACES, QUESTIONS, REFERENCE, Report
 from dataplanes import texts
 
 TIDY = ("document", *tidy.FIGURE, *(name for name in tidy.CELL if name not in tidy.FIGURE))
-_MARKS = {"pass": "●", "fail": "○", "skip": "-", "error": "E"}
 
 
 def markdown(report: Report) -> str:
@@ -96,7 +95,7 @@ def _matrix(report: Report) -> list[str]:
         row = [check]
         for name in planes:
             outcomes = [c.outcome for k in report.kernels() if (c := report.cell(k, name, check))]
-            row.append("".join(_MARKS[outcome] for outcome in dict.fromkeys(outcomes)))
+            row.append("".join(MARKS[outcome] for outcome in dict.fromkeys(outcomes)))
         body.append(row)
     return table(["check", *planes], body)
 

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _caught: list[int] = []
-_tell: list[Callable[[sys.UnraisableHookArgs], object]] = [sys.__unraisablehook__]
+_hook_before: Callable[[sys.UnraisableHookArgs], object] = sys.__unraisablehook__
 
 
 def taken() -> tuple[int, ...]:
@@ -32,15 +32,16 @@ def catch() -> None:
     for number in taken():
         signal.signal(number, _interrupted)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    global _hook_before
     if sys.unraisablehook is not _unraisable:
-        _tell[:] = [sys.unraisablehook]
+        _hook_before = sys.unraisablehook
         sys.unraisablehook = _unraisable
 
 
 def _unraisable(told: sys.UnraisableHookArgs) -> None:
     """What Python cannot raise it prints. Once a signal has struck that is the signal, or what it broke off."""
     if not _caught:
-        _tell[0](told)
+        _hook_before(told)
 
 
 def _interrupted(number: int, frame: object) -> NoReturn:

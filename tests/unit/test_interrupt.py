@@ -20,7 +20,7 @@ def caught() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
     interrupt.catch()
     yield
-    sys.unraisablehook = interrupt._tell[0]
+    sys.unraisablehook = interrupt._hook_before
     interrupt._caught.clear()
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -99,7 +99,7 @@ def test_the_clean_up_may_stumble_over_what_a_signal_broke_off(monkeypatch: pyte
             raise ValueError("half an answer")
 
     told: list[object] = []
-    monkeypatch.setattr(interrupt, "_tell", [told.append])
+    monkeypatch.setattr(interrupt, "_hook_before", told.append)
     with pytest.raises(KeyboardInterrupt) as raised, interrupt.prevailing():
         work()
     assert raised.value.args == (signal.SIGTERM,)
@@ -109,7 +109,7 @@ def test_the_clean_up_may_stumble_over_what_a_signal_broke_off(monkeypatch: pyte
 
 def test_without_a_signal_an_error_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
-    monkeypatch.setattr(interrupt, "_tell", [told.append])
+    monkeypatch.setattr(interrupt, "_hook_before", told.append)
     with pytest.raises(ValueError, match="as it is"), interrupt.prevailing():
         raise ValueError("as it is")
     sys.unraisablehook(cast(Any, "a finalizer's"))

@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from bench.documents import TrialPlan
 from bench.inside.measure.traffic import Metrics
@@ -71,17 +70,5 @@ def _answers(lab: Lab, vip: str) -> bool:
 
 def _joining(lab: Lab, spec: ServiceSpec, clock: str) -> float:
     """What the plane does when a container joins: the container itself is not the plane's work."""
-    plane = lab.plane
-    assert plane
-    taken: list[float] = []
-    original = plane.add_endpoint
-
-    def watched(endpoint: Any) -> None:
-        taken.append(timed(lambda: original(endpoint)).by(clock))
-
-    plane.add_endpoint = watched  # type: ignore[method-assign]
-    try:
-        lab.create_service(spec)
-    finally:
-        del plane.add_endpoint
-    return sum(taken)
+    lab.create_service(spec)
+    return lab.joined.by(clock)
