@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 from dataplanes import knobs
 from dataplanes.base import Attachments, DataPlane, Mechanism, Placement
 from dataplanes.direct import Direct
-from dataplanes.ebpf import Ebpf, EbpfKnobs
+from dataplanes.ebpf import Ebpf, EbpfKnobs, RedirectKnobs, ShortKnobs
 from dataplanes.errors import Usage
 from dataplanes.ipvs import DOCKER, MODERN, IpvsMechanism
 from dataplanes.nft import Nft, NftKnobs
@@ -38,6 +38,7 @@ class Row(Struct, frozen=True):
     make: Callable[[Any], tuple[Placement, Mechanism]]
     variants: dict[str, Struct]
     default: str = ""
+    balances: bool = True  # else it has no VIPs: clients go to the backends' own addresses in turn
 
 
 class Selection(Struct, frozen=True):
@@ -52,6 +53,13 @@ class Selection(Struct, frozen=True):
 _NFT: dict[str, Struct] = {"": NftKnobs(), "random": NftKnobs("random")}
 
 _ROWS = (
+    Row(
+        "direct-short",
+        "no load balancer, past the bridge: the shortest way there is, the limit that figures are held against",
+        lambda knobs: (TcPlacement(), Ebpf("short", knobs)),
+        {"": ShortKnobs()},
+        balances=False,
+    ),
     Row(
         "ipvs-container",
         "IPVS in every container, as Docker 1.12 to 18.03 does it (the document)",
@@ -119,11 +127,17 @@ _ROWS = (
         lambda knobs: (TcPlacement(), Ebpf("tc", knobs)),
         {"": EbpfKnobs()},
     ),
+    Row(
+        "ebpf-redirect",
+        "the same past the bridge: straight into a local backend's namespace, or out of the vxlan device",
+        lambda knobs: (TcPlacement(), Ebpf("redirect", knobs)),
+        {"": RedirectKnobs()},
+    ),
 )
 ROWS: dict[str, Row] = {row.name: row for row in _ROWS}
 DIRECT = "direct"
 SUMMARIES: dict[str, str] = {
-    DIRECT: "no load balancer: the client goes to the same backends' own addresses in turn; the ceiling",
+    DIRECT: "no load balancer: the client goes to the same backends' own addresses in turn; the reference",
     **{row.name: row.summary for row in _ROWS},
 }
 

@@ -1,5 +1,7 @@
 """eBPF: one set of maps per network and node, and programs that look there, at a container's sockets or at its veth.
 
+At the veth a packet to a backend either goes over the bridge, as any other, or past it (`redirect`).
+
 What a service costs is map elements, once per node however many containers there are; a container costs its programs'
 attachment. A change of backends writes the new turns under a new epoch, then the service's element (which the kernel
 replaces as a whole), then deletes the old turns: a connection sees the old state or the new.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Annotated
@@ -19,11 +22,12 @@ from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
 from dataplanes.ebpf_connections import Connections, capacities
 from dataplanes.ebpf_object import Loaded
 from dataplanes.errors import BenchError, KernelRefused, Unsupported
-from dataplanes.hooks import Hooks, SocketHooks, TcHooks
+from dataplanes.hooks import Hooks, RedirectHooks, SocketHooks, TcHooks
 from dataplanes.kernel import bpf
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint, Service, succeed, turns
 from dataplanes.requirements import Compiled, Feature, Package, Requirement
+from dataplanes.stations import Stations
 
 _SERVICE, _TURN, _PAIR = struct.Struct("=IIQ"), struct.Struct("=4sII"), struct.Struct("=4s4s")
 _COUNT = struct.Struct("=Q")
@@ -41,13 +45,31 @@ class EbpfKnobs(Struct, frozen=True):
     connections: Annotated[int, Meta(ge=1, le=1 << 24, description="so many connections fit")] = 65_536
 
 
+_ENDPOINTS = Annotated[int, Meta(ge=1, le=1 << 24, description="so many containers fit on a network")]
+
+
+class ShortKnobs(Struct, frozen=True):
+    """How much there may be per network and node. What does not fit is refused."""
+
+    endpoints: _ENDPOINTS = 65_536
+
+
+class RedirectKnobs(EbpfKnobs, frozen=True):
+    """Besides, what goes past the bridge."""
+
+    endpoints: _ENDPOINTS = 65_536
+    every: Annotated[bool, Meta(description="packets to no VIP go past the bridge, too")] = False
+
+
 _KNOB_OF = {
     "services": "services",
     "turns": "backends",
     "counts": "backends",
     **dict.fromkeys(("vips", "flows", "fragments"), "connections"),
+    "stations": "endpoints",
 }
 """Map -> the knob that says how much it holds."""
+_FIRST = struct.pack("=I", 0)
 
 
 class Ebpf(Mechanism):
@@ -55,11 +77,12 @@ class Ebpf(Mechanism):
 
     name = "ebpf"
 
-    def __init__(self, source: str, knobs: EbpfKnobs | None = None) -> None:
-        """`source`: which of the programs, socket or tc."""
+    def __init__(self, source: str, knobs: EbpfKnobs | ShortKnobs | None = None) -> None:
+        """`source`: which of the programs, of socket, tc, redirect and short."""
         self._source = source
         self._knobs = knobs or EbpfKnobs()
         self._tables: dict[tuple[str, str], _Table] = {}
+        self._stations: dict[str, Stations] = defaultdict(Stations)
 
     def requires(self) -> tuple[Requirement, ...]:
         return (
@@ -70,12 +93,32 @@ class Ebpf(Mechanism):
         )
 
     def open(self, site: Site) -> Director:
-        if site.hook != self._source or site.endpoint is None:
+        if site.hook != ("socket" if self._source == "socket" else "tc") or site.endpoint is None:
             raise Unsupported(f"eBPF is not programmed at {site.hook}", where=site.netns)
         key = site.node, site.network
         if key not in self._tables:
-            self._tables[key] = _Table(site, self._knobs, partial(self._tables.pop, key))
+            self._tables[key] = self._load(site, site.endpoint.overlay_netns, partial(self._tables.pop, key))
         return _EbpfDirector(self._tables[key], site.endpoint)
+
+    def _load(self, site: Site, overlay: str, forget: Callable[[], object]) -> _Table:
+        loaded = Loaded(self._source, self._room())
+        try:
+            if self._source in ("redirect", "short"):
+                hooks: Hooks = RedirectHooks(loaded, overlay, self._stations[site.network])
+            else:
+                hooks = (SocketHooks if self._source == "socket" else TcHooks)(loaded, overlay)
+            if isinstance(self._knobs, RedirectKnobs):
+                loaded.maps["every"].update([(_FIRST, struct.pack("=I", self._knobs.every))])
+            return (_Table if self._source == "short" else _ServiceTable)(site.node, loaded, hooks, forget)
+        except BenchError:
+            loaded.close()
+            raise
+
+    def _room(self) -> dict[str, int]:
+        """How much each map holds."""
+        knobs = self._knobs
+        room = {name: int(getattr(knobs, knob)) for name, knob in _KNOB_OF.items() if hasattr(knobs, knob)}
+        return room | capacities(room.get("flows", 1)) | {"bridge": 1, "every": 1}
 
     def close(self) -> None:
         for table in list(self._tables.values()):
@@ -91,29 +134,51 @@ class _Programmed(Struct, frozen=True):
 
 
 class _Table:
-    """The maps of one network on one node, and what is in them; they go with the last container there."""
+    """The programs and maps of one network on one node. They go with the last container there."""
 
-    def __init__(self, site: Site, knobs: EbpfKnobs, forget: Callable[[], object]) -> None:
-        assert site.endpoint
-        self.node = site.node
+    parts: tuple[str, ...] = ()
+    """The maps that `footprint` does not tell one by one."""
+
+    def __init__(self, node: str, loaded: Loaded, hooks: Hooks, forget: Callable[[], object]) -> None:
+        self.node, self.loaded, self.hooks = node, loaded, hooks
         self.users: list[Director] = []
+        self._maps = loaded.maps
         self._forget = forget
-        room = {name: int(getattr(knobs, knob)) for name, knob in _KNOB_OF.items()}
-        self.loaded = Loaded(site.hook, room | capacities(knobs.connections) | {"bridge": 1})
-        self._maps = self.loaded.maps
-        try:
-            self.connections = Connections(self.loaded) if site.hook == "tc" else None
-            self.hooks = _HOOKS[site.hook](self.loaded, site.endpoint.overlay_netns)
-        except BenchError:
-            self.loaded.close()
-            raise
-        self._programmed: dict[str, _Programmed] = {}
-        self._epoch = 0
 
     def close(self) -> None:
         self._forget()
         self.hooks.close()
         self.loaded.close()
+
+    def apply(self, services: Sequence[Service]) -> None:
+        """These programs know nothing of services."""
+
+    def remove(self, services: Sequence[Service]) -> None:
+        """Nor do they then."""
+
+    def resync(self) -> None:
+        """The hooks know what is in the other maps."""
+
+    def counters(self) -> list[Counter]:
+        return []
+
+    def footprint(self) -> list[Footprint]:
+        return [
+            Footprint(self.node, f"bpf map {name}", sum(1 for _ in each.items()), _memory(each))
+            for name, each in self._maps.items()
+            if name not in self.parts
+        ]
+
+
+class _ServiceTable(_Table):
+    """Those that balance: services, whose turn it is, and connections."""
+
+    def __init__(self, node: str, loaded: Loaded, hooks: Hooks, forget: Callable[[], object]) -> None:
+        super().__init__(node, loaded, hooks, forget)
+        self.connections = Connections(loaded) if "ends" in loaded.maps else None
+        self.parts = Connections.parts if self.connections else ()
+        self._programmed: dict[str, _Programmed] = {}
+        self._epoch = 0
 
     def apply(self, services: Sequence[Service]) -> None:
         """Idempotent: the containers of a node share it, and each asks for the same."""
@@ -208,14 +273,9 @@ class _Table:
         ]
 
     def footprint(self) -> list[Footprint]:
-        parts = Connections.parts if self.connections else ()
-        found = [
-            Footprint(self.node, f"bpf map {name}", sum(1 for _ in each.items()), _memory(each))
-            for name, each in self._maps.items()
-            if name not in parts
-        ]
+        found = super().footprint()
         if self.connections:
-            sizes = [_memory(self._maps[name]) or 0 for name in parts]
+            sizes = [_memory(self._maps[name]) or 0 for name in self.parts]
             found += [
                 Footprint(self.node, "bpf map flows", self.connections.count(), sum(sizes)),
                 Footprint(self.node, "connections refused", self.connections.refused()),
@@ -274,8 +334,6 @@ class _EbpfDirector(Director):
         if not self._table.users:
             self._table.close()
 
-
-_HOOKS: dict[str, Callable[[Loaded, str], Hooks]] = {"socket": SocketHooks, "tc": TcHooks}
 
 _FLOWS: dict[str, Callable[[bytes, bytes], bytes]] = {
     "vips": lambda key, value: value + key[8:12],

@@ -41,25 +41,19 @@ PROGRAMS: dict[str, dict[str, tuple[int, int]]] = {
         "on_getpeername6": (_CGROUP_SOCK_ADDR, bpf.GETPEERNAME6),
     },
     "tc": dict.fromkeys(("from_container", "make_room", "to_container"), (_SCHED_CLS, 0)),
+    "redirect": dict.fromkeys(("from_container", "make_room", "from_wire"), (_SCHED_CLS, 0)),
+    "short": dict.fromkeys(("from_container", "from_wire"), (_SCHED_CLS, 0)),
 }
 """Object -> program -> (BPF_PROG_TYPE_*, attach type)."""
 
 _MOST = 16 << 20
+_SERVICES = ("services", "turns", "counts")
+_CONNECTIONS = ("ends", "flows", "vacant", "programs", "fragments", "settings", "tally")
 _MAPS = {
-    "socket": ("services", "turns", "counts", "vips", "flows"),
-    "tc": (
-        "services",
-        "turns",
-        "counts",
-        "ends",
-        "flows",
-        "vacant",
-        "programs",
-        "fragments",
-        "bridge",
-        "settings",
-        "tally",
-    ),
+    "socket": (*_SERVICES, "vips", "flows"),
+    "tc": (*_SERVICES, *_CONNECTIONS, "bridge"),
+    "redirect": (*_SERVICES, *_CONNECTIONS, "bridge", "stations", "every"),
+    "short": ("stations",),
 }
 
 

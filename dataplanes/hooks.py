@@ -6,17 +6,16 @@ import errno
 import os
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 
+from dataplanes.classifiers import classifiers, suppress_gone
 from dataplanes.ebpf_object import PROGRAMS, Loaded
 from dataplanes.errors import KernelRefused
-from dataplanes.kernel import bpf, netlink
+from dataplanes.kernel import bpf
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint
-
-_TC_GROUP = 4  # RTNLGRP_TC
+from dataplanes.stations import Stations
 
 
 class Hooks(ABC):
@@ -90,72 +89,96 @@ class SocketHooks(Hooks):
 class TcHooks(Hooks):
     """On the node's ends of the containers' veths."""
 
+    _ways: Mapping[str, str] = {"ingress": "from_container", "egress": "to_container"}
+
     def __init__(self, loaded: Loaded, netns: str) -> None:
-        self._programs = loaded.programs
-        self._bridge = loaded.maps["bridge"]
-        self._watch = netlink.Watch(netns, netlink.ROUTE, _TC_GROUP)
+        self._loaded = loaded
+        self._classifiers = classifiers(netns)
         self._there: set[Endpoint] = set()
-        self._touched = False  # somebody has changed hooks or filters there since they were restored
 
     def attach(self, endpoint: Endpoint) -> None:
-        with self._ours():
-            self._attach(endpoint)
-        self._there.add(endpoint)
-
-    def _attach(self, endpoint: Endpoint) -> None:
         port, there = endpoint.bridge_port, endpoint in self._there
         with Rtnl(endpoint.overlay_netns) as rtnl, Undo() as undo:
-            self._bridge.update([(struct.pack("=I", 0), struct.pack("=I", rtnl.master(port)))])
-            rtnl.send([rtnl.clsact_add(port)], ignore=(errno.EEXIST,) if there else ())
             if not there:
-                undo(lambda: rtnl.send([rtnl.clsact_del(port)]))
+                undo(lambda: self._forget(endpoint, rtnl))
+            self._prepare(endpoint, rtnl)
+            if not there:
                 undo(lambda: rtnl.send([rtnl.port_fdb_del(port, endpoint.mac)], ignore=(errno.ENOENT,)))
             # What a container sends to VIPs does not enter the bridge by its port, so the bridge never learns where the
             # container is, and would hand the answers to every port, and so to every container's program.
             rtnl.send([rtnl.port_fdb_set(port, endpoint.mac)])
-            rtnl.send(
-                [
-                    rtnl.classifier_set(port, "ingress", self._programs["from_container"], "from_container"),
-                    rtnl.classifier_set(port, "egress", self._programs["to_container"], "to_container"),
-                ]
-            )
+            self._classifiers.attach(rtnl, port, self._programs(self._ways))
+        self._there.add(endpoint)
+
+    def _prepare(self, endpoint: Endpoint, rtnl: Rtnl) -> None:
+        """What the programs need to know before a packet of the container's comes; done again, it is restored."""
+        self._tell_bridge(rtnl.master(endpoint.bridge_port))
+
+    def _tell_bridge(self, index: int) -> None:
+        self._loaded.maps["bridge"].update([(struct.pack("=I", 0), struct.pack("=I", index))])
+
+    def _programs(self, ways: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+        return {way: (name, self._loaded.programs[name]) for way, name in ways.items()}
 
     def detach(self, endpoint: Endpoint) -> None:
         if endpoint not in self._there:
             return
-        gone = (errno.ENOENT, errno.EINVAL)  # the qdisc is
-        try:
-            with self._ours(), Rtnl(endpoint.overlay_netns) as rtnl, Undo() as undo:
-                rtnl.send([rtnl.port_fdb_del(endpoint.bridge_port, endpoint.mac)], ignore=gone)
-                undo(lambda: rtnl.send([rtnl.port_fdb_set(endpoint.bridge_port, endpoint.mac)]))
-                rtnl.send([rtnl.clsact_del(endpoint.bridge_port)], ignore=gone)
-        except netlink.NetlinkError as error:
-            if error.errno != errno.ENODEV:  # the port is
-                raise
+        port = endpoint.bridge_port
+        with Rtnl(endpoint.overlay_netns) as rtnl, Undo() as undo:
+            with suppress_gone():
+                rtnl.send([rtnl.port_fdb_del(port, endpoint.mac)], ignore=(errno.ENOENT, errno.EINVAL))
+                undo(lambda: rtnl.send([rtnl.port_fdb_set(port, endpoint.mac)]))
+            undo(lambda: self._prepare(endpoint, rtnl))
+            self._forget(endpoint, rtnl)
+            self._classifiers.detach(rtnl, port)
         self._there.discard(endpoint)
 
+    def _forget(self, endpoint: Endpoint, rtnl: Rtnl) -> None:
+        """Undo `_prepare`, be it half done or not at all."""
+
     def restore(self) -> None:
-        with self._ours():
-            for endpoint in self._there:
-                self._attach(endpoint)
-        self._touched = False
+        for endpoint in tuple(self._there):
+            self.attach(endpoint)
+        self._classifiers.restored()
 
     def intact(self) -> bool:
-        self._touched = self._touched or self._watch.heard()
-        return not self._touched
+        return self._classifiers.intact()
 
     def count(self, endpoint: Endpoint) -> int:
-        return 2 * (endpoint in self._there)
+        return len(self._ways) * (endpoint in self._there)
 
     def close(self) -> None:
-        self._watch.close()
+        self._classifiers.close()
 
-    @contextmanager
-    def _ours(self) -> Iterator[None]:
-        """What is heard within is what we do; what was before is not."""
-        self._touched = self._touched or self._watch.heard()
-        yield
-        self._watch.heard()
+
+class RedirectHooks(TcHooks):
+    """On what the containers send, and on what comes in by the vxlan device from other nodes."""
+
+    _ways: Mapping[str, str] = {"ingress": "from_container"}
+
+    def __init__(self, loaded: Loaded, netns: str, stations: Stations) -> None:
+        super().__init__(loaded, netns)
+        self._stations = stations
+        self._wire = ""  # the vxlan device, if there is one
+
+    def _prepare(self, endpoint: Endpoint, rtnl: Rtnl) -> None:
+        bridge = rtnl.master(endpoint.bridge_port)
+        if "bridge" in self._loaded.maps:
+            self._tell_bridge(bridge)
+        if endpoint.node not in self._stations:
+            self._wire = next(iter(rtnl.ports(bridge, "vxlan")), "")
+            wire = rtnl.index(self._wire) if self._wire else 0
+            self._stations.open(endpoint.node, self._loaded.maps["stations"], wire)
+        if self._wire:
+            self._classifiers.attach(rtnl, self._wire, self._programs({"ingress": "from_wire"}))
+        self._stations.add(endpoint, rtnl.index(endpoint.bridge_port))
+
+    def _forget(self, endpoint: Endpoint, rtnl: Rtnl) -> None:
+        self._stations.drop(endpoint)
+        if self._there <= {endpoint}:
+            if self._wire:
+                self._classifiers.detach(rtnl, self._wire)
+            self._stations.close(endpoint.node)
 
 
 def _close(links: dict[str, int]) -> None:

@@ -27,6 +27,18 @@ struct packet {
 };
 
 #define NETWORK ETH_HLEN
+
+/* bpf_redirect_neigh, which bcc 0.26 declares with one argument too few. */
+static int (*const redirect_neigh)(u32, struct bpf_redir_neigh *, int, u64) = (void *)152;
+
+/* Sends the packet out of a device to a neighbour there, whose MAC the kernel knows or asks for. */
+static __always_inline int to_neighbour(u32 device, u32 address)
+{
+	struct bpf_redir_neigh next = {.nh_family = 2 /* AF_INET */, .ipv4_nh = address};
+
+	return redirect_neigh(device, &next, sizeof(next), 0);
+}
+
 #define FIN 0x01
 #define SYN 0x02
 #define RST 0x04

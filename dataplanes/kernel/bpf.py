@@ -16,13 +16,16 @@ from dataplanes.errors import KernelRefused, Prerequisite
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROG_LOAD = 0, 1, 2, 3, 4, 5
-_OBJECT_INFO, _LINK_BY_ID, _NEXT_LINK, _LINK_DETACH = 15, 30, 31, 34
+_PROG_BY_ID, _OBJECT_INFO, _LINK_BY_ID, _NEXT_LINK, _LINK_DETACH = 13, 15, 30, 31, 34
 _PROG_QUERY, _LOOKUP_BATCH, _UPDATE_BATCH, _DELETE_BATCH, _LINK_CREATE = 16, 24, 26, 27, 28
 _BATCH = 4096
 _LOG = 1 << 20
 _QUERY_EFFECTIVE = 1
 CONNECT4, CONNECT6, SENDMSG4 = 10, 11, 14  # BPF_CGROUP_*
 RECVMSG4, RECVMSG6, GETPEERNAME4, GETPEERNAME6 = 19, 20, 29, 30
+TCX = {"ingress": 46, "egress": 47}  # BPF_TCX_*
+_LINK_TCX = 11  # BPF_LINK_TYPE_*
+_LOOPBACK = 1  # its index in every namespace
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -71,16 +74,25 @@ class _ProgQuery(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_uint32) for name in ("target_fd", "attach_type", "query_flags", "attach_flags")),
         ("prog_ids", ctypes.c_uint64),
-        ("count", ctypes.c_uint32),
+        *((name, ctypes.c_uint32) for name in ("count", "padding")),
+        *((name, ctypes.c_uint64) for name in ("prog_flags", "link_ids", "link_flags", "revision")),
     ]
 
 
 class _LinkInfo(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_uint32) for name in ("type", "id", "program", "padding")),
-        ("cgroup", ctypes.c_uint64),  # its ID, or 0
+        ("target", ctypes.c_uint64),  # a cgroup's ID; of TCX the interface's index and the attach type
         ("attach_type", ctypes.c_uint32),
     ]
+
+    def attached(self) -> bool:
+        """True if what it is attached to is still there, and nobody has detached it."""
+        return bool(self.target & 0xFFFFFFFF if self.type == _LINK_TCX else self.target)
+
+
+class _ProgInfo(ctypes.Structure):
+    _fields_ = [("before", ctypes.c_uint8 * 64), ("name", ctypes.c_char * 16)]
 
 
 class _Ids(ctypes.Structure):
@@ -226,14 +238,61 @@ def link_cgroup(program: int, cgroup: str, attach_type: int) -> int:
     return fd
 
 
+def has_tcx() -> bool:
+    """True if the kernel attaches programs to interfaces by links (since 6.6)."""
+    code = _call(_PROG_QUERY, _ProgQuery(_LOOPBACK, TCX["ingress"], 0, 0, 0, 0))
+    if code < 0 and code not in (-errno.EINVAL, -errno.ENOENT):
+        raise _refused("the kernel does not say whether it has TCX", "bpf()", code)
+    return code != -errno.EINVAL
+
+
+def link_interface(program: int, index: int, direction: str) -> int:
+    """Attach to an interface of the namespace one is in, by a link; `direction`: ingress or egress."""
+    fd = _call(_LINK_CREATE, _LinkCreate(program, index, TCX[direction], 0))
+    if fd < 0:
+        raise _refused("BPF program cannot be attached to the interface", str(index), fd)
+    return fd
+
+
+def on_interface(index: int, direction: str) -> list[tuple[int, str]]:
+    """The ID of the link and the name of each program that is attached so in the namespace one is in."""
+    room = 64
+    programs, links = (ctypes.c_uint32 * room)(), (ctypes.c_uint32 * room)()
+    attr = _ProgQuery(index, TCX[direction], 0, 0, ctypes.addressof(programs), room)
+    attr.link_ids = ctypes.addressof(links)
+    if _call(_PROG_QUERY, attr) < 0:  # a kernel without TCX, or an interface without programs
+        return []
+    return [(links[n], _program_name(programs[n])) for n in range(attr.count)]
+
+
+def _program_name(identity: int) -> str:
+    fd = _call(_PROG_BY_ID, _Ids(identity, 0, 0))
+    if fd < 0:  # gone meanwhile
+        return ""
+    info = _ProgInfo()
+    _call(_OBJECT_INFO, _ObjectInfo(fd, ctypes.sizeof(info), ctypes.addressof(info)))
+    os.close(fd)
+    return str(info.name.decode())
+
+
 def attached(link: int) -> bool:
-    """True if a cgroup's link still is one: root can detach it, and the cgroup can go (kernel/bpf/cgroup.c)."""
+    """True if a link still attaches: root can detach it, and the cgroup or interface can go (kernel/bpf/cgroup.c)."""
     info = _LinkInfo()
     attr = _ObjectInfo(link, ctypes.sizeof(info), ctypes.addressof(info))
     code = _call(_OBJECT_INFO, attr)
     if code < 0:
         raise _refused("BPF link cannot be asked", str(link), code)
-    return bool(info.cgroup)
+    return info.attached()
+
+
+def detach(link: int) -> bool:
+    """Detach the link of this ID, whoever holds it, as `bpftool link detach` does; False if it is gone."""
+    fd = _call(_LINK_BY_ID, _Ids(link, 0, 0))
+    if fd < 0:
+        return False
+    code = _call(_LINK_DETACH, _Ids(fd, 0, 0))
+    os.close(fd)
+    return code == 0
 
 
 def detach_all(cgroup: str) -> int:
@@ -249,7 +308,7 @@ def detach_all(cgroup: str) -> int:
             continue
         info = _LinkInfo()
         if _call(_OBJECT_INFO, _ObjectInfo(fd, ctypes.sizeof(info), ctypes.addressof(info))) == 0:
-            found += info.cgroup == wanted and _call(_LINK_DETACH, _Ids(fd, 0, 0)) == 0
+            found += info.target == wanted and _call(_LINK_DETACH, _Ids(fd, 0, 0)) == 0
         os.close(fd)
 
 

@@ -293,6 +293,13 @@ class Rtnl:
         """Every link (pyroute2 ifinfmsg)."""
         return _decode(ifinfmsg, self._netlink.dump(_GETLINK, _request(_GETLINK, 0, ifinfmsg(), {}, []).body))
 
+    def ports(self, bridge: int, kind: str) -> list[str]:
+        """The names of a bridge's ports of one kind. The kernel tells no others (net/core/rtnetlink.c,
+        link_kind_filtered)."""
+        info = {"attrs": [("IFLA_INFO_KIND", kind)]}
+        body = _request(_GETLINK, 0, ifinfmsg(), {}, [("IFLA_MASTER", bridge), ("IFLA_LINKINFO", info)]).body
+        return [str(link.get_attr("IFLA_IFNAME")) for link in _decode(ifinfmsg, self._netlink.dump(_GETLINK, body))]
+
     def addresses(self) -> list[nlmsg]:
         """Every address (pyroute2 ifaddrmsg)."""
         return _decode(ifaddrmsg, self._netlink.dump(_GETADDR, _request(_GETADDR, 0, ifaddrmsg(), {}, []).body))
