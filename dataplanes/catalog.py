@@ -142,6 +142,12 @@ SUMMARIES: dict[str, str] = {
 }
 
 
+def balances(name: str) -> bool:
+    """False for a data plane, named with or without variant, that has no VIPs: its clients go to the backends."""
+    base = re.split("[@+]", name)[0]
+    return base != DIRECT and (base not in ROWS or ROWS[base].balances)
+
+
 def select(text: str) -> list[Selection]:
     """What a `--dataplane` value names: comma-separated planes, or `all`. Raises Usage, naming the nearest plane."""
     names = list(SUMMARIES) if text == "all" else [part.strip() for part in text.split(",") if part.strip()]

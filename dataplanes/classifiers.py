@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dataplanes.kernel import bpf, netlink, netns
 from dataplanes.kernel.rtnl import Rtnl
@@ -131,6 +132,29 @@ class Clsact(Classifiers):
         self._touched = self._touched or self._watch.heard()
         yield
         self._watch.heard()
+
+
+def links(name: str) -> list[tuple[str, str, int, str]]:
+    """The programs on a namespace's interfaces by TCX: interface, direction, the link's ID, the program's name."""
+    with netns.inside(name):
+        return [
+            (interface, way, link, program)
+            for index, interface in socket.if_nameindex()
+            for way in bpf.TCX
+            for link, program in bpf.on_interface(index, way)
+        ]
+
+
+def detach_all(name: str) -> list[str]:
+    """Detach every program from a namespace's interfaces, whoever has attached it; tell by what each was."""
+    found = ["tcx" for _, _, link, _ in links(name) if bpf.detach(link)]
+    with Rtnl(name) as rtnl:
+        for interface in [each.get_attr("IFLA_IFNAME") for each in rtnl.links()]:
+            for qdisc in (rtnl.clsact_del(interface), rtnl.ingress_del(interface)):
+                with suppress(netlink.NetlinkError):  # no such one there
+                    rtnl.send([qdisc])
+                    found.append("tc")
+    return found
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""No load balancer at all: the ceiling every figure is divided by. Clients are given the backends' own addresses."""
+"""No load balancer: the reference that every figure is divided by. Clients are given the backends' own addresses.
+
+It is no ceiling: a plane past the bridge costs less (`direct-short` is the limit).
+"""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dataplanes import classifiers
 from dataplanes.base import DataPlane
 from dataplanes.kernel import netns, process
 from scenarios.lab import Lab
@@ -123,7 +124,10 @@ def _has(name: str, argv: tuple[str, ...]) -> bool:
 
 
 def _filters(name: str) -> Iterator[str]:
-    """The filters on interfaces that have one of the qdiscs which do nothing but carry them (tc-bpf(8))."""
+    """The programs on interfaces: by TCX, which tc does not show, and on one of the qdiscs which do nothing but carry
+    them (tc-bpf(8))."""
+    for interface, way, _, program in classifiers.links(name):
+        yield f"{interface} {way}: tcx {program}"
     for qdisc in _tc(name, "qdisc", "show"):
         for way in _CARRIERS.get(qdisc["kind"], ()):
             for each in _tc(name, "filter", "show", "dev", qdisc["dev"], way):

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.documents import Trial
 from bench.documents.workloads import WORKLOADS, flat
-from dataplanes.catalog import DIRECT
+from dataplanes import catalog
 from scenarios.axes import Axes
 
 NOISE = {"instructions": 0.005, "wall": 0.03}
@@ -70,7 +70,7 @@ def _ports(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]
     half = (most - least + 1) // 2
     asked = [t for t in trials if t.workload == "crr" and not t.warmup]
     most = max((t.metrics.get("connections", 0) // (1 + t.axes.sources) for t in asked), default=0)
-    if most * 1.1 <= half or not any(trial.dataplane != DIRECT for trial in trials):
+    if most * 1.1 <= half or not any(catalog.balances(trial.dataplane) for trial in trials):
         return []
     return [
         f"{most:,} connections from one address to one VIP use up half the client's ports, and it searches for each:"

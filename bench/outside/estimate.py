@@ -12,7 +12,6 @@ from bench.documents import TrialPlan
 from bench.documents.workloads import WORKLOADS
 from bench.kernels import Kernel
 from dataplanes import catalog
-from dataplanes.catalog import DIRECT
 from scenarios.topology import Scenario
 
 _LAB = 0.2  # the underlay, names, the generator
@@ -48,7 +47,7 @@ def seconds(trial: TrialPlan, world: Scenario) -> float:
 
 
 def _programmed(trial: TrialPlan, world: Scenario, containers: int) -> float:
-    if trial.dataplane == DIRECT:
+    if not catalog.balances(trial.dataplane):
         return 0
     placement = catalog.placement(trial.dataplane)
     sites = containers if placement in _IN_CONTAINERS else len(world.nodes) * len(world.networks)

@@ -19,8 +19,8 @@ from bench.outside import provenance
 from bench.outside.dispatch import dispatch
 from bench.outside.lanes import Worker, batches, deal, gather, lanes
 from bench.prepare.ready import make_ready
-from dataplanes import files
-from dataplanes.catalog import DIRECT, Selection
+from dataplanes import catalog, files
+from dataplanes.catalog import Selection
 from dataplanes.errors import BenchError, Usage
 from scenarios.checks import Check
 
@@ -30,9 +30,9 @@ Told = Callable[[str, Event], None]
 
 def planes(selections: Sequence[Selection]) -> list[Selection]:
     """Those that have a VIP. Raises Usage if none is left."""
-    found = [each for each in selections if each.dataplane != DIRECT]
+    found = [each for each in selections if catalog.balances(each.dataplane)]
     if not found:
-        raise Usage("nothing to observe", where=DIRECT, why="it has no VIP", fix="name another data plane")
+        raise Usage("nothing to observe", where=selections[0].name, why="it has no VIP", fix="name another data plane")
     return found
 
 

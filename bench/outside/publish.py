@@ -35,7 +35,7 @@ STEPS = (
     *(
         Step(f"planes/{name}.svg", ("inspect", "--dataplane", name, *_KERNEL, "--svg"))
         for name in catalog.SUMMARIES
-        if name != catalog.DIRECT
+        if catalog.balances(name)
     ),
 )
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from bench.documents import TrialPlan
 from bench.documents.workloads import WORKLOADS
-from dataplanes.catalog import DIRECT
+from dataplanes import catalog
 from scenarios.axes import Axes
 
 WARMUP_SHARE = 10
@@ -66,4 +66,4 @@ def _base(name: str) -> str:
 def _makes_sense(name: str, workload: str, at: Axes) -> bool:
     """Some workloads need a plane, and some need services to program."""
     known = WORKLOADS[workload]
-    return not (known.needs_vip and _base(name) == DIRECT) and (known.filled or bool(at.services))
+    return not (known.needs_vip and not catalog.balances(name)) and (known.filled or bool(at.services))

@@ -18,6 +18,7 @@ from bench.outside.lanes import Worker, deal, gather, lanes
 from bench.outside.rounds import Series
 from bench.outside.store import Store
 from bench.prepare.ready import make_ready
+from dataplanes import catalog
 from dataplanes.catalog import DIRECT, Selection
 from dataplanes.errors import BenchError, Usage
 from scenarios import topology
@@ -34,7 +35,7 @@ def plan(
     *,
     profile: bool = False,
 ) -> list[TrialPlan]:
-    """The trials in order; `direct` is always among them, and first, as the ceiling. Warm-ups may be profiled."""
+    """The trials in order; `direct` is always among them, and first, as the reference. Warm-ups may be profiled."""
     names = [DIRECT, *(selection.name for selection in selections if selection.dataplane != DIRECT)]
     count = len(names) * repeat * sum(len(each.workloads) * len(each.points) for each in series)
     if count > _TRIALS:
@@ -49,9 +50,11 @@ def plan(
 def demand_possible(scenario: str, trials: Sequence[TrialPlan]) -> None:
     """Raise Usage for a point the scenario cannot have, and for a trial that runs out of ports: before anything is."""
     worlds = {at: topology.load(scenario, at) for at in dict.fromkeys(trial.axes for trial in trials)}
-    for trial in sorted(trials, key=lambda each: (each.dataplane == DIRECT, -each.connections)):  # the worst first
+    for trial in sorted(
+        trials, key=lambda each: (not catalog.balances(each.dataplane), -each.connections)
+    ):  # the worst first
         world = worlds[trial.axes]
-        to_all = trial.dataplane == DIRECT or WORKLOADS[trial.workload].own_addresses
+        to_all = not catalog.balances(trial.dataplane) or WORKLOADS[trial.workload].own_addresses
         targets = len(world.service(world.traffic.service).tasks) if to_all else 1
         demand_ports(trial.workload, trial.connections, trial.axes, targets)
 

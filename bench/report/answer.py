@@ -103,7 +103,7 @@ def _flat(report: Report) -> set[str]:
         for curve in report.curves()
         if curve.axis == "services" and curve.metric in _PER_CONNECTION
         for name, points in curve.planes.items()
-        if name != catalog.DIRECT and points[-1][1].value < (1 + _FLAT) * points[0][1].value
+        if catalog.balances(name) and points[-1][1].value < (1 + _FLAT) * points[0][1].value
     }
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from dataplanes import classifiers
 from dataplanes.errors import Prerequisite, Usage
 from dataplanes.kernel import bpf, iptables, ipvs, nft
-from dataplanes.kernel.netlink import NetlinkError
-from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Backend, Service
 from scenarios.checks import check
 from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, same, shares
@@ -122,12 +121,7 @@ def _flush(name: str) -> Iterator[str]:
             balancer.send([balancer.flush()])
             yield "ipvs"
         balancer.close()
-    with Rtnl(name) as rtnl:
-        for link in [each.get_attr("IFLA_IFNAME") for each in rtnl.links()]:
-            for qdisc in (rtnl.clsact_del(link), rtnl.ingress_del(link)):
-                with suppress(NetlinkError):  # no such one there
-                    rtnl.send([qdisc])
-                    yield "tc"
+    yield from classifiers.detach_all(name)
 
 
 def _with_rules(name: str) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from dataplanes import classifiers
 from dataplanes.errors import KernelRefused, Prerequisite
 from dataplanes.kernel import bpf, iptables, ipvs, netlink, nft, process, sysctl
 from dataplanes.kernel.netlink import Netlink, NetlinkError, Request, attributes
@@ -117,6 +118,7 @@ def _facts(name: str) -> Iterator[tuple[str, Iterable[object]]]:
     )
     yield "qdiscs", [(names[_u32(body, 4)], attributes(body[20:])[1]) for _, body in wire.dump(38, bytes(20))]
     wire.close()
+    yield "tcx", [(_plain(interface), way, program) for interface, way, _, program in classifiers.links(name)]
     tables = iptables.Tables(name)
     infos = [tables.info(table) for table in tables.names()]
     yield "iptables", [each for each in infos if iptables.entries(each) > iptables.EMPTY[_name(each[:32])]]

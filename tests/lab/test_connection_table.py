@@ -1,4 +1,4 @@
-"""The connection table of ebpf-tc: one entry per connection, as many as it is told; who goes first when it is full."""
+"""The connection table of the eBPF planes at the veth: one entry per connection; who goes first when it is full."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 from msgspec.structs import replace
 
-from dataplanes.ebpf import Ebpf
+from dataplanes.ebpf import Ebpf, _ServiceTable
 from dataplanes.ebpf_connections import Connection
 from dataplanes.placed import PlacedPlane
 from scenarios.lab import Lab
@@ -26,9 +26,10 @@ CLOSED = 7101
 def entries(lab: Lab) -> list[Connection]:
     """What is in the table of the client's node."""
     mechanism = cast(Ebpf, cast(PlacedPlane, lab.plane)._mechanism)
-    found = mechanism._tables["worker2", "my-network"].connections
-    assert found is not None
-    return list(found)
+    table = mechanism._tables["worker2", "my-network"]
+    assert isinstance(table, _ServiceTable)
+    assert table.connections is not None
+    return list(table.connections)
 
 
 def refused(lab: Lab) -> int:
@@ -40,15 +41,18 @@ def states(lab: Lab) -> Counter[str]:
     return Counter(each.state if each.answered else "unanswered" for each in entries(lab))
 
 
-@pytest.fixture(scope="module")
-def roomy() -> Iterator[Lab]:
-    with running("ebpf-tc") as lab:
+PLANES = ("ebpf-tc", "ebpf-redirect")
+
+
+@pytest.fixture(scope="module", params=PLANES)
+def roomy(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with running(request.param) as lab:
         yield lab
 
 
-@pytest.fixture
-def narrow() -> Iterator[Lab]:
-    with running("ebpf-tc@connections=4") as lab:
+@pytest.fixture(params=PLANES)
+def narrow(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with running(f"{request.param}@connections=4") as lab:
         yield lab
 
 
@@ -131,8 +135,9 @@ def test_a_port_that_was_refused_is_served_at_once(roomy: Lab) -> None:
     assert Counter(bool(each) for each in seen) == {True: 2, False: 1}
 
 
-def test_the_knob_is_the_number_of_connections() -> None:
-    with running("ebpf-tc@connections=40") as lab, ExitStack() as undo:
+@pytest.mark.parametrize("plane", PLANES)
+def test_the_knob_is_the_number_of_connections(plane: str) -> None:
+    with running(f"{plane}@connections=40") as lab, ExitStack() as undo:
         view = View(lab)
         held = [undo.enter_context(view.connect()) for _ in range(40)]
         assert {asks(each) for each in held} == {"1", "2", "3"}
@@ -231,8 +236,9 @@ def _checksum(data: bytes) -> bytes:
     return struct.pack(">H", ~total & 0xFFFF)
 
 
-def test_an_established_client_of_nobody_is_reset_when_it_speaks() -> None:
-    with running("ebpf-tc") as lab:
+@pytest.mark.parametrize("plane", PLANES)
+def test_an_established_client_of_nobody_is_reset_when_it_speaks(plane: str) -> None:
+    with running(plane) as lab:
         with View(lab).connect() as handle:
             asks(handle)
             assert lab.plane

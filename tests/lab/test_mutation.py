@@ -15,11 +15,10 @@ import pytest
 from msgspec.structs import replace
 
 from bench.inside import trial
-from dataplanes import catalog, ebpf
+from dataplanes import catalog, classifiers, ebpf
 from dataplanes.base import Counter, DataPlane, Footprint
 from dataplanes.kernel import process, sysctl
 from dataplanes.kernel.conntrack import Conntrack
-from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Backend, Endpoint, Segment, Service
 from dataplanes.requirements import Requirement
 from dataplanes.vips import Addresses
@@ -200,7 +199,7 @@ def _with_sysctl(kind: str, key: str, value: str, lab: Lab, undo: ExitStack) -> 
 def _keeping_connections(lab: Lab, undo: ExitStack) -> None:
     patch = undo.enter_context(pytest.MonkeyPatch.context())
     patch.setattr(Conntrack, "flush", lambda self, keep: 0)
-    patch.setattr(ebpf._Table, "_forget_flows", lambda self, lost: None)
+    patch.setattr(ebpf._ServiceTable, "_forget_flows", lambda self, lost: None)
 
 
 def _with_every_second_segment_lost(lab: Lab, undo: ExitStack) -> None:
@@ -213,10 +212,7 @@ def _with_every_second_segment_lost(lab: Lab, undo: ExitStack) -> None:
 
 
 def _without_programs(lab: Lab, undo: ExitStack) -> None:
-    for container in lab.containers.values():
-        for endpoint in container.endpoints:
-            with Rtnl(endpoint.overlay_netns) as rtnl:
-                rtnl.send([rtnl.clsact_del(endpoint.bridge_port)])
+    assert [each for _, _, name in lab.namespaces() for each in classifiers.detach_all(name)]
 
 
 def _with_a_second_owner(lab: Lab, undo: ExitStack) -> None:
@@ -255,10 +251,10 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     # The VIP is also on its tasks' eth0: without marks one of them answers everything.
     "no marks in the container": ("balance.round-robin", _of("ipvs-container", _no_output_marks)),
     "no bridge netfilter": ("reach.same-node", _of("ipvs-overlay nft-overlay", _no_bridge_netfilter)),
-    "no programs": ("reach.same-node", _of("ebpf-tc", _without_programs)),
+    "no programs": ("reach.same-node", _of("ebpf-tc ebpf-redirect", _without_programs)),
     "connections to a removed backend are kept": (
         "change.udp-moves",
-        _of("nft-container nft-lb nft-overlay nft-host ebpf-tc", _keeping_connections) | _no_expiry,
+        _of("nft-container nft-lb nft-overlay nft-host ebpf-tc ebpf-redirect", _keeping_connections) | _no_expiry,
     ),
     "another container has the VIP, too": (
         "visible.arp",
@@ -267,7 +263,7 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     # TCP makes it good a second later; the check must not.
     "the answer to a first segment is lost": (
         "reach.other-node",
-        _of("ipvs-host nft-lb ebpf-tc", _with_every_second_segment_lost),
+        _of("ipvs-host nft-lb ebpf-tc ebpf-redirect", _with_every_second_segment_lost),
     ),
 }
 """What is lost -> the cell that must turn red, and how each plane that needs it loses it."""
@@ -314,7 +310,9 @@ def _lose_connections(lab: Lab) -> None:
 
 
 _FORGETFUL = pytest.mark.parametrize(
-    "broken", ["nft-container", "nft-lb", "nft-overlay", "nft-host", "ebpf-tc"], indirect=True
+    "broken",
+    ["nft-container", "nft-lb", "nft-overlay", "nft-host", "ebpf-tc", "ebpf-redirect"],
+    indirect=True,
 )
 _IDLES = [name for name, each in checks.CHECKS.items() if each.idles and name != "idle.udp-400s"]  # it may begin anew
 

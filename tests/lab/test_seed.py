@@ -14,7 +14,8 @@ from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, Labs, View, running
 
 WEB = {"my-web.1": "10.0.0.3", "my-web.2": "10.0.0.4", "my-web.3": "10.0.0.5"}
 PLACES = ("container", "lb", "overlay", "host")
-SERVING = [*(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES), "ebpf-socket", "ebpf-tc"]
+EBPF = ("ebpf-socket", "ebpf-tc", "ebpf-redirect")
+SERVING = [*(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES), *EBPF]
 """Every plane but `direct`, and `ipvs-lb-dsr`, whose tasks cannot reach each other through the VIP."""
 _COUNT = """
 add table ip filter

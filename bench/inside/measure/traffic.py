@@ -24,8 +24,8 @@ _BYTES_PER_CONNECTION = 16 << 10  # stream moves as much for each connection crr
 
 
 def targets(lab: Lab, selection: catalog.Selection) -> list[str]:
-    """Where the client connects: the VIP, or for `direct` every backend's own address in turn."""
-    return own(lab) if selection.dataplane == catalog.DIRECT else [_vip(lab, lab.scenario.traffic.service)]
+    """Where the client connects: the VIP, or without one every backend's own address in turn."""
+    return [_vip(lab, lab.scenario.traffic.service)] if catalog.balances(selection.dataplane) else own(lab)
 
 
 def own(lab: Lab) -> list[str]:
@@ -158,7 +158,7 @@ def stream(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) 
     away = next(n for n in (*lab.scenario.nodes,) if n != lab.containers[traffic.client].task.node)
     spec = ServiceSpec("sink", lab.service(traffic.service).network, tasks=[Task("sink.1", away)])
     lab.create_service(spec)
-    to = f"{spec.tasks[0].address}:{traffic.port}" if selection.dataplane == catalog.DIRECT else _vip(lab, "sink")
+    to = _vip(lab, "sink") if catalog.balances(selection.dataplane) else f"{spec.tasks[0].address}:{traffic.port}"
     moved = plan.connections * _BYTES_PER_CONNECTION
     result = msgspec.json.decode(finish(lab, start(lab, "stream", [to], bytes=moved)), type=StreamResult)
     return {
