@@ -17,6 +17,7 @@ struct packet {
 	u32 destination;
 	u16 id;
 	u16 fragment; /* frag_off, in host order */
+	u16 check;    /* the checksum of the IP header */
 	u8 protocol;
 	u8 flags;  /* TCP's flags, or those that SCTP's first chunk corresponds to */
 	u8 offset; /* byte 12 of TCP's header: where its data begin */
@@ -65,41 +66,73 @@ static __always_inline u8 as_flags(u8 chunk)
 	return ACK;
 }
 
+static __always_inline void read_header(struct iphdr *ip, u32 at, struct packet *packet)
+{
+	packet->source = ip->saddr;
+	packet->destination = ip->daddr;
+	packet->id = ip->id;
+	packet->fragment = bpf_ntohs(ip->frag_off);
+	packet->protocol = ip->protocol;
+	packet->transport = at + ip->ihl * 4;
+	packet->length = bpf_ntohs(ip->tot_len);
+	packet->check = ip->check;
+	packet->flags = packet->offset = 0;
+	packet->source_port = packet->destination_port = 0;
+}
+
+/* The beginning of the headers of TCP, UDP and SCTP. */
+struct header {
+	u16 source, destination;
+	u8 between[8];
+	u8 offset_or_chunk, flags;
+};
+
+static __always_inline void read_flags(struct header *header, struct packet *packet)
+{
+	if (packet->protocol == IPPROTO_TCP) {
+		packet->offset = header->offset_or_chunk;
+		packet->flags = header->flags;
+	} else if (packet->protocol == IPPROTO_SCTP) {
+		packet->flags = as_flags(header->offset_or_chunk);
+	}
+}
+
+/* Reads a packet at any place, such as the one that an ICMP error quotes. */
 static __always_inline int read_ip(struct __sk_buff *skb, u32 at, struct packet *packet)
 {
 	struct iphdr ip;
+	struct header header = {};
 
 	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) < 0 || ip.version != 4 || ip.ihl < 5)
 		return -1;
-	packet->source = ip.saddr;
-	packet->destination = ip.daddr;
-	packet->id = ip.id;
-	packet->fragment = bpf_ntohs(ip.frag_off);
-	packet->protocol = ip.protocol;
-	packet->transport = at + ip.ihl * 4;
-	packet->length = bpf_ntohs(ip.tot_len);
-	packet->flags = packet->offset = 0;
-	packet->source_port = packet->destination_port = 0;
+	read_header(&ip, at, packet);
 	if (packet->fragment & OFFSET || !has_ports(ip.protocol))
 		return 0;
-	struct {
-		u16 source, destination;
-		u8 between[8];
-		u8 offset_or_chunk, flags;
-	} header = {};
-
 	/* Most headers are read at once. An ICMP error may quote no more of a header than the ports. */
 	if ((ip.protocol == IPPROTO_UDP || bpf_skb_load_bytes(skb, packet->transport, &header, sizeof(header)) < 0) &&
 	    bpf_skb_load_bytes(skb, packet->transport, &header, 4) < 0)
 		return -1;
 	packet->source_port = header.source;
 	packet->destination_port = header.destination;
-	if (ip.protocol == IPPROTO_TCP) {
-		packet->offset = header.offset_or_chunk;
-		packet->flags = header.flags;
-	} else if (ip.protocol == IPPROTO_SCTP) {
-		packet->flags = as_flags(header.offset_or_chunk);
-	}
+	read_flags(&header, packet);
+	return 0;
+}
+
+/* Reads the packet itself. Its headers mostly lie in one piece, and are then read where they are. */
+static __always_inline int read_packet(struct __sk_buff *skb, struct packet *packet)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + NETWORK;
+	struct header *header = (void *)(ip + 1);
+
+	if ((void *)(header + 1) > end || *(u8 *)ip != 0x45 /* version 4, without options */)
+		return read_ip(skb, NETWORK, packet);
+	read_header(ip, NETWORK, packet);
+	if (packet->fragment & OFFSET || !has_ports(packet->protocol))
+		return 0;
+	packet->source_port = header->source;
+	packet->destination_port = header->destination;
+	read_flags(header, packet);
 	return 0;
 }
 
@@ -109,12 +142,28 @@ static __always_inline int has_data(struct packet *packet)
 	return packet->offset && packet->length > packet->transport - NETWORK + packet->offset / 16 * 4;
 }
 
-/* Gives the packet new addresses, and corrects every checksum. */
+static __always_inline u32 fold(s64 sum)
+{
+	u32 folded = (u32)sum;
+
+	folded = (folded & 0xffff) + (folded >> 16);
+	folded = (folded & 0xffff) + (folded >> 16);
+	return (u16)~folded;
+}
+
+/* Gives the packet new addresses, and corrects every checksum (RFC 1624, equation 3). */
 static __always_inline void readdress(struct __sk_buff *skb, struct packet *packet, u32 source, u32 destination)
 {
-	u32 checksum = 0, from[2] = {packet->source, packet->destination}, to[2] = {source, destination};
-	s64 difference = bpf_csum_diff(from, sizeof(from), to, sizeof(to), 0);
+	u64 sum = (u64)(u32)~packet->source + (u32)~packet->destination + source + destination;
+
+	sum = (u32)sum + (sum >> 32);
+	u32 checksum = 0, difference = sum + (sum >> 32);
 	u64 flags = BPF_F_PSEUDO_HDR;
+	struct {
+		u16 check;
+		u32 source, destination;
+	} __attribute__((packed)) changed = {
+		fold((u64)(u16)~packet->check + (difference & 0xffff) + (difference >> 16)), source, destination};
 
 	if (!(packet->fragment & OFFSET)) {
 		if (packet->protocol == IPPROTO_TCP)
@@ -126,8 +175,7 @@ static __always_inline void readdress(struct __sk_buff *skb, struct packet *pack
 		if (checksum)
 			bpf_l4_csum_replace(skb, checksum, 0, difference, flags);
 	}
-	bpf_l3_csum_replace(skb, NETWORK + offsetof(struct iphdr, check), 0, difference, 0);
-	bpf_skb_store_bytes(skb, NETWORK + offsetof(struct iphdr, saddr), to, sizeof(to), 0);
+	bpf_skb_store_bytes(skb, NETWORK + offsetof(struct iphdr, check), &changed, sizeof(changed), 0);
 }
 
 /* Sends the packet back to where it came from, as if a neighbour had sent it. */
@@ -141,13 +189,4 @@ static __always_inline int send_back(struct __sk_buff *skb)
 	__builtin_memcpy(swapped + 6, addresses, 6);
 	bpf_skb_store_bytes(skb, 0, swapped, sizeof(swapped), 0);
 	return bpf_redirect(skb->ifindex, 0);
-}
-
-static __always_inline u32 fold(s64 sum)
-{
-	u32 folded = (u32)sum;
-
-	folded = (folded & 0xffff) + (folded >> 16);
-	folded = (folded & 0xffff) + (folded >> 16);
-	return (u16)~folded;
 }

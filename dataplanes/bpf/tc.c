@@ -23,7 +23,7 @@ int from_container(struct __sk_buff *skb)
 
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return answer_arp(skb);
-	if (skb->protocol != bpf_htons(ETH_P_IP) || read_ip(skb, NETWORK, &packet) < 0)
+	if (skb->protocol != bpf_htons(ETH_P_IP) || read_packet(skb, &packet) < 0)
 		return TC_ACT_OK;
 	u32 vip = packet.destination;
 	struct service *service = services.lookup(&vip);
@@ -38,7 +38,7 @@ int to_container(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 
-	if (skb->protocol == bpf_htons(ETH_P_IP) && read_ip(skb, NETWORK, &packet) == 0)
+	if (skb->protocol == bpf_htons(ETH_P_IP) && read_packet(skb, &packet) == 0)
 		put_back(skb, &packet);
 	return TC_ACT_OK;
 }
