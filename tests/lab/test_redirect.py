@@ -1,4 +1,4 @@
-"""Past the bridge: what a plane sends that way no bridge sees, and what it does not know the way to goes over the bridge."""
+"""What a plane sends past the bridge no bridge sees. What it does not know the way to goes over the bridge."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def bridges_shut(lab: Lab, *nodes: str) -> Iterator[None]:
     assert names
     for name in names:
         hook = "{ type filter hook prerouting priority -300; }"
-        rules = f"add table bridge shut; add chain bridge shut frames {hook}; add rule bridge shut frames ether type ip drop"
-        process.run(name, ("nft", rules))
+        table = f"add table bridge shut; add chain bridge shut frames {hook}"
+        process.run(name, ("nft", f"{table}; add rule bridge shut frames ether type ip drop"))
     try:
         yield
     finally:
