@@ -56,7 +56,7 @@ class Worker:
         self.kernel = kernel
         given = msgspec.json.encode(job).decode()
         told = (kernel, clock, ",".join(dataplanes), str(timeout or 0), given)
-        self._argv = (sys.executable, "-m", "bench.start", "parallel", *told)
+        self._argv: Sequence[str] = (sys.executable, "-m", "bench.start", "parallel", *told)
 
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -67,7 +67,10 @@ class Worker:
 
 
 def gather(workers: Sequence[Worker], take: Callable[[str, Event], None]) -> None:
-    """Hand on every event with its kernel's name until all have ended. The first error ends all, and is raised."""
+    """Hand on every event with its kernel's name until all have ended. The first error ends all, and is raised.
+
+    An error of `take` is one, too. Workers are asked to end and not killed: on the host one has namespaces to remove.
+    """
     _Gathering(workers, take).run()
 
 
@@ -75,7 +78,7 @@ class _Gathering:
     def __init__(self, workers: Sequence[Worker], take: Callable[[str, Event], None]) -> None:
         self._workers = workers
         self._take = take
-        self._failure: list[BenchError] = []
+        self._failure: list[Exception] = []
         self._caught: list[int] = []
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
 
@@ -100,12 +103,15 @@ class _Gathering:
                 raise BenchError("the run ended early", where=kernel, why=f"exit code {code}")
 
     def _receive(self, kernel: str, line: bytes) -> None:
-        event = _decoder.decode(line)
-        if event.kind == "error":
-            self._failure.append(event.error())
-            self._end()
-        else:
+        try:
+            event = _decoder.decode(line)
+            if event.kind == "error":
+                raise event.error()
             self._take(kernel, event)
+        except Exception as error:  # raised at the end: until then somebody must read, or the workers cannot end
+            if not self._failure:
+                self._end()
+            self._failure.append(error)
 
     def _forward(self, numbers: bytes) -> None:
         for number in numbers:

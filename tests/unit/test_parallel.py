@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from bench.documents import Event, Job
 from bench.kernels import Kernel
 from bench.outside import lanes as parallel
-from bench.outside.lanes import batches, deal, lanes
+from bench.outside.lanes import Worker, batches, deal, gather, lanes
+from dataplanes.errors import BenchError
 
 
 @pytest.fixture
@@ -57,3 +61,34 @@ def test_nobody_starts_more_guests_than_asked_for(machine: Any) -> None:
 def test_every_plane_is_dealt_whole_and_once() -> None:
     assert deal(["a", "b", "c"], 2) == [["a", "c"], ["b"]]
     assert deal(["a", "b"], 1) == [["a", "b"]]
+
+
+WORKER = """
+import pathlib, signal, sys, time
+
+def undo(number, frame):
+    print("-" * 200_000, flush=True)  # more than a pipe holds
+    pathlib.Path(sys.argv[1]).touch()
+    sys.exit(1)
+
+signal.signal(signal.SIGTERM, undo)
+print('{"kind":"cell"}', flush=True)
+while True:
+    time.sleep(1)
+"""
+
+
+def worker(path: Path) -> Worker:
+    """One that undoes what it did when it is asked to end."""
+    made = Worker("host", "wall", ["direct"], Job("matrix"), None)
+    made._argv = (sys.executable, "-c", WORKER, str(path))
+    return made
+
+
+def test_workers_undo_what_they_did_when_what_they_say_cannot_be_taken(tmp_path: Path) -> None:
+    def take(kernel: str, event: Event) -> None:
+        raise BenchError("cannot write it", where=kernel, why="the disk is full")
+
+    with pytest.raises(BenchError, match="the disk is full"):
+        gather([worker(tmp_path / "one")], take)
+    assert (tmp_path / "one").exists()
