@@ -7,11 +7,7 @@ kube-proxy's KUBE-FORWARD does, and no chain is made for it: every packet would 
 
 from __future__ import annotations
 
-import json
-
 from dataplanes.kernel import iptables, nft, process
-
-_Chain = tuple[str, str, str]  # family, table, name
 
 
 class Firewall:
@@ -30,8 +26,8 @@ class Firewall:
         """Let it through where it is not yet."""
         if self._legacy() and f"-A {self._rule}" not in iptables.rules(self.netns, "filter"):
             iptables.program(self.netns, "filter", [f"-I {self._rule}"])
-        for chain in self._foreign():
-            if not self._handles(chain):
+        for chain, handles in self._chains.forwarding(self._comment).items():
+            if not handles:
                 process.run(self.netns, ("nft", "insert", "rule", *chain, self._nft_rule))
         self._seen = self._look()
 
@@ -39,12 +35,13 @@ class Firewall:
         """Undo `allow`."""
         if self._legacy() and f"-A {self._rule}" in iptables.rules(self.netns, "filter"):
             iptables.program(self.netns, "filter", [f"-D {self._rule}"])
-        for chain in self._foreign():
-            for handle in self._handles(chain):
+        for chain, handles in self._chains.forwarding(self._comment).items():
+            for handle in handles:
                 process.run(self.netns, ("nft", "delete", "rule", *chain, "handle", str(handle)))
 
     def intact(self) -> bool:
-        """True if the chains at the forward hook are those that were seen last, with as many rules."""
+        """True if our rule is in every chain of nftables at the forward hook, and iptables, which would have to be read
+        whole, has as many rules as it had."""
         return self._look() == self._seen
 
     def close(self) -> None:
@@ -56,12 +53,4 @@ class Firewall:
         return "filter" in self._tables.names()
 
     def _look(self) -> object:
-        return self._tables.info("filter") if self._legacy() else b"", self._chains.forwarding()
-
-    def _foreign(self) -> list[_Chain]:
-        return [chain for chain, _ in self._chains.forwarding()]
-
-    def _handles(self, chain: _Chain) -> list[int]:
-        """Where our rule is in a chain."""
-        listed = json.loads(process.run(self.netns, ("nft", "-j", "-a", "list", "chain", *chain)))["nftables"]
-        return [each["rule"]["handle"] for each in listed if each.get("rule", {}).get("comment") == self._comment]
+        return self._tables.info("filter") if self._legacy() else b"", self._chains.forwarding(self._comment)

@@ -24,6 +24,7 @@ A backend that picks itself under "own-source" needs no help: its address was ch
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections import Counter as Count
@@ -37,6 +38,7 @@ from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
 from dataplanes.errors import BenchError, Unsupported
 from dataplanes.guard import Guard
 from dataplanes.kernel.conntrack import Conntrack
+from dataplanes.kernel.netlink import NetlinkError
 from dataplanes.kernel.nft import Nftables
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Service, succeed, turns
@@ -127,9 +129,16 @@ class _NftDirector(Director):
         self._holders.update((service.vip, service.name) for service in new)
 
     def resync(self) -> None:
+        """What is there is not compared: other rules and elements may be of the same number. All of it comes anew, and
+        the turns go on; where nobody has made a transaction, it is as we left it."""
         doubts = self._doubts()
-        if self._nft.size(self._rules.table) != self._rules.size():
-            self._run(self._rules.anew())
+        if doubts != self._cleared:
+            sent, taken, slots = self._sent(), self._left(SERVICES), self._rules.slots
+            begin = {vip: taken.get(socket.inet_aton(vip), 0) % len(old) for vip, old in slots.items() if old}
+            turned = {vip: (*slots[vip][at:], *slots[vip][:at]) for vip, at in begin.items()}
+            self._run(self._rules.anew(slots | turned))
+            slots.update(turned)
+            self._before.update(sent)
         self._cleared = doubts
 
     def intact(self) -> bool:
@@ -146,17 +155,30 @@ class _NftDirector(Director):
         self._guard.ours({"generation": self._generation})
 
     def counters(self) -> list[Counter]:
-        sent = dict(self._before)
-        for key, packets in self._nft.packets(self._rules.table, BACKENDS).items():
-            vip, slot = _decode(key)
-            pair = vip, self._rules.slots[vip][slot]
-            sent[pair] = sent.get(pair, 0) + packets
+        sent = self._before + self._sent()
         # Only a connection's first packet passes the maps, conntrack sees to the rest: what it counts are connections.
         return [
-            Counter(self._site.netns, service.name, backend.address, sent.get((service.vip, backend.address), 0))
+            Counter(self._site.netns, service.name, backend.address, sent[service.vip, backend.address])
             for service in self._services.values()
             for backend in service.backends
         ]
+
+    def _sent(self) -> Count[tuple[str, str]]:
+        """What the elements that are there have counted."""
+        packets, found = self._left(BACKENDS), Count[tuple[str, str]]()
+        for vip, slots in self._rules.slots.items():
+            for slot, address in enumerate(slots):
+                found[vip, address] += packets.get(_encode(vip, slot), 0)
+        return found
+
+    def _left(self, name: str) -> dict[bytes, int]:
+        """The counters of a map, as far as others have left it."""
+        try:
+            return self._nft.packets(self._rules.table, name)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return {}
 
     def footprint(self) -> list[Footprint]:
         netns = self._site.netns
@@ -168,7 +190,7 @@ class _NftDirector(Director):
             return
         with Undo() as undo:
             self._run(self._rules.delete())
-            undo(lambda: self._run(self._rules.anew()))
+            undo(lambda: self._run(self._rules.anew(self._rules.slots)))
             self._flush(list(self._services.values()), ())
         self.release()
 

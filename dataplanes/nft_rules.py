@@ -66,10 +66,10 @@ class Ruleset:
         """Everything goes; also where somebody has flushed the ruleset meanwhile."""
         return f"add table ip {self.table}\ndelete table ip {self.table}"
 
-    def anew(self) -> str:
-        """Everything once more, whatever is there, in one transaction."""
+    def anew(self, slots: Mapping[str, Slots]) -> str:
+        """Everything once more with these slots, whatever is there, in one transaction."""
         empty = Ruleset(self.site, self.scheduler)
-        return "\n".join((self.delete(), self.base(), empty.change(self.slots).text))
+        return "\n".join((self.delete(), self.base(), empty.change(slots).text))
 
     def change(self, wanted: Mapping[str, Slots | None]) -> Transaction:
         """The transaction that gives these VIPs these slots, or (None) takes them away."""

@@ -18,15 +18,15 @@ from dataplanes.kernel.netlink import DUMP, Netlink, NetlinkError, attribute, at
 
 _NFTABLES = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _GET_TABLE, _GET_CHAIN, _GET_RULE = _NFTABLES | 1, _NFTABLES | 4, _NFTABLES | 7  # NFT_MSG_GET*
-_GET_SET, _GET_ELEMENT, _GET_GENERATION = _NFTABLES | 10, _NFTABLES | 13, _NFTABLES | 16
+_GET_ELEMENT, _GET_GENERATION = _NFTABLES | 13, _NFTABLES | 16
 _IPV4 = struct.pack("=BBH", 2, 0, 0)  # struct nfgenmsg
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*
 _LIST_ELEMENT, _KEY, _EXPRESSION, _EXPRESSION_DATA = 1, 1, 7, 2
 _COUNTER_PACKETS = 2
-_TABLE_NAME = 1  # NFTA_TABLE_NAME, of a table; NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE of the others
-_CHAIN_HANDLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_USE, _CHAIN_TYPE = 2, 3, 4, 6, 7  # NFTA_CHAIN_*
+_TABLE_NAME = 1  # NFTA_TABLE_NAME, of a table; NFTA_CHAIN_TABLE, NFTA_RULE_TABLE of the others
+_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 3, 4, 7  # NFTA_CHAIN_*
+_RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 2, 3, 7  # NFTA_RULE_*
 _HOOK_NUMBER, _FORWARD = 1, 2  # NFTA_HOOK_HOOKNUM, NF_INET_FORWARD
-_SET_NAME = 2  # NFTA_SET_NAME
 _GENERATION = 1  # NFTA_GEN_ID
 _FAMILIES = {1: "inet", 2: "ip"}
 _NESTED = 0x8000
@@ -83,22 +83,6 @@ class Nftables:
         ((_, body),) = self._netlink.dump(_GET_GENERATION, bytes(4), 0)
         return int.from_bytes(attributes(body[4:])[_GENERATION], "big")
 
-    def size(self, table: str) -> dict[str, int]:
-        """How many chains, rules, sets and elements an IPv4 table has; nothing of one that is not there."""
-        if table not in _tables(self._netlink):
-            return {}
-        ours = _IPV4 + attribute(_TABLE_NAME, table.encode() + b"\0")
-        found = {}
-        for kind, get in (("chains", _GET_CHAIN), ("rules", _GET_RULE), ("sets", _GET_SET)):
-            answers = [attributes(body[4:]) for _, body in self._netlink.dump(get, ours)]
-            mine = [each for each in answers if each[_TABLE_NAME].rstrip(b"\0") == table.encode()]
-            found[kind] = len(mine)
-        names = [each[_SET_NAME] for each in mine]
-        found["elements"] = sum(
-            sum(1 for _ in _elements(self._netlink.dump(_GET_ELEMENT, ours + attribute(_SET, name)))) for name in names
-        )
-        return found
-
 
 class Chains:
     """The chains at the forward hook of a namespace that are of no plane's tables."""
@@ -110,18 +94,22 @@ class Chains:
         """Close the socket. Idempotent."""
         self._netlink.close()
 
-    def forwarding(self) -> list[tuple[tuple[str, str, str], tuple[bytes, bytes]]]:
-        """(family, table, name) of each, and what tells it from one of the same name: handle and number of rules."""
+    def forwarding(self, comment: str) -> dict[tuple[str, str, str], list[int]]:
+        """Their (family, table, name), and the handles of the rules there that have the comment."""
         if all(name.startswith(OURS) for name in _tables(self._netlink)):
-            return []
-        found = []
+            return {}
+        found = {}
         for _, body in self._netlink.dump(_GET_CHAIN, bytes(4)):
             chain = attributes(body[4:])
             table, name = (chain[each].rstrip(b"\0").decode() for each in (_TABLE_NAME, _CHAIN_NAME))
             hook = attributes(chain.get(_CHAIN_HOOK, b"")).get(_HOOK_NUMBER, b"")
             filters = chain.get(_CHAIN_TYPE) == b"filter\0" and int.from_bytes(hook, "big") == _FORWARD
             if body[0] in _FAMILIES and filters and not table.startswith(OURS):
-                found.append(((_FAMILIES[body[0]], table, name), (chain[_CHAIN_HANDLE], chain[_CHAIN_USE])))
+                where = attribute(_TABLE_NAME, chain[_TABLE_NAME]) + attribute(_RULE_CHAIN, chain[_CHAIN_NAME])
+                rules = [attributes(rule[4:]) for _, rule in self._netlink.dump(_GET_RULE, body[:4] + where)]
+                ours = [each for each in rules if comment.encode() + b"\0" in each.get(_RULE_USERDATA, b"")]
+                handles = [int.from_bytes(each[_RULE_HANDLE], "big") for each in ours]
+                found[_FAMILIES[body[0]], table, name] = handles
         return found
 
 
@@ -155,6 +143,8 @@ def _elements(messages: Iterable[tuple[int, bytes]]) -> Iterator[dict[int, bytes
 
 def _packets(messages: Iterable[tuple[int, bytes]]) -> Iterator[tuple[bytes, int]]:
     for element in _elements(messages):
+        if _EXPRESSION not in element:  # somebody else's
+            continue
         counter = attributes(attributes(element[_EXPRESSION])[_EXPRESSION_DATA])
         yield attributes(element[_KEY])[1], struct.unpack(">Q", counter[_COUNTER_PACKETS])[0]
 

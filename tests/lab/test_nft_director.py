@@ -318,6 +318,8 @@ def test_what_others_do_in_the_namespace_is_no_flush(world: World) -> None:
     assert not director.intact()
     director.resync()
     assert {each.backend: each.connections for each in director.counters()} == {BACKENDS[0]: 1, BACKENDS[1]: 0}
+    assert world.spread(1) == {BACKENDS[1]: 1}  # its turn
+    assert {each.backend: each.connections for each in director.counters()} == dict.fromkeys(BACKENDS[:2], 1)
     process.run(CLIENT, ("nft", "delete table ip theirs"))
 
 

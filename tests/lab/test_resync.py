@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
 
 from dataplanes.ebpf import Ebpf
-from dataplanes.kernel import bpf, sysctl
+from dataplanes.kernel import bpf, nft, process, sysctl
 from dataplanes.kernel.netlink import Request
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.placed import PlacedPlane
@@ -28,6 +29,28 @@ def flush(lab: Lab) -> None:
     for container in lab.containers.values():
         if container.cgroup:
             assert bpf.detach_all(container.cgroup)
+
+
+def replace_rules(lab: Lab) -> None:
+    """In the planes' tables of nftables is as much as before, but of something else."""
+    for _, _, name in lab.namespaces():
+        for table in (table for table in nft.tables(name) if table.startswith(nft.OURS)):
+            listed = json.loads(process.run(name, ("nft", "-j", "-a", "list", "table", "ip", table)))["nftables"]
+            rules = [each["rule"] for each in listed if "rule" in each]
+            commands = [
+                f"replace rule ip {table} {each['chain']} handle {each['handle']} ip daddr 192.0.2.1 counter drop"
+                for each in rules
+            ]
+            process.run(name, ("nft", "; ".join(commands)))
+
+
+def replace_elements(lab: Lab) -> None:
+    """A backend in the planes' maps of nftables is nobody."""
+    for _, _, name in lab.namespaces():
+        for table in (table for table in nft.tables(name) if table.startswith(nft.OURS)):
+            vip = lab.service("my-web").vip
+            process.run(name, ("nft", f"delete element ip {table} backends {{ {vip} . 1 }}"))
+            process.run(name, ("nft", f"add element ip {table} backends {{ {vip} . 1 : 10.0.0.99 }}"))
 
 
 def disown(lab: Lab) -> None:
@@ -72,9 +95,10 @@ def damages(dataplane: str) -> dict[Damage, bool]:
     """What is done to a plane, and whether the next change notices it."""
     if dataplane.startswith("ebpf"):
         return {flush: True, empty: False}
-    if dataplane == "nft-container":
-        return {flush: True}
-    return {flush: True, unset: False, disown: False}
+    found: dict[Damage, bool] = {flush: True}
+    if dataplane.startswith("nft"):
+        found |= {replace_rules: True, replace_elements: True}
+    return found if dataplane == "nft-container" else found | {unset: False, disown: False}
 
 
 @pytest.mark.parametrize("dataplane", [*SERVING, "ipvs-lb-dsr"])
