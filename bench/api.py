@@ -134,6 +134,7 @@ def plan(
     from bench.documents.workloads import parse
     from bench.outside import choose, points
     from bench.outside import run as runner
+    from bench.outside.lanes import Here
     from scenarios import topology
 
     selections = catalog.select(_names(planes))
@@ -147,7 +148,8 @@ def plan(
     count = connections or _CONNECTIONS[chosen.clock]
     trials = runner.plan(selections, rounds, count, found, profile=profile)
     runner.demand_possible(path, trials)
-    return Plan(trials, chosen, runner.Run(path, selections, trials, chosen, reason=reason, output=output, jobs=jobs))
+    work = runner.Run(path, selections, trials, chosen, reason=reason, lanes=Here(jobs), output=output)
+    return Plan(trials, chosen, work)
 
 
 def measure(
@@ -200,6 +202,7 @@ def observe(
     from bench import kernels as under_test
     from bench.outside import choose
     from bench.outside import matrix as runner
+    from bench.outside.lanes import Here
     from scenarios import checks as semantics
 
     selections = runner.planes(catalog.select(_names(planes)))
@@ -213,7 +216,7 @@ def observe(
             evidence=evidence,
             pause=pause,
             timeout=timeout,
-            jobs=jobs,
+            lanes=Here(jobs),
             on_event=on_event,
         )
     )

@@ -250,7 +250,7 @@ def is_ours(err: str) -> bool:
 
 
 def _short(line: str) -> str:
-    for word in ("keep-", "bench.start inside", "bench.start parallel", "vipload", "qemu", "sleep", "sh -c"):
+    for word in ("keep-", "bench.start inside", "bench.start lane", "vipload", "qemu", "sleep", "sh -c"):
         if word in line:
             return word
     return line.split(" ")[0]

@@ -13,13 +13,12 @@ from bench.documents import Event, Job, Result, TrialPlan
 from bench.documents.workloads import WORKLOADS, demand_ports
 from bench.kernels import Kernel
 from bench.outside import estimate, provenance, rounds
-from bench.outside.dispatch import dispatch
-from bench.outside.lanes import Worker, deal, gather, lanes
+from bench.outside.lanes import Lanes, Share
 from bench.outside.rounds import Series
 from bench.outside.store import Store
 from bench.prepare.ready import make_ready
 from dataplanes.catalog import DIRECT, Selection
-from dataplanes.errors import BenchError, Usage
+from dataplanes.errors import Usage
 from scenarios import topology
 
 _TRIALS = 50_000
@@ -67,16 +66,16 @@ class Run:
         kernel: Kernel,
         *,
         reason: str,
+        lanes: Lanes,
         output: str | None = None,
-        jobs: int | None = None,
     ) -> None:
-        """`output`: the result's file; beside it the trials are kept until it is written. `jobs`: guests at most."""
+        """`output`: the result's file; beside it the trials are kept until it is written. `lanes`: where guests run."""
         self._scenario = scenario
         self._selections = selections
         self._plan = list(trials)
         self._kernel = kernel
         self._reason = reason
-        self._jobs = jobs
+        self._lanes = lanes
         self._store = self._kept(f"{output}.trials") if output and output != "-" else Store(None, ())
         self.left = self._store.left(self._plan)
 
@@ -93,7 +92,7 @@ class Run:
 
     def lanes(self) -> int:
         """How many guests share the work that is left."""
-        return lanes(self._kernel, len({trial.dataplane for trial in self.left}), jobs=self._jobs)
+        return self._lanes.count(self._kernel, len({trial.dataplane for trial in self.left}))
 
     def seconds(self) -> dict[tuple[object, ...], float]:
         """How long each trial that is left takes at the processor's speed, about, by its key."""
@@ -115,19 +114,16 @@ class Run:
         return self._result()
 
     def _execute(self, timeout: float | None, take: Callable[[Event], None]) -> None:
-        shares = deal(list(dict.fromkeys(trial.dataplane for trial in self.left)), self.lanes())
-        if len(shares) == 1:
-            job = Job("trials", self._scenario, trials=self.left)
-            code = dispatch(job, self._kernel, self._selections, timeout=timeout, on_event=take)
-            if code:
-                raise BenchError("the run ended early", where=self._kernel.name, why=f"exit code {code}")
-            return
-        make_ready(self._selections, self._kernel, {trial.workload for trial in self.left})  # once, not in every lane
-        workers = []
-        for names in shares:
-            job = Job("trials", self._scenario, trials=[trial for trial in self.left if trial.dataplane in names])
-            workers.append(Worker(self._kernel.name, self._kernel.clock, names, job, timeout))
-        gather(workers, lambda _, event: take(event))
+        names = list(dict.fromkeys(trial.dataplane for trial in self.left))
+        shares = [
+            Share(self._kernel, tuple(planes), Job("trials", self._scenario, trials=self._of(planes)))
+            for planes in self._lanes.deal(self._kernel, names)
+        ]
+        self._lanes.run(shares, lambda _, event: take(event), timeout)
+
+    def _of(self, dataplanes: Sequence[str]) -> list[TrialPlan]:
+        """Some planes' trials that are left."""
+        return [trial for trial in self.left if trial.dataplane in dataplanes]
 
     def _result(self) -> Result:
         from bench.analysis import judge
