@@ -1,4 +1,4 @@
-"""What exists: every data plane, one row each. `name@variant+knob=value` selects a variant."""
+"""The catalog: every data plane, one row each. `name@variant+knob=value` selects a variant."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dataplanes.vips import LocalRoutes
 
 
 class Row(Struct, frozen=True):
-    """A data plane of the catalog: what it is, how to make one from its knobs, and the named settings of them."""
+    """A data plane of the catalog: its summary, a function that makes one from knobs, and the named sets of knobs."""
 
     name: str
     summary: str
@@ -43,7 +43,7 @@ class Row(Struct, frozen=True):
 class Selection(Struct, frozen=True):
     """A row with its knobs chosen: what `--dataplane` names, and what a result records."""
 
-    name: str  # as the user wrote it, the key of every result
+    name: str  # the name as the user wrote it, which is the key of every result
     dataplane: str
     variant: str
     knobs: dict[str, object]
@@ -54,7 +54,7 @@ _NFT: dict[str, Struct] = {"": NftKnobs(), "random": NftKnobs("random")}
 _ROWS = (
     Row(
         "ipvs-container",
-        "IPVS in every container, as Docker 1.12 to 18.03 does it (the document)",
+        "IPVS in every container, as in Docker 1.12 to 18.03 (the article)",
         lambda knobs: (ContainerPlacement(vip_on=knobs.vip_on), IpvsMechanism(knobs)),
         dict(DOCKER),
         "1.12.6-tweaked",
@@ -67,13 +67,13 @@ _ROWS = (
     ),
     Row(
         "ipvs-lb-dsr",
-        "the same with direct routing: backends answer the client themselves (--opt dsr)",
+        "IPVS as in ipvs-lb with direct routing: backends answer the client themselves (--opt dsr)",
         lambda knobs: (LbPlacement(dsr=True), IpvsMechanism(knobs)),
         {"": MODERN},
     ),
     Row(
         "ipvs-overlay",
-        "IPVS in the overlay namespace, the VIP on br0, bridge netfilter on: the document's question",
+        "IPVS in the overlay namespace, the VIP on br0, bridge netfilter on: the article's question",
         lambda knobs: (OverlayPlacement(), IpvsMechanism(knobs)),
         {"": MODERN},
     ),
@@ -115,7 +115,7 @@ _ROWS = (
     ),
     Row(
         "ebpf-tc",
-        "eBPF on the node's end of each container's veth, own connection table: the container is untouched",
+        "eBPF on the node's end of each container's veth, its own connection table; the container is untouched",
         lambda knobs: (TcPlacement(), Ebpf("tc", knobs)),
         {"": EbpfKnobs()},
     ),
@@ -123,13 +123,13 @@ _ROWS = (
 ROWS: dict[str, Row] = {row.name: row for row in _ROWS}
 DIRECT = "direct"
 SUMMARIES: dict[str, str] = {
-    DIRECT: "no load balancer: the client goes to the same backends' own addresses in turn; the ceiling",
+    DIRECT: "no load balancer: the client calls the backends' own addresses in turn; every figure is compared with it",
     **{row.name: row.summary for row in _ROWS},
 }
 
 
 def select(text: str) -> list[Selection]:
-    """What a `--dataplane` value names: comma-separated planes, or `all`. Raises Usage, naming the nearest plane."""
+    """Parse a `--dataplane` value: comma-separated planes, or `all`. Raises Usage, which names the nearest plane."""
     names = list(SUMMARIES) if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
     if not names:
         raise Usage("no data plane named", fix=f"one or more of: {', '.join(SUMMARIES)}, or all")
@@ -157,7 +157,7 @@ def _select(text: str) -> Selection:
 
 
 def default(name: str) -> Struct | None:
-    """The knobs a data plane has unless told otherwise; none for `direct`."""
+    """Return the default knobs of a data plane, or None for `direct`."""
     return ROWS[name].variants[ROWS[name].default] if name in ROWS else None
 
 
@@ -171,7 +171,7 @@ def make(selection: Selection, attachments: Attachments) -> DataPlane:
 
 
 def placement(name: str) -> str:
-    """The placement of a data plane, by its name with or without variant; "" for `direct`."""
+    """Return the placement of a data plane, named with or without a variant; "" for `direct`."""
     selection = _select(name)
     if selection.dataplane == DIRECT:
         return ""
@@ -180,7 +180,7 @@ def placement(name: str) -> str:
 
 
 def requires(selection: Selection) -> tuple[Requirement, ...]:
-    """What the selected data plane needs of kernel and machine."""
+    """Return what the selected data plane needs of the kernel and the machine."""
     if selection.dataplane == DIRECT:
         return ()
     row = ROWS[selection.dataplane]
@@ -189,5 +189,5 @@ def requires(selection: Selection) -> tuple[Requirement, ...]:
 
 
 def needs_cgroups(selection: Selection) -> bool:
-    """True if containers must have cgroups of their own for it."""
+    """Return True if the data plane needs a cgroup for each container."""
     return any(isinstance(need, Feature) and need.config == "CGROUP_BPF" for need in requires(selection))

@@ -1,4 +1,7 @@
-"""No load balancer at all: the ceiling every figure is divided by. Clients are given the backends' own addresses."""
+"""The reference without a load balancer.
+
+Clients are given the backends' own addresses, and every figure is divided by its.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dataplanes.requirements import Requirement
 
 
 class Direct(DataPlane):
-    """Programs nothing anywhere."""
+    """A data plane that programs nothing."""
 
     def __init__(self, attachments: Attachments | None = None, name: str = "direct") -> None:
         self.name = name

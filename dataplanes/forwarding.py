@@ -1,8 +1,8 @@
-"""A way through a node's own firewall for what a plane forwards there.
+"""A rule in a node's own firewall that accepts the packets that a plane forwards there.
 
-An accept in one table is none in another: a packet must get past every chain at the forward hook, and dockerd leaves
-that of iptables with the policy DROP (kubernetes/kubernetes#59656, #66103). So the rule goes first into each, as
-kube-proxy's KUBE-FORWARD does, and no chain is made for it: every packet would pay for that.
+A packet must pass every chain at the forward hook: an accept in one table does not help in another. dockerd leaves
+iptables' chain with the policy DROP (kubernetes/kubernetes#59656, #66103). So the rule goes to the top of each chain,
+as kube-proxy's KUBE-FORWARD does. No new chain is created, because every packet would pay for it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataplanes.kernel import iptables, nft, process
 
 
 class Firewall:
-    """The firewall of a namespace that forwards from an interface of the plane's to the same."""
+    """The firewall of a namespace in which the plane forwards packets from one interface to the same interface."""
 
     def __init__(self, name: str, interface: str) -> None:
         self.netns = name
@@ -23,7 +23,7 @@ class Firewall:
         self._seen: object = None
 
     def allow(self) -> None:
-        """Let it through where it is not yet."""
+        """Insert the rule in every chain that does not have it yet."""
         if self._legacy() and f"-A {self._rule}" not in iptables.rules(self.netns, "filter"):
             iptables.program(self.netns, "filter", [f"-I {self._rule}"])
         for chain, handles in self._chains.forwarding(self._comment).items():
@@ -45,7 +45,7 @@ class Firewall:
         return self._look() == self._seen
 
     def close(self) -> None:
-        """Close the sockets; the rules stay. Idempotent."""
+        """Close the sockets. The rules stay. Idempotent."""
         self._tables.close()
         self._chains.close()
 

@@ -1,4 +1,4 @@
-"""Where the eBPF programs of one network on one node are attached, and whether they still are."""
+"""The attachments of the eBPF programs of one network on one node."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _TC_GROUP = 4  # RTNLGRP_TC
 
 
 class Hooks(ABC):
-    """The hooks of containers, one set each."""
+    """The hooks of containers, one set for each container."""
 
     @abstractmethod
     def attach(self, endpoint: Endpoint) -> None:
-        """Attach the programs to a container's hooks, all or none; done again, it restores those that were lost."""
+        """Attach the programs to a container's hooks, all or none. Repeated, it restores those that were lost."""
 
     @abstractmethod
     def detach(self, endpoint: Endpoint) -> None:
@@ -32,23 +32,23 @@ class Hooks(ABC):
 
     @abstractmethod
     def restore(self) -> None:
-        """Attach what is not attached any more."""
+        """Attach every program that is not attached any more."""
 
     @abstractmethod
     def intact(self) -> bool:
-        """False if others may have detached something; see `Director.intact`."""
+        """Return False if others may have detached a program (see `Director.intact`)."""
 
     @abstractmethod
     def count(self, endpoint: Endpoint) -> int:
-        """How many of a container are attached."""
+        """Return how many programs are attached for a container."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what would outlive the namespaces. Idempotent."""
+        """Release what would outlive the namespaces. Idempotent."""
 
 
 class SocketHooks(Hooks):
-    """On the cgroup of the container's processes, by links: they are gone with their descriptors."""
+    """Links on the cgroup of the container's processes. A link is removed with its descriptor."""
 
     def __init__(self, loaded: Loaded, netns: str) -> None:
         self._programs = loaded.programs
@@ -75,7 +75,7 @@ class SocketHooks(Hooks):
             self.attach(endpoint)
 
     def intact(self) -> bool:
-        # One of them stands for all: each would cost a system call per container and change.
+        # The first container stands for all: asking for each would cost a system call per container and change.
         return all(bpf.attached(fd) for links in list(self._links.values())[:1] for fd in links.values())
 
     def count(self, endpoint: Endpoint) -> int:
@@ -88,14 +88,14 @@ class SocketHooks(Hooks):
 
 
 class TcHooks(Hooks):
-    """On the node's ends of the containers' veths."""
+    """Classifiers on the node's ends of the containers' veths."""
 
     def __init__(self, loaded: Loaded, netns: str) -> None:
         self._programs = loaded.programs
         self._bridge = loaded.maps["bridge"]
         self._watch = netlink.Watch(netns, netlink.ROUTE, _TC_GROUP)
         self._there: set[Endpoint] = set()
-        self._touched = False  # somebody has changed hooks or filters there since they were restored
+        self._touched = False  # True if somebody has changed hooks or filters there since they were restored
 
     def attach(self, endpoint: Endpoint) -> None:
         with self._ours():
@@ -110,8 +110,8 @@ class TcHooks(Hooks):
             if not there:
                 undo(lambda: rtnl.send([rtnl.clsact_del(port)]))
                 undo(lambda: rtnl.send([rtnl.port_fdb_del(port, endpoint.mac)], ignore=(errno.ENOENT,)))
-            # What a container sends to VIPs does not enter the bridge by its port, so the bridge never learns where the
-            # container is, and would hand the answers to every port, and so to every container's program.
+            # A container's packets to VIPs do not enter the bridge by its port, so the bridge would never learn where
+            # the container is. It would hand the answers to every port, and so to the program of every container.
             rtnl.send([rtnl.port_fdb_set(port, endpoint.mac)])
             rtnl.send(
                 [
@@ -123,14 +123,14 @@ class TcHooks(Hooks):
     def detach(self, endpoint: Endpoint) -> None:
         if endpoint not in self._there:
             return
-        gone = (errno.ENOENT, errno.EINVAL)  # the qdisc is
+        gone = (errno.ENOENT, errno.EINVAL)  # the qdisc is gone
         try:
             with self._ours(), Rtnl(endpoint.overlay_netns) as rtnl, Undo() as undo:
                 rtnl.send([rtnl.port_fdb_del(endpoint.bridge_port, endpoint.mac)], ignore=gone)
                 undo(lambda: rtnl.send([rtnl.port_fdb_set(endpoint.bridge_port, endpoint.mac)]))
                 rtnl.send([rtnl.clsact_del(endpoint.bridge_port)], ignore=gone)
         except netlink.NetlinkError as error:
-            if error.errno != errno.ENODEV:  # the port is
+            if error.errno != errno.ENODEV:  # the port is gone
                 raise
         self._there.discard(endpoint)
 
@@ -152,7 +152,7 @@ class TcHooks(Hooks):
 
     @contextmanager
     def _ours(self) -> Iterator[None]:
-        """What is heard within is what we do; what was before is not."""
+        """Ignore the changes that are heard within the block, because we make them. Changes from before it count."""
         self._touched = self._touched or self._watch.heard()
         yield
         self._watch.heard()

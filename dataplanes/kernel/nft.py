@@ -1,8 +1,9 @@
 """nftables in one namespace: rulesets through libnftables, element counters over plain netlink.
 
-A libnftables handle stays bound to the namespace it was made in, so there is one per namespace. Writing is what it is
-for: it parses a text, checks it, and sends it as one transaction. Reading through it is not: it first copies every
-element of the namespace into a cache (nft 1.0.2 even to get one), which at 1,000 services costs more than adding one.
+A libnftables handle stays bound to the namespace in which it was created, so there is one per namespace. The library is
+made for writing: it parses a text, checks it, and sends it as one transaction. It is not used for reading, because it
+first copies every element of the namespace into a cache (nft 1.0.2 even to get one). At 1,000 services that costs more
+than adding a service.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ _NESTED = 0x8000
 
 
 OURS = "vip-"
-"""How the names of the planes' tables begin."""
+"""The prefix of the names of the planes' tables."""
 
 
 class Nftables:
-    """A libnftables handle of one namespace. Raises Prerequisite where the Python binding is missing."""
+    """A libnftables handle of one namespace. Raises Prerequisite if the Python binding is missing."""
 
     def __init__(self, name: str) -> None:
         self.netns = name
         try:
-            import nftables  # the distribution's; a run without nft planes does without it
+            import nftables  # the distribution's package; a run without nft planes does not need it
         except ImportError as error:
             raise Prerequisite(
                 "libnftables' Python binding is not installed", where=name, fix="apt-get install python3-nftables"
@@ -52,7 +53,7 @@ class Nftables:
         self._netlink = Netlink(name, netlink.NETFILTER)
 
     def close(self) -> None:
-        """Release the sockets; the ruleset stays. Idempotent."""
+        """Close the sockets. The ruleset stays. Idempotent."""
         self._handle = None
         self._netlink.close()
 
@@ -63,10 +64,10 @@ class Nftables:
             raise KernelRefused("nft transaction refused", where=self.netns, why=_reason(error))
 
     def packets(self, table: str, name: str, keys: Iterable[bytes] | None = None) -> dict[bytes, int]:
-        """How many packets matched each element (or each of the given) of an IPv4 table's set or map with counters.
+        """Return how many packets matched each element of an IPv4 table's set or map with counters.
 
-        Keys are as the kernel has them: addresses in network order, numbers in the machine's. Raises KernelRefused
-        where one is not there.
+        `keys` restricts this to some elements. Keys have the kernel's form: addresses in network order, numbers in the
+        machine's. Raises KernelRefused if an element is missing.
         """
         where = _IPV4 + attribute(_TABLE, table.encode() + b"\0") + attribute(_SET, name.encode() + b"\0")
         if keys is None:
@@ -79,13 +80,13 @@ class Nftables:
         return found
 
     def generation(self) -> int:
-        """A number that grows with every transaction in the namespace, whoever makes it."""
+        """Return a number that grows with every transaction in the namespace, whoever makes it."""
         ((_, body),) = self._netlink.dump(_GET_GENERATION, bytes(4), 0)
         return int.from_bytes(attributes(body[4:])[_GENERATION], "big")
 
 
 class Chains:
-    """The chains at the forward hook of a namespace that are of no plane's tables."""
+    """The chains at the forward hook of a namespace that belong to no plane's table."""
 
     def __init__(self, name: str) -> None:
         self._netlink = Netlink(name, netlink.NETFILTER)
@@ -114,7 +115,7 @@ class Chains:
 
 
 def tables(name: str) -> list[str]:
-    """The tables of a namespace, of any family; none where the kernel has no nftables."""
+    """Return the tables of a namespace, of any family; [] if the kernel has no nftables."""
     wire = Netlink(name, netlink.NETFILTER)
     try:
         return _tables(wire)
@@ -135,7 +136,7 @@ def _tables(wire: Netlink) -> list[str]:
 def _elements(messages: Iterable[tuple[int, bytes]]) -> Iterator[dict[int, bytes]]:
     for _, body in messages:
         elements, offset = attributes(body[4:]).get(_ELEMENTS, b""), 0
-        while offset + 4 <= len(elements):  # attributes() keeps one of each type, here all are of the same
+        while offset + 4 <= len(elements):  # attributes() keeps one of each type, but all of these have the same type
             length = struct.unpack_from("=H", elements, offset)[0]
             yield attributes(elements[offset + 4 : offset + length])
             offset += length + (-length % 4)
@@ -150,7 +151,7 @@ def _packets(messages: Iterable[tuple[int, bytes]]) -> Iterator[tuple[bytes, int
 
 
 def _reason(error: str) -> str:
-    """The first complaint, and the beginning of the command it is about (which may be a megabyte of elements)."""
+    """Return the first complaint, and the beginning of its command (which may be a megabyte of elements)."""
     complaint = re.search(r"Error: (?:Could not process rule: )?(.*)", error)
     if not complaint:
         return error.strip()[:200]
