@@ -22,6 +22,7 @@ import msgspec
 from bench.documents import Event, Matrix, Result, TrialPlan, tidy
 from dataplanes import catalog, files
 from dataplanes.errors import Prerequisite
+from dataplanes.selection import Selection
 
 if TYPE_CHECKING:
     import pandas
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from bench.kernels import Kernel
     from bench.outside.run import Run
 
+Planes = str | Iterable[str | Selection]
+"""Names as `--dataplane` takes them, or what `catalog.select` made of them."""
 _ROUNDS = 5
 _CONNECTIONS = {"instructions": 2000, "wall": 10_000}
 """Of a trial, by clock."""
@@ -111,7 +114,7 @@ class Plan:
 
 
 def plan(
-    planes: str | Iterable[str],
+    planes: Planes,
     workloads: Sequence[str] = (),
     axes: Mapping[str, Sequence[int]] | None = None,
     *,
@@ -137,7 +140,7 @@ def plan(
     from bench.outside.lanes import Here
     from scenarios import topology
 
-    selections = catalog.select(_names(planes))
+    selections = _selected(planes)
     path = points.scenario_path(scenario)
     sweeps = topology.load(path).sweep
     names = parse(",".join(workloads) or None, [name for sweep in sweeps for name in sweep.workloads])
@@ -153,7 +156,7 @@ def plan(
 
 
 def measure(
-    planes: str | Iterable[str],
+    planes: Planes,
     workloads: Sequence[str] = (),
     axes: Mapping[str, Sequence[int]] | None = None,
     *,
@@ -182,7 +185,7 @@ def measure(
 
 
 def observe(
-    planes: str | Iterable[str],
+    planes: Planes,
     checks: str = "",
     *,
     kernel: str = "auto",
@@ -205,7 +208,7 @@ def observe(
     from bench.outside.lanes import Here
     from scenarios import checks as semantics
 
-    selections = runner.planes(catalog.select(_names(planes)))
+    selections = runner.planes(_selected(planes))
     wanted = semantics.select(checks)
     chosen = [choose.choose(name, clock, selections) for name in under_test.expand(kernel)]
     return Observed(
@@ -247,5 +250,8 @@ def encoded(document: Result | Matrix) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
 
 
-def _names(planes: str | Iterable[str]) -> str:
-    return planes if isinstance(planes, str) else ",".join(planes)
+def _selected(planes: Planes) -> list[Selection]:
+    """Return the planes as they are chosen: names are parsed here, and nowhere behind this."""
+    if isinstance(planes, str):
+        return catalog.select(planes)
+    return [found for each in planes for found in ([each] if isinstance(each, Selection) else catalog.select(each))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -90,10 +90,6 @@ class DataPlane(ABC):
     """
 
     name: str
-
-    @abstractmethod
-    def requires(self) -> tuple[Requirement, ...]:
-        """Return everything that the plane needs of the kernel and the machine."""
 
     @abstractmethod
     def add_segment(self, segment: Segment) -> None:
@@ -208,9 +204,10 @@ class Mechanism(ABC):
 
     name: str
 
+    @classmethod
     @abstractmethod
-    def requires(self) -> tuple[Requirement, ...]:
-        """Return what the mechanism itself needs."""
+    def requires(cls, *arguments: Any, **options: Any) -> tuple[Requirement, ...]:
+        """Return what an instance with these arguments needs of the kernel and the machine. None is made for that."""
 
     @abstractmethod
     def open(self, site: Site) -> Director:
@@ -230,9 +227,13 @@ class Placement(ABC):
 
     name: str
 
-    @abstractmethod
-    def requires(self) -> tuple[Requirement, ...]:
-        """Return what the placement itself needs."""
+    cgroups = False
+    """True if it attaches programs to the containers' cgroups, which are created only for such placements."""
+
+    @classmethod
+    def requires(cls, *arguments: Any, **options: Any) -> tuple[Requirement, ...]:
+        """Return what an instance with these arguments needs of the kernel and the machine. None is made for that."""
+        return ()
 
     def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
         """Sites a network needs on a node, whatever containers come; `set_up` makes them ready."""

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from dataplanes.base import Attachments, Counter, DataPlane, Footprint
 from dataplanes.model import Endpoint, Segment, Service
-from dataplanes.requirements import Requirement
 
 
 class Direct(DataPlane):
@@ -17,9 +16,6 @@ class Direct(DataPlane):
 
     def __init__(self, attachments: Attachments | None = None, name: str = "direct") -> None:
         self.name = name
-
-    def requires(self) -> tuple[Requirement, ...]:
-        return ()
 
     def add_segment(self, segment: Segment) -> None: ...
 

@@ -63,12 +63,13 @@ class Ebpf(Mechanism):
         self._knobs = knobs or EbpfKnobs()
         self._tables: dict[tuple[str, str], _Table] = {}
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls, source: str, knobs: EbpfKnobs | None = None) -> tuple[Requirement, ...]:
         return (
             Feature("BPF_SYSCALL", "", "programs and maps"),
             Feature("BPF_JIT", "", "programs as machine code; interpreted ones would cost several times as much"),
             Package("bcc", "python3-bpfcc", "compiling the programs"),
-            Compiled(self._source, f"{self._source}.c"),
+            Compiled(source, f"{source}.c"),
         )
 
     def open(self, site: Site) -> Director:

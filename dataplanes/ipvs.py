@@ -12,14 +12,11 @@ import errno
 from collections import Counter as Count
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated, Literal
-
-from msgspec import Meta, Struct
-from msgspec.structs import replace
 
 from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
 from dataplanes.errors import BenchError
 from dataplanes.guard import Guard
+from dataplanes.ipvs_knobs import TWEAKS, IpvsKnobs
 from dataplanes.kernel import iptables, sysctl
 from dataplanes.kernel.ipvs import DIRECT_ROUTE, MASQUERADE, Ipvs
 from dataplanes.kernel.netlink import NetlinkError, Request
@@ -29,53 +26,6 @@ from dataplanes.model import Backend, Service
 from dataplanes.requirements import Feature, Requirement, Tool
 
 _FIRST_MARK = 0x101  # swarm counts up from 0x100, which is its ingress network
-
-
-_Switch = Annotated[int, Meta(ge=0, le=1)]
-_ReuseMode = Annotated[int, Meta(ge=0, le=3)]  # a bit field (Documentation/networking/ipvs-sysctl.rst)
-
-
-class IpvsKnobs(Struct, frozen=True):
-    """The changes between Docker 1.12.0 and 18.03, and the IPVS settings that users fought with.
-
-    None: the kernel's default.
-
-    References: moby/libnetwork#1877 for lo, #1566 for icmp, #2112 for weight 0, and moby/moby#40374 for mute, which
-    Docker does not have.
-    """
-
-    snat: Annotated[bool, Meta(description="1.12.0 had none, so a task could not reach other tasks of its service")] = (
-        True
-    )
-    vip_on: Annotated[
-        Literal["eth0", "lo"], Meta(description="the interface on which a task has its VIP: lo since 17.09")
-    ] = "eth0"
-    icmp: Annotated[bool, Meta(description="the container itself answers a ping to a VIP: 1.13 to 18.03")] = False
-    mute: Annotated[bool, Meta(description="a segment that conntrack calls INVALID ends no connection")] = False
-    weight0: Annotated[bool, Meta(description="a backend is drained before it is removed: since 18.06")] = False
-    conntrack: Annotated[_Switch | None, Meta(description="net.ipv4.vs.conntrack; none: 1 where SNAT is used")] = None
-    conn_reuse_mode: Annotated[_ReuseMode | None, Meta(description="net.ipv4.vs.conn_reuse_mode")] = None
-    expire_nodest_conn: Annotated[_Switch | None, Meta(description="net.ipv4.vs.expire_nodest_conn")] = None
-    expire_quiescent_template: Annotated[_Switch | None, Meta(description="net.ipv4.vs.expire_quiescent_template")] = (
-        None
-    )
-
-
-_TWEAKS = {"conn_reuse_mode": 0, "expire_nodest_conn": 1, "expire_quiescent_template": 1}
-"""The three sysctls that Docker came to set in its load-balancer namespace (moby/libnetwork#2154, #2491)."""
-
-TWEAKED = replace(IpvsKnobs(), **_TWEAKS)
-MODERN = replace(TWEAKED, weight0=True, mute=True)
-
-DOCKER: dict[str, IpvsKnobs] = {
-    "1.12.0": IpvsKnobs(snat=False),
-    "1.12.6": IpvsKnobs(),
-    "1.12.6-tweaked": TWEAKED,
-    "1.13": IpvsKnobs(icmp=True),
-    "17.09": IpvsKnobs(icmp=True, vip_on="lo"),
-    "18.03": IpvsKnobs(icmp=True, vip_on="lo"),
-    "modern": MODERN,
-}
 
 
 class IpvsMechanism(Mechanism):
@@ -89,7 +39,10 @@ class IpvsMechanism(Mechanism):
         self._next = _FIRST_MARK
         self.guards: dict[str, Guard] = {}  # namespace -> the guard of its directors
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls, knobs: IpvsKnobs) -> tuple[Requirement, ...]:
+        matching = "matching segments that belong to no connection"
+        muting = (Feature("NETFILTER_XT_MATCH_CONNTRACK", "xt_conntrack", matching),) if knobs.mute else ()
         return (
             Feature("IP_VS", "ip_vs", "IP virtual server"),
             Feature("IP_VS_RR", "ip_vs_rr", "the round-robin scheduler"),
@@ -97,7 +50,7 @@ class IpvsMechanism(Mechanism):
             Feature("IP_VS_PROTO_UDP", "ip_vs", "IPVS of UDP"),
             Feature("IP_VS_NFCT", "ip_vs", "net.ipv4.vs.conntrack, which SNAT after IPVS needs"),
             Feature("NETFILTER_XT_MATCH_IPVS", "xt_ipvs", "SNAT of IPVS connections only"),
-            Feature("NETFILTER_XT_MATCH_CONNTRACK", "xt_conntrack", "matching segments that belong to no connection"),
+            *muting,
             Feature("NETFILTER_XT_MARK", "xt_mark", "marking packets to a VIP"),
             Feature("IP_NF_MANGLE", "iptable_mangle", "marking packets to a VIP"),
             Feature("IP_NF_NAT", "iptable_nat", "SNAT of IPVS connections"),
@@ -364,7 +317,7 @@ class _IpvsDirector(Director):
     def _sysctls(self) -> dict[str, str]:
         """Return the sysctls that the knobs ask for."""
         knobs = self._mechanism.knobs
-        wanted = {key: getattr(knobs, key) for key in ("conntrack", *_TWEAKS)}
+        wanted = {key: getattr(knobs, key) for key in ("conntrack", *TWEAKS)}
         if wanted["conntrack"] is None and self._snat:
             wanted["conntrack"] = 1
         return {f"net.ipv4.vs.{key}": str(value) for key, value in wanted.items() if value is not None}

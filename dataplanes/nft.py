@@ -64,7 +64,8 @@ class Nft(Mechanism):
         self.scheduler = (knobs or NftKnobs()).scheduler
         self._guards: dict[str, Guard] = {}  # namespace -> the guard of its directors
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls, knobs: NftKnobs | None = None) -> tuple[Requirement, ...]:
         return (
             Feature("NF_TABLES", "nf_tables", "nftables"),
             Feature("NF_TABLES_IPV4", "nf_tables", "nftables of IPv4"),

@@ -12,7 +12,6 @@ from dataplanes.claims import Claims
 from dataplanes.errors import BenchError, Usage
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint, Segment, Service
-from dataplanes.requirements import Requirement
 
 _Key = tuple[str, str]
 
@@ -52,9 +51,6 @@ class PlacedPlane(DataPlane):
         self._segment_posts: dict[_Key, list[_Post]] = {}
         self._endpoint_posts: dict[_Key, list[_Post]] = {}
         self._services: dict[str, dict[str, Service]] = {}
-
-    def requires(self) -> tuple[Requirement, ...]:
-        return tuple(dict.fromkeys((*self._placement.requires(), *self._mechanism.requires())))
 
     # -- networks and containers --------------------------------------------------------------------------------
 

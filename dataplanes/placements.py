@@ -115,9 +115,6 @@ class ContainerPlacement(Placement):
         """
         self._vip_on = vip_on
 
-    def requires(self) -> tuple[Requirement, ...]:
-        return ()
-
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
         if endpoint.vip and self._vip_on:
             # Without the address, a task that picks itself sends to its own address out of eth0 (moby/moby#24377,
@@ -147,9 +144,6 @@ class LbPlacement(_Attached):
         """
         super().__init__(vips)
         self._dsr = dsr
-
-    def requires(self) -> tuple[Requirement, ...]:
-        return ()
 
     def _wanted(self, site: Site) -> dict[str, str]:
         settings = super()._wanted(site)
@@ -187,8 +181,9 @@ class OverlayPlacement(_Owner):
         super().__init__(vips)
         self._conntrack = conntrack
 
-    def requires(self) -> tuple[Requirement, ...]:
-        return anew.REQUIRES if self._conntrack else ()
+    @classmethod
+    def requires(cls, vips: Vips | None = None, *, conntrack: bool = False) -> tuple[Requirement, ...]:
+        return anew.REQUIRES if conntrack else ()
 
     def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
         address = str(ip_network(segment.subnet)[1])  # swarm gives br0 the subnet's first address
@@ -266,8 +261,9 @@ class HostPlacement(_Attached):
         self._dummy = dummy
         self._firewalls: dict[Site, Firewall] = {}
 
-    def requires(self) -> tuple[Requirement, ...]:
-        return (Feature("DUMMY", "dummy", "the device that carries the VIPs"),) if self._dummy else ()
+    @classmethod
+    def requires(cls, vips: Vips | None = None, *, dummy: bool = False) -> tuple[Requirement, ...]:
+        return (Feature("DUMMY", "dummy", "the device that carries the VIPs"),) if dummy else ()
 
     def set_up(self, site: Site) -> None:
         super().set_up(site)
@@ -327,8 +323,10 @@ class SocketPlacement(Placement):
     """The container's own connect() and sendmsg(), on its cgroup. No packet is ever sent to the VIP."""
 
     name = "socket"
+    cgroups = True
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls) -> tuple[Requirement, ...]:
         return (
             Feature("CGROUP_BPF", "", "programs on the socket calls of a cgroup"),
             Condition("cgroup hooks", "programs on the socket calls of a cgroup", _cgroup_obstacle),
@@ -343,7 +341,8 @@ class TcPlacement(Placement):
 
     name = "tc"
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls) -> tuple[Requirement, ...]:
         return (
             Feature("NET_SCH_INGRESS", "sch_ingress", "the clsact hooks of an interface"),
             Feature("NET_CLS_BPF", "cls_bpf", "programs at the clsact hooks"),

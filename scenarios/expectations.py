@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from dataplanes.catalog import Selection
+from dataplanes.selection import Selection
 
 _FILE = os.path.join(os.path.dirname(__file__), "expected.toml")
 

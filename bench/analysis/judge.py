@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.documents import Trial
 from bench.documents.workloads import WORKLOADS, flat
-from dataplanes.catalog import DIRECT
+from dataplanes.selection import DIRECT
 from scenarios.axes import Axes
 
 NOISE = {"instructions": 0.005, "wall": 0.03}

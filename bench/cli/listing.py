@@ -47,14 +47,14 @@ def _choices(found: list[Row]) -> Iterator[str]:
 
 
 def _dataplanes() -> list[Row]:
-    return [{"name": name, "summary": summary, **_settings(name)} for name, summary in catalog.SUMMARIES.items()]
+    return [{"name": name, "summary": catalog.summary(name), **_settings(name)} for name in catalog.names()]
 
 
 def _settings(name: str) -> Row:
     default = catalog.default(name)
     if default is None:
         return {"default": "", "variants": {}, "knobs": []}
-    row = catalog.ROWS[name]
+    row = catalog.recipe(name)
     return {
         "default": row.default,
         "variants": {variant: asdict(settings) for variant, settings in row.variants.items()},

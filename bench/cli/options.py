@@ -13,6 +13,7 @@ from bench.cli import completion
 from bench.report import terminal
 from dataplanes import catalog, files
 from dataplanes.errors import Usage
+from dataplanes.selection import Selection
 from scenarios import axes
 
 
@@ -127,7 +128,7 @@ def axis_values(given: Mapping[str, str | None]) -> dict[str, list[int]]:
     return {name: axes.parse(name, text) for name, text in given.items() if text is not None}
 
 
-def one(dataplane: str) -> list[catalog.Selection]:
+def one(dataplane: str) -> list[Selection]:
     selections = catalog.select(dataplane)
     if len(selections) != 1:
         raise Usage("this command takes one data plane", where=dataplane)

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct, field
 
 from dataplanes import errors
 from dataplanes.errors import BenchError
+from dataplanes.selection import Selection
 from scenarios.axes import Axes
 
 SCHEMA = 1
@@ -146,14 +147,16 @@ class Matrix(Struct):
 
 
 class Job(Struct):
-    """What the inside is asked to do. `kind`: trials, lab, inspect or matrix."""
+    """What the inside is asked to do. `kind`: trials, lab, inspect or matrix.
+
+    `selections`: the planes as they were parsed outside, in order. A lab and an inspection have one.
+    """
 
     kind: str
     scenario: str = "seed"
-    dataplane: str = "direct"
+    selections: list[Selection] = field(default_factory=list)
     trials: list[TrialPlan] = field(default_factory=list)
     command: list[str] = field(default_factory=list)  # lab: empty means a shell
-    dataplanes: list[str] = field(default_factory=list)  # matrix
     checks: list[str] = field(default_factory=list)  # matrix: their names
     evidence: bool = False  # matrix: look into cells that are not as expected
     pause: bool = False  # matrix: a shell in the lab of a cell that is not as expected

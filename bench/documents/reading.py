@@ -52,6 +52,7 @@ class _Named(Struct):
     name: Name
     statement: str = ""
     knobs: dict[str, Any] = {}
+    placement: str = ""
 
 
 class _ResultPlan(Struct):

@@ -15,6 +15,7 @@ from dataplanes import catalog
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError, Prerequisite
 from dataplanes.kernel import netns, sysctl
+from dataplanes.selection import Selection
 from scenarios import axes, topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
@@ -24,10 +25,10 @@ from scenarios.topology import Scenario, Task
 
 def build(
     scenario: Scenario,
-    selection: catalog.Selection,
+    selection: Selection,
     journal: Journal,
     *,
-    cgroups_for: catalog.Selection | None = None,
+    cgroups_for: Selection | None = None,
     make: Callable[[Lab], DataPlane] | None = None,
     udp_as_asked: bool = False,
 ) -> Lab:
@@ -50,7 +51,7 @@ def build(
     return Lab(scenario, plane, journal=journal, server=server, cgroups=catalog.needs_cgroups(cgroups_for or selection))
 
 
-def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Trial:
+def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:
     """Measure once, in the scenario at the plan's point. A plane that cannot reach its backends gets no number."""
     world = topology.load(scenario, plan.axes)
     if not WORKLOADS[plan.workload].filled:
@@ -82,7 +83,7 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
 
 
 def _measure(
-    lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str
+    lab: Lab, selection: Selection, plan: TrialPlan, clock: str
 ) -> tuple[dict[str, Any], list[Held], Profile | None]:
     if not plan.profile:
         return *measure(lab, selection, plan, clock), None

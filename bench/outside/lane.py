@@ -17,7 +17,6 @@ from msgspec import Struct
 
 from bench.documents import Event, Job
 from bench.kernels.owned import owned
-from dataplanes import catalog
 from dataplanes.errors import BenchError
 from dataplanes.kernel import interrupt
 from dataplanes.kernel.process import die_with
@@ -31,7 +30,6 @@ class Order(Struct, frozen=True):
 
     kernel: str
     clock: str
-    dataplanes: tuple[str, ...]
     job: Job
     timeout: float | None = None  # seconds of real time
 
@@ -65,8 +63,7 @@ def main() -> int:
     try:
         order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
         kernel = kernels.resolve(order.kernel, order.clock if order.kernel != "host" else None)
-        planes = catalog.select(",".join(order.dataplanes))
-        return dispatch(order.job, kernel, planes, timeout=order.timeout, on_event=tell)
+        return dispatch(order.job, kernel, timeout=order.timeout, on_event=tell)
     except BenchError as error:
         tell(Event.of(error))
         return error.exit_code

@@ -25,7 +25,6 @@ from bench.kernels.relay import Lines, Relay, signals
 from bench.outside.dispatch import dispatch
 from bench.outside.lane import Order, running
 from bench.prepare.ready import make_ready
-from dataplanes import catalog
 from dataplanes.errors import BenchError, TimedOut
 from dataplanes.kernel import interrupt
 from dataplanes.kernel.procfs import field
@@ -43,7 +42,6 @@ class Share(Struct, frozen=True):
     """What one guest does: a job for some data planes on one kernel."""
 
     kernel: Kernel
-    dataplanes: tuple[str, ...]
     job: Job
     tty: bool = False  # the job may ask for the terminal
 
@@ -53,7 +51,7 @@ class Share(Struct, frozen=True):
 
     def order(self, timeout: float | None) -> Order:
         """Return the share as a process of its own is told about it."""
-        return Order(self.kernel.name, self.kernel.clock, self.dataplanes, self.job, timeout)
+        return Order(self.kernel.name, self.kernel.clock, self.job, timeout)
 
 
 class Lanes(ABC):
@@ -68,7 +66,7 @@ class Lanes(ABC):
         """Return how many guests share so many planes' work on one of so many kernels at the same time."""
 
     @abstractmethod
-    def deal(self, kernel: Kernel, dataplanes: Sequence[str], kernels: int = 1) -> list[list[str]]:
+    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1) -> list[list[_T]]:
         """Return the planes of each guest: whole planes, because a guest warms up what it measures."""
 
     @abstractmethod
@@ -92,9 +90,9 @@ class Here(Lanes):
         room = min(len(os.sched_getaffinity(0)), int(field("/proc/meminfo", "MemAvailable").split()[0]) // _GUEST_KB)
         return max(1, min(room // kernels, (self._jobs or room) // kernels, dataplanes))
 
-    def deal(self, kernel: Kernel, dataplanes: Sequence[str], kernels: int = 1) -> list[list[str]]:
-        count = self.count(kernel, len(dataplanes), kernels)
-        return [list(dataplanes[lane::count]) for lane in range(count)]
+    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1) -> list[list[_T]]:
+        count = self.count(kernel, len(planes), kernels)
+        return [list(planes[lane::count]) for lane in range(count)]
 
     def run(self, shares: Sequence[Share], take: Told, timeout: float | None = None) -> None:
         if len(shares) == 1:
@@ -113,8 +111,8 @@ def make_all_ready(shares: Sequence[Share]) -> None:
     """Make each kernel ready for its shares. Raises Prerequisite if it or the machine lacks something."""
     for kernel in {share.kernel.name: share.kernel for share in shares}.values():
         own = [share for share in shares if share.kernel.name == kernel.name]
-        names = dict.fromkeys(name for share in own for name in share.dataplanes)
-        make_ready(catalog.select(",".join(names)), kernel, {name for share in own for name in share.workloads()})
+        planes = {plane.name: plane for share in own for plane in share.job.selections}
+        make_ready([*planes.values()], kernel, {name for share in own for name in share.workloads()})
 
 
 def batches(shares: Sequence[_T], jobs: int | None) -> list[Sequence[_T]]:
@@ -130,14 +128,7 @@ def early(where: str, code: int) -> BenchError:
 
 def _directly(share: Share, take: Told, timeout: float | None) -> None:
     name = share.kernel.name
-    code = dispatch(
-        share.job,
-        share.kernel,
-        catalog.select(",".join(share.dataplanes)),
-        timeout=timeout,
-        tty=share.tty,
-        on_event=partial(take, name),
-    )
+    code = dispatch(share.job, share.kernel, timeout=timeout, tty=share.tty, on_event=partial(take, name))
     if code:
         raise early(name, code)
 

@@ -17,8 +17,8 @@ from bench.kernels import Kernel
 from bench.outside import provenance
 from bench.outside.lanes import Lanes, Share, Told
 from dataplanes import files
-from dataplanes.catalog import DIRECT, Selection
 from dataplanes.errors import Usage
+from dataplanes.selection import DIRECT, Selection
 from scenarios.checks import Check
 
 
@@ -56,14 +56,14 @@ def run(
 
     names = [each.name for each in selections]
 
-    def job(dataplanes: list[str]) -> Job:
+    def job(planes: Sequence[Selection]) -> Job:
         wanted = [each.name for each in checks]
-        return Job("matrix", dataplanes=dataplanes, checks=wanted, pause=pause, evidence=evidence is not None)
+        return Job("matrix", selections=list(planes), checks=wanted, pause=pause, evidence=evidence is not None)
 
     shares = [
-        Share(kernel, tuple(dealt), job(dealt), tty=pause and sys.stdin.isatty())
+        Share(kernel, job(dealt), tty=pause and sys.stdin.isatty())
         for kernel, _ in kernels
-        for dealt in ([names] if pause else lanes.deal(kernel, names, len(kernels)))
+        for dealt in ([selections] if pause else lanes.deal(kernel, selections, len(kernels)))
     ]
     lanes.run(shares, take, timeout)
     environments = {

@@ -17,8 +17,8 @@ from bench.outside.lanes import Lanes, Share
 from bench.outside.rounds import Series
 from bench.outside.store import Store
 from bench.prepare.ready import make_ready
-from dataplanes.catalog import DIRECT, Selection
 from dataplanes.errors import Usage
+from dataplanes.selection import DIRECT, REFERENCE, Selection
 from scenarios import topology
 
 _TRIALS = 50_000
@@ -34,15 +34,20 @@ def plan(
     profile: bool = False,
 ) -> list[TrialPlan]:
     """The trials in order; `direct` is always among them, and first, as the ceiling. Warm-ups may be profiled."""
-    names = [DIRECT, *(selection.name for selection in selections if selection.dataplane != DIRECT)]
-    count = len(names) * repeat * sum(len(each.workloads) * len(each.points) for each in series)
+    planes = _with_reference(selections)
+    count = len(planes) * repeat * sum(len(each.workloads) * len(each.points) for each in series)
     if count > _TRIALS:
         raise Usage(f"{count:,} trials are too many", why=f"the most is {_TRIALS:,}", fix="fewer rounds or points")
-    found = rounds.interleave(names, repeat, connections=connections, series=series, warm_each=profile)
+    found = rounds.interleave(planes, repeat, connections=connections, series=series, warm_each=profile)
     for trial in found:
         if profile and trial.warmup:
             trial.profile, trial.connections = True, connections
     return found
+
+
+def _with_reference(selections: Sequence[Selection]) -> list[Selection]:
+    """The reference, then the planes."""
+    return [REFERENCE, *(each for each in selections if each.dataplane != DIRECT)]
 
 
 def demand_possible(scenario: str, trials: Sequence[TrialPlan]) -> None:
@@ -97,7 +102,10 @@ class Run:
     def seconds(self) -> dict[tuple[object, ...], float]:
         """How long each trial that is left takes at the processor's speed, about, by its key."""
         worlds = {at: topology.load(self._scenario, at) for at in dict.fromkeys(trial.axes for trial in self.left)}
-        return {trial.key(): estimate.seconds(trial, worlds[trial.axes]) for trial in self.left}
+        planes = {each.name: each for each in _with_reference(self._selections)}
+        return {
+            trial.key(): estimate.seconds(trial, planes[trial.dataplane], worlds[trial.axes]) for trial in self.left
+        }
 
     def execute(self, *, timeout: float | None, on_event: Callable[[Event], None]) -> Result:
         """Have the trials done that are left. Raises what the inside raised; what ended stays on disk then."""
@@ -114,16 +122,18 @@ class Run:
         return self._result()
 
     def _execute(self, timeout: float | None, take: Callable[[Event], None]) -> None:
-        names = list(dict.fromkeys(trial.dataplane for trial in self.left))
+        names = {trial.dataplane for trial in self.left}
+        left = [each for each in _with_reference(self._selections) if each.name in names]
         shares = [
-            Share(self._kernel, tuple(planes), Job("trials", self._scenario, trials=self._of(planes)))
-            for planes in self._lanes.deal(self._kernel, names)
+            Share(self._kernel, Job("trials", self._scenario, planes, trials=self._of(planes)))
+            for planes in self._lanes.deal(self._kernel, left)
         ]
         self._lanes.run(shares, lambda _, event: take(event), timeout)
 
-    def _of(self, dataplanes: Sequence[str]) -> list[TrialPlan]:
+    def _of(self, planes: Sequence[Selection]) -> list[TrialPlan]:
         """Some planes' trials that are left."""
-        return [trial for trial in self.left if trial.dataplane in dataplanes]
+        names = {each.name for each in planes}
+        return [trial for trial in self.left if trial.dataplane in names]
 
     def _result(self) -> Result:
         from bench.analysis import judge

@@ -20,7 +20,7 @@ from bench.documents import Interval, Matrix, Result
 from bench.report.digits import number
 from bench.report.model import QUESTIONS, REFERENCE, Report, Verdict
 from bench.report.words import ENGLISH, Words
-from dataplanes import catalog
+from dataplanes.selection import DIRECT
 from dataplanes.texts import code, markdown
 from scenarios.axes import Axes
 
@@ -60,7 +60,7 @@ def rankings(report: Report) -> list[Ranking]:
     for verdict in sorted(report.verdicts(), key=_rank):
         if verdict.same and "@" not in verdict.dataplane and verdict.dataplane != REFERENCE:
             standing = Standing(verdict, _effect(report, verdict))
-            groups.setdefault(catalog.placement(verdict.dataplane), []).append(standing)
+            groups.setdefault(report.placement(verdict.dataplane), []).append(standing)
     return [Ranking(name, planes) for name, planes in groups.items()]
 
 
@@ -103,7 +103,7 @@ def _flat(report: Report) -> set[str]:
         for curve in report.curves()
         if curve.axis == "services" and curve.metric in _PER_CONNECTION
         for name, points in curve.planes.items()
-        if name != catalog.DIRECT and points[-1][1].value < (1 + _FLAT) * points[0][1].value
+        if name != DIRECT and points[-1][1].value < (1 + _FLAT) * points[0][1].value
     }
 
 

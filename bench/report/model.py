@@ -15,6 +15,7 @@ from bench.documents import Held, Interval, Matrix, MatrixCell, Result, Summary,
 from bench.documents.workloads import WORKLOADS
 from dataplanes import catalog
 from dataplanes.errors import Usage
+from dataplanes.selection import split
 from scenarios.axes import Axes
 
 REFERENCE = "ipvs-container"
@@ -98,9 +99,19 @@ class Report:
         """Every plane in the documents: the catalog's order, then variants."""
         found = [row.dataplane for _, result in self.results for row in result.summary]
         found += [cell.dataplane for cell in self._cells.values()]
-        order = list(catalog.SUMMARIES)
-        known = {name: (order.index(base) if base in order else len(order)) for name in found for base in [_base(name)]}
+        order = catalog.names()
+        known = {
+            name: (order.index(plane) if plane in order else len(order)) for name in found for plane, _ in [split(name)]
+        }
         return sorted(known, key=lambda name: (known[name], name))
+
+    def placement(self, name: str) -> str:
+        """The placement of a plane, as the documents tell it. Those of 0.1 do not: their planes are in the catalog."""
+        plans = [*(result.plan for _, result in self.results), *(matrix.plan for _, matrix in self.matrices)]
+        told = [each for plan in plans for each in plan.get("dataplanes", []) if each["name"] == name]
+        found = next((each["placement"] for each in told if each.get("placement")), "")
+        plane, _ = split(name)
+        return found or (catalog.placement(plane) if plane in catalog.names() else "") or "unknown"
 
     def kernels(self) -> list[str]:
         """The kernels of the matrices."""
@@ -231,7 +242,7 @@ class Report:
             made.append(
                 Verdict(
                     name,
-                    catalog.SUMMARIES.get(_base(name), ""),
+                    _summary(name),
                     row.ratio_to_direct if row else None,
                     _cost(row) if row else None,
                     row.metrics.get("connect_p50_us") if row else None,
@@ -253,8 +264,10 @@ def _state(held: Sequence[Held], place: str) -> State:
     return State(sum(each.objects for each in here) - entries, entries, sum(each.bytes for each in here))
 
 
-def _base(name: str) -> str:
-    return name.partition("@")[0].partition("+")[0]
+def _summary(name: str) -> str:
+    """What a plane is, if it is known here: a document may have planes of a package that is not installed."""
+    plane, _ = split(name)
+    return catalog.summary(plane) if plane in catalog.names() else ""
 
 
 def _drawn(workload: str) -> set[str]:

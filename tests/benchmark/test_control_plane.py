@@ -20,6 +20,7 @@ from dataplanes.kernel.ipvs import MASQUERADE, destination_body, service_body
 from dataplanes.model import Backend, Service
 from dataplanes.nft import Nft, NftKnobs
 from dataplanes.nft_rules import Ruleset
+from dataplanes.selection import Selection
 from scenarios import topology
 from scenarios.axes import Axes
 from scenarios.journal import Journal
@@ -74,8 +75,8 @@ def test_load_a_scenario_with_a_hundred_containers_a_node(benchmark: Any) -> Non
 
 
 def test_plan_a_sweep(benchmark: Any) -> None:
-    names = [f"plane{n}" for n in range(12)]
-    assert len(benchmark(lambda: interleave(names, 50, connections=1000))) == 12 * 51
+    planes = [Selection(f"plane{n}", f"plane{n}") for n in range(12)]
+    assert len(benchmark(lambda: interleave(planes, 50, connections=1000))) == 12 * 51
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 from bench.documents import Job
+from dataplanes import catalog
 from scenarios import journal
 
-JOB = msgspec.json.encode(Job("lab", "seed", "ipvs-container", command=["sleep", "1000"])).decode()
+JOB = msgspec.json.encode(Job("lab", "seed", catalog.select("ipvs-container"), command=["sleep", "1000"])).decode()
 
 
 def left() -> dict[str, object]:

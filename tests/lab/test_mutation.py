@@ -21,7 +21,7 @@ from dataplanes.kernel import process, sysctl
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Backend, Endpoint, Segment, Service
-from dataplanes.requirements import Requirement
+from dataplanes.selection import Selection
 from dataplanes.vips import Addresses
 from scenarios import checks, topology
 from scenarios.checks import world
@@ -43,9 +43,6 @@ class Mutant(DataPlane):
         self.change: Change = lambda mutant, services: services
         self.forgets_removal = False
         self.absent = ""  # a node where nothing is programmed
-
-    def requires(self) -> tuple[Requirement, ...]:
-        return self.plane.requires()
 
     def add_segment(self, segment: Segment) -> None:
         if segment.node != self.absent:
@@ -141,7 +138,7 @@ class Bench:
         self.mutant: Mutant
         self.lab: Lab
 
-    def make(self, selection: catalog.Selection, lab: Lab) -> DataPlane:
+    def make(self, selection: Selection, lab: Lab) -> DataPlane:
         self.mutant = Mutant(catalog.make(selection, lab))
         self.breaks(self.mutant)
         return self.mutant

@@ -29,4 +29,4 @@ def test_the_first_commands_output_has_the_readmes_rows() -> None:
 
 
 def test_the_readme_names_every_plane() -> None:
-    assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", README, re.MULTILINE)) == set(catalog.SUMMARIES)
+    assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", README, re.MULTILINE)) == set(catalog.names())

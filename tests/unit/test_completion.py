@@ -48,7 +48,7 @@ def test_names_are_completed(words: tuple[str, ...], has: set[str], monkeypatch:
 
 def test_planes_are_listed_with_what_can_be_chosen_about_them() -> None:
     rows = {row["name"]: row for row in listing.rows("dataplanes")}
-    assert list(rows) == list(catalog.SUMMARIES)
+    assert list(rows) == catalog.names()
     assert (rows["direct"]["variants"], rows["direct"]["knobs"]) == ({}, [])
     assert rows["ipvs-container"]["default"] == "1.12.6-tweaked"
     assert rows["ipvs-container"]["variants"]["17.09"]["vip_on"] == "lo"

@@ -13,6 +13,7 @@ from bench.cli.progress import announcement, progress
 from bench.documents import Event, Trial, TrialPlan
 from bench.kernels import Kernel
 from bench.outside import estimate
+from dataplanes import catalog
 from scenarios import topology
 from scenarios.axes import Axes
 
@@ -20,7 +21,9 @@ HERE = Axes()
 
 
 def seconds(plane: str = "nft-container", at: Axes = HERE, *, workload: str = "crr", connections: int = 2000) -> float:
-    return estimate.seconds(TrialPlan(plane, 1, False, connections, workload, at), topology.load("scale", at))
+    (selection,) = catalog.select(plane)
+    trial = TrialPlan(plane, 1, False, connections, workload, at)
+    return estimate.seconds(trial, selection, topology.load("scale", at))
 
 
 @pytest.mark.parametrize("plane", ["direct", "nft-lb", "nft-container", "ipvs-host", "ebpf-tc", "ebpf-socket"])

@@ -85,7 +85,7 @@ def test_lanes_undo_what_they_did_when_what_they_say_cannot_be_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lane, "PROGRAM", (sys.executable, "-c", LANE, str(tmp_path / "undone")))
-    order = Order("guest", "instructions", ("direct",), Job("matrix"))
+    order = Order("guest", "instructions", Job("matrix"))
 
     def take(kernel: str, event: Event) -> None:
         raise BenchError("cannot write it", where=kernel, why="the disk is full")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,8 @@ class Notebook(Mechanism):
         self.refuse = ""
         self.damaged: set[str] = set()  # sites where somebody else was
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls, *arguments: Any, **options: Any) -> tuple[Requirement, ...]:
         return (Feature("PAPER", "paper", "something to write on"),)
 
     def open(self, site: Site) -> Director:
@@ -78,9 +80,6 @@ class Shelf(Placement):
     def __init__(self, log: list[str]) -> None:
         self._log = log
 
-    def requires(self) -> tuple[Requirement, ...]:
-        return (Feature("SHELF", "", "a place for it"),)
-
     def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
         return [Site(segment.overlay_netns, "net", segment.node, segment.subnet, "input", "snat", "br0", "10.0.0.1")]
 
@@ -110,10 +109,6 @@ def plane(book: Notebook) -> PlacedPlane:
     plane.add_segment(SEGMENT)
     plane.add_segment(OTHER)
     return plane
-
-
-def test_requirements_of_both_halves(plane: PlacedPlane) -> None:
-    assert [need.config for need in plane.requires() if isinstance(need, Feature)] == ["SHELF", "PAPER"]
 
 
 def test_a_vip_is_announced_after_it_is_programmed_and_hidden_before_it_is_not(

@@ -7,10 +7,11 @@ import pytest
 from bench.analysis.intervals import interval, ratio, summarise
 from bench.documents import Trial
 from bench.outside.rounds import interleave
+from dataplanes.selection import REFERENCE, Selection
 
 
 def test_rounds_are_interleaved_and_every_second_one_reversed() -> None:
-    plans = interleave(["direct", "a", "b"], 3, connections=1000)
+    plans = interleave([REFERENCE, Selection("a", "a"), Selection("b", "b")], 3, connections=1000)
     assert [(plan.round, plan.dataplane) for plan in plans] == [
         (0, "direct"),
         (0, "a"),

@@ -10,13 +10,13 @@ from bench.inside.measure.churn import churn
 from bench.inside.measure.programming import program
 from bench.inside.measure.traffic import Metrics
 from bench.inside.measure.wrk import wrk
-from dataplanes import catalog
 from dataplanes.errors import KernelRefused
+from dataplanes.selection import Selection
 from scenarios.lab import Lab
 
 _PROOF_PER_BACKEND = 2
 
-MEASURES: dict[str, Callable[[Lab, catalog.Selection, TrialPlan, str], Metrics]] = {
+MEASURES: dict[str, Callable[[Lab, Selection, TrialPlan, str], Metrics]] = {
     "crr": traffic.crr,
     "crr-rst": traffic.crr_rst,
     "open": traffic.open_loop,
@@ -31,7 +31,7 @@ MEASURES: dict[str, Callable[[Lab, catalog.Selection, TrialPlan, str], Metrics]]
 }
 
 
-def prove(lab: Lab, selection: catalog.Selection) -> None:
+def prove(lab: Lab, selection: Selection) -> None:
     """Every backend must answer, or there is no figure. Raises KernelRefused."""
     backends = lab.service(lab.scenario.traffic.service).backends
     result = traffic.connect(lab, traffic.targets(lab, selection), _PROOF_PER_BACKEND * len(backends), 1)
@@ -45,7 +45,7 @@ def prove(lab: Lab, selection: catalog.Selection) -> None:
         )
 
 
-def measure(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> tuple[Metrics, list[Held]]:
+def measure(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> tuple[Metrics, list[Held]]:
     """Run a trial's workload in its lab, and see what it leaves in the kernel.
 
     Raises KernelRefused if nothing came of it: a figure of 0 would be taken for a measurement.

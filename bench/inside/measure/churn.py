@@ -7,7 +7,7 @@ import msgspec
 from bench.documents import TrialPlan
 from bench.inside.measure.traffic import Metrics, connections, finish, start, targets
 from bench.load import LoadResult
-from dataplanes import catalog
+from dataplanes.selection import Selection
 from scenarios.lab import Lab
 
 _SECONDS = 5.0
@@ -15,7 +15,7 @@ _TIMEOUT_MS = 3000
 _WINDOW = 4096
 
 
-def churn(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def churn(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Metrics:
     """One replica more, the newest one less, and again until the connections are made; they are spread over 5 s."""
     service = lab.scenario.traffic.service
     replicas = len(lab.service(service).backends)

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from bench.documents import TrialPlan
 from bench.inside.measure.traffic import Metrics
-from dataplanes import catalog
 from dataplanes.model import Service
+from dataplanes.selection import Selection
 from scenarios.lab import Lab
 from scenarios.stopwatch import timed
 from scenarios.topology import ServiceSpec, Task
@@ -18,7 +18,7 @@ from scenarios.topology import ServiceSpec, Task
 _OBEY_SECONDS = 3.0
 
 
-def program(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def program(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Metrics:
     """What changes cost at size: all services at once, then one service, one backend, one container more or less."""
     plane = lab.plane
     assert plane

@@ -12,8 +12,8 @@ from bench import load
 from bench.documents import TrialPlan
 from bench.documents.workloads import WORKLOADS
 from bench.load import Counted, DatagramResult, LoadResult, StreamResult
-from dataplanes import catalog
 from dataplanes.errors import KernelRefused
+from dataplanes.selection import DIRECT, Selection
 from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
 
@@ -23,9 +23,9 @@ _REQUESTS_PER_CONNECTION = 5  # rr makes so many times the requests crr makes co
 _BYTES_PER_CONNECTION = 16 << 10  # stream moves as much for each connection crr makes
 
 
-def targets(lab: Lab, selection: catalog.Selection) -> list[str]:
+def targets(lab: Lab, selection: Selection) -> list[str]:
     """Where the client connects: the VIP, or for `direct` every backend's own address in turn."""
-    return own(lab) if selection.dataplane == catalog.DIRECT else [_vip(lab, lab.scenario.traffic.service)]
+    return own(lab) if selection.dataplane == DIRECT else [_vip(lab, lab.scenario.traffic.service)]
 
 
 def own(lab: Lab) -> list[str]:
@@ -63,23 +63,23 @@ def connect(lab: Lab, to: list[str], connections: int, concurrency: int, **optio
     return msgspec.json.decode(finish(lab, start(lab, "load", to, **sizes, **options)), type=LoadResult)
 
 
-def crr(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def crr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Metrics:
     """Connect, 1-byte request, 1-byte reply, close."""
     return connections(connect(lab, targets(lab, selection), plan.connections, plan.axes.concurrency), clock)
 
 
-def crr_rst(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def crr_rst(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Metrics:
     """The same, closed by reset."""
     to = targets(lab, selection)
     return connections(connect(lab, to, plan.connections, plan.axes.concurrency, close="rst"), clock)
 
 
-def others(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def others(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Metrics:
     """What does not go to a VIP, with the plane on."""
     return connections(connect(lab, own(lab), plan.connections, plan.axes.concurrency), clock)
 
 
-def open_loop(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def open_loop(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Metrics:
     """At half the rate the closed loop reaches, found by trying: what a connection waits when there is room."""
     to = targets(lab, selection)
     tried = connect(lab, to, max(plan.connections // 4, 1), plan.axes.concurrency)
@@ -110,7 +110,7 @@ def connections(result: LoadResult, clock: str) -> Metrics:
     }
 
 
-def rr(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def rr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Metrics:
     """Requests on connections that stay."""
     flows = plan.axes.concurrency
     each = max(plan.connections * _REQUESTS_PER_CONNECTION // flows, 1)
@@ -124,18 +124,18 @@ def rr(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> M
     }
 
 
-def udp(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def udp(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Metrics:
     """Datagrams there and back in flows that stay."""
     return _datagrams(lab, selection, "udp", 2 * plan.connections, plan.axes.concurrency, clock)
 
 
-def first(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def first(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Metrics:
     """A new flow each time, one at a time: its first datagram and its second."""
     return _datagrams(lab, selection, "first", plan.connections, 1, clock, fresh=1)
 
 
 def _datagrams(
-    lab: Lab, selection: catalog.Selection, name: str, exchanges: int, flows: int, clock: str, **options: int
+    lab: Lab, selection: Selection, name: str, exchanges: int, flows: int, clock: str, **options: int
 ) -> Metrics:
     sizes = {"exchanges": exchanges, "concurrency": flows, "warmup": max(exchanges // _WARMUP_SHARE, flows)}
     out = finish(lab, start(lab, "udp", targets(lab, selection), **sizes, **options))
@@ -152,13 +152,13 @@ def _datagrams(
     }
 
 
-def stream(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def stream(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Metrics:
     """Bytes to a service with one backend, on another node than the client's."""
     traffic = lab.scenario.traffic
     away = next(n for n in (*lab.scenario.nodes,) if n != lab.containers[traffic.client].task.node)
     spec = ServiceSpec("sink", lab.service(traffic.service).network, tasks=[Task("sink.1", away)])
     lab.create_service(spec)
-    to = f"{spec.tasks[0].address}:{traffic.port}" if selection.dataplane == catalog.DIRECT else _vip(lab, "sink")
+    to = f"{spec.tasks[0].address}:{traffic.port}" if selection.dataplane == DIRECT else _vip(lab, "sink")
     moved = plan.connections * _BYTES_PER_CONNECTION
     result = msgspec.json.decode(finish(lab, start(lab, "stream", [to], bytes=moved)), type=StreamResult)
     return {

@@ -9,9 +9,9 @@ import time
 
 from bench.documents import TrialPlan
 from bench.inside.measure.traffic import Metrics, cost_of, own
-from dataplanes import catalog
 from dataplanes.errors import KernelRefused
 from dataplanes.kernel.process import tied
+from dataplanes.selection import Selection
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 
@@ -30,7 +30,7 @@ http {{
 """
 
 
-def wrk(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def wrk(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Metrics:
     """A connection per request, for a second (wrk counts in whole ones)."""
     service = lab.scenario.traffic.service
     with Journal() as journal:

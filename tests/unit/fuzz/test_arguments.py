@@ -27,7 +27,7 @@ hostile = st.sampled_from(HOSTILE_TEXTS)
 expressions = st.one_of(
     st.lists(st.sampled_from(_WORDS), max_size=12).map(" ".join), st.sampled_from(_DEEP), hostile, st.text(max_size=30)
 )
-_known, _knobs, _values = (st.sampled_from(each) for each in (sorted(catalog.SUMMARIES), _KNOBS, _VALUES))
+_known, _knobs, _values = (st.sampled_from(each) for each in (sorted(catalog.names()), _KNOBS, _VALUES))
 planes = st.one_of(
     st.builds("{}@{}+{}={}".format, _known, _values, _knobs, _values),
     st.builds("{}@{}={}".format, _known, _knobs, _values),
