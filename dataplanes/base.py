@@ -236,7 +236,7 @@ class Placement(ABC):
         return ()
 
     def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
-        """Sites a network needs on a node, whatever containers come; `set_up` makes them ready."""
+        """Return the sites that a network needs on a node, independent of containers. `set_up` makes them ready."""
         return []
 
     def close_segment(self, segment: Segment, sites: Sequence[Site], attachments: Attachments) -> None:  # noqa: B027
@@ -259,7 +259,10 @@ class Placement(ABC):
         """Undo `set_up`."""
 
     def intact(self, site: Site) -> bool:
-        """False if others may have touched what `set_up` did. As cheap as `Director.intact`."""
+        """Return False if others may have touched the state that `set_up` made.
+
+        It must be as cheap as `Director.intact`.
+        """
         return True
 
     def publish(self, site: Site, services: Sequence[Service]) -> None:  # noqa: B027

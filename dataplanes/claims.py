@@ -70,7 +70,7 @@ class Claims:
                 raise Usage(f"{service.vip} is VIP and backend at once", where=where)
 
     def replace(self, network: str, old: Iterable[Service], new: Iterable[Service]) -> None:
-        """VIPs have changed hands, as `demand_free` has allowed."""
+        """Record VIPs that have changed hands, as `demand_free` has allowed."""
         for service in old:
             self.drop(network, service.vip)
         self._holders[network].update((each.vip, f"the VIP of {each.name}") for each in new)

@@ -64,7 +64,7 @@ _MAPS = {
 
 
 class MapSpec(Struct, frozen=True):
-    """A map as the program declares it; its capacity is chosen when it is created."""
+    """A map as the program declares it. Its capacity is chosen when it is created."""
 
     name: str
     kind: int  # BPF_MAP_TYPE_*

@@ -40,12 +40,14 @@ class Firewall:
                 process.run(self.netns, ("nft", "delete", "rule", *chain, "handle", str(handle)))
 
     def intact(self) -> bool:
-        """True if our rule is in every chain of nftables at the forward hook, and iptables, which would have to be read
-        whole, has as many rules as it had."""
+        """Undo `allow`."""
         return self._look() == self._seen
 
     def close(self) -> None:
-        """Close the sockets. The rules stay. Idempotent."""
+        """Return True if every nftables chain at the hook has our rule, and iptables has as many rules as before.
+
+        The rules of iptables are not compared, because they would have to be read as a whole.
+        """
         self._tables.close()
         self._chains.close()
 

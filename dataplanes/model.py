@@ -70,7 +70,7 @@ class Segment(Struct, frozen=True):
 
 
 class Endpoint(Struct, frozen=True):
-    """A namespace's attachment to a network: a container's, or one that a placement asked the lab for."""
+    """A namespace's attachment to a network. It is a container's, or a placement has asked the lab for it."""
 
     name: str  # unique in its network: the name of the task or of the attachment
     network: str

@@ -133,8 +133,10 @@ class _NftDirector(Director):
         self._holders.update((service.vip, service.name) for service in new)
 
     def resync(self) -> None:
-        """What is there is not compared: other rules and elements may be of the same number. All of it comes anew, and
-        the turns go on; where nobody has made a transaction, it is as we left it."""
+        """Program everything again if somebody else has made a transaction. The turns go on.
+
+        The present state is not compared with the wanted one: other rules and elements may have the same number.
+        """
         doubts = self._doubts()
         if doubts != self._cleared:
             sent, taken, slots = self._sent(), self._left(SERVICES), self._rules.slots
@@ -169,7 +171,7 @@ class _NftDirector(Director):
         ]
 
     def _sent(self) -> Count[tuple[str, str]]:
-        """What the elements that are there have counted."""
+        """Return the connections that the present elements have counted."""
         packets, found = self._left(BACKENDS), Count[tuple[str, str]]()
         for vip, slots in self._rules.slots.items():
             for slot, address in enumerate(slots):
@@ -177,7 +179,7 @@ class _NftDirector(Director):
         return found
 
     def _left(self, name: str) -> dict[bytes, int]:
-        """The counters of a map, as far as others have left it."""
+        """Return the counters of a map, as far as others have left it."""
         try:
             return self._nft.packets(self._rules.table, name)
         except NetlinkError as error:

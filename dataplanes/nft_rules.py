@@ -71,7 +71,7 @@ class Ruleset:
         return f"add table ip {self.table}\ndelete table ip {self.table}"
 
     def anew(self, slots: Mapping[str, Slots]) -> str:
-        """Everything once more with these slots, whatever is there, in one transaction."""
+        """Return one transaction that programs everything again with these slots, whatever is there."""
         empty = Ruleset(self.site, self.scheduler)
         return "\n".join((self.delete(), self.base(), empty.change(slots).text))
 
@@ -170,12 +170,15 @@ class Ruleset:
         )
 
     def _mute(self, guard: str) -> list[str]:
-        """Have nobody reset a connection over a segment that connection tracking takes for no connection's.
+        """Return rules against resets of living connections.
 
-        One ahead of the window is not translated back; here it is a stranger's, and the kernel answers by a reset that
-        ends the connection (moby/moby#40374, kubernetes/kubernetes#74839). That reset belongs to no connection either:
-        it is dropped, and not the segment, of which nobody knows whether it belongs to a VIP. Where replies are bridged
-        it is the client that would answer; there conntrack keeps no window (placements.py, OverlayPlacement).
+        Connection tracking takes a segment ahead of its window for INVALID.
+
+        It does not translate the segment back, so the segment belongs to no connection here, and the kernel answers
+        with a reset that ends the connection (moby/moby#40374, kubernetes/kubernetes#74839). That reset belongs to no
+        connection either, so it can be dropped. The segment itself is not dropped, because it may not belong to a VIP
+        at all. Where replies are bridged the client would send the reset; there conntrack keeps no window
+        (placements.py, OverlayPlacement).
         """
         if self.site.reply == "hairpin-snat":
             return []

@@ -1,12 +1,12 @@
-"""Where a VIP is load-balanced: in which namespaces, at which hook, and how the reply returns.
+"""Placements: the namespaces and hooks at which a VIP is load-balanced, and the way of the reply.
 
-             client container                overlay namespace              lb namespace / node
-container    [OUTPUT: VIP->backend] --eth0-- br0 ------------------------------------------------> backend
-lb           eth0 ------------------------- br0 -- eth0 [VIP->backend, SNAT] -- br0 -------------> backend
-overlay      eth0 ------------------------- [br0: VIP->backend] ---------------------------------> backend
-host         eth0 ------------------------- br0 -- ov0 [host namespace: VIP->backend, SNAT] ov0 -> backend
-socket       [connect(): VIP->backend] ---- br0 -------------------------------------------------> backend
-tc           eth0 ------- [veth: VIP->backend] br0 ----------------------------------------------> backend
+           client container                overlay namespace              lb namespace / node
+container  [OUTPUT: VIP->backend] --eth0-- br0 ------------------------------------------------> backend
+lb         eth0 ------------------------- br0 -- eth0 [VIP->backend, SNAT] -- br0 -------------> backend
+overlay    eth0 ------------------------- [br0: VIP->backend] ---------------------------------> backend
+host       eth0 ------------------------- br0 -- ov0 [host namespace: VIP->backend, SNAT] ov0 -> backend
+socket     [connect(): VIP->backend] ---- br0 -------------------------------------------------> backend
+tc         eth0 ------- [veth: VIP->backend] br0 ----------------------------------------------> backend
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class _Owner(Placement):
 
 
 class _Attached(_Owner):
-    """The site is an attachment to the overlay that the lab is asked for, of one of two roles."""
+    """A placement whose site is an attachment to the overlay, which the lab creates with one of two roles."""
 
     role: Literal["lb", "host"]
     _dsr = False

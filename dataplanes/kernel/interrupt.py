@@ -2,8 +2,8 @@
 
 The exception of a Python signal handler strikes between any two instructions. That is fine wherever every created thing
 is recorded first. It is not fine between entering a namespace and returning from it, so `held` delays it there. In a
-finalizer (a generator that is closed, a `__del__`) Python would print the exception and go on. `check` notices that. It
-is called before anything is created or waited for.
+finalizer (a generator that is closed, a `__del__`) Python would print the exception and go on. `strike_again` notices
+that. It is called before anything is created or waited for.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _IPV4 = struct.pack("=BBH", 2, 0, 0)  # struct nfgenmsg
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*
 _LIST_ELEMENT, _KEY, _EXPRESSION, _EXPRESSION_DATA = 1, 1, 7, 2
 _COUNTER_PACKETS = 2
-_TABLE_NAME = 1  # NFTA_TABLE_NAME, of a table; NFTA_CHAIN_TABLE, NFTA_RULE_TABLE of the others
+_TABLE_NAME = 1  # NFTA_TABLE_NAME of a table; NFTA_CHAIN_TABLE and NFTA_RULE_TABLE have the same number
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 3, 4, 7  # NFTA_CHAIN_*
 _RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 2, 3, 7  # NFTA_RULE_*
 _HOOK_NUMBER, _FORWARD = 1, 2  # NFTA_HOOK_HOOKNUM, NF_INET_FORWARD
@@ -96,7 +96,7 @@ class Chains:
         self._netlink.close()
 
     def forwarding(self, comment: str) -> dict[tuple[str, str, str], list[int]]:
-        """Their (family, table, name), and the handles of the rules there that have the comment."""
+        """Return (family, table, name) of each chain, and the handles of its rules with this comment."""
         if all(name.startswith(OURS) for name in _tables(self._netlink)):
             return {}
         found = {}
@@ -144,7 +144,7 @@ def _elements(messages: Iterable[tuple[int, bytes]]) -> Iterator[dict[int, bytes
 
 def _packets(messages: Iterable[tuple[int, bytes]]) -> Iterator[tuple[bytes, int]]:
     for element in _elements(messages):
-        if _EXPRESSION not in element:  # somebody else's
+        if _EXPRESSION not in element:  # an element of somebody else
             continue
         counter = attributes(attributes(element[_EXPRESSION])[_EXPRESSION_DATA])
         yield attributes(element[_KEY])[1], struct.unpack(">Q", counter[_COUNTER_PACKETS])[0]
