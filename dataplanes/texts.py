@@ -18,7 +18,7 @@ _CONTROL = re.compile(
 
 
 def clean(text: str) -> str:
-    """Replace control characters by escapes such as \\x1b. Line feeds and tabulators stay."""
+    r"""Replace control characters by escapes such as \x1b. Line feeds and tabulators stay."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 

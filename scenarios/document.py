@@ -1,4 +1,4 @@
-"""The lab document: nodes, networks, services and tasks, with namespaces that `ip netns exec` knows."""
+"""The lab document: nodes, networks, services and tasks, with their namespaces for `ip netns exec`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scenarios.lab import Lab
 
 
 def document(lab: Lab) -> dict[str, Any]:
-    """A lab as it is now, as plain data."""
+    """Return the present state of a lab as plain data."""
     hosts = {node: name for kind, node, name in lab.namespaces() if kind == "host"}
     return {
         "nodes": [{"name": node, "netns": name} for node, name in hosts.items()],
