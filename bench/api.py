@@ -59,7 +59,7 @@ class _Tidy(ABC):
 
 
 class Measured(_Tidy):
-    """The result of a measurement. `result` is the document (docs/schema/result.schema.json)."""
+    """The result of a measurement. `result` is the document (docs/schema/2/result.schema.json)."""
 
     columns = tidy.FIGURE
 
@@ -73,7 +73,7 @@ class Measured(_Tidy):
 
 
 class Observed(_Tidy):
-    """The outcome of an observation. `matrix` is the document (docs/schema/matrix.schema.json)."""
+    """The outcome of an observation. `matrix` is the document (docs/schema/2/matrix.schema.json)."""
 
     columns = tidy.CELL
 
@@ -245,7 +245,7 @@ def parquet(table: pandas.DataFrame) -> bytes:
         raise Prerequisite("pyarrow is not installed", why="pandas writes parquet files with it", fix=fix) from error
 
 
-def encoded(document: Result | Matrix) -> bytes:
+def encoded(document: msgspec.Struct) -> bytes:
     """Return a document as its file has it: JSON, indented, with a last line."""
     return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
 

@@ -65,7 +65,7 @@ def or_file(names: Completer) -> Callable[[click.Context, click.Parameter, str],
 
 def metrics(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete METRIC: in a list with commas."""
-    from bench.documents.workloads import METRICS
+    from bench.documents.metrics import METRICS
 
     done, comma, last = incomplete.rpartition(",")
     return [f"{done}{comma}{name}:" for name in METRICS if name.startswith(last)]

@@ -326,7 +326,7 @@ def doctor(as_json: bool) -> None:
 @click.argument("what", type=click.Choice(list(listing.LISTS)))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(what: str, as_json: bool) -> None:
-    """List data planes with their variants and knobs, scenarios, checks, workloads or kernels, one line each."""
+    """List data planes with variants and knobs, scenarios, checks, workloads, metrics or kernels, one line each."""
     if as_json:
         terminal.say(json.dumps(listing.rows(what), indent=1))
         return

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench.documents import Matrix, Result
-from bench.documents.workloads import METRICS, flat
+from bench.documents.metrics import METRICS
 from dataplanes.selection import split
 from scenarios.axes import AXES
 
@@ -32,7 +32,7 @@ def figures(result: Result) -> Iterator[Row]:
         plane, variant = split(trial.dataplane)
         at = {name: getattr(trial.axes, name) for name in AXES}
         where = {"plane": plane, "variant": variant, "workload": trial.workload, **at, "round": trial.round}
-        for metric, value in flat(trial.metrics).items():
+        for metric, value in trial.figures.items():
             yield {**where, "metric": metric, "value": value, "unit": METRICS[metric].unit, **common}
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from bench import load
-from bench.documents import Held, Profile, Trial, TrialPlan
+from bench.documents import Figures, Held, Profile, Trial, TrialPlan, Work
 from bench.documents.workloads import WORKLOADS
 from bench.inside import environment
 from bench.inside.measure import measure, prove
@@ -70,7 +69,7 @@ def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Tri
                 trial.settings = _settings(lab)
             if clock == "instructions":
                 settle()
-            trial.metrics, held, trial.profile = _measure(lab, selection, plan, clock)
+            trial.figures, trial.work, held, trial.profile = _measure(lab, selection, plan, clock)
             if plan.round <= 1:
                 trial.held = held
         if leapt := steadiness.broken():
@@ -78,23 +77,23 @@ def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Tri
     except Prerequisite:  # of the machine, not of the plane: no other trial would do better
         raise
     except BenchError as error:
-        trial.error, trial.metrics = str(error), {}
+        trial.error, trial.figures, trial.work = str(error), {}, Work()
     return trial
 
 
 def _measure(
     lab: Lab, selection: Selection, plan: TrialPlan, clock: str
-) -> tuple[dict[str, Any], list[Held], Profile | None]:
+) -> tuple[Figures, Work, list[Held], Profile | None]:
     if not plan.profile:
         return *measure(lab, selection, plan, clock), None
     from bench.inside.measure.profiler import Profiler  # bcc takes its compiler along
 
     with Profiler() as profiler:
         with profiler.sampling():
-            metrics, held = measure(lab, selection, plan, clock)
+            figures, work, held = measure(lab, selection, plan, clock)
         with profiler.counting():
-            counted, _ = measure(lab, selection, plan, clock)
-        return metrics, held, profiler.profile(counted.get("operations", 0))
+            _, counted, _ = measure(lab, selection, plan, clock)
+        return figures, work, held, profiler.profile(counted.operations or 0)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import msgspec
 
 from bench import __version__
 from bench.documents import Event, Job, Result, TrialPlan
+from bench.documents.metrics import units
 from bench.documents.workloads import WORKLOADS, demand_ports
 from bench.kernels import Kernel
 from bench.outside import estimate, provenance, rounds
@@ -92,7 +93,7 @@ class Run:
         where = kernel.name, kernel.release, kernel.clock
         store = Store(Path(path), (__version__, made_of, where, topology.load(self._scenario), self._plan))
         if store.replaced:
-            print(f"bench: {path} is of another run, program or kernel: begun anew", file=sys.stderr)
+            print(f"bench: {path} is {store.replaced}: begun anew", file=sys.stderr)
         return store
 
     def lanes(self) -> int:
@@ -154,6 +155,7 @@ class Run:
             trials=done,
             summary=summarise(done),
             warnings=judge.warnings(done, environment),
+            units=units(name for trial in done for name in trial.figures),
         )
 
     def written(self) -> None:

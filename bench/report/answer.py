@@ -17,8 +17,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from bench.documents import Interval, Matrix, Result
+from bench.documents.overview import Verdict
+from bench.documents.workloads import WORKLOADS
 from bench.report.digits import number
-from bench.report.model import QUESTIONS, REFERENCE, Report, Verdict
+from bench.report.model import QUESTIONS, REFERENCE, Report
 from bench.report.words import ENGLISH, Words
 from dataplanes.selection import DIRECT
 from dataplanes.texts import code, markdown
@@ -223,7 +225,7 @@ def _cost(report: Report, say: Words) -> list[str]:
     return [f"## {say('What it costs or saves')}", "", *lines] if lines else []
 
 
-_PER_CONNECTION = ("instructions_per_connection", "cpu_us_per_connection")
+_PER_CONNECTION = WORKLOADS["crr"].costs
 
 
 def _table(
@@ -236,7 +238,7 @@ def _table(
         swept = axis == "services" or workload == "crr"
         if name == workload and getattr(at, axis) in values and (others or not swept):
             rows = report.rows(workload, at)
-            figures = {n: row.metrics[m] for n, (row, _) in rows.items() for m in metrics if m in row.metrics}
+            figures = {n: row.figures[m] for n, (row, _) in rows.items() for m in metrics if m in row.figures}
             if figures:
                 columns[getattr(at, axis)] = figures
     if not columns:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from bench import kernels
@@ -173,7 +174,9 @@ def test_compare_ends_with_a_line_that_says_what_failed(tmp_path: Path) -> None:
     assert "the kernels differ" in lacking.stdout.splitlines()[0]
     as_json = bench("compare", DOCUMENTS[0], str(new), "--allow", "kernel", "--json")
     assert (as_json.returncode, as_json.stderr) == (1, f"FAILED: nft-lb is not in {new}\n")
-    assert {each["dataplane"] for each in json.loads(as_json.stdout)} >= {"direct", "ipvs-lb"}
+    document = json.loads(as_json.stdout)
+    assert (document["kind"], document["schema"], document["verdict"]) == ("comparison", 2, as_json.stderr.strip())
+    assert {each["dataplane"] for each in document["comparisons"][0]["differences"]} >= {"direct", "ipvs-lb"}
     assert bench("compare", DOCUMENTS[1], DOCUMENTS[1]).returncode == 0
     assert bench("compare", *DOCUMENTS).returncode == 2
 
@@ -227,7 +230,8 @@ def test_run_prints_a_comparison_and_writes_the_document(tmp_path: Path) -> None
     assert "ipvs-container" in done.stdout
     assert "instruction clock" in done.stdout
     result = json.loads(file.read_text("utf-8"))
-    assert result["schema"] == 1
+    assert (result["kind"], result["schema"]) == ("result", 2)
+    assert result["units"]["connect_p50_us"] == "µs"
     assert [(each["dataplane"], each["warmup"]) for each in result["trials"]] == [
         ("direct", True),
         ("ipvs-container", True),
@@ -235,12 +239,12 @@ def test_run_prints_a_comparison_and_writes_the_document(tmp_path: Path) -> None
         ("ipvs-container", False),
     ]
     for trial in result["trials"][2:]:
-        metrics = trial["metrics"]
-        assert metrics["backends"] == {"1": 100, "2": 100, "3": 100}
-        assert metrics["errors"] == {}
-        assert metrics["connections_per_second"] > 100
-        assert metrics["instructions_per_connection"] > 10_000
-        assert metrics["connect_us"]["p50"] <= metrics["connect_us"]["p99"]
+        figures, work = trial["figures"], trial["work"]
+        assert work["backends"] == {"1": 100, "2": 100, "3": 100}
+        assert (work["errors"], work["operations"]) == ({}, 300)
+        assert figures["connections_per_second"] > 100
+        assert figures["instructions_per_connection"] > 10_000
+        assert figures["connect_p50_us"] <= figures["connect_p99_us"]
     held = {(each["place"], each["namespace"], each["what"]): each for each in result["trials"][3]["held"]}
     connections = held["container", "my-busybox.1", "ipvs connections"]
     assert connections["objects"] >= 300
@@ -262,6 +266,8 @@ def test_lab_runs_a_command_with_the_document_and_returns_its_code() -> None:
     assert done.returncode == 7
     assert "problem" in done.stderr
     lab = json.loads(done.stdout)
+    schema = json.loads((ROOT / "docs" / "schema" / "2" / "lab.schema.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(lab)
     assert [node["name"] for node in lab["nodes"]] == ["manager1", "worker1", "worker2"]
     assert lab["networks"][0]["subnet"] == "10.0.0.0/24"
     tasks = {task["name"]: task["addresses"]["my-network"] for task in lab["tasks"]}

@@ -68,7 +68,7 @@ def test_an_argument_of_any_bytes_is_refused_or_shown(tmp_path: Path) -> None:
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 2
     assert b"\\udcff\\x1b[31m.json: cannot read the file" in done.stderr
-    Path(os.fsdecode(name)).write_text(json.dumps({"schema": 1, "trials": [], "summary": []}), "utf-8")
+    Path(os.fsdecode(name)).write_text(json.dumps({"kind": "result", "schema": 2, "trials": []}), "utf-8")
     assert subprocess.run(argv, cwd=ROOT, capture_output=True, check=False).returncode == 2
     (Path(os.fsdecode(name))).write_bytes((ROOT / "results" / "readme" / "first.json").read_bytes())
     done = subprocess.run([*argv, b"-o", b"-"], cwd=ROOT, capture_output=True, check=False)

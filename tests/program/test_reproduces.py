@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from bench.documents import Result, reading
 from bench.kernels import list_kernels
 from bench.report.model import PUBLISHED
 
@@ -19,9 +18,10 @@ COST = "instructions_per_connection"
 
 def figures(path: Path) -> tuple[str, dict[str, float]]:
     """(kernel release, instructions per connection by plane)."""
-    document: dict[str, Any] = json.loads(path.read_bytes())
-    rows = [row for row in document["summary"] if row["workload"] == "crr"]
-    return document["environment"]["kernel"], {row["dataplane"]: row["metrics"][COST]["value"] for row in rows}
+    document = reading.read(str(path))
+    assert isinstance(document, Result)
+    rows = [row for row in document.summary if row.workload == "crr"]
+    return document.environment["kernel"], {row.dataplane: row.figures[COST].value for row in rows}
 
 
 def test_a_sample_of_the_data_set_is_reproduced(tmp_path: Path) -> None:

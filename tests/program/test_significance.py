@@ -31,8 +31,8 @@ def measured(directory: Path, name: str, scenario: str) -> str:
 
 
 def verdicts(base: str, new: str) -> dict[tuple[str, str], Any]:
-    found = json.loads(bench("compare", base, new, "--json").stdout)
-    return {(each["dataplane"], each["metric"]): each for each in found}
+    (found,) = json.loads(bench("compare", base, new, "--json").stdout)["comparisons"]
+    return {(each["dataplane"], each["metric"]): each for each in found["differences"]}
 
 
 def test_a_run_is_the_same_as_its_like_and_twenty_five_more_mark_rules_are_worse(tmp_path: Path) -> None:

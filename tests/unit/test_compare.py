@@ -8,6 +8,7 @@ import pytest
 
 from bench.analysis import compare
 from bench.documents import Interval, Result, Trial
+from bench.documents.comparison import Difference
 from scenarios.axes import Axes
 
 
@@ -25,7 +26,7 @@ def result(rate: float, spread: float, *, rounds: int = 5, seed: int = 1, clock:
 NOISE = 0.005
 
 
-def verdict(base: Result, new: Result) -> compare.Difference:
+def verdict(base: Result, new: Result) -> Difference:
     (found,) = compare.compare(base, new, NOISE)
     return found
 
@@ -105,11 +106,9 @@ def test_among_many_cells_the_one_that_changed_is_found_and_no_other() -> None:
 
 
 def test_what_one_figure_alone_would_tell_is_doubted_among_many() -> None:
-    def difference(name: str, p: float) -> compare.Difference:
+    def difference(name: str, p: float) -> Difference:
         ratio = Interval(0.98)
-        return compare.Difference(
-            "crr", Axes(), name, "connections_per_second", 1, 1, ratio, "worse", 5, p_noise=p, p=p
-        )
+        return Difference("crr", Axes(), name, "connections_per_second", 1, 1, ratio, "worse", 5, p_noise=p, p=p)
 
     alone = compare._holm([difference("a", 0.03)])
     many = compare._holm(

@@ -33,6 +33,7 @@ def completed(*words: str) -> list[str]:
         (("matrix", "--kernel", "debian-6.1,gue"), {"debian-6.1,guest", "debian-6.1,guests"}),
         (("lab", "--scenario", "s"), {"seed", "scale"}),
         (("list", "w"), {"workloads"}),
+        (("list", "m"), {"metrics"}),
         (("compare", "--fail-on", "instructions_per_c"), {"instructions_per_connection:"}),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, tuple) else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.analysis.judge import warnings
-from bench.documents import Trial
+from bench.documents import Trial, Work
 from scenarios.axes import Axes
 
 INSTRUCTIONS = {"clock": "instructions"}
@@ -53,5 +53,5 @@ def test_a_ceiling_that_is_exceeded_is_none() -> None:
     ("connections", "sources", "told"), [(12_000, 0, False), (14_000, 0, True), (14_000, 1, False)]
 )
 def test_ports_that_run_out_are_told(connections: int, sources: int, told: bool) -> None:
-    trial = Trial("nft-lb", "seed", "crr", 1, False, {"connections": connections}, axes=Axes(sources=sources))
+    trial = Trial("nft-lb", "seed", "crr", 1, False, {}, axes=Axes(sources=sources), work=Work(operations=connections))
     assert any("half the client's ports" in each for each in warnings([trial], INSTRUCTIONS)) is told

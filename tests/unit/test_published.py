@@ -33,9 +33,9 @@ def test_the_pages_are_the_data_sets(report: model.Report) -> None:
 def test_the_chart_is_the_data_sets(report: model.Report) -> None:
     drawn = (ROOT / "docs" / "rate.svg").read_text("utf-8")  # another matplotlib draws otherwise, with the same words
     for verdict in report.verdicts():
-        assert verdict.ratio
+        assert verdict.ratio_to_direct
         assert f">{verdict.dataplane}<" in drawn
-        assert f">{verdict.ratio.value:.3f}<" in drawn
+        assert f">{verdict.ratio_to_direct.value:.3f}<" in drawn
 
 
 def test_the_chinese_answer_leaves_nothing_in_english(report: model.Report) -> None:
