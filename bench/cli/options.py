@@ -18,6 +18,8 @@ from scenarios import axes
 
 
 def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that gives a command these options, in this order."""
+
     def decorate(command: Any) -> Any:
         for option in reversed(options):
             command = option(command)
@@ -129,6 +131,7 @@ def axis_values(given: Mapping[str, str | None]) -> dict[str, list[int]]:
 
 
 def one(dataplane: str) -> list[Selection]:
+    """Parse a `--dataplane` value that names a single plane. Raises Usage if it names several."""
     selections = catalog.select(dataplane)
     if len(selections) != 1:
         raise Usage("this command takes one data plane", where=dataplane)

@@ -42,6 +42,7 @@ class Standing(Struct, frozen=True):
 
     @property
     def name(self) -> str:
+        """The name of the data plane."""
         return self.verdict.dataplane
 
 
@@ -53,6 +54,7 @@ class Ranking(Struct, frozen=True):
 
     @property
     def best(self) -> Standing:
+        """The standing of the best data plane of the placement."""
         return self.planes[0]
 
 

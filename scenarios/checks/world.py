@@ -304,6 +304,7 @@ def lacks(what: str, family: int, kind: int, protocol: int = 0) -> Callable[[], 
     """Return the obstacle of checks that need such sockets: a function that says why the kernel makes none, or ""."""
 
     def obstacle() -> str:
+        """Return why the running kernel makes no such sockets, or ""."""
         try:
             socket.socket(family, kind, protocol).close()
         except OSError as error:

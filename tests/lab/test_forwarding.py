@@ -1,4 +1,4 @@
-"""The way through a node's own firewall, in a namespace with a chain at the forward hook."""
+"""The rule in a node's own firewall, in a namespace with a chain at the forward hook."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def firewall() -> Iterator[Firewall]:
 
 
 def ours() -> list[str]:
-    """The rules that let through, each with its handle."""
+    """Return the accepting rules with their handles."""
     listed = nft("-a", "list", "chain", "inet", "filter", "forward")
     return [line.strip() for line in listed if '"ov0"' in line]
 

@@ -1,4 +1,4 @@
-"""What others do to what a plane has programmed resync() restores, and after a flush the next change does."""
+"""resync() restores what others have done to a plane's state, and after a flush the next change restores it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Damage = Callable[[Lab], None]
 
 
 def flush(lab: Lab) -> None:
-    """Packet filters, IPVS, classifiers, the programs of cgroups."""
+    """Flush packet filters, IPVS, classifiers and the programs of cgroups."""
     for _, _, name in lab.namespaces():
         list(disturb._flush(name))
     for container in lab.containers.values():
@@ -32,7 +32,7 @@ def flush(lab: Lab) -> None:
 
 
 def replace_rules(lab: Lab) -> None:
-    """In the planes' tables of nftables is as much as before, but of something else."""
+    """Replace elements of the planes' nftables tables by as many others."""
     for _, _, name in lab.namespaces():
         for table in (table for table in nft.tables(name) if table.startswith(nft.OURS)):
             listed = json.loads(process.run(name, ("nft", "-j", "-a", "list", "table", "ip", table)))["nftables"]
@@ -45,7 +45,7 @@ def replace_rules(lab: Lab) -> None:
 
 
 def replace_elements(lab: Lab) -> None:
-    """A backend in the planes' maps of nftables is nobody."""
+    """Replace a backend in the planes' nftables maps by an unused address."""
     for _, _, name in lab.namespaces():
         for table in (table for table in nft.tables(name) if table.startswith(nft.OURS)):
             vip = lab.service("my-web").vip
@@ -54,7 +54,7 @@ def replace_elements(lab: Lab) -> None:
 
 
 def disown(lab: Lab) -> None:
-    """The VIPs are nobody's: neither as addresses nor as routes."""
+    """Remove the VIPs, both as addresses and as routes."""
     vips = [service.vip for service in lab.services()]
     for _, _, name in lab.namespaces():
         with Rtnl(name) as rtnl:
@@ -67,13 +67,13 @@ def disown(lab: Lab) -> None:
             gone += [
                 rtnl.local_del(names[each.get_attr("RTA_OIF")], each.get_attr("RTA_DST"))
                 for each in rtnl.routes()
-                if each.get_attr("RTA_DST") in vips and each["proto"] == 4  # RTPROT_STATIC: of no address
+                if each.get_attr("RTA_DST") in vips and each["proto"] == 4  # RTPROT_STATIC: no address has it
             ]
             rtnl.send(gone)
 
 
 def unset(lab: Lab) -> None:
-    """The settings are what they were before the plane came."""
+    """Set the sysctls to their values from before the plane."""
     assert isinstance(lab.plane, PlacedPlane)
     users = [lab.plane._placement, *(post.director for post in lab.plane._all_posts())]
     for settings in [user._settings for user in users if hasattr(user, "_settings")]:
@@ -82,7 +82,7 @@ def unset(lab: Lab) -> None:
 
 
 def empty(lab: Lab) -> None:
-    """Root has emptied the maps."""
+    """Empty the BPF maps, as root can."""
     assert isinstance(lab.plane, PlacedPlane)
     assert isinstance(lab.plane._mechanism, Ebpf)
     for table in lab.plane._mechanism._tables.values():

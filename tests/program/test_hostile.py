@@ -1,4 +1,4 @@
-"""Input made to exhaust the machine is refused within a second of the processor and 200 MB."""
+"""Input that is made to exhaust the machine is refused within a second of processor time and 200 MB."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ finally:
 
 
 def refused(*arguments: str) -> None:
-    """A command ends with one line and exit code 2, in time and without using up the memory."""
+    """A command ends with one line and exit code 2, in time and within the memory."""
     argv = [sys.executable, "-c", _MEASURED, *arguments]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr

@@ -1,4 +1,4 @@
-"""Every workload on a real kernel; a run that is cut short; pages from what was measured."""
+"""Every workload on a real kernel, a run that is cut short, and pages from the measured figures."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_run_that_is_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
     done_before = kept.read_text("utf-8").count('"kind":"trial"')
     assert 3 <= done_before < 8
 
-    lines = kept.read_text("utf-8").splitlines()  # as if by another program
+    lines = kept.read_text("utf-8").splitlines()  # as if another program had measured
     identity = json.loads(lines[0])
     identity["run"][1]["sources"] = "000000000000"
     other = tmp_path / "other.json.trials"

@@ -1,4 +1,4 @@
-"""Every command the README shows is run as it stands there, but the tests themselves."""
+"""Every command that the README shows is run as it stands there, except the tests themselves."""
 
 from __future__ import annotations
 

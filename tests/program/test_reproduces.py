@@ -1,4 +1,4 @@
-"""The published figures are what anybody gets: a sample of them, measured again."""
+"""The published figures are what anybody gets. A sample of them is measured again."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def test_a_sample_of_the_data_set_is_reproduced(tmp_path: Path) -> None:
     kernel, found = figures(made)
     if kernel == published_kernel:
         assert all(abs(cost / published[plane] - 1) < 0.005 for plane, cost in found.items()), (found, published)
-    else:  # another kernel is another program; what the plane adds to the direct path is still about the same
+    else:  # another kernel is another program, but a plane adds about the same to the direct path
         added, was = found["nft-lb"] / found["direct"], published["nft-lb"] / published["direct"]
         assert abs(added / was - 1) < 0.1, (kernel, added, published_kernel, was)

@@ -1,4 +1,4 @@
-"""The load generator on its own, over loopback: what it counts is what happened."""
+"""The load generator alone, over loopback: it counts what has happened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.program
 
 @contextmanager
 def serving(count: int = 1) -> Iterator[list[str]]:
-    """Servers with ids 1 to `count`, each on a port of its own; yields their targets."""
+    """Run servers with the ids 1 to `count`, each on its own port. Yield their targets."""
     processes = []
     ports = list(itertools.islice(filter(_free, range(20_000, 30_000)), count))
     try:
@@ -43,7 +43,7 @@ def serving(count: int = 1) -> Iterator[list[str]]:
 
 
 def _free(port: int) -> bool:
-    """Below the ephemeral ports, of which clients leave any in TIME_WAIT."""
+    """Return a port below the ephemeral ones, of which clients leave some in TIME_WAIT."""
     with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(OSError):
@@ -135,7 +135,10 @@ def test_an_open_loop_keeps_its_rate(threads: int) -> None:
 
 
 def test_an_open_loop_counts_from_when_a_connection_was_due() -> None:
-    """A server that takes half a second for the first: those due meanwhile waited, and it shows."""
+    """The server takes half a second for the first connection.
+
+    Those that were due meanwhile waited, and the figures show it.
+    """
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         held = threading.Event()
 
@@ -188,7 +191,10 @@ def test_datagrams_are_answered_counted_and_missed() -> None:
 
 
 def test_a_flow_whose_reply_is_there_at_once_does_not_hold_up_the_others() -> None:
-    """On one processor a server often answers before send() returns; a flow served till it pauses starves the rest."""
+    """On one processor a server often answers before send() returns.
+
+    A flow that is served until it pauses starves the others.
+    """
     flows, each = 4, 20
     asked: list[int] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
@@ -240,7 +246,7 @@ def test_a_stream_arrives_whole() -> None:
 
 
 def test_a_server_whose_starter_has_gone_goes_too() -> None:
-    adopted = ["sh", "-c", '"$@"; :', "sh", *load.serve_argv(1, tcp=[65_000])]  # its parent is not who it is told
+    adopted = ["sh", "-c", '"$@"; :', "sh", *load.serve_argv(1, tcp=[65_000])]  # its parent is another process
     assert subprocess.run(adopted, stdout=subprocess.PIPE, check=True, timeout=60).stdout == b""
 
 

@@ -1,4 +1,4 @@
-"""The axes: what a point is, what a sweep means, the scenario at a point."""
+"""The axes: the meaning of a point and of a sweep, and the scenario at a point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `--dataplane` accepts, and how it answers what it does not."""
+"""The values that `--dataplane` accepts, and its answers to those it does not."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_every_plane_but_direct_needs_something_of_the_kernel() -> None:
 
 
 def test_needs_are_those_of_the_chosen_knobs() -> None:
-    """They were those of the default variant, whatever was chosen."""
+    """The requirements were those of the default variant, whatever knobs were chosen."""
     default, modern = catalog.select("ipvs-container,ipvs-container@modern")
     more = set(catalog.requires(modern)) - set(catalog.requires(default))
     assert [each.module for each in more if isinstance(each, Feature)] == ["xt_conntrack"]
@@ -137,7 +137,7 @@ CALLERS = {
     "bench/cli/options.py",
     "bench/outside/command.py",
 }
-"""Where a text comes from a user."""
+"""Give each text that a user can write."""
 
 
 def test_a_name_is_parsed_where_a_user_gave_it_and_nowhere_else() -> None:

@@ -1,4 +1,4 @@
-"""Nobody is given an address that is taken, and the refusal comes before anything is programmed."""
+"""An address that is in use is refused, and the refusal comes before anything is programmed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shell completes, and what `bench list` has to say for it."""
+"""The words that a shell completes, and the lines of `bench list` for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataplanes import catalog
 
 
 def completed(*words: str) -> list[str]:
-    """What may stand in the place of the last word."""
+    """Return what may stand in the place of the last word."""
     *arguments, incomplete = words
     found = ShellComplete(main, {}, "bench", "_BENCH_COMPLETE").get_completions(list(arguments), incomplete)
     return [each.value for each in found if each.type == "plain"]

@@ -1,4 +1,4 @@
-"""Estimates grow with what there is to build and to program, on every kernel; a run is told how long it takes."""
+"""Estimates grow with the amount to build and to program, on every kernel, and a run is told how long it takes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_services_take_longer_where_they_are_programmed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "axes"),  # measured with 2,000 connections on a busy host; within two and a half times is near
+    ("told", "axes"),  # measured with 2,000 connections on a busy host; a factor of two and a half counts as near
     [
         (1.0, {}),
         (2.7, {"services": 1000}),

@@ -1,4 +1,4 @@
-"""The data file of expectations, and what a matrix makes of it."""
+"""The data file of expectations, and its use in a matrix."""
 
 from __future__ import annotations
 

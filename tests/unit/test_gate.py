@@ -1,4 +1,4 @@
-"""The gate fails on what is worse by a rule, on what is missing, and on what must not be compared; and says what."""
+"""The gate fails on regressions, on missing figures and on figures that must not be compared, and says which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One name, one thing: the terms of docs/glossary.md are defined where it says, and nowhere else."""
+"""Each term of docs/glossary.md is defined in the place that it names, and nowhere else."""
 
 from __future__ import annotations
 

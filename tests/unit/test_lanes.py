@@ -1,4 +1,4 @@
-"""How work is shared between guests."""
+"""Work is shared between guests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dataplanes.errors import BenchError
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Four processors, eight gigabytes: the test says what is left of them."""
+    """Four processors and eight gigabytes, of which the test says what is free."""
 
     def has(processors: int = 4, kilobytes: int = 8 << 20) -> None:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))

@@ -1,4 +1,7 @@
-"""A plane brings every site to what is wanted, or back to what was; with a mechanism and placement of its own."""
+"""A plane brings every site to the wanted state, or back to the old one.
+
+The test has its own mechanism and placement.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ WEB = Service("web", "net", "10.0.0.2", (Backend("10.0.0.3"), Backend("10.0.0.4"
 
 
 class Notebook(Mechanism):
-    """A fourth mechanism: it writes down what it would program."""
+    """A fourth mechanism, which records what it would program."""
 
     name = "notebook"
 
@@ -27,7 +30,7 @@ class Notebook(Mechanism):
         self.sites: dict[str, dict[str, Service]] = {}
         self.log: list[str] = []
         self.refuse = ""
-        self.damaged: set[str] = set()  # sites where somebody else was
+        self.damaged: set[str] = set()  # sites that somebody else has touched
 
     @classmethod
     def requires(cls, *arguments: Any, **options: Any) -> tuple[Requirement, ...]:
@@ -39,6 +42,8 @@ class Notebook(Mechanism):
 
 
 class Page(Director):
+    """A director that writes the services of its site into the notebook."""
+
     def __init__(self, book: Notebook, site: Site) -> None:
         self._book, self._site = book, site
 
@@ -73,7 +78,7 @@ class Page(Director):
 
 
 class Shelf(Placement):
-    """A placement: one site per segment, which announces its VIPs."""
+    """A placement with one site per segment, which announces its VIPs."""
 
     name = "shelf"
 
@@ -91,6 +96,8 @@ class Shelf(Placement):
 
 
 class NoAttachments:
+    """Attachments for a placement that asks for none."""
+
     def attach(self, network: str, node: str, role: str) -> Endpoint:
         raise AssertionError("not asked for")
 

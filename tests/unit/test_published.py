@@ -1,4 +1,4 @@
-"""Every figure the repository shows comes from results/: what is written is written again, and is the same."""
+"""Every figure that the repository shows comes from results/. The pages are generated again, and are the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_pages_are_the_data_sets(report: model.Report) -> None:
 
 
 def test_the_chart_is_the_data_sets(report: model.Report) -> None:
-    drawn = (ROOT / "docs" / "rate.svg").read_text("utf-8")  # another matplotlib draws otherwise, with the same words
+    drawn = (ROOT / "docs" / "rate.svg").read_text("utf-8")  # another matplotlib draws differently, with the same words
     for verdict in report.verdicts():
         assert verdict.ratio_to_direct
         assert f">{verdict.dataplane}<" in drawn

@@ -1,4 +1,4 @@
-"""The order of trials, and what rounds say together."""
+"""The order of trials, and the joint result of the rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a workload is what is measured."""
+"""The declared facts of a workload are those that are measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_names_are_parsed_and_a_sweeps_are_the_default() -> None:
     assert parse(None) == ["crr"]
     assert parse(None, ["rr", "crr", "rr"]) == ["rr", "crr"]
     assert parse("udp, first", ["rr"]) == ["udp", "first"]
-    assert set(WORKLOADS) - set(parse("all")) == {"wrk"}  # it takes programs that ./run does not install
+    assert set(WORKLOADS) - set(parse("all")) == {"wrk"}  # needs programs that ./run does not install
     with pytest.raises(Usage, match="unknown workload 'fast'"):
         parse("crr,fast")
 

@@ -64,12 +64,12 @@ def _plain(environment: dict[str, Any]) -> None:
 
 
 def scenario(name: str) -> str:
-    """A named scenario's file."""
+    """Return the file of a named scenario."""
     return (ROOT / "scenarios" / "files" / f"{name}.toml").read_text("utf-8")
 
 
 def trials(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The events that a .trials file of such a result holds."""
+    """Return the events that a .trials file of such a result holds."""
     found = [{"kind": "environment", "data": document["environment"]}]
     return found + [{"kind": "trial", "data": each} for each in document["trials"]]
 

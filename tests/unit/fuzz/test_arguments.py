@@ -1,4 +1,4 @@
-"""Whatever is given as an argument is understood, or refused in a line."""
+"""Any argument is understood, or refused in a line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ numbers = st.one_of(
     hostile,
 )
 NOWHERE = "/nowhere/vmlinuz"
-"""A kernel there is none of: what else is right is not run."""
+"""Return the arguments with a kernel that does not exist, so that right arguments start nothing."""
 
 
 @given(expression=expressions)

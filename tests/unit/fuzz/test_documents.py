@@ -1,4 +1,4 @@
-"""Whatever a document holds, a command that reads it ends as it should, and nothing of it is obeyed by its reader."""
+"""Whatever a document holds, a command that reads it ends as it should, and its content commands no reader."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ COMMANDS: list[list[str]] = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the documents are."""
+    """Return the directory of the documents."""
     path = tmp_path_factory.mktemp("documents")
     (path / "base.json").write_text(json.dumps(RESULT), "utf-8")
     (path / "matrix.json").write_text(json.dumps(MATRIX), "utf-8")
@@ -120,7 +120,7 @@ def test_every_command_ends_well_whatever_a_document_holds(data: bytes, command:
 
 @given(data=documents, also=st.booleans())
 def test_what_is_made_of_a_document_is_harmless(data: bytes, also: bool, place: Path) -> None:
-    """What no command shows alone: the tables and the JUnit file of a document that was read."""
+    """Render what no command shows alone: the tables and the JUnit file of a document that was read."""
     (place / "any.json").write_bytes(data)
     try:
         found = reading.read(str(place / "any.json"))
@@ -195,7 +195,7 @@ def test_an_error_is_told_with_its_field(place: Path) -> None:
 
 
 def test_what_ended_in_an_error_was_not_observed(place: Path) -> None:
-    """It is neither lost nor gained, and the reader is told."""
+    """The cell counts as neither lost nor gained, and the reader is told."""
     spoilt = json.loads(json.dumps(MATRIX))
     for cell in spoilt["cells"]:
         if cell["dataplane"] == "nft-overlay":

@@ -1,4 +1,7 @@
-"""What a run keeps for the next one is anybody's file: whole and ours, or made again, or refused by name."""
+"""A file that a run keeps for the next one may come from anybody.
+
+It is used if it is whole and ours, or made again, or refused by name.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ lines = st.one_of(
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the files are."""
+    """Return the directory of the files."""
     return tmp_path_factory.mktemp("kept")
 
 
@@ -115,7 +118,7 @@ def test_a_program_that_was_cut_short_is_compiled_again(tmp_path: Path, monkeypa
 
 
 def test_plans_of_a_store_are_told_from_what_is_kept(place: Path) -> None:
-    """A trial of the file that nobody planned is not taken for one that was."""
+    """A trial in the file that was not planned is not taken for a planned one."""
     path = place / "other.json.trials"
     path.write_bytes(FIRST + b"\n" + _file(EVENTS))
     store = Store(path, IDENTITY)
