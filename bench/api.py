@@ -22,6 +22,7 @@ import msgspec
 from bench.documents import Event, Matrix, Result, TrialPlan, tidy
 from dataplanes import catalog, files
 from dataplanes.errors import Prerequisite
+from dataplanes.selection import Selection
 
 if TYPE_CHECKING:
     import pandas
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from bench.kernels import Kernel
     from bench.outside.run import Run
 
+Planes = str | Iterable[str | Selection]
+"""Names as `--dataplane` takes them, or what `catalog.select` made of them."""
 _ROUNDS = 5
 _CONNECTIONS = {"instructions": 2000, "wall": 10_000}
 """Of a trial, by clock."""
@@ -56,7 +59,7 @@ class _Tidy(ABC):
 
 
 class Measured(_Tidy):
-    """The result of a measurement. `result` is the document (docs/schema/result.schema.json)."""
+    """The result of a measurement. `result` is the document (docs/schema/2/result.schema.json)."""
 
     columns = tidy.FIGURE
 
@@ -70,7 +73,7 @@ class Measured(_Tidy):
 
 
 class Observed(_Tidy):
-    """The outcome of an observation. `matrix` is the document (docs/schema/matrix.schema.json)."""
+    """The outcome of an observation. `matrix` is the document (docs/schema/2/matrix.schema.json)."""
 
     columns = tidy.CELL
 
@@ -111,7 +114,7 @@ class Plan:
 
 
 def plan(
-    planes: str | Iterable[str],
+    planes: Planes,
     workloads: Sequence[str] = (),
     axes: Mapping[str, Sequence[int]] | None = None,
     *,
@@ -134,9 +137,10 @@ def plan(
     from bench.documents.workloads import parse
     from bench.outside import choose, points
     from bench.outside import run as runner
+    from bench.outside.lanes import Here
     from scenarios import topology
 
-    selections = catalog.select(_names(planes))
+    selections = _selected(planes)
     path = points.scenario_path(scenario)
     sweeps = topology.load(path).sweep
     names = parse(",".join(workloads) or None, [name for sweep in sweeps for name in sweep.workloads])
@@ -147,11 +151,12 @@ def plan(
     count = connections or _CONNECTIONS[chosen.clock]
     trials = runner.plan(selections, rounds, count, found, profile=profile)
     runner.demand_possible(path, trials)
-    return Plan(trials, chosen, runner.Run(path, selections, trials, chosen, reason=reason, output=output, jobs=jobs))
+    work = runner.Run(path, selections, trials, chosen, reason=reason, lanes=Here(jobs), output=output)
+    return Plan(trials, chosen, work)
 
 
 def measure(
-    planes: str | Iterable[str],
+    planes: Planes,
     workloads: Sequence[str] = (),
     axes: Mapping[str, Sequence[int]] | None = None,
     *,
@@ -180,7 +185,7 @@ def measure(
 
 
 def observe(
-    planes: str | Iterable[str],
+    planes: Planes,
     checks: str = "",
     *,
     kernel: str = "auto",
@@ -200,9 +205,10 @@ def observe(
     from bench import kernels as under_test
     from bench.outside import choose
     from bench.outside import matrix as runner
+    from bench.outside.lanes import Here
     from scenarios import checks as semantics
 
-    selections = runner.planes(catalog.select(_names(planes)))
+    selections = runner.planes(_selected(planes))
     wanted = semantics.select(checks)
     chosen = [choose.choose(name, clock, selections) for name in under_test.expand(kernel)]
     return Observed(
@@ -213,7 +219,7 @@ def observe(
             evidence=evidence,
             pause=pause,
             timeout=timeout,
-            jobs=jobs,
+            lanes=Here(jobs),
             on_event=on_event,
         )
     )
@@ -239,10 +245,13 @@ def parquet(table: pandas.DataFrame) -> bytes:
         raise Prerequisite("pyarrow is not installed", why="pandas writes parquet files with it", fix=fix) from error
 
 
-def encoded(document: Result | Matrix) -> bytes:
+def encoded(document: msgspec.Struct) -> bytes:
     """Return a document as its file has it: JSON, indented, with a last line."""
     return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
 
 
-def _names(planes: str | Iterable[str]) -> str:
-    return planes if isinstance(planes, str) else ",".join(planes)
+def _selected(planes: Planes) -> list[Selection]:
+    """Return the planes as they are chosen: names are parsed here, and nowhere behind this."""
+    if isinstance(planes, str):
+        return catalog.select(planes)
+    return [found for each in planes for found in ([each] if isinstance(each, Selection) else catalog.select(each))]

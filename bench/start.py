@@ -1,4 +1,4 @@
-"""Where python begins: `bench`, and `python -m bench.start inside|parallel ARGUMENT...` for what it starts of itself.
+"""Where python begins: `bench`, and `python -m bench.start inside|lane ARGUMENT...` for what it starts of itself.
 
 An interrupt while modules are imported is what it is to any program, its end, and not a traceback: nothing exists yet.
 """
@@ -24,7 +24,7 @@ def _part() -> int:
     if name == "inside":
         from bench.inside.main import main as part
     else:
-        from bench.outside.lanes import main as part
+        from bench.outside.lane import main as part
     return part()
 
 

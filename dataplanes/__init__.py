@@ -1,1 +1,1 @@
-"""What is compared: service-VIP data planes, each a mechanism at a placement."""
+"""The things that are compared: service-VIP data planes. Each is a mechanism at a placement."""

@@ -1,15 +1,15 @@
-"""The interface of a data plane, and of the two halves it is made of: a mechanism at a placement.
+"""The interface of a data plane and of its two halves: a mechanism at a placement.
 
-The lab talks to a `DataPlane` only. A `Placement` knows in which namespaces (sites) a network is load-balanced, at
-which hook, and how replies return; a `Mechanism` knows how to program VIP -> backends at one site. `PlacedPlane`
-(placed.py) joins the two, so that adding a mechanism or a placement touches neither the others nor the lab.
+The lab talks to a `DataPlane` only. A `Placement` knows the namespaces (sites) in which a network is load-balanced, the
+hook, and the way of the replies. A `Mechanism` knows how to program VIP -> backends at one site. `PlacedPlane`
+(placed.py) joins the two, so a new mechanism or placement touches neither the others nor the lab.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -17,16 +17,23 @@ from dataplanes.model import Endpoint, Segment, Service
 from dataplanes.requirements import Requirement
 
 Hook = Literal["output", "input", "bridge", "socket", "tc"]
-"""Where a site sees a VIP packet first: locally generated, locally delivered, delivered to the bridge itself,
-in the connect()/sendmsg() of the container's cgroup, on the node's end of the container's veth."""
+"""The point at which a site first sees a VIP packet.
+
+"output": the site generates it. "input": it is delivered locally. "bridge": it is delivered to the bridge itself.
+"socket": in connect() or sendmsg() of the container's cgroup. "tc": on the node's end of the container's veth.
+"""
 
 Reply = Literal["own-source", "snat", "hairpin-snat", "direct"]
-"""How the reply finds its way back through the site: the client is the site itself; every connection is SNATed to the
-site's address; only a backend's connection to itself is, the rest pass bridge netfilter; the backend answers (DSR)."""
+"""The way of the reply through the site.
+
+"own-source": the client is the site itself. "snat": every connection is SNATed to the site's address. "hairpin-snat":
+only a backend's connection to itself is SNATed, and the others pass bridge netfilter. "direct": the backend answers the
+client (DSR).
+"""
 
 
 class Site(Struct, frozen=True):
-    """One place where a mechanism is programmed for one network."""
+    """One place at which a mechanism is programmed for one network."""
 
     netns: str
     network: str
@@ -34,13 +41,13 @@ class Site(Struct, frozen=True):
     subnet: str
     hook: Hook
     reply: Reply
-    interface: str  # the overlay-facing interface in netns: eth0, br0, ...
-    address: str  # the site's own address in the subnet: what "snat" and "own-source" use
-    endpoint: Endpoint | None = None  # the container or attachment this site belongs to, if any
+    interface: str  # the interface in netns that leads to the overlay: eth0, br0, ...
+    address: str  # the site's own address in the subnet, which "snat" and "own-source" use
+    endpoint: Endpoint | None = None  # the container or attachment that this site belongs to, if any
 
 
 class Footprint(Struct, frozen=True):
-    """Kernel state one mechanism holds in one namespace: count of objects, and bytes where the kernel tells them."""
+    """Kernel state of one mechanism in one namespace: the number of objects, and bytes if the kernel tells them."""
 
     netns: str
     kind: str  # "ipvs services", "mangle rules", "nft elements", "bpf map entries", ...
@@ -49,23 +56,24 @@ class Footprint(Struct, frozen=True):
 
 
 class Counter(Struct, frozen=True):
-    """What one site has sent to one backend since it was programmed."""
+    """The traffic that one site has sent to one backend since it was programmed."""
 
     netns: str
     service: str
-    backend: str  # address
+    backend: str  # the backend's address
     connections: int
     packets: int | None = None
     bytes: int | None = None
 
 
 class Attachments(Protocol):
-    """What a placement may ask of the lab: attachments to a network beyond the containers'."""
+    """The part of the lab that a placement may use: attachments to a network beyond those of the containers."""
 
     def attach(self, network: str, node: str, role: Literal["lb", "host"]) -> Endpoint:
-        """An overlay attachment with its own address: in a namespace of its own (lb) or in the node's host one.
+        """Create an attachment to the overlay with an address of its own.
 
-        It is an ordinary peer: the other nodes get its neighbour and fdb entries.
+        It is in a new namespace (lb) or in the node's host namespace (host). It is an ordinary peer: the other nodes
+        get its neighbour and fdb entries.
         """
         ...
 
@@ -77,57 +85,59 @@ class Attachments(Protocol):
 class DataPlane(ABC):
     """Service VIPs for a set of networks. All methods raise only `BenchError`s.
 
-    A change that is refused, at whatever step, leaves everything as it was. A VIP or an address that is taken is
+    A change that is refused, at whatever step, leaves everything as it was. A VIP or an address that is in use is
     refused before anything is programmed (Usage).
     """
 
     name: str
 
     @abstractmethod
-    def requires(self) -> tuple[Requirement, ...]:
-        """Everything it needs of kernel and machine."""
-
-    @abstractmethod
     def add_segment(self, segment: Segment) -> None:
-        """A network appears on a node. Comes before its endpoints there."""
+        """Add a network on a node. This comes before its endpoints there."""
 
     @abstractmethod
     def add_endpoint(self, endpoint: Endpoint) -> None:
-        """A container joins a network; it gets every service the network has."""
+        """Add a container to a network. It gets every service that the network has."""
 
     @abstractmethod
     def remove_endpoint(self, endpoint: Endpoint) -> None:
-        """A container leaves; what the plane added for it goes, its namespace still exists."""
+        """Remove a container and everything that the plane added for it. Its namespace still exists."""
 
     @abstractmethod
     def apply(self, services: Sequence[Service]) -> None:
-        """Add or update services in bulk. Afterwards each has exactly these backends, or, on an error, its old ones."""
+        """Add or update services in bulk.
+
+        Afterwards each has exactly these backends, or its old ones if an error is raised.
+        """
 
     @abstractmethod
     def remove(self, services: Sequence[Service]) -> None:
-        """Remove services; every namespace is then as it was before they came."""
+        """Remove services. Every namespace is then as it was before they were added."""
 
     @abstractmethod
     def resync(self) -> None:
-        """Bring every namespace to what is wanted, whatever others have done to it; established connections go on.
+        """Restore the wanted state of every namespace, whatever others have changed. Established connections go on.
 
-        A change does the same first, at the sites it comes to where the balancer's rules were touched.
+        A change does the same first, at each of its sites where somebody has touched the balancer's rules.
         """
 
     @abstractmethod
     def counters(self) -> list[Counter]:
-        """Per site, service and backend."""
+        """Return the counters of each site, service and backend."""
 
     @abstractmethod
     def footprint(self) -> list[Footprint]:
-        """Kernel state held per namespace."""
+        """Return the kernel state that is held in each namespace."""
 
     @abstractmethod
     def close(self) -> None:
-        """Remove everything the plane added anywhere. Idempotent."""
+        """Remove everything that the plane has added anywhere. Idempotent."""
 
     def release(self) -> None:
-        """Let go of what outlives the namespaces: they are about to go, and what was programmed in them with them."""
+        """Release the objects that outlive the namespaces.
+
+        The caller is about to remove the namespaces with all their rules.
+        """
         self.close()
 
     def __enter__(self) -> DataPlane:
@@ -142,103 +152,124 @@ class Director(ABC):
 
     @abstractmethod
     def apply(self, services: Sequence[Service]) -> None:
-        """Add or update in bulk, all of them or, on an error, none; a client never sees a half-programmed one."""
+        """Add or update services in bulk: all of them, or none if an error is raised.
+
+        No client sees a half-programmed service.
+        """
 
     @abstractmethod
     def remove(self, services: Sequence[Service]) -> None:
-        """Remove services and the connection state that points at their backends; all of them or none."""
+        """Remove services, and the connection entries that point at their backends: all of them or none."""
 
     @abstractmethod
     def resync(self) -> None:
-        """Bring the kernel to what was applied, whatever others have done to it."""
+        """Restore the applied services in the kernel, whatever others have changed."""
 
     def intact(self) -> bool:
-        """False if others may have touched what is programmed. Asked before every change, so it must cost next to
-        nothing; what it does not notice `resync` still restores."""
+        """Return False if others may have touched the programmed state.
+
+        It is called before every change, so it must cost almost nothing. `resync` also restores what this does not
+        notice.
+        """
         return True
 
     @property
     def programmed(self) -> object:
-        """What a change programs. Where it is the same for several directors, a change comes to one of them, and that
-        one stands for all; their sites own no VIPs."""
+        """The object that a change programs.
+
+        Several directors may share it. Then a change goes to one of them, which stands for all, and their sites own no
+        VIPs.
+        """
         return self
 
     @abstractmethod
     def counters(self) -> list[Counter]:
-        """Per service and backend."""
+        """Return the counters of each service and backend."""
 
     @abstractmethod
     def footprint(self) -> list[Footprint]:
-        """Kernel state held at this site."""
+        """Return the kernel state held at this site."""
 
     @abstractmethod
     def close(self) -> None:
-        """Remove what is left at this site, all or nothing. Idempotent."""
+        """Remove everything that is left at this site, or nothing if an error is raised. Idempotent."""
 
     def release(self) -> None:
-        """The site's namespace is about to go: let go of what would outlive it."""
+        """Release what would outlive the site's namespace, which is about to be removed."""
         self.close()
 
 
 class Mechanism(ABC):
-    """How VIP -> backends is programmed. Stateless: all state is in the directors it opens."""
+    """A way to program VIP -> backends. A mechanism has no state: its directors have it all."""
 
     name: str
 
+    @classmethod
     @abstractmethod
-    def requires(self) -> tuple[Requirement, ...]:
-        """What the mechanism itself needs."""
+    def requires(cls, *arguments: Any, **options: Any) -> tuple[Requirement, ...]:
+        """Return what an instance with these arguments needs of the kernel and the machine. None is made for that."""
 
     @abstractmethod
     def open(self, site: Site) -> Director:
-        """Prepare a site; the director has no services yet."""
+        """Prepare a site. The director that is returned has no services yet."""
 
     def close(self) -> None:  # noqa: B027 - most mechanisms hold nothing between sites
-        """Release what is shared between sites (compiled programs, maps)."""
+        """Release what the sites share (compiled programs, maps)."""
 
 
 class Placement(ABC):
-    """In which namespaces, at which hook, with which way back.
+    """The namespaces and the hook at which a network is load-balanced, and the way of the replies.
 
-    Of `open_segment` and `close_segment` all is done or, refused, nothing. Whatever else is refused half-way the caller
-    undoes, so undoing what was not done is fine, and so is doing what is done.
+    `open_segment` and `close_segment` do everything or, if they are refused, nothing. Any other method may be refused
+    half-way, and then the caller undoes it. So each undoing method accepts a step that was never done, and each doing
+    method accepts a step that is done already.
     """
 
     name: str
 
-    @abstractmethod
-    def requires(self) -> tuple[Requirement, ...]:
-        """What the placement itself needs."""
+    cgroups = False
+    """True if it attaches programs to the containers' cgroups, which are created only for such placements."""
+
+    @classmethod
+    def requires(cls, *arguments: Any, **options: Any) -> tuple[Requirement, ...]:
+        """Return what an instance with these arguments needs of the kernel and the machine. None is made for that."""
+        return ()
 
     def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
-        """Sites a network needs on a node, whatever containers come; `set_up` makes them ready."""
+        """Return the sites that a network needs on a node, independent of containers. `set_up` makes them ready."""
         return []
 
     def close_segment(self, segment: Segment, sites: Sequence[Site], attachments: Attachments) -> None:  # noqa: B027
         """Undo `open_segment`."""
 
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
-        """Sites a container needs, and what the container's attachment does; done again, it restores what was lost."""
+        """Set up the container's attachment and return the sites it needs. Repeated, it restores what was lost."""
         return []
 
     def close_endpoint(self, endpoint: Endpoint, sites: Sequence[Site]) -> None:  # noqa: B027
         """Undo `open_endpoint`."""
 
     def release(self) -> None:  # noqa: B027
-        """The namespaces are about to go: let go of what would outlive them."""
+        """Release what would outlive the namespaces, which are about to be removed."""
 
     def set_up(self, site: Site) -> None:  # noqa: B027
-        """What a site's namespace must have besides its director; done again, it restores what was lost."""
+        """Set up what a site's namespace needs besides its director. Repeated, it restores what was lost."""
 
     def clear(self, site: Site) -> None:  # noqa: B027
         """Undo `set_up`."""
 
     def intact(self, site: Site) -> bool:
-        """False if others may have touched what `set_up` did. As cheap as `Director.intact`."""
+        """Return False if others may have touched the state that `set_up` made.
+
+        It must be as cheap as `Director.intact`.
+        """
         return True
 
     def publish(self, site: Site, services: Sequence[Service]) -> None:  # noqa: B027
-        """Make the VIPs reachable at a site that must own or announce them. Called after the director is ready."""
+        """Make the VIPs reachable at a site that must own or announce them.
+
+        This is called after the director is ready.
+        """
 
     def withdraw(self, site: Site, services: Sequence[Service]) -> None:  # noqa: B027
-        """Undo `publish`. Called before the director forgets the services."""
+        """Undo `publish`. This is called before the director forgets the services."""

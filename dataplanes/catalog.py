@@ -1,13 +1,11 @@
-"""What exists: every data plane, one row each. `name@variant+knob=value` selects a variant."""
+"""The catalog: the recipe of every data plane. `name@variant+knob=value` selects a variant."""
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable
-from typing import Any
 
-from msgspec import Struct, convert
+import msgspec
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from dataplanes import knobs
@@ -15,7 +13,8 @@ from dataplanes.base import Attachments, DataPlane, Mechanism, Placement
 from dataplanes.direct import Direct
 from dataplanes.ebpf import Ebpf, EbpfKnobs, RedirectKnobs, ShortKnobs
 from dataplanes.errors import Usage
-from dataplanes.ipvs import DOCKER, MODERN, IpvsMechanism
+from dataplanes.ipvs import IpvsMechanism
+from dataplanes.ipvs_knobs import DOCKER, MODERN
 from dataplanes.nft import Nft, NftKnobs
 from dataplanes.placed import PlacedPlane
 from dataplanes.placements import (
@@ -26,188 +25,177 @@ from dataplanes.placements import (
     SocketPlacement,
     TcPlacement,
 )
-from dataplanes.requirements import Feature, Requirement
+from dataplanes.recipe import Part, Recipe
+from dataplanes.requirements import Requirement
+from dataplanes.selection import DIRECT, REFERENCE, SHORT, Selection, split
 from dataplanes.vips import LocalRoutes
-
-
-class Row(Struct, frozen=True):
-    """A data plane of the catalog: what it is, how to make one from its knobs, and the named settings of them."""
-
-    name: str
-    summary: str
-    make: Callable[[Any], tuple[Placement, Mechanism]]
-    variants: dict[str, Struct]
-    default: str = ""
-    balances: bool = True  # else it has no VIPs: clients go to the backends' own addresses in turn
-
-
-class Selection(Struct, frozen=True):
-    """A row with its knobs chosen: what `--dataplane` names, and what a result records."""
-
-    name: str  # as the user wrote it, the key of every result
-    dataplane: str
-    variant: str
-    knobs: dict[str, object]
-
 
 _NFT: dict[str, Struct] = {"": NftKnobs(), "random": NftKnobs("random")}
 
-_ROWS = (
-    Row(
-        "direct-short",
-        "no load balancer, past the bridge: the shortest way there is, the limit that figures are held against",
-        lambda knobs: (TcPlacement(), Ebpf("short", knobs)),
+_RECIPES = (
+    Recipe(
+        SHORT,
+        "no load balancer, past the bridge: the shortest path, the limit that figures are held against",
+        lambda knobs: (Part(TcPlacement), Part(Ebpf, "short", knobs)),
         {"": ShortKnobs()},
-        balances=False,
     ),
-    Row(
+    Recipe(
         "ipvs-container",
-        "IPVS in every container, as Docker 1.12 to 18.03 does it (the document)",
-        lambda knobs: (ContainerPlacement(vip_on=knobs.vip_on), IpvsMechanism(knobs)),
+        "IPVS in every container, as in Docker 1.12 to 18.03 (the article)",
+        lambda knobs: (Part(ContainerPlacement, vip_on=knobs.vip_on), Part(IpvsMechanism, knobs)),
         dict(DOCKER),
         "1.12.6-tweaked",
     ),
-    Row(
+    Recipe(
         "ipvs-lb",
         "IPVS in one load-balancer namespace per network and node, SNATed: swarm since 18.06",
-        lambda knobs: (LbPlacement(), IpvsMechanism(knobs)),
+        lambda knobs: (Part(LbPlacement), Part(IpvsMechanism, knobs)),
         {"": MODERN},
     ),
-    Row(
+    Recipe(
         "ipvs-lb-dsr",
-        "the same with direct routing: backends answer the client themselves (--opt dsr)",
-        lambda knobs: (LbPlacement(dsr=True), IpvsMechanism(knobs)),
+        "IPVS as in ipvs-lb with direct routing: backends answer the client themselves (--opt dsr)",
+        lambda knobs: (Part(LbPlacement, dsr=True), Part(IpvsMechanism, knobs)),
         {"": MODERN},
     ),
-    Row(
+    Recipe(
         "ipvs-overlay",
-        "IPVS in the overlay namespace, the VIP on br0, bridge netfilter on: the document's question",
-        lambda knobs: (OverlayPlacement(), IpvsMechanism(knobs)),
+        "IPVS in the overlay namespace, the VIP on br0, bridge netfilter on: the article's question",
+        lambda knobs: (Part(OverlayPlacement), Part(IpvsMechanism, knobs)),
         {"": MODERN},
     ),
-    Row(
+    Recipe(
         "ipvs-host",
         "IPVS in the node's host namespace, the VIPs on a dummy device, SNATed",
-        lambda knobs: (HostPlacement(dummy=True), IpvsMechanism(knobs)),
+        lambda knobs: (Part(HostPlacement, dummy=True), Part(IpvsMechanism, knobs)),
         {"": MODERN},
     ),
-    Row(
+    Recipe(
         "nft-container",
         "nftables DNAT maps in every container",
-        lambda knobs: (ContainerPlacement(), Nft(knobs)),
+        lambda knobs: (Part(ContainerPlacement), Part(Nft, knobs)),
         _NFT,
     ),
-    Row(
+    Recipe(
         "nft-lb",
         "nftables in one load-balancer namespace per network and node, SNATed",
-        lambda knobs: (LbPlacement(LocalRoutes()), Nft(knobs)),
+        lambda knobs: (Part(LbPlacement, LocalRoutes()), Part(Nft, knobs)),
         _NFT,
     ),
-    Row(
+    Recipe(
         "nft-overlay",
         "nftables in the overlay namespace, the VIP on br0, bridge netfilter on",
-        lambda knobs: (OverlayPlacement(LocalRoutes(), conntrack=True), Nft(knobs)),
+        lambda knobs: (Part(OverlayPlacement, LocalRoutes(), conntrack=True), Part(Nft, knobs)),
         _NFT,
     ),
-    Row(
+    Recipe(
         "nft-host",
         "nftables in the node's host namespace, the VIPs on its attachment to the overlay, SNATed",
-        lambda knobs: (HostPlacement(LocalRoutes()), Nft(knobs)),
+        lambda knobs: (Part(HostPlacement, LocalRoutes()), Part(Nft, knobs)),
         _NFT,
     ),
-    Row(
+    Recipe(
         "ebpf-socket",
         "eBPF in the container's own connect() and sendmsg(), on its cgroup: no packet carries the VIP",
-        lambda knobs: (SocketPlacement(), Ebpf("socket", knobs)),
+        lambda knobs: (Part(SocketPlacement), Part(Ebpf, "socket", knobs)),
         {"": EbpfKnobs()},
     ),
-    Row(
+    Recipe(
         "ebpf-tc",
-        "eBPF on the node's end of each container's veth, own connection table: the container is untouched",
-        lambda knobs: (TcPlacement(), Ebpf("tc", knobs)),
+        "eBPF on the node's end of each container's veth, its own connection table; the container is untouched",
+        lambda knobs: (Part(TcPlacement), Part(Ebpf, "tc", knobs)),
         {"": EbpfKnobs()},
     ),
-    Row(
+    Recipe(
         "ebpf-redirect",
-        "the same past the bridge: straight into a local backend's namespace, or out of the vxlan device",
-        lambda knobs: (TcPlacement(), Ebpf("redirect", knobs)),
+        "eBPF as in ebpf-tc, past the bridge: straight into a local backend's namespace, or out of the vxlan device",
+        lambda knobs: (Part(TcPlacement), Part(Ebpf, "redirect", knobs)),
         {"": RedirectKnobs()},
     ),
 )
-ROWS: dict[str, Row] = {row.name: row for row in _ROWS}
-DIRECT = "direct"
-SUMMARIES: dict[str, str] = {
-    DIRECT: "no load balancer: the client goes to the same backends' own addresses in turn; the reference",
-    **{row.name: row.summary for row in _ROWS},
-}
+BUILT_IN: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
+_DIRECT = "no load balancer: the client calls the backends' own addresses in turn; the reference of every figure"
 
 
-def balances(name: str) -> bool:
-    """False for a data plane, named with or without variant, that has no VIPs: its clients go to the backends."""
-    base = re.split("[@+]", name)[0]
-    return base != DIRECT and (base not in ROWS or ROWS[base].balances)
+def names() -> list[str]:
+    """Return the names of all data planes, the direct path first."""
+    return [DIRECT, *BUILT_IN]
+
+
+def recipe(plane: str) -> Recipe:
+    """Return the recipe of a plane other than the direct path. Raises Usage, which names the nearest plane."""
+    if plane not in BUILT_IN:
+        near = difflib.get_close_matches(plane, names(), 1)
+        hint = f"did you mean {near[0]}?" if near else "`bench list dataplanes` shows them"
+        raise Usage(f"unknown data plane {plane!r}", fix=hint)
+    return BUILT_IN[plane]
+
+
+def summary(plane: str) -> str:
+    """Return what a plane is, in a line. Raises Usage for an unknown plane."""
+    return _DIRECT if plane == DIRECT else recipe(plane).summary
+
+
+def default(plane: str) -> Struct | None:
+    """Return the default knobs of a data plane, or None for the direct path. Raises Usage for an unknown plane."""
+    if plane == DIRECT:
+        return None
+    found = recipe(plane)
+    return found.variants[found.default]
+
+
+def placement(plane: str) -> str:
+    """Return the name of a plane's placement, "" for the direct path. Raises Usage for an unknown plane."""
+    chosen = default(plane)
+    return "" if chosen is None else recipe(plane).parts(chosen)[0].kind.name
 
 
 def select(text: str) -> list[Selection]:
-    """What a `--dataplane` value names: comma-separated planes, or `all`. Raises Usage, naming the nearest plane."""
-    names = list(SUMMARIES) if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
-    if not names:
-        raise Usage("no data plane named", fix=f"one or more of: {', '.join(SUMMARIES)}, or all")
-    return [_select(name) for name in dict.fromkeys(names)]
+    """Parse a `--dataplane` value: comma-separated planes, or `all`. Raises Usage, which names the nearest plane."""
+    chosen = names() if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
+    if not chosen:
+        raise Usage("no data plane named", fix=f"one or more of: {', '.join(names())}, or all")
+    return [_select(name) for name in dict.fromkeys(chosen)]
 
 
 def _select(text: str) -> Selection:
-    name, settings = re.fullmatch(r"([^@+]*)[@+]?(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
-    if name not in SUMMARIES:
-        near = difflib.get_close_matches(name, SUMMARIES, 1)
-        hint = f"did you mean {near[0]}?" if near else "`bench list dataplanes` shows them"
-        raise Usage(f"unknown data plane {name!r}", fix=hint)
-    if name == DIRECT:
+    plane, settings = split(text)
+    if plane == DIRECT:
         if settings:
             raise Usage(f"{DIRECT} has no variants", where=text)
-        return Selection(text, DIRECT, "", {})
-    row = ROWS[name]
-    variant, *changes = settings.split("+") if settings else [row.default]
+        return msgspec.structs.replace(REFERENCE, name=text)
+    found = recipe(plane)
+    variant, *changes = settings.split("+") if settings else [found.default]
     if "=" in variant:
-        variant, changes = row.default, [variant, *changes]
-    if variant not in row.variants:
-        named = ", ".join(filter(None, row.variants)) or "none"
-        raise Usage(f"{name} has no variant {variant!r}", fix=f"it has: {named}; a knob is KNOB=VALUE")
-    return Selection(text, name, variant, asdict(knobs.change(text, row.variants[variant], changes)))
+        variant, changes = found.default, [variant, *changes]
+    if variant not in found.variants:
+        named = ", ".join(filter(None, found.variants)) or "none"
+        raise Usage(f"{plane} has no variant {variant!r}", fix=f"it has: {named}; a knob is KNOB=VALUE")
+    chosen = knobs.change(text, found.variants[variant], changes)
+    return Selection(text, plane, variant, asdict(chosen), placement(plane))
 
 
-def default(name: str) -> Struct | None:
-    """The knobs a data plane has unless told otherwise; none for `direct`."""
-    return ROWS[name].variants[ROWS[name].default] if name in ROWS else None
+def _parts(selection: Selection) -> tuple[Part[Placement], Part[Mechanism]]:
+    """Return the parts of a plane other than the direct path, for the knobs that were chosen."""
+    found = recipe(selection.dataplane)
+    return found.parts(msgspec.convert(selection.knobs, type(found.variants[found.default])))
 
 
 def make(selection: Selection, attachments: Attachments) -> DataPlane:
-    """The selected data plane, which has programmed nothing yet. It may ask for `attachments` to networks."""
+    """Make the selected data plane. It has programmed nothing yet, and may ask for `attachments` to networks."""
     if selection.dataplane == DIRECT:
         return Direct(attachments, selection.name)
-    row = ROWS[selection.dataplane]
-    placement, mechanism = row.make(convert(selection.knobs, type(row.variants[row.default])))
-    return PlacedPlane(selection.name, placement, mechanism, attachments)
-
-
-def placement(name: str) -> str:
-    """The placement of a data plane, by its name with or without variant; "" for `direct`."""
-    selection = _select(name)
-    if selection.dataplane == DIRECT:
-        return ""
-    row = ROWS[selection.dataplane]
-    return row.make(row.variants[row.default])[0].name
+    placement, mechanism = _parts(selection)
+    return PlacedPlane(selection.name, placement.make(), mechanism.make(), attachments)
 
 
 def requires(selection: Selection) -> tuple[Requirement, ...]:
-    """What the selected data plane needs of kernel and machine."""
+    """Return what the selected data plane needs of the kernel and the machine with its knobs."""
     if selection.dataplane == DIRECT:
         return ()
-    row = ROWS[selection.dataplane]
-    placement, mechanism = row.make(row.variants[row.default])
-    return tuple(dict.fromkeys((*placement.requires(), *mechanism.requires())))
+    return tuple(dict.fromkeys(need for part in _parts(selection) for need in part.requires()))
 
 
 def needs_cgroups(selection: Selection) -> bool:
-    """True if containers must have cgroups of their own for it."""
-    return any(isinstance(need, Feature) and need.config == "CGROUP_BPF" for need in requires(selection))
+    """Return True if the data plane needs a cgroup for each container."""
+    return selection.dataplane != DIRECT and _parts(selection)[0].kind.cgroups

@@ -1,7 +1,7 @@
-"""Who has which address of a network: nobody is given one that is taken.
+"""The addresses of each network and their holders. An address that is in use is refused.
 
 IPVS and eBPF would accept a VIP twice, and the removal of either service would then end both (moby/moby#33402,
-moby/libnetwork#1537); a container whose address becomes a VIP cannot be reached any more.
+moby/libnetwork#1537). A container whose address becomes a VIP cannot be reached any more.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataplanes.model import Segment, Service
 
 
 class Claims:
-    """The networks a plane was told of, and the holder of each address in them. Every refusal is a Usage error."""
+    """The networks of a plane, and the holder of each address in them. Every refusal is a Usage error."""
 
     def __init__(self) -> None:
         self._subnets: dict[str, IPv4Network] = {}
-        self._holders: dict[str, dict[str, str]] = {}  # network -> address -> who has it
+        self._holders: dict[str, dict[str, str]] = {}  # network -> address -> its holder
 
     def add_network(self, segment: Segment) -> bool:
-        """Learn of a network, True if it is a new one; of a known one the subnet must be the same."""
+        """Add a network. Return True if it is new. A network that is known must have the same subnet."""
         network, subnet = segment.network, IPv4Network(segment.subnet)
         if network in self._subnets:
             if self._subnets[network] != subnet:
@@ -38,16 +38,19 @@ class Claims:
         del self._subnets[network], self._holders[network]
 
     def add(self, network: str, address: str, holder: str) -> None:
-        """An address is a container's or an attachment's from now on."""
+        """Give an address to a container or an attachment."""
         self._demand_free(network, address, holder)
         self._holders[network][address] = f"the address of {holder}"
 
     def drop(self, network: str, address: str) -> None:
-        """An address is nobody's again."""
+        """Free an address."""
         self._holders.get(network, {}).pop(address, None)
 
     def demand_free(self, network: str, known: Mapping[str, Service], wanted: Iterable[Service]) -> None:
-        """Refuse services that cannot be beside the known ones; those with a known name take the place of that one."""
+        """Refuse services that contradict the known ones or each other.
+
+        A service with a known name replaces that service.
+        """
         wanted = list(wanted)
         names, vips = (Counter(getattr(each, field) for each in wanted) for field in ("name", "vip"))
         freed = {known[name].vip for name in names if name in known}
@@ -67,7 +70,7 @@ class Claims:
                 raise Usage(f"{service.vip} is VIP and backend at once", where=where)
 
     def replace(self, network: str, old: Iterable[Service], new: Iterable[Service]) -> None:
-        """VIPs have changed hands, as `demand_free` has allowed."""
+        """Record VIPs that have changed hands, as `demand_free` has allowed."""
         for service in old:
             self.drop(network, service.vip)
         self._holders[network].update((each.vip, f"the VIP of {each.name}") for each in new)
@@ -80,7 +83,7 @@ class Claims:
     def _demand_free(self, network: str, address: str, where: str) -> None:
         subnet = self._subnets.get(network)
         if subnet is None:
-            raise Usage(f"there is no network {network!r}", where=where, fix="a network comes before what is on it")
+            raise Usage(f"there is no network {network!r}", where=where, fix="add the network first")
         try:
             wanted = IPv4Address(address)
         except AddressValueError as error:
@@ -88,7 +91,9 @@ class Claims:
         if wanted not in subnet:
             raise Usage(f"{address} is outside {network}", where=where, why=f"that is {subnet}")
         if wanted in (subnet.network_address, subnet.broadcast_address):
-            raise Usage(f"{address} is nobody's", where=where, why=f"it is the first or the last address of {subnet}")
+            raise Usage(
+                f"{address} cannot be used", where=where, why=f"it is the first or the last address of {subnet}"
+            )
         holder = self._holders[network].get(address)
         if holder:
             raise Usage(f"{address} is taken", where=where, why=f"it is {holder}", fix="choose a free address")

@@ -1,7 +1,7 @@
 """BPF programs on the interfaces of a namespace: by TCX where the kernel has it (since 6.6), else on a clsact qdisc.
 
-A TCX program is called at once. To a classifier a packet comes by way of the qdisc's chain of filters
-(net/core/dev.c, tcx_run and tc_run; net/sched/cls_api.c, tcf_classify), which costs instructions with each packet.
+The kernel calls a TCX program at once. A classifier is called from the qdisc's chain of filters, which costs
+instructions for each packet (net/core/dev.c, tcx_run and tc_run; net/sched/cls_api.c, tcf_classify).
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ class Classifiers(ABC):
 
     @abstractmethod
     def attach(self, rtnl: Rtnl, interface: str, programs: Programs) -> None:
-        """Attach all of them or none; done again, it attaches those that were lost."""
+        """Attach all of the programs or none. Repeated, it attaches those that were lost."""
 
     @abstractmethod
     def detach(self, rtnl: Rtnl, interface: str) -> None:
-        """Undo `attach`, also where the interface is gone."""
+        """Undo `attach`, even if the interface does not exist any more."""
 
     @abstractmethod
     def restored(self) -> None:
-        """All has been attached again."""
+        """Take note that every program was attached again."""
 
     @abstractmethod
     def intact(self) -> bool:
-        """False if others may have detached something. It must cost next to nothing."""
+        """Return False if others may have detached a program. It must cost next to nothing."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what would outlive the namespace. Idempotent."""
+        """Release what would outlive the namespace. Idempotent."""
 
 
 def classifiers(name: str) -> Classifiers:
-    """Those of a namespace."""
+    """Return the classifiers of a namespace, which has none yet."""
     return Tcx(name) if _has_tcx() else Clsact(name)
 
 
@@ -59,7 +59,7 @@ def _has_tcx() -> bool:
 
 
 class Tcx(Classifiers):
-    """By links: they are gone with their descriptors, and nobody else's programs are in the way."""
+    """Programs that are attached by links. A link is removed with its descriptor. Others may attach programs, too."""
 
     def __init__(self, name: str) -> None:
         self._netns = name
@@ -83,7 +83,7 @@ class Tcx(Classifiers):
         pass
 
     def intact(self) -> bool:
-        # One interface stands for all: each would cost a system call per container and change.
+        # One interface stands for all: asking each would cost a system call per container and change.
         return all(bpf.attached(fd) for links in list(self._links.values())[:1] for fd in links.values())
 
     def close(self) -> None:
@@ -93,12 +93,12 @@ class Tcx(Classifiers):
 
 
 class Clsact(Classifiers):
-    """On a qdisc that does nothing but carry them (tc-bpf(8)). An interface that has one is refused."""
+    """Programs on a qdisc that only carries them (tc-bpf(8)). An interface that has such a qdisc is refused."""
 
     def __init__(self, name: str) -> None:
         self._watch = netlink.Watch(name, netlink.ROUTE, _TC_GROUP)
         self._there: set[str] = set()
-        self._touched = False  # somebody has changed qdiscs or filters there since they were restored
+        self._touched = False  # True if somebody has changed qdiscs or filters there since they were restored
 
     def attach(self, rtnl: Rtnl, interface: str, programs: Programs) -> None:
         there = interface in self._there
@@ -128,14 +128,14 @@ class Clsact(Classifiers):
 
     @contextmanager
     def _ours(self) -> Iterator[None]:
-        """What is heard within is what we do; what was before is not."""
+        """Ignore the changes that are heard within the block, because we make them. Changes from before it count."""
         self._touched = self._touched or self._watch.heard()
         yield
         self._watch.heard()
 
 
 def links(name: str) -> list[tuple[str, str, int, str]]:
-    """The programs on a namespace's interfaces by TCX: interface, direction, the link's ID, the program's name."""
+    """Return the TCX programs of a namespace, each as its interface, direction, link ID and name."""
     with netns.inside(name):
         return [
             (interface, way, link, program)
@@ -146,7 +146,7 @@ def links(name: str) -> list[tuple[str, str, int, str]]:
 
 
 def detach_all(name: str) -> list[str]:
-    """Detach every program from a namespace's interfaces, whoever has attached it; tell by what each was."""
+    """Detach every program from a namespace's interfaces, as root may. Return how each was attached: "tcx" or "tc"."""
     found = ["tcx" for _, _, link, _ in links(name) if bpf.detach(link)]
     with Rtnl(name) as rtnl:
         for interface in [each.get_attr("IFLA_IFNAME") for each in rtnl.links()]:
@@ -159,7 +159,7 @@ def detach_all(name: str) -> list[str]:
 
 @contextmanager
 def suppress_gone() -> Iterator[None]:
-    """An interface that is gone has nothing on it."""
+    """Ignore that the interface does not exist any more: nothing is attached to it."""
     try:
         yield
     except netlink.NetlinkError as error:

@@ -1,6 +1,7 @@
-"""No load balancer: the reference that every figure is divided by. Clients are given the backends' own addresses.
+"""The reference without a load balancer.
 
-It is no ceiling: a plane past the bridge costs less (`direct-short` is the limit).
+Clients are given the backends' own addresses, and every figure is divided by the reference's. The reference is no
+ceiling: a plane past the bridge can cost less. The limit is `direct-short`, the same path without the bridge.
 """
 
 from __future__ import annotations
@@ -9,17 +10,13 @@ from collections.abc import Sequence
 
 from dataplanes.base import Attachments, Counter, DataPlane, Footprint
 from dataplanes.model import Endpoint, Segment, Service
-from dataplanes.requirements import Requirement
 
 
 class Direct(DataPlane):
-    """Programs nothing anywhere."""
+    """A data plane that programs nothing."""
 
     def __init__(self, attachments: Attachments | None = None, name: str = "direct") -> None:
         self.name = name
-
-    def requires(self) -> tuple[Requirement, ...]:
-        return ()
 
     def add_segment(self, segment: Segment) -> None: ...
 

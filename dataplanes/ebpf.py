@@ -1,10 +1,10 @@
-"""eBPF: one set of maps per network and node, and programs that look there, at a container's sockets or at its veth.
+"""The eBPF mechanism: a set of maps per network and node, and programs at a container's sockets or veth.
 
-At the veth a packet to a backend either goes over the bridge, as any other, or past it (`redirect`).
+At the veth, a packet to a backend goes over the bridge (`tc`), or past it (`redirect`).
 
-What a service costs is map elements, once per node however many containers there are; a container costs its programs'
-attachment. A change of backends writes the new turns under a new epoch, then the service's element (which the kernel
-replaces as a whole), then deletes the old turns: a connection sees the old state or the new.
+A service costs map elements, once per node, however many containers there are. A container costs the attachment of its
+programs. A change of backends writes the new turns under a new epoch, then the service's element (which the kernel
+replaces as a whole), and then deletes the old turns. So a connection sees the old state or the new one.
 """
 
 from __future__ import annotations
@@ -34,31 +34,33 @@ _COUNT = struct.Struct("=Q")
 
 
 class EbpfKnobs(Struct, frozen=True):
-    """How much there may be per network and node.
+    """The capacity of the maps, per network and node.
 
-    At the veth no more connections than that are accepted while all are in use; at the sockets, which keep what is in
-    use themselves, those that were looked for longest ago are forgotten.
+    At the veth a new connection is refused while all connections are in use. At the sockets, which keep the entries
+    that they use, the least recently used entries are forgotten.
     """
 
-    services: Annotated[int, Meta(ge=1, le=1 << 24, description="so many services fit")] = 16_384
-    backends: Annotated[int, Meta(ge=1, le=1 << 24, description="so many backends of all services fit")] = 65_536
-    connections: Annotated[int, Meta(ge=1, le=1 << 24, description="so many connections fit")] = 65_536
+    services: Annotated[int, Meta(ge=1, le=1 << 24, description="the largest number of services")] = 16_384
+    backends: Annotated[int, Meta(ge=1, le=1 << 24, description="the largest number of backends of all services")] = (
+        65_536
+    )
+    connections: Annotated[int, Meta(ge=1, le=1 << 24, description="the largest number of connections")] = 65_536
 
 
-_ENDPOINTS = Annotated[int, Meta(ge=1, le=1 << 24, description="so many containers fit on a network")]
+_ENDPOINTS = Annotated[int, Meta(ge=1, le=1 << 24, description="the largest number of containers on a network")]
 
 
 class ShortKnobs(Struct, frozen=True):
-    """How much there may be per network and node. What does not fit is refused."""
+    """The capacity of the maps, per network and node."""
 
     endpoints: _ENDPOINTS = 65_536
 
 
 class RedirectKnobs(EbpfKnobs, frozen=True):
-    """Besides, what goes past the bridge."""
+    """The capacity of the maps, and which packets go past the bridge."""
 
     endpoints: _ENDPOINTS = 65_536
-    every: Annotated[bool, Meta(description="packets to no VIP go past the bridge, too")] = False
+    every: Annotated[bool, Meta(description="packets that go to no VIP pass the bridge by, too")] = False
 
 
 _KNOB_OF = {
@@ -68,28 +70,29 @@ _KNOB_OF = {
     **dict.fromkeys(("vips", "flows", "fragments"), "connections"),
     "stations": "endpoints",
 }
-"""Map -> the knob that says how much it holds."""
+"""Map -> the knob that sets its capacity."""
 _FIRST = struct.pack("=I", 0)
 
 
 class Ebpf(Mechanism):
-    """Programs at a container's sockets or veth."""
+    """The mechanism whose programs run at a container's sockets or at its veth."""
 
     name = "ebpf"
 
     def __init__(self, source: str, knobs: EbpfKnobs | ShortKnobs | None = None) -> None:
-        """`source`: which of the programs, of socket, tc, redirect and short."""
+        """Create the mechanism. `source` is the program: socket, tc, redirect or short."""
         self._source = source
         self._knobs = knobs or EbpfKnobs()
         self._tables: dict[tuple[str, str], _Table] = {}
         self._stations: dict[str, Stations] = defaultdict(Stations)
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls, source: str, knobs: EbpfKnobs | ShortKnobs | None = None) -> tuple[Requirement, ...]:
         return (
             Feature("BPF_SYSCALL", "", "programs and maps"),
             Feature("BPF_JIT", "", "programs as machine code; interpreted ones would cost several times as much"),
             Package("bcc", "python3-bpfcc", "compiling the programs"),
-            Compiled(self._source, f"{self._source}.c"),
+            Compiled(source, f"{source}.c"),
         )
 
     def open(self, site: Site) -> Director:
@@ -115,7 +118,7 @@ class Ebpf(Mechanism):
             raise
 
     def _room(self) -> dict[str, int]:
-        """How much each map holds."""
+        """Return the capacity of each map."""
         knobs = self._knobs
         room = {name: int(getattr(knobs, knob)) for name, knob in _KNOB_OF.items() if hasattr(knobs, knob)}
         return room | capacities(room.get("flows", 1)) | {"bridge": 1, "every": 1}
@@ -126,7 +129,7 @@ class Ebpf(Mechanism):
 
 
 class _Programmed(Struct, frozen=True):
-    """A service as it is programmed: its turns, in the order in which they come, and the epoch they are in."""
+    """A service as it is programmed: its turns in order, and the epoch under which they are stored."""
 
     service: Service
     turns: tuple[str, ...]
@@ -134,10 +137,10 @@ class _Programmed(Struct, frozen=True):
 
 
 class _Table:
-    """The programs and maps of one network on one node. They go with the last container there."""
+    """The programs and maps of one network on one node. They are removed with the last container there."""
 
     parts: tuple[str, ...] = ()
-    """The maps that `footprint` does not tell one by one."""
+    """The maps that `footprint` tells as one."""
 
     def __init__(self, node: str, loaded: Loaded, hooks: Hooks, forget: Callable[[], object]) -> None:
         self.node, self.loaded, self.hooks = node, loaded, hooks
@@ -151,13 +154,13 @@ class _Table:
         self.loaded.close()
 
     def apply(self, services: Sequence[Service]) -> None:
-        """These programs know nothing of services."""
+        """Do nothing: these programs have no services."""
 
     def remove(self, services: Sequence[Service]) -> None:
-        """Nor do they then."""
+        """Do nothing: these programs have no services."""
 
     def resync(self) -> None:
-        """The hooks know what is in the other maps."""
+        """Do nothing: the hooks restore the other maps."""
 
     def counters(self) -> list[Counter]:
         return []
@@ -171,7 +174,7 @@ class _Table:
 
 
 class _ServiceTable(_Table):
-    """Those that balance: services, whose turn it is, and connections."""
+    """The programs and maps that balance, and what the maps hold: services, turns and connections."""
 
     def __init__(self, node: str, loaded: Loaded, hooks: Hooks, forget: Callable[[], object]) -> None:
         super().__init__(node, loaded, hooks, forget)
@@ -181,7 +184,7 @@ class _ServiceTable(_Table):
         self._epoch = 0
 
     def apply(self, services: Sequence[Service]) -> None:
-        """Idempotent: the containers of a node share it, and each asks for the same."""
+        """Program services. It is idempotent: the containers of a node share the maps, and each asks for the same."""
         there = self._programmed
         changed = [each for each in services if each.name not in there or there[each.name].service != each]
         try:
@@ -195,7 +198,7 @@ class _ServiceTable(_Table):
         self._replace(self._known(services), ())
 
     def resync(self) -> None:
-        """Maps are nobody else's, but root can write them: what they should hold and do not is written again."""
+        """Write the elements that are missing or wrong. Nobody else uses the maps, but root can write them."""
         known = list(self._programmed.values())
         wanted = {"services": self._entries(known, self._taken(known)), "turns": _turns(known)}
         for name, elements in wanted.items():
@@ -207,7 +210,7 @@ class _ServiceTable(_Table):
         return [self._programmed[service.name] for service in services if service.name in self._programmed]
 
     def _replace(self, old: Sequence[_Programmed], wanted: Sequence[Service]) -> None:
-        """The new turns, then the services, each in one step, then what is left of the old ones."""
+        """Write the new turns, then the services, each in one step, and then remove what is left of the old ones."""
         if not old and not wanted:
             return
         counts, turns_, services = (self._maps[name] for name in ("counts", "turns", "services"))
@@ -237,18 +240,21 @@ class _ServiceTable(_Table):
         self._programmed.update((each.service.name, each) for each in new)
 
     def _next(self, service: Service, taken: int) -> _Programmed:
-        """What is to be programmed for a service, so that the turns go on where they are."""
+        """Return the new state of a service, with its turns in the order in which they continue."""
         before = self._programmed.get(service.name)
         return _Programmed(service, succeed(before.turns if before else (), turns(service), taken), self._epoch + 1)
 
     def _taken(self, known: Sequence[_Programmed]) -> dict[str, int]:
-        """How many turns there have been, by service."""
+        """Return how many turns each service has taken."""
         elements = dict(self._maps["services"].get([_vip(each) for each in known]))
         found = {each.service.name: elements.get(_vip(each)) for each in known}
         return {name: _SERVICE.unpack(element)[2] for name, element in found.items() if element}
 
     def _entries(self, known: Sequence[_Programmed], taken: Mapping[str, int]) -> list[tuple[bytes, bytes]]:
-        """The services' elements; with another number of turns than before they are counted anew (see `succeed`)."""
+        """Return the elements of the services.
+
+        A service with another number of turns than before counts from 0 (see `succeed`).
+        """
         return [(_vip(each), _SERVICE.pack(len(each.turns), each.epoch, self._goes_on(each, taken))) for each in known]
 
     def _goes_on(self, each: _Programmed, taken: Mapping[str, int]) -> int:
@@ -256,7 +262,7 @@ class _ServiceTable(_Table):
         return taken.get(each.service.name, 0) if before and len(before.turns) == len(each.turns) else 0
 
     def _forget_flows(self, lost: Collection[bytes]) -> None:
-        """The connections to backends that are gone. Those that no connection ever came to have none."""
+        """Forget the connections to backends that are gone. A backend that never had a connection needs no search."""
         if self.connections:
             self.connections.give_up(lost)
         elif lost:
@@ -284,7 +290,7 @@ class _ServiceTable(_Table):
 
 
 class _EbpfDirector(Director):
-    """A container's hooks; the maps are shared with the others."""
+    """The director of a container. It has the container's hooks, and shares the maps with the others."""
 
     def __init__(self, table: _Table, endpoint: Endpoint) -> None:
         self._table = table
@@ -339,7 +345,7 @@ _FLOWS: dict[str, Callable[[bytes, bytes], bytes]] = {
     "vips": lambda key, value: value + key[8:12],
     "flows": lambda key, value: key[8:12] + value,
 }
-"""Map of what sockets know -> the (VIP, backend) an element belongs to."""
+"""Map of the sockets -> the (VIP, backend) that an element belongs to."""
 
 
 def _vip(each: _Programmed) -> bytes:
@@ -363,7 +369,10 @@ def _pairs(programmed: Collection[_Programmed]) -> set[bytes]:
 
 
 def _memory(each: bpf.Map) -> int | None:
-    """What the kernel says the map takes (since 6.4 what is in use, before what it may take)."""
+    """Return the memory of the map in bytes, as the kernel tells it.
+
+    Since Linux 6.4 it is the memory in use, and before that the most the map may use.
+    """
     with open(f"/proc/self/fdinfo/{each.fd}", encoding="ascii") as file:
         for line in file:
             if line.startswith("memlock:"):

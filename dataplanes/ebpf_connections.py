@@ -1,6 +1,6 @@
 """The connection table of the tc programs, as userspace sees it (dataplanes/bpf/connections.h).
 
-Programs keep it while they run. Userspace says how many connections it may hold, and which are given up because their
+The programs keep it while they run. Userspace sets how many connections it may hold, and gives up connections whose
 backend is gone.
 """
 
@@ -18,13 +18,13 @@ _SETTINGS, _TALLY = struct.Struct("=I"), struct.Struct("=QQQ")
 _ENTRY = struct.Struct("=4s4s2s2sIQ4sIBBHI")
 _FIRST = struct.pack("=I", 0)
 _ANSWERED = 1
-_BACKEND = 6  # where an entry has it
-_PROGRAMS = ("from_container", "make_room")  # as they are numbered in connections.h
+_BACKEND = 6  # the index of the backend in an entry
+_PROGRAMS = ("from_container", "make_room")  # in the order of their numbers in connections.h
 STATES = (
     *("NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT"),
     *("CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2"),
 )
-"""Their numbers are those of dataplanes/bpf/states.h."""
+"""The names of the states, at the numbers that dataplanes/bpf/states.h has."""
 
 
 class Connection(Struct, frozen=True):
@@ -37,12 +37,12 @@ class Connection(Struct, frozen=True):
     protocol: int
     state: str
     answered: bool
-    until: int  # by the monotonic clock, in nanoseconds
+    until: int  # nanoseconds of the monotonic clock
     backend: bytes
 
 
 def capacities(room: int) -> dict[str, int]:
-    """How large the table's maps are for so many connections."""
+    """Return the capacity of each of the table's maps, for `room` connections."""
     return {
         "ends": 2 * room,
         "flows": room,
@@ -57,7 +57,7 @@ class Connections:
     """The table of one network on one node."""
 
     parts = ("ends", "flows", "vacant", "programs", "settings", "tally")
-    """The maps it consists of."""
+    """The maps of the table."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._maps = loaded.maps
@@ -66,7 +66,7 @@ class Connections:
             self._maps["programs"].put(struct.pack("=I", number), struct.pack("=I", loaded.programs[name]))
 
     def give_up(self, pairs: Collection[bytes]) -> None:
-        """The connections through these VIPs to these backends, as bytes; their places are free again."""
+        """Give up the connections of these (VIP, backend) pairs, which are bytes, and free their places."""
         vips = {pair[:4] for pair in pairs}
         ends = self._maps["ends"]
         for key, place in list(ends.items()) if pairs else ():
@@ -78,11 +78,11 @@ class Connections:
                 self._maps["vacant"].put(None, place)
 
     def count(self) -> int:
-        """How many there are: also what is over, until somebody needs its place."""
+        """Return the number of entries. A finished connection counts until a new one needs its place."""
         return len({place for _, place in self._maps["ends"].items()})
 
     def refused(self) -> int:
-        """How many connections were refused because there was no room."""
+        """Return how many connections were refused because the table was full."""
         return int(_TALLY.unpack(self._maps["tally"].get([_FIRST])[0][1])[2])
 
     def __iter__(self) -> Iterator[Connection]:

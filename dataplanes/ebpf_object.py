@@ -1,7 +1,7 @@
-"""Compiled eBPF: what bcc makes of the C in dataplanes/bpf, kept so that it is made once.
+"""Compiled eBPF programs. bcc compiles the C files of dataplanes/bpf once, and the result is cached.
 
-An object holds maps and programs, the references of the latter to the former still open. Only structures of the user
-API are touched, so an object fits every kernel; the headers it was compiled with only have to be there.
+An object holds maps and programs. The programs refer to the maps by index until they are loaded. They use only
+structures of the user API, so an object fits every kernel; compilation only needs some kernel's headers.
 
     python -m dataplanes.ebpf_object socket tc    compiles; BCC_KERNEL_SOURCE names the headers
 """
@@ -58,7 +58,7 @@ _MAPS = {
 
 
 class MapSpec(Struct, frozen=True):
-    """A map as the program declares it; its capacity is chosen when it is created."""
+    """A map as the program declares it. Its capacity is chosen when it is created."""
 
     name: str
     kind: int  # BPF_MAP_TYPE_*
@@ -68,17 +68,17 @@ class MapSpec(Struct, frozen=True):
 
 
 class Object(Struct, frozen=True):
-    """Maps and programs; in the instructions a map is referred to by its index."""
+    """Maps and programs. The instructions refer to a map by its index."""
 
     maps: list[MapSpec]
     programs: dict[str, bytes]
 
 
 class Loaded:
-    """An object in the kernel, its maps empty."""
+    """An object in the kernel, with empty maps."""
 
     def __init__(self, name: str, capacities: dict[str, int]) -> None:
-        """Raises Prerequisite if it was not compiled, KernelRefused if the kernel does not take it."""
+        """Load an object. Raises Prerequisite if it was not compiled, and KernelRefused if the kernel refuses it."""
         found = compiled(name)
         self.maps: dict[str, bpf.Map] = {}
         self.programs: dict[str, int] = {}
@@ -95,7 +95,7 @@ class Loaded:
             raise
 
     def close(self) -> None:
-        """Let go of it; what is attached lives on. Idempotent."""
+        """Close the maps and programs. Attached programs stay attached. Idempotent."""
         for each in self.maps.values():
             each.close()
         for fd in self.programs.values():
@@ -104,12 +104,12 @@ class Loaded:
 
 
 def cached(name: str) -> Path:
-    """Where the object is, or would be; the file's name holds the hash of what it is made of."""
+    """Return the path of the object in the cache. The file's name holds the hash of its source."""
     return cache() / "bpf" / (f"{name}-{hashlib.sha256(_source(name).encode()).hexdigest()[:12]}.json")
 
 
 def compiled(name: str) -> Object:
-    """The compiled object. Raises Prerequisite if there is none."""
+    """Return the compiled object. Raises Prerequisite if there is none."""
     found = kept(name)
     if found is None:
         fix = "every `bench` command with an eBPF plane compiles it before it starts"
@@ -118,34 +118,34 @@ def compiled(name: str) -> Object:
 
 
 def kept(name: str) -> Object | None:
-    """The compiled object, if there is one and it is whole."""
+    """Return the compiled object, or None if it is missing or damaged."""
     return files.kept(cached(name), Object, _MOST)
 
 
 def compile_object(name: str) -> Object:
-    """Compile with bcc, which wants to make the maps while it is at it: needs root (CAP_BPF) and kernel headers.
+    """Compile with bcc. bcc also creates the maps, so it needs root (CAP_BPF), and kernel headers.
 
-    Raises Prerequisite without bcc or headers, BenchError when the source does not compile.
+    Raises Prerequisite without bcc or headers, and BenchError if the source does not compile.
     """
     try:
         from bcc import BPF  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise Prerequisite("bcc's Python binding is not installed", fix="apt-get install python3-bpfcc") from error
     try:
-        module = BPF(text=_source(name), cflags=["-w"])  # headers newer than bcc's clang warn a lot
+        module = BPF(text=_source(name), cflags=["-w"])  # headers newer than bcc's clang cause many warnings
     except Exception as error:  # bcc raises bare Exceptions
         why = f"{error}; headers: {os.environ.get('BCC_KERNEL_SOURCE') or 'the running kernel'}"
         raise BenchError(f"{name}.c does not compile", why=why) from error
     tables = {each: module[each] for each in _MAPS[name]}
     indexes = {tables[each].map_fd: index for index, each in enumerate(_MAPS[name])}
     maps = [_spec(module, each, table) for each, table in tables.items()]
-    # Where bcc put the descriptor of the map it made, put the map's index.
+    # Replace the descriptor of each map that bcc created by the map's index.
     programs = {each: _rewrite(module.dump_func(each.encode()), indexes) for each in PROGRAMS[name]}
     return Object(maps, programs)
 
 
 def _source(name: str) -> str:
-    """One text: bcc turns `map.lookup()` into code in the main file only, not in what it includes."""
+    """Return the source as one text. bcc translates `map.lookup()` in the main file only, not in included files."""
     text = (_SOURCES / f"{name}.c").read_text("utf-8")
     return re.sub(r'#include "(.+)"', lambda found: (_SOURCES / found[1]).read_text("utf-8"), text)
 
@@ -171,7 +171,7 @@ def _rewrite(instructions: bytes, values: dict[int, int]) -> bytes:
 
 
 def main(names: list[str]) -> int:
-    """Compile each and write it to the event channel (else stdout), one line of JSON: {name: object}."""
+    """Compile each object and write it to the event channel, or else to stdout: one line of JSON, {name: object}."""
     channel = int(os.environ.get("BENCH_EVENTS_FD", "1"))
     for name in names:
         with open(channel, "wb", closefd=False) as file:

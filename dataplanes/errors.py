@@ -1,21 +1,21 @@
-"""Every error this project raises on purpose.
+"""The errors that this project raises.
 
 BenchError                 something failed; ``exit_code`` 1
 ├── Usage                  the user asked for something that does not exist or contradicts itself; 2
 ├── Prerequisite           the machine or the kernel lacks something; 3
 ├── Unsupported            the plane cannot do this, by its nature (a finding, not a fault); 4
-├── KernelRefused          the kernel refused what a plane or the lab asked of it; 1
+├── KernelRefused          the kernel refused a request of a plane or of the lab; 1
 ├── TimedOut               a bounded wait ran out; 124
 └── GuestPanic             the guest's kernel panicked; 255
 
-Library exceptions (pyroute2, nft, bcc, OSError) are translated where they arise and never reach the user.
+Exceptions of libraries (pyroute2, nft, bcc, OSError) are translated where they arise, and never reach the user.
 """
 
 from __future__ import annotations
 
 
 class BenchError(Exception):
-    """What failed, where (node, namespace, plane), why, and what to do about it: one line, four parts."""
+    """An error of one line and four parts: what failed, where (node, namespace, plane), why, and what to do."""
 
     exit_code = 1
 
@@ -36,13 +36,13 @@ class BenchError(Exception):
 
 
 class Usage(BenchError):
-    """The request itself is wrong; nothing was created."""
+    """The request itself is wrong. Nothing was created."""
 
     exit_code = 2
 
 
 class Prerequisite(BenchError):
-    """Something the run needs is missing; nothing was created."""
+    """Something that the run needs is missing. Nothing was created."""
 
     exit_code = 3
 

@@ -1,7 +1,7 @@
-"""Read files that anybody may have written, and write files that the next run relies on.
+"""Reading of files that anybody may have written, and writing of files that the next run relies on.
 
-A file's size is bounded before the file is unpacked. What is wrong with its content is an error of ours, which names
-the file and the field. A file that is written is there whole, or it is as it was before.
+The size of a file is bounded before the file is unpacked. A fault in its content raises an error of ours, which names
+the file and the field. A file is written as a whole, or it stays as it was.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def convert(data: object, kind: type[T], where: str, *, wrong: str = "not such a
 
 
 def invalid(error: msgspec.ValidationError, where: str, wrong: str, fix: str = "") -> Usage:
-    """Turn an error of msgspec's into one of ours. The field becomes a part of the place."""
+    """Turn an error of msgspec into one of ours. The field becomes a part of the place."""
     why, _, field = str(error).partition(" - at `")
     field = field.rstrip("`").removeprefix("$").removeprefix(".")
     return Usage(wrong, where=f"{where}: {field}" if field else where, why=why, fix=fix)

@@ -1,21 +1,17 @@
-"""A way through a node's own firewall for what a plane forwards there.
+"""A rule in a node's own firewall that accepts the packets that a plane forwards there.
 
-An accept in one table is none in another: a packet must get past every chain at the forward hook, and dockerd leaves
-that of iptables with the policy DROP (kubernetes/kubernetes#59656, #66103). So the rule goes first into each, as
-kube-proxy's KUBE-FORWARD does, and no chain is made for it: every packet would pay for that.
+A packet must pass every chain at the forward hook: an accept in one table does not help in another. dockerd leaves
+iptables' chain with the policy DROP (kubernetes/kubernetes#59656, #66103). So the rule goes to the top of each chain,
+as kube-proxy's KUBE-FORWARD does. No new chain is created, because every packet would pay for it.
 """
 
 from __future__ import annotations
 
-import json
-
 from dataplanes.kernel import iptables, nft, process
-
-_Chain = tuple[str, str, str]  # family, table, name
 
 
 class Firewall:
-    """The firewall of a namespace that forwards from an interface of the plane's to the same."""
+    """The firewall of a namespace in which the plane forwards packets from one interface to the same interface."""
 
     def __init__(self, name: str, interface: str) -> None:
         self.netns = name
@@ -27,11 +23,11 @@ class Firewall:
         self._seen: object = None
 
     def allow(self) -> None:
-        """Let it through where it is not yet."""
+        """Insert the rule in every chain that does not have it yet."""
         if self._legacy() and f"-A {self._rule}" not in iptables.rules(self.netns, "filter"):
             iptables.program(self.netns, "filter", [f"-I {self._rule}"])
-        for chain in self._foreign():
-            if not self._handles(chain):
+        for chain, handles in self._chains.forwarding(self._comment).items():
+            if not handles:
                 process.run(self.netns, ("nft", "insert", "rule", *chain, self._nft_rule))
         self._seen = self._look()
 
@@ -39,16 +35,19 @@ class Firewall:
         """Undo `allow`."""
         if self._legacy() and f"-A {self._rule}" in iptables.rules(self.netns, "filter"):
             iptables.program(self.netns, "filter", [f"-D {self._rule}"])
-        for chain in self._foreign():
-            for handle in self._handles(chain):
+        for chain, handles in self._chains.forwarding(self._comment).items():
+            for handle in handles:
                 process.run(self.netns, ("nft", "delete", "rule", *chain, "handle", str(handle)))
 
     def intact(self) -> bool:
-        """True if the chains at the forward hook are those that were seen last, with as many rules."""
+        """Undo `allow`."""
         return self._look() == self._seen
 
     def close(self) -> None:
-        """Close the sockets; the rules stay. Idempotent."""
+        """Return True if every nftables chain at the hook has our rule, and iptables has as many rules as before.
+
+        The rules of iptables are not compared, because they would have to be read as a whole.
+        """
         self._tables.close()
         self._chains.close()
 
@@ -56,12 +55,4 @@ class Firewall:
         return "filter" in self._tables.names()
 
     def _look(self) -> object:
-        return self._tables.info("filter") if self._legacy() else b"", self._chains.forwarding()
-
-    def _foreign(self) -> list[_Chain]:
-        return [chain for chain, _ in self._chains.forwarding()]
-
-    def _handles(self, chain: _Chain) -> list[int]:
-        """Where our rule is in a chain."""
-        listed = json.loads(process.run(self.netns, ("nft", "-j", "-a", "list", "chain", *chain)))["nftables"]
-        return [each["rule"]["handle"] for each in listed if each.get("rule", {}).get("comment") == self._comment]
+        return self._tables.info("filter") if self._legacy() else b"", self._chains.forwarding(self._comment)

@@ -1,4 +1,4 @@
-"""Whether others have changed what the directors of one namespace have programmed there."""
+"""A check whether others have changed the programmed state of one namespace."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 
 class Guard:
-    """What its directors saw last, by facts that are cheap to ask and that every change alters.
+    """The facts that the directors of a namespace saw last. The facts are cheap to read, and every change alters them.
 
-    A fact that is another without any of them having changed it is a doubt, for each of them: what one director has
-    looked after since the last doubt is as it programmed it.
+    If a fact has changed and no director changed it, that is a doubt for every director. A director that has restored
+    its state since the last doubt knows that its state is as it programmed it.
     """
 
     def __init__(self) -> None:
@@ -17,12 +17,12 @@ class Guard:
         self._doubts = 0
 
     def doubts(self, now: Mapping[str, object]) -> int:
-        """How many doubts there have been, with what is seen now."""
+        """Compare with the facts of now, and return how many doubts there have been."""
         if any(self._seen.get(fact, value) != value for fact, value in now.items()):
             self._doubts += 1
         self._seen |= now
         return self._doubts
 
     def ours(self, now: Mapping[str, object]) -> None:
-        """It is another, and we did it."""
+        """Record facts that a director itself has changed."""
         self._seen |= now

@@ -1,4 +1,4 @@
-"""Where the eBPF programs of one network on one node are attached, and whether they still are."""
+"""The attachments of the eBPF programs of one network on one node."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dataplanes.stations import Stations
 
 
 class Hooks(ABC):
-    """The hooks of containers, one set each."""
+    """The hooks of containers, one set for each container."""
 
     @abstractmethod
     def attach(self, endpoint: Endpoint) -> None:
-        """Attach the programs to a container's hooks, all or none; done again, it restores those that were lost."""
+        """Attach the programs to a container's hooks, all or none. Repeated, it restores those that were lost."""
 
     @abstractmethod
     def detach(self, endpoint: Endpoint) -> None:
@@ -31,23 +31,23 @@ class Hooks(ABC):
 
     @abstractmethod
     def restore(self) -> None:
-        """Attach what is not attached any more."""
+        """Attach every program that is not attached any more."""
 
     @abstractmethod
     def intact(self) -> bool:
-        """False if others may have detached something; see `Director.intact`."""
+        """Return False if others may have detached a program (see `Director.intact`)."""
 
     @abstractmethod
     def count(self, endpoint: Endpoint) -> int:
-        """How many of a container are attached."""
+        """Return how many programs are attached for a container."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what would outlive the namespaces. Idempotent."""
+        """Release what would outlive the namespaces. Idempotent."""
 
 
 class SocketHooks(Hooks):
-    """On the cgroup of the container's processes, by links: they are gone with their descriptors."""
+    """Links on the cgroup of the container's processes. A link is removed with its descriptor."""
 
     def __init__(self, loaded: Loaded, netns: str) -> None:
         self._programs = loaded.programs
@@ -74,7 +74,7 @@ class SocketHooks(Hooks):
             self.attach(endpoint)
 
     def intact(self) -> bool:
-        # One of them stands for all: each would cost a system call per container and change.
+        # The first container stands for all: asking for each would cost a system call per container and change.
         return all(bpf.attached(fd) for links in list(self._links.values())[:1] for fd in links.values())
 
     def count(self, endpoint: Endpoint) -> int:
@@ -87,7 +87,7 @@ class SocketHooks(Hooks):
 
 
 class TcHooks(Hooks):
-    """On the node's ends of the containers' veths."""
+    """Classifiers on the node's ends of the containers' veths."""
 
     _ways: Mapping[str, str] = {"ingress": "from_container", "egress": "to_container"}
 
@@ -104,14 +104,14 @@ class TcHooks(Hooks):
             self._prepare(endpoint, rtnl)
             if not there:
                 undo(lambda: rtnl.send([rtnl.port_fdb_del(port, endpoint.mac)], ignore=(errno.ENOENT,)))
-            # What a container sends to VIPs does not enter the bridge by its port, so the bridge never learns where the
-            # container is, and would hand the answers to every port, and so to every container's program.
+            # A container's packets to VIPs do not enter the bridge by its port, so the bridge would never learn where
+            # the container is. It would hand the answers to every port, and so to the program of every container.
             rtnl.send([rtnl.port_fdb_set(port, endpoint.mac)])
             self._classifiers.attach(rtnl, port, self._programs(self._ways))
         self._there.add(endpoint)
 
     def _prepare(self, endpoint: Endpoint, rtnl: Rtnl) -> None:
-        """What the programs need to know before a packet of the container's comes; done again, it is restored."""
+        """Tell the programs what they need to know before they are attached. Repeated, it restores that."""
         self._tell_bridge(rtnl.master(endpoint.bridge_port))
 
     def _tell_bridge(self, index: int) -> None:
@@ -134,7 +134,7 @@ class TcHooks(Hooks):
         self._there.discard(endpoint)
 
     def _forget(self, endpoint: Endpoint, rtnl: Rtnl) -> None:
-        """Undo `_prepare`, be it half done or not at all."""
+        """Undo `_prepare`, even if it was refused half-way."""
 
     def restore(self) -> None:
         for endpoint in tuple(self._there):
@@ -152,14 +152,14 @@ class TcHooks(Hooks):
 
 
 class RedirectHooks(TcHooks):
-    """On what the containers send, and on what comes in by the vxlan device from other nodes."""
+    """Programs at what containers send, and at what comes in by the vxlan device from other nodes."""
 
     _ways: Mapping[str, str] = {"ingress": "from_container"}
 
     def __init__(self, loaded: Loaded, netns: str, stations: Stations) -> None:
         super().__init__(loaded, netns)
         self._stations = stations
-        self._wire = ""  # the vxlan device, if there is one
+        self._wire = ""  # the name of the vxlan device, or "" if there is none
 
     def _prepare(self, endpoint: Endpoint, rtnl: Rtnl) -> None:
         bridge = rtnl.master(endpoint.bridge_port)

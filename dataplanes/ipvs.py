@@ -1,8 +1,9 @@
-"""IPVS: one fwmark service per VIP, because only fwmark and persistent services may mean "all ports"
-(net/netfilter/ipvs/ip_vs_core.c, ip_vs_schedule: "port zero only supported in persistent services").
+"""IPVS, with one fwmark service per VIP.
 
-A mangle rule per service marks what is sent to its VIP; the mark selects the IPVS service; destinations have port 0, so
-the packet's own port is kept. Where SNAT is used `net.ipv4.vs.conntrack` must be 1, or it silently does nothing.
+Only fwmark and persistent services may mean "all ports" (net/netfilter/ipvs/ip_vs_core.c, ip_vs_schedule: "port zero
+only supported in persistent services"). A mangle rule per service marks packets to its VIP, and the mark selects the
+IPVS service. Destinations have port 0, so the packet's own port is kept. SNAT needs `net.ipv4.vs.conntrack` = 1;
+without it the SNAT rule silently does nothing.
 """
 
 from __future__ import annotations
@@ -11,14 +12,11 @@ import errno
 from collections import Counter as Count
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated, Literal
-
-from msgspec import Meta, Struct
-from msgspec.structs import replace
 
 from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
 from dataplanes.errors import BenchError
 from dataplanes.guard import Guard
+from dataplanes.ipvs_knobs import TWEAKS, IpvsKnobs
 from dataplanes.kernel import iptables, sysctl
 from dataplanes.kernel.ipvs import DIRECT_ROUTE, MASQUERADE, Ipvs
 from dataplanes.kernel.netlink import NetlinkError, Request
@@ -27,47 +25,7 @@ from dataplanes.kernel.undo import Undo
 from dataplanes.model import Backend, Service
 from dataplanes.requirements import Feature, Requirement, Tool
 
-_FIRST_MARK = 0x101  # swarm counts up from 0x100, where its ingress network is
-
-
-_Switch = Annotated[int, Meta(ge=0, le=1)]
-_ReuseMode = Annotated[int, Meta(ge=0, le=3)]  # bits (Documentation/networking/ipvs-sysctl.rst)
-
-
-class IpvsKnobs(Struct, frozen=True):
-    """What changed between Docker 1.12.0 and 18.03, and the IPVS settings users fought with. None: kernel default.
-
-    (moby/libnetwork#1877: lo; #1566: icmp; #2112: weight 0; moby/moby#40374: mute, which Docker has not.)
-    """
-
-    snat: Annotated[bool, Meta(description="1.12.0 had none: a task could not reach its own service's others")] = True
-    vip_on: Annotated[Literal["eth0", "lo"], Meta(description="where a task has its VIP: lo since 17.09")] = "eth0"
-    icmp: Annotated[bool, Meta(description="a ping to a VIP goes to the container itself: 1.13 to 18.03")] = False
-    mute: Annotated[bool, Meta(description="what conntrack calls INVALID ends no connection")] = False
-    weight0: Annotated[bool, Meta(description="a backend is drained before it is deleted: since 18.06")] = False
-    conntrack: Annotated[_Switch | None, Meta(description="net.ipv4.vs.conntrack; none: as SNAT needs it")] = None
-    conn_reuse_mode: Annotated[_ReuseMode | None, Meta(description="net.ipv4.vs.conn_reuse_mode")] = None
-    expire_nodest_conn: Annotated[_Switch | None, Meta(description="net.ipv4.vs.expire_nodest_conn")] = None
-    expire_quiescent_template: Annotated[_Switch | None, Meta(description="net.ipv4.vs.expire_quiescent_template")] = (
-        None
-    )
-
-
-_TWEAKS = {"conn_reuse_mode": 0, "expire_nodest_conn": 1, "expire_quiescent_template": 1}
-"""The three sysctls Docker came to set in its LB namespace (moby/libnetwork#2154, #2491)."""
-
-TWEAKED = replace(IpvsKnobs(), **_TWEAKS)
-MODERN = replace(TWEAKED, weight0=True, mute=True)
-
-DOCKER: dict[str, IpvsKnobs] = {
-    "1.12.0": IpvsKnobs(snat=False),
-    "1.12.6": IpvsKnobs(),
-    "1.12.6-tweaked": TWEAKED,
-    "1.13": IpvsKnobs(icmp=True),
-    "17.09": IpvsKnobs(icmp=True, vip_on="lo"),
-    "18.03": IpvsKnobs(icmp=True, vip_on="lo"),
-    "modern": MODERN,
-}
+_FIRST_MARK = 0x101  # swarm counts up from 0x100, which is its ingress network
 
 
 class IpvsMechanism(Mechanism):
@@ -79,9 +37,12 @@ class IpvsMechanism(Mechanism):
         self.knobs = knobs
         self._marks: dict[tuple[str, str], int] = {}
         self._next = _FIRST_MARK
-        self.guards: dict[str, Guard] = {}  # namespace -> of its directors
+        self.guards: dict[str, Guard] = {}  # namespace -> the guard of its directors
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls, knobs: IpvsKnobs) -> tuple[Requirement, ...]:
+        matching = "matching segments that belong to no connection"
+        muting = (Feature("NETFILTER_XT_MATCH_CONNTRACK", "xt_conntrack", matching),) if knobs.mute else ()
         return (
             Feature("IP_VS", "ip_vs", "IP virtual server"),
             Feature("IP_VS_RR", "ip_vs_rr", "the round-robin scheduler"),
@@ -89,16 +50,19 @@ class IpvsMechanism(Mechanism):
             Feature("IP_VS_PROTO_UDP", "ip_vs", "IPVS of UDP"),
             Feature("IP_VS_NFCT", "ip_vs", "net.ipv4.vs.conntrack, which SNAT after IPVS needs"),
             Feature("NETFILTER_XT_MATCH_IPVS", "xt_ipvs", "SNAT of IPVS connections only"),
-            Feature("NETFILTER_XT_MATCH_CONNTRACK", "xt_conntrack", "telling segments of no connection from others"),
-            Feature("NETFILTER_XT_MARK", "xt_mark", "marking what is sent to a VIP"),
-            Feature("IP_NF_MANGLE", "iptable_mangle", "marking what is sent to a VIP"),
+            *muting,
+            Feature("NETFILTER_XT_MARK", "xt_mark", "marking packets to a VIP"),
+            Feature("IP_NF_MANGLE", "iptable_mangle", "marking packets to a VIP"),
             Feature("IP_NF_NAT", "iptable_nat", "SNAT of IPVS connections"),
             Feature("NETFILTER_XT_NAT", "xt_nat", "SNAT of IPVS connections"),
             Tool("iptables-legacy-restore", "iptables", "the mark and SNAT rules"),
         )
 
     def mark(self, service: Service) -> int:
-        """The service's fwmark: one per service and network, the same at every site, never used again."""
+        """Return the service's fwmark.
+
+        It is one per service and network, the same at every site, and never used again.
+        """
         key = service.network, service.name
         if key not in self._marks:
             self._marks[key] = self._next
@@ -110,7 +74,7 @@ class IpvsMechanism(Mechanism):
 
 
 _Step = tuple[Request, list[Request]]
-"""What is asked of IPVS, and what takes it back."""
+"""A request to IPVS, and the requests that undo it."""
 _ALREADY = (errno.ENOENT, errno.EEXIST, errno.ESRCH)
 
 
@@ -123,7 +87,7 @@ class _IpvsDirector(Director):
         self._snat = mechanism.knobs.snat if site.hook == "output" else site.reply != "direct"
         self._echo = mechanism.knobs.icmp and site.hook == "output"
         self._services: dict[str, Service] = {}
-        self._hairpins: Count[str] = Count()  # backend -> how many services it is of
+        self._hairpins: Count[str] = Count()  # backend -> how many services have it
         self._fixed = self._of_the_site()  # table -> rules
         self._settings = sysctl.Settings()
         self._open = True
@@ -143,7 +107,7 @@ class _IpvsDirector(Director):
             raise
 
     def apply(self, services: Sequence[Service]) -> None:
-        # A service is ready behind its mark before anything is marked.
+        # A service is ready behind its mark before any packet is marked.
         old = self._known(services)
         with Undo() as undo:
             self._send([step for service in services for step in self._steps(service)], undo)
@@ -160,7 +124,7 @@ class _IpvsDirector(Director):
             self._note(gone, (), undo)
 
     def _note(self, old: Sequence[Service], new: Sequence[Service], undo: Undo) -> None:
-        """The kernel has this now."""
+        """Record that the kernel has these services now."""
 
         def turn(old: Sequence[Service], new: Sequence[Service]) -> None:
             for service in old:
@@ -168,7 +132,7 @@ class _IpvsDirector(Director):
             self._services.update((service.name, service) for service in new)
             self._hairpins.subtract(self._uses(old))
             self._hairpins.update(self._uses(new))
-            self._hairpins += Count()  # without those that have no user any more
+            self._hairpins += Count()  # drop the backends that no service has any more
 
         turn(old, new)
         undo(partial(turn, new, old))
@@ -238,7 +202,7 @@ class _IpvsDirector(Director):
         return {backend.address: backend for backend in service.backends if backend.weight or drains}
 
     def _steps(self, service: Service) -> Iterator[_Step]:
-        """What brings a service about. Destinations are added before any goes."""
+        """Yield the steps that program a service. Destinations are added before any is removed."""
         ipvs, forward, mark = self._ipvs, self._forward, self._mechanism.mark(service)
         known, new = self._services.get(service.name), self._wanted(service)
         old = self._wanted(known) if known else {}
@@ -267,7 +231,7 @@ class _IpvsDirector(Director):
             yield self._ipvs.add_destination(mark, address, self._forward, backend.weight)
 
     def _send(self, steps: Sequence[_Step], undo: Undo) -> None:
-        """Carry the steps out; of those that IPVS refused nothing is taken back, for that is not ours."""
+        """Carry out the steps. A step that IPVS refused is not undone, because its object is not ours."""
         refused: frozenset[int] = frozenset()
 
         def back() -> None:
@@ -282,7 +246,7 @@ class _IpvsDirector(Director):
             raise
 
     def _missing(self) -> Iterator[Request]:
-        """What brings IPVS from what it has to what was applied."""
+        """Yield the requests that lead from the state of IPVS to the applied state."""
         ipvs, there = self._ipvs, {each.fwmark: each for each in self._ipvs.services()}
         for service in self._services.values():
             mark, wanted = self._mechanism.mark(service), self._wanted(service)
@@ -300,15 +264,16 @@ class _IpvsDirector(Director):
     # -- rules --------------------------------------------------------------------------------------------------
 
     def _of_the_site(self) -> dict[str, list[str]]:
-        """The rules that are there whatever services are, by table."""
+        """Return the rules that do not depend on services, by table."""
         if not self._snat or self._site.reply == "hairpin-snat":
             return {}
-        # Only this subnet: a container on two networks must not be SNATed to the wrong one (moby/libnetwork#1396).
+        # The rule covers only this subnet: a container on two networks must not be SNATed to the wrong one
+        # (moby/libnetwork#1396).
         snat = f"POSTROUTING -d {self._site.subnet} -m ipvs --ipvs -j SNAT --to-source {self._site.address}"
         return {"nat": [snat], "mangle": _muting(self._site) if self._mechanism.knobs.mute else []}
 
     def _rules(self, table: str) -> list[str]:
-        """Every rule of ours in a table."""
+        """Return all our rules in a table."""
         services = list(self._services.values())
         if table == "mangle":
             return self._fixed.get(table, []) + self._marks(services)
@@ -319,7 +284,7 @@ class _IpvsDirector(Director):
         return [f"{self._chain} -d {vip}/32 -j MARK --set-xmark {mark:#x}/0xffffffff" for vip, mark in marks]
 
     def _translations(self, old: Sequence[Service], new: Sequence[Service]) -> tuple[list[str], list[str]]:
-        """The rules of table nat that go and that come."""
+        """Return the rules of table nat to remove, and those to add."""
         change, users = self._uses(new), self._hairpins
         change.subtract(self._uses(old))
         gone = [self._hairpin(address) for address, by in change.items() if by < 0 and users[address] + by == 0]
@@ -331,8 +296,10 @@ class _IpvsDirector(Director):
         return [f"OUTPUT -d {service.vip}/32 {to}" for service in services] if self._echo else []
 
     def _uses(self, services: Sequence[Service]) -> Count[str]:
-        """The backends whose connections to themselves are SNATed, and those of no other: a backend would not accept
-        its own address from outside."""
+        """Count the backends whose connections to themselves are SNATed.
+
+        A backend would not accept a packet from its own address that comes from outside. No other connection is SNATed.
+        """
         if self._site.reply != "hairpin-snat":
             return Count()
         return Count(address for service in services for address in {each.address for each in service.backends})
@@ -348,15 +315,18 @@ class _IpvsDirector(Director):
         undo(partial(iptables.exchange, self._site.netns, table, come, gone))
 
     def _sysctls(self) -> dict[str, str]:
-        """What the knobs ask for."""
+        """Return the sysctls that the knobs ask for."""
         knobs = self._mechanism.knobs
-        wanted = {key: getattr(knobs, key) for key in ("conntrack", *_TWEAKS)}
+        wanted = {key: getattr(knobs, key) for key in ("conntrack", *TWEAKS)}
         if wanted["conntrack"] is None and self._snat:
             wanted["conntrack"] = 1
         return {f"net.ipv4.vs.{key}": str(value) for key, value in wanted.items() if value is not None}
 
     def _look(self) -> dict[str, object]:
-        """How much there is; not asked of tables that are not ours, for asking would make them."""
+        """Return the facts for the guard: the number of services, and the state of our tables.
+
+        Reading a table creates it, so no other table is read.
+        """
         ours = {
             "nat": self._fixed or self._hairpins or (self._echo and self._services),
             "mangle": self._fixed.get("mangle") or self._services,
@@ -366,11 +336,14 @@ class _IpvsDirector(Director):
 
 
 def _muting(site: Site) -> list[str]:
-    """Rules that keep conntrack, which SNAT is done by, from ending connections over a segment ahead of their window.
+    """Return rules against resets of living connections.
 
-    It takes such a one for no connection's (moby/moby#40374). A backend's is not translated back, so the kernel answers
-    it by a reset: that is dropped. A client's, which IPVS sends on, gets no SNAT, or as a new connection's another
-    source port, and the backend would answer by a reset: the segment itself is dropped.
+    Conntrack, which does the SNAT, calls a segment ahead of its window INVALID.
+
+    It takes such a segment for one of no connection (moby/moby#40374). A backend's segment is not translated back, so
+    the kernel answers it with a reset, and the first rule drops that reset. A client's segment, which IPVS sends on,
+    gets no SNAT, or gets another source port as a new connection, and the backend would answer it with a reset. The
+    second rule drops the segment itself.
     """
     reset = f"-s {site.address}/32 -d {site.subnet} -p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate INVALID"
     late = "-m conntrack --ctstate INVALID,NEW -m ipvs --ipvs -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN"

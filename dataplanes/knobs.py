@@ -18,7 +18,7 @@ _Knobs = TypeVar("_Knobs", bound=Struct)
 
 
 class Knob(Struct, frozen=True):
-    """A knob. `values` are its allowed values, or their bounds."""
+    """A knob. `values` are its allowed values or its bounds."""
 
     name: str
     meaning: str
@@ -36,13 +36,13 @@ def described(knobs: Struct) -> list[Knob]:
 
 
 def shown(value: object) -> str:
-    """Write a value the way `--dataplane` reads it."""
+    """Write a value in the form that `--dataplane` reads."""
     return "none" if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def change(text: str, knobs: _Knobs, changes: Sequence[str]) -> _Knobs:
     """Change knobs by KNOB=VALUE. Raises Usage, which names the right knobs or values."""
-    if not changes:  # under emulation, the schema takes noticeable time
+    if not changes:  # under emulation, making the schema takes noticeable time
         return knobs
     known = {knob.name: knob for knob in described(knobs)}
     made = msgspec.structs.asdict(knobs)
@@ -70,7 +70,7 @@ def _fields(kind: type[Struct]) -> dict[str, dict[str, Any]]:
 
 
 def _values(field: dict[str, Any]) -> str:
-    """`eth0|lo`, `true|false`, `0..1|none`."""
+    """Return the allowed values: `eth0|lo`, `true|false`, `0..1|none`."""
     if "anyOf" in field:
         return "|".join(_values(each) for each in field["anyOf"])
     if "enum" in field:

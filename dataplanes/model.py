@@ -1,4 +1,4 @@
-"""What a data plane is told about the world: segments, endpoints, services. Plain data, no behaviour."""
+"""The input of a data plane: segments, endpoints, services. This is plain data without behaviour."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from msgspec import Struct
 
 
 class Backend(Struct, frozen=True):
-    """One destination of a service. Weight 0 drains it: no new connections, established ones go on."""
+    """One destination of a service. Weight 0 drains it: it gets no new connections, and established ones go on."""
 
     address: str
     weight: int = 1
 
 
 class Service(Struct, frozen=True):
-    """A VIP on a network and everything behind it: any port, any transport, the port is preserved."""
+    """A VIP on a network and its backends. It covers any port and any transport, and the port is preserved."""
 
     name: str
     network: str
@@ -26,7 +26,10 @@ class Service(Struct, frozen=True):
 
 
 def turns(service: Service) -> tuple[str, ...]:
-    """Whose turn comes when, by weight reduced by the common divisor; backends of weight 0 have none."""
+    """Return the backends' addresses in the order of their turns.
+
+    A backend has as many turns as its weight, divided by the weights' common divisor. Weight 0 gives none.
+    """
     weights = [backend.weight for backend in service.backends]
     unit = gcd(*weights) or 1
     rounds = range(max(weights, default=0) // unit)
@@ -34,10 +37,10 @@ def turns(service: Service) -> tuple[str, ...]:
 
 
 def succeed(old: Sequence[str], new: Sequence[str], taken: int) -> tuple[str, ...]:
-    """The new turns in the order in which the old ones go on after so many turns have been `taken`.
+    """Return the new turns in the order in which they continue after `taken` of the old turns.
 
-    With as many as before the counter goes on: who stays has the same place, who comes takes a free one. With
-    more or fewer it begins anew: first comes whose turn it is, and newcomers come last.
+    If the number of turns is the same, the counter goes on: a backend that stays keeps its place, and a new one takes a
+    free place. Otherwise the counter begins anew: the backend whose turn it is comes first, and new ones come last.
     """
     stay, come = Counter(old) & Counter(new), Counter(new) - Counter(old)
     begin = 0 if len(old) == len(new) or not old else taken % len(old)
@@ -49,7 +52,7 @@ def succeed(old: Sequence[str], new: Sequence[str], taken: int) -> tuple[str, ..
 
 
 def _claim(left: Counter[str], address: str) -> bool:
-    """Whether there is one left of this; if so it is taken."""
+    """Take one turn of an address if any is left. Return True if one was."""
     left[address] -= 1
     return left[address] >= 0
 
@@ -67,16 +70,16 @@ class Segment(Struct, frozen=True):
 
 
 class Endpoint(Struct, frozen=True):
-    """A namespace's attachment to a network: a container's, or one that a placement asked the lab for."""
+    """A namespace's attachment to a network. It is a container's, or a placement has asked the lab for it."""
 
-    name: str  # unique in its network: the task's or the attachment's name
+    name: str  # unique in its network: the name of the task or of the attachment
     network: str
     node: str
     netns: str
-    interface: str  # inside netns
+    interface: str  # the name of the interface in netns
     address: str
     mac: str
     overlay_netns: str
     bridge_port: str  # the other end of the veth, in the overlay namespace
-    vip: str | None = None  # of the service this endpoint is a task of
-    cgroup: str | None = None  # of the container's processes; None for what is not a container
+    vip: str | None = None  # the VIP of the service that this endpoint is a task of
+    cgroup: str | None = None  # the cgroup of the container's processes; None if it is not a container

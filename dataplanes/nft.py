@@ -1,7 +1,8 @@
 """nftables: DNAT through maps, in the kernel's connection tracking.
 
-`numgen inc`, the only round robin nft has, counts per rule and not per element: a fixed set of rules and an exact turn
-for every service exclude each other. Measured (6.18 host, nft 1.0.6; all services of 3 backends at once / one more):
+`numgen inc`, the only round robin of nft, counts per rule and not per element. So a fixed set of rules and an exact
+turn for every service exclude each other. Measured (6.18 host, nft 1.0.6; all services of 3 backends at once / one
+more):
 
     rules                                  1,000 services      10,000 services
     one for all services of N backends      21 ms / 0.1 ms      260 ms / 0.5 ms
@@ -10,20 +11,21 @@ for every service exclude each other. Measured (6.18 host, nft 1.0.6; all servic
     one per service, shared map            137 ms / 1.2 ms     19.1 s  /  20 ms
     one per service, its own map            66 ms / 2.3 ms     11.2 s  /  45 ms   (kube-proxy's layout)
 
-Before each command libnftables reads every chain and set of the namespace, but no elements: that is the difference.
-With 256 counters, picked by the VIP's last octet, the services of a /24 (Docker's default) never share one: k*N
-connections are exactly k per backend whatever else goes on. In a larger network two services share a counter if they
-have the same number of backends and the same last octet. Each is still served in turn when used alone, but a client
-that strictly alternates between two such makes both lopsided, and when one changes its number of backends, where the
-other's counter is at is not known. `random` needs one rule per N and promises nothing exact.
+The differences arise because libnftables reads every chain and set of the namespace before each command, but no
+elements. The last octet of the VIP picks one of 256 counters, so the services of a /24 (Docker's default) never share
+one: k*N connections are exactly k per backend, whatever else goes on. In a larger network two services share a counter
+if they have the same number of backends and the same last octet. Each is still served in turn when it is used alone. A
+client that strictly alternates between two such services makes both uneven. When one of them changes its number of
+backends, the position of the other's counter is unknown. `random` needs one rule per N and promises nothing exact.
 
-ICMP is not balanced: a ping is answered by whoever owns the VIP, as in swarm, so by nobody in the output hook. There a
-refused datagram is first an EPERM of send(), then the ECONNREFUSED, as with IPVS: the drop is on the sender's own path.
-A backend that picks itself under "own-source" needs no help: its address was chosen before the DNAT.
+ICMP is not balanced. The owner of the VIP answers a ping, as in swarm, and in the output hook there is no owner. There
+a refused datagram is first an EPERM of send() and then the ECONNREFUSED, as with IPVS, because the drop is on the
+sender's own path. A backend that picks itself under "own-source" needs no help: its address was chosen before the DNAT.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections import Counter as Count
@@ -37,6 +39,7 @@ from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
 from dataplanes.errors import BenchError, Unsupported
 from dataplanes.guard import Guard
 from dataplanes.kernel.conntrack import Conntrack
+from dataplanes.kernel.netlink import NetlinkError
 from dataplanes.kernel.nft import Nftables
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Service, succeed, turns
@@ -45,32 +48,35 @@ from dataplanes.requirements import Feature, Package, Requirement
 
 
 class NftKnobs(Struct, frozen=True):
-    """How a backend is picked: in turn, or at random as moby and kube-proxy do."""
+    """The way in which a backend is picked: in turn, or at random as in moby and kube-proxy."""
 
-    scheduler: Annotated[Scheduler, Meta(description="in turn, or at random as moby and kube-proxy pick")] = "rr"
+    scheduler: Annotated[
+        Scheduler, Meta(description="pick backends in turn, or at random as moby and kube-proxy do")
+    ] = "rr"
 
 
 class Nft(Mechanism):
-    """nftables with one of its two ways of picking a backend."""
+    """The nftables mechanism, with one of its two ways to pick a backend."""
 
     name = "nft"
 
     def __init__(self, knobs: NftKnobs | None = None) -> None:
         self.scheduler = (knobs or NftKnobs()).scheduler
-        self._guards: dict[str, Guard] = {}  # namespace -> of its directors
+        self._guards: dict[str, Guard] = {}  # namespace -> the guard of its directors
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls, knobs: NftKnobs | None = None) -> tuple[Requirement, ...]:
         return (
             Feature("NF_TABLES", "nf_tables", "nftables"),
             Feature("NF_TABLES_IPV4", "nf_tables", "nftables of IPv4"),
-            Feature("NF_CONNTRACK", "nf_conntrack", "a connection stays with its backend"),
+            Feature("NF_CONNTRACK", "nf_conntrack", "keeping a connection with its backend"),
             Feature("NF_CT_NETLINK", "nf_conntrack_netlink", "flushing connections to a removed backend"),
             Feature("NF_NAT", "nft_chain_nat", "NAT chains"),
-            Feature("NFT_NAT", "nft_nat", "dnat to a backend, snat of the reply's way back"),
+            Feature("NFT_NAT", "nft_nat", "DNAT to a backend, and SNAT for the reply"),
             Feature("NFT_NUMGEN", "nft_numgen", "picking a backend"),
-            Feature("NFT_CT", "nft_ct", "telling balanced connections from others"),
-            Feature("NFT_REJECT", "nft_reject", "refusing what has no backend"),
-            Feature("NFT_REJECT_IPV4", "nft_reject_ipv4", "refusing what has no backend"),
+            Feature("NFT_CT", "nft_ct", "matching balanced connections"),
+            Feature("NFT_REJECT", "nft_reject", "refusing connections that have no backend"),
+            Feature("NFT_REJECT_IPV4", "nft_reject_ipv4", "refusing connections that have no backend"),
             Package("nftables", "python3-nftables", "programming nftables through libnftables"),
         )
 
@@ -87,7 +93,7 @@ class _NftDirector(Director):
         self._rules = Ruleset(site, scheduler)
         self._services: dict[str, Service] = {}
         self._holders: dict[str, str] = {}  # VIP -> service
-        self._before: Count[tuple[str, str]] = Count()  # (VIP, backend) -> connections counted by elements that went
+        self._before: Count[tuple[str, str]] = Count()  # (VIP, backend) -> the counts of removed elements
         self._open = True
         self._nft = Nftables(site.netns)
         self._conntrack = Conntrack(site.netns)
@@ -120,16 +126,25 @@ class _NftDirector(Director):
         self._forget_counts(wanted)
 
     def _note(self, old: Sequence[Service], new: Sequence[Service]) -> None:
-        """The kernel has this now."""
+        """Record that the kernel has these services now."""
         for service in old:
             del self._services[service.name], self._holders[service.vip]
         self._services.update((service.name, service) for service in new)
         self._holders.update((service.vip, service.name) for service in new)
 
     def resync(self) -> None:
+        """Program everything again if somebody else has made a transaction. The turns go on.
+
+        The present state is not compared with the wanted one: other rules and elements may have the same number.
+        """
         doubts = self._doubts()
-        if self._nft.size(self._rules.table) != self._rules.size():
-            self._run(self._rules.anew())
+        if doubts != self._cleared:
+            sent, taken, slots = self._sent(), self._left(SERVICES), self._rules.slots
+            begin = {vip: taken.get(socket.inet_aton(vip), 0) % len(old) for vip, old in slots.items() if old}
+            turned = {vip: (*slots[vip][at:], *slots[vip][:at]) for vip, at in begin.items()}
+            self._run(self._rules.anew(slots | turned))
+            slots.update(turned)
+            self._before.update(sent)
         self._cleared = doubts
 
     def intact(self) -> bool:
@@ -140,23 +155,37 @@ class _NftDirector(Director):
         return self._guard.doubts({"generation": self._generation})
 
     def _run(self, text: str) -> None:
-        """A transaction of our own: the next generation is not somebody else's."""
+        """Carry out a transaction of our own. The next generation is then not a change by others."""
         self._nft.run(text)
         self._generation += 1
         self._guard.ours({"generation": self._generation})
 
     def counters(self) -> list[Counter]:
-        sent = dict(self._before)
-        for key, packets in self._nft.packets(self._rules.table, BACKENDS).items():
-            vip, slot = _decode(key)
-            pair = vip, self._rules.slots[vip][slot]
-            sent[pair] = sent.get(pair, 0) + packets
-        # Only a connection's first packet passes the maps, conntrack sees to the rest: what it counts are connections.
+        sent = self._before + self._sent()
+        # Only a connection's first packet passes the maps; conntrack handles the others. So the counters count
+        # connections.
         return [
-            Counter(self._site.netns, service.name, backend.address, sent.get((service.vip, backend.address), 0))
+            Counter(self._site.netns, service.name, backend.address, sent[service.vip, backend.address])
             for service in self._services.values()
             for backend in service.backends
         ]
+
+    def _sent(self) -> Count[tuple[str, str]]:
+        """Return the connections that the present elements have counted."""
+        packets, found = self._left(BACKENDS), Count[tuple[str, str]]()
+        for vip, slots in self._rules.slots.items():
+            for slot, address in enumerate(slots):
+                found[vip, address] += packets.get(_encode(vip, slot), 0)
+        return found
+
+    def _left(self, name: str) -> dict[bytes, int]:
+        """Return the counters of a map, as far as others have left it."""
+        try:
+            return self._nft.packets(self._rules.table, name)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return {}
 
     def footprint(self) -> list[Footprint]:
         netns = self._site.netns
@@ -168,7 +197,7 @@ class _NftDirector(Director):
             return
         with Undo() as undo:
             self._run(self._rules.delete())
-            undo(lambda: self._run(self._rules.anew()))
+            undo(lambda: self._run(self._rules.anew(self._rules.slots)))
             self._flush(list(self._services.values()), ())
         self.release()
 
@@ -178,9 +207,10 @@ class _NftDirector(Director):
         self._conntrack.close()
 
     def _in_turn(self, wanted: dict[str, Slots | None]) -> dict[str, Slots | None]:
-        """The slots wanted, in the order in which those that are there go on.
+        """Return the wanted slots in the order in which the present ones continue.
 
-        A service's element is made with the chain that counts its turns, so its own counter tells how many have been.
+        A service's element is created with the chain that counts its turns, so its own counter tells how many were
+        taken.
         """
         slots = self._rules.slots
         anew = [vip for vip, new in wanted.items() if new and slots.get(vip) and len(new) != len(slots[vip])]
@@ -201,7 +231,10 @@ class _NftDirector(Director):
         self._before.update(counts)
 
     def _counts(self, vacated: Iterable[tuple[str, int]]) -> Count[tuple[str, str]]:
-        """A slot that changes hands takes its counter along; its backend may well live on in another one."""
+        """Read the counters of slots that change hands, before they are removed.
+
+        The backend may still have another slot.
+        """
         found: Count[tuple[str, str]] = Count()
         keys = [_encode(vip, slot) for vip, slot in vacated]
         for key, packets in self._nft.packets(self._rules.table, BACKENDS, keys).items():
@@ -216,11 +249,13 @@ class _NftDirector(Director):
                 del self._before[vip, address]
 
     def _flush(self, old: Sequence[Service], new: Sequence[Service]) -> None:
-        """Forget connections to backends the VIPs no longer have; a new VIP's, from when it was just an address, too.
+        """Forget connections to backends that the VIPs no longer have.
 
-        Drained backends are still had. A client whose connection is forgotten is told at its next packet: that goes to
-        another backend, which does not know it. UDP moves on, where it would be pinned as long as packets come
-        (moby/moby#36878).
+        Connections to a new VIP from when it was an ordinary address are forgotten, too.
+
+        Drained backends stay. A client whose connection is forgotten learns it by its next packet, which goes to
+        another backend that does not know the connection. A UDP flow moves on; without this it would be pinned as long
+        as packets come (moby/moby#36878).
         """
         had, have = ({each.vip: {b.address for b in each.backends} for each in services} for services in (old, new))
         keep = {vip: have.get(vip, set()) for vip in had | have if vip not in had or had[vip] - have.get(vip, set())}

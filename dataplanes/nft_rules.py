@@ -1,14 +1,15 @@
-"""The nftables ruleset of one site, as text: pure, it knows no kernel.
+"""The nftables ruleset of one site as text. It is pure code that knows no kernel.
 
-What a packet to a VIP meets (set and map names as in the ruleset):
+A packet to a VIP passes these (set and map names as in the ruleset):
 
     nat chain      ip daddr -> @services -> chain `rr-N-C` of services with N slots
     rr-N-C         ip daddr . (this chain's counter mod N) -> @backends -> dnat, the port is kept
-    filter chain   whatever is still addressed to one of @vips has no backend: rejected
+    filter chain   a packet still addressed to one of @vips has no backend: rejected
 
-A slot is a backend's turn: one per unit of weight, weights reduced by their common divisor. Services and backends are
-elements. A service's change is deletions and additions of elements; nothing else is rewritten. Where its number of
-slots changes, it goes to another chain, whose counter begins at 0: then the slots begin with whose turn it is.
+A slot is a backend's turn. There is one per unit of weight, with the weights reduced by their common divisor. Services
+and backends are elements. A change of a service deletes and adds elements, and rewrites nothing else. If the number of
+its slots changes, it moves to another chain, whose counter begins at 0. Then the slots begin with the backend whose
+turn it is.
 """
 
 from __future__ import annotations
@@ -25,29 +26,32 @@ from dataplanes.base import Site
 
 Scheduler = Literal["rr", "random"]
 Slots = tuple[str, ...]
-"""The backends' addresses in the order their turns come; empty when nothing may be sent a new connection."""
+"""The backends' addresses in the order of their turns. It is empty if no backend may get a new connection."""
 
 VIPS, SERVICES, BACKENDS, HAIRPINS = "vips", "services", "backends", "hairpins"
-_COUNTERS = 256  # per number of slots; one octet, so that a VIP names its own without any bookkeeping
+_COUNTERS = 256  # per number of slots; one octet, so a VIP names its own counter without any bookkeeping
 
 
 def table_name(network: str) -> str:
-    """The table's name: nft takes letters, digits and `_.-` unquoted; anything else is spelled in hexadecimal."""
+    """Return the table's name. nft takes letters, digits and `_.-` unquoted.
+
+    Any other character is spelled in hexadecimal.
+    """
     return "vip-" + re.sub(r"[^A-Za-z0-9.-]", lambda found: f"_{ord(found[0]):x}_", network)
 
 
 class Transaction(Struct, frozen=True):
-    """One transaction, and what the ruleset is once it is committed."""
+    """One transaction, and the ruleset after it is committed."""
 
     text: str
-    wanted: dict[str, Slots | None]  # VIP -> slots; None: no such service any more
-    chains: dict[str, int]  # difference in the number of services that use a chain
-    hairpins: dict[str, int]  # difference in the number of services that have a backend
-    vacated: list[tuple[str, int]]  # (VIP, slot) whose element, and so its counter, goes
+    wanted: dict[str, Slots | None]  # VIP -> slots; None: the service is removed
+    chains: dict[str, int]  # differences in the number of services that use a chain
+    hairpins: dict[str, int]  # differences in the number of services that have a backend
+    vacated: list[tuple[str, int]]  # (VIP, slot) whose element, and with it the counter, is removed
 
 
 class Ruleset:
-    """What is programmed at a site. `change` says how to get elsewhere, `commit` that the kernel has done it."""
+    """The state programmed at a site. `change` computes a transaction, and `commit` records that the kernel has it."""
 
     def __init__(self, site: Site, scheduler: Scheduler) -> None:
         self.site = site
@@ -59,20 +63,20 @@ class Ruleset:
         self._base = self._fixed()
 
     def base(self) -> str:
-        """The part that never changes; refused by the kernel (EEXIST) if the site is taken."""
+        """Return the part that never changes. The kernel refuses it (EEXIST) if the site is taken."""
         return "\n".join(self._base)
 
     def delete(self) -> str:
-        """Everything goes; also where somebody has flushed the ruleset meanwhile."""
+        """Return the transaction that removes everything, even if somebody has flushed the ruleset meanwhile."""
         return f"add table ip {self.table}\ndelete table ip {self.table}"
 
-    def anew(self) -> str:
-        """Everything once more, whatever is there, in one transaction."""
+    def anew(self, slots: Mapping[str, Slots]) -> str:
+        """Return one transaction that programs everything again with these slots, whatever is there."""
         empty = Ruleset(self.site, self.scheduler)
-        return "\n".join((self.delete(), self.base(), empty.change(self.slots).text))
+        return "\n".join((self.delete(), self.base(), empty.change(slots).text))
 
     def change(self, wanted: Mapping[str, Slots | None]) -> Transaction:
-        """The transaction that gives these VIPs these slots, or (None) takes them away."""
+        """Return the transaction that gives these VIPs these slots, or removes them (None)."""
         gone: dict[str, list[str]] = {SERVICES: [], BACKENDS: [], VIPS: []}
         come: dict[str, list[str]] = {BACKENDS: [], VIPS: [], SERVICES: []}
         chains: Counter[str] = Counter()
@@ -119,7 +123,7 @@ class Ruleset:
         return Transaction(text, dict(wanted), chains, hairpins, vacated)
 
     def commit(self, change: Transaction) -> None:
-        """The kernel has this now."""
+        """Record that the kernel has this change now."""
         for vip, target in change.wanted.items():
             if target is None:
                 self.slots.pop(vip, None)
@@ -132,7 +136,7 @@ class Ruleset:
                     del total[key]
 
     def size(self) -> dict[str, int]:
-        """How many chains, rules, sets and elements there are."""
+        """Return the number of chains, rules, sets and elements."""
         served = [turns for turns in self.slots.values() if turns]
         added = chain.from_iterable(self._numbered(name) for name in self._chains)
         kinds = Counter(line.split(" ", 2)[1] for line in chain(self._base, added))
@@ -145,7 +149,7 @@ class Ruleset:
         }
 
     def _chain(self, vip: str, turns: Slots) -> str:
-        """The chain of a VIP with these slots; none, if it has none."""
+        """Return the chain of a VIP with these slots, or "" if it has none."""
         if not turns:
             return ""
         if self.scheduler == "random":
@@ -153,25 +157,28 @@ class Ruleset:
         return f"rr-{len(turns)}-{int(vip.rpartition('.')[2]) % _COUNTERS}"
 
     def _numbered(self, name: str) -> tuple[str, str, str]:
-        """A chain that picks a slot."""
+        """Return the commands for a chain that picks a slot."""
         number = "inc" if self.scheduler == "rr" else "random"
         modulus = name.split("-")[1]
         dnat = f"add rule ip {self.table} {name} dnat to ip daddr . numgen"
         return (
             f"add chain ip {self.table} {name}",
             f"{dnat} {number} mod {modulus} map @{BACKENDS}",
-            # A packet may look up its service before a transaction is committed and the backend after it, when the
-            # number of slots has shrunk: slot 0 is there as long as any is.
+            # A packet may look up its service before a transaction is committed, and the backend after it, when the
+            # number of slots has shrunk. Slot 0 exists as long as any slot does.
             f"{dnat} inc mod 1 map @{BACKENDS}",
         )
 
     def _mute(self, guard: str) -> list[str]:
-        """Have nobody reset a connection over a segment that connection tracking takes for no connection's.
+        """Return rules against resets of living connections.
 
-        One ahead of the window is not translated back; here it is a stranger's, and the kernel answers by a reset that
-        ends the connection (moby/moby#40374, kubernetes/kubernetes#74839). That reset belongs to no connection either:
-        it is dropped, and not the segment, of which nobody knows whether it belongs to a VIP. Where replies are bridged
-        it is the client that would answer; there conntrack keeps no window (placements.py, OverlayPlacement).
+        Connection tracking takes a segment ahead of its window for INVALID.
+
+        It does not translate the segment back, so the segment belongs to no connection here, and the kernel answers
+        with a reset that ends the connection (moby/moby#40374, kubernetes/kubernetes#74839). That reset belongs to no
+        connection either, so it can be dropped. The segment itself is not dropped, because it may not belong to a VIP
+        at all. Where replies are bridged the client would send the reset; there conntrack keeps no window
+        (placements.py, OverlayPlacement).
         """
         if self.site.reply == "hairpin-snat":
             return []
@@ -194,10 +201,11 @@ class Ruleset:
             f"add map {table} {SERVICES} {{ type ipv4_addr : verdict; counter; }}",
             f"add chain {table} unserved",
             f"add rule {table} unserved meta l4proto icmp return",
-            # An answer to what conntrack thinks is out of window would end a connection that is alive
+            # An answer to a segment that conntrack takes for out of window would end a living connection
             # (kubernetes/kubernetes#74839).
             f"add rule {table} unserved ct state invalid drop",
-            # In the middle of a connection whose last backend is gone: TCP takes port-unreachable as a passing trouble.
+            # In the middle of a connection whose last backend is gone, a reset is needed: TCP takes "port unreachable"
+            # for a passing fault.
             f"add rule {table} unserved tcp flags & syn != syn reject with tcp reset",
             f"add rule {table} unserved reject with icmp port-unreachable",
             f"add chain {table} guard {{ type filter hook {guard} priority 0; }}",
@@ -220,7 +228,7 @@ class Ruleset:
 
 
 def _turnover(users: Mapping[str, int], difference: Mapping[str, int]) -> tuple[list[str], list[str]]:
-    """What gets its first user by the difference, and what loses its last."""
+    """Return the keys that get their first user by the difference, and those that lose their last."""
     come = [key for key, count in difference.items() if count > 0 and not users.get(key, 0)]
     gone = [key for key, count in difference.items() if count < 0 and users[key] + count == 0]
     return come, gone

@@ -1,4 +1,4 @@
-"""Where the program keeps what it may make again: kernels, compiled programs."""
+"""The directory of files that the program can make again: kernels, compiled programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache() -> Path:
-    """$BENCH_CACHE, or vip-bench in the user's cache directory."""
+    """Return $BENCH_CACHE, or vip-bench in the user's cache directory."""
     given = os.environ.get("BENCH_CACHE")
     if given:
         return Path(given)

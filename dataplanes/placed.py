@@ -1,4 +1,4 @@
-"""A mechanism at a placement is a data plane."""
+"""A data plane made of a mechanism at a placement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dataplanes.claims import Claims
 from dataplanes.errors import BenchError, Usage
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint, Segment, Service
-from dataplanes.requirements import Requirement
 
 _Key = tuple[str, str]
 
@@ -28,18 +27,18 @@ class _Post:
 
 
 class _Change(Struct):
-    """How the services of one network change."""
+    """A change of the services of one network."""
 
     network: str
-    old: list[Service]  # what those that change were
-    new: list[Service]  # what they become
-    fresh: list[Service]  # those of the new that were not there at all
-    come: list[Service]  # those of the new whose VIP nobody had
-    go: list[Service]  # those of the old whose VIP nobody has any more
+    old: list[Service]  # the previous versions of the services that change
+    new: list[Service]  # their new versions
+    fresh: list[Service]  # the new services that did not exist before
+    come: list[Service]  # the new services whose VIP nobody had
+    go: list[Service]  # the old services whose VIP nobody has any more
 
 
 class PlacedPlane(DataPlane):
-    """Keeps what is wanted (services per network) and brings every site of the network to it."""
+    """A data plane that knows the wanted services of each network and programs them at every site of the network."""
 
     def __init__(self, name: str, placement: Placement, mechanism: Mechanism, attachments: Attachments) -> None:
         self.name = name
@@ -53,10 +52,7 @@ class PlacedPlane(DataPlane):
         self._endpoint_posts: dict[_Key, list[_Post]] = {}
         self._services: dict[str, dict[str, Service]] = {}
 
-    def requires(self) -> tuple[Requirement, ...]:
-        return tuple(dict.fromkeys((*self._placement.requires(), *self._mechanism.requires())))
-
-    # -- where ------------------------------------------------------------------------------------------------
+    # -- networks and containers --------------------------------------------------------------------------------
 
     def add_segment(self, segment: Segment) -> None:
         key = segment.network, segment.node
@@ -159,7 +155,7 @@ class PlacedPlane(DataPlane):
         post.director = self._mechanism.open(post.site)
         post.director.apply(self._known(post.site.network))
 
-    # -- what -------------------------------------------------------------------------------------------------
+    # -- services -------------------------------------------------------------------------------------------------
 
     def apply(self, services: Sequence[Service]) -> None:
         changes = [self._compared(network, wanted) for network, wanted in _by_network(services).items()]
@@ -197,7 +193,10 @@ class PlacedPlane(DataPlane):
             self._claims.replace(change.network, change.old, change.new)
 
     def _change(self, post: _Post, change: _Change, undo: Undo) -> None:
-        """A VIP is announced after it is programmed, and hidden before it is not."""
+        """Carry out a change at one site.
+
+        A VIP is announced after it is programmed, and withdrawn before it is removed.
+        """
         site, director, placement = post.site, post.director, self._placement
         if change.go:
             undo(partial(placement.publish, site, change.go))
@@ -214,7 +213,7 @@ class PlacedPlane(DataPlane):
             undo(partial(placement.withdraw, site, change.come))
             placement.publish(site, change.come)
 
-    # -- as wanted ---------------------------------------------------------------------------------------------
+    # -- restoring the wanted state --------------------------------------------------------------------------------
 
     def resync(self) -> None:
         first: BenchError | None = None
@@ -226,7 +225,10 @@ class PlacedPlane(DataPlane):
             raise first
 
     def _assure(self, post: _Post) -> None:
-        """Others flush what they take for theirs: a change at such a site begins with what is wanted there."""
+        """Restore the wanted state before a change if others may have touched the site.
+
+        Some tools flush rules that are not theirs.
+        """
         if not (post.director.intact() and self._placement.intact(post.site)):
             self._restore(post)
 
@@ -235,7 +237,7 @@ class PlacedPlane(DataPlane):
         post.director.resync()
         self._placement.publish(post.site, self._known(post.site.network))
 
-    # -- what is there ------------------------------------------------------------------------------------------
+    # -- reading the kernel's state --------------------------------------------------------------------------------
 
     def counters(self) -> list[Counter]:
         return [counter for post in self._all_posts() for counter in post.director.counters()]
@@ -258,12 +260,12 @@ class PlacedPlane(DataPlane):
 
 
 def _distinct(posts: Iterable[_Post]) -> Iterable[_Post]:
-    """One post of those that share what a change programs."""
+    """Return one post of each group that shares what a change programs."""
     return {post.director.programmed: post for post in posts}.values()
 
 
 def _attempt(act: Callable[[], object], first: BenchError | None) -> BenchError | None:
-    """One site that cannot be restored does not keep the others from it; the first error is the one told."""
+    """Run `act`, and return the first error so far. A site that cannot be restored does not keep the others from it."""
     try:
         act()
     except BenchError as error:

@@ -1,12 +1,12 @@
-"""Where a VIP is load-balanced: in which namespaces, at which hook, and how the reply returns.
+"""Placements: the namespaces and hooks at which a VIP is load-balanced, and the way of the reply.
 
-             client container                overlay namespace              lb namespace / node
-container    [OUTPUT: VIP->backend] --eth0-- br0 ------------------------------------------------> backend
-lb           eth0 ------------------------- br0 -- eth0 [VIP->backend, SNAT] -- br0 -------------> backend
-overlay      eth0 ------------------------- [br0: VIP->backend] ---------------------------------> backend
-host         eth0 ------------------------- br0 -- ov0 [host namespace: VIP->backend, SNAT] ov0 -> backend
-socket       [connect(): VIP->backend] ---- br0 -------------------------------------------------> backend
-tc           eth0 ------- [veth: VIP->backend] br0 ----------------------------------------------> backend
+           client container                overlay namespace              lb namespace / node
+container  [OUTPUT: VIP->backend] --eth0-- br0 ------------------------------------------------> backend
+lb         eth0 ------------------------- br0 -- eth0 [VIP->backend, SNAT] -- br0 -------------> backend
+overlay    eth0 ------------------------- [br0: VIP->backend] ---------------------------------> backend
+host       eth0 ------------------------- br0 -- ov0 [host namespace: VIP->backend, SNAT] ov0 -> backend
+socket     [connect(): VIP->backend] ---- br0 -------------------------------------------------> backend
+tc         eth0 ------- [veth: VIP->backend] br0 ----------------------------------------------> backend
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _attachment_site(endpoint: Endpoint, segment: Segment, *, direct: bool = Fal
 
 
 class _Owner(Placement):
-    """The sites' namespaces take packets to the VIPs for their own, and send on what is not."""
+    """A placement whose sites own the VIPs: their namespaces accept packets to the VIPs and forward other packets."""
 
     def __init__(self, vips: Vips | None = None) -> None:
         self._vips = vips or Addresses()
@@ -75,11 +75,11 @@ class _Owner(Placement):
         self._vips.disown(site.netns, self._device(site), [service.vip for service in services])
 
     def _device(self, site: Site) -> str:
-        """The interface the VIPs are on."""
+        """Return the interface that the VIPs are on."""
         return site.interface
 
     def _wanted(self, site: Site) -> dict[str, str]:
-        """The sysctls of a namespace that sends on what comes in by an interface, out by the same."""
+        """Return the sysctls of a namespace that forwards packets out of the interface by which they came in."""
         return {
             "net.ipv4.ip_forward": "1",
             "net.ipv4.conf.all.send_redirects": "0",
@@ -88,7 +88,7 @@ class _Owner(Placement):
 
 
 class _Attached(_Owner):
-    """The site is an attachment to the overlay that the lab is asked for, of one of two roles."""
+    """A placement whose site is an attachment to the overlay, which the lab creates with one of two roles."""
 
     role: Literal["lb", "host"]
     _dsr = False
@@ -104,20 +104,21 @@ class _Attached(_Owner):
 
 
 class ContainerPlacement(Placement):
-    """In every container, on what it sends itself: Docker 1.12 to 18.03."""
+    """The output hook of every container, as in Docker 1.12 to 18.03."""
 
     name = "container"
 
     def __init__(self, vip_on: str | None = None) -> None:
-        """`vip_on`: the interface of a service's own tasks that carries its VIP (eth0 until 17.06, lo from 17.09)."""
-        self._vip_on = vip_on
+        """Create the placement.
 
-    def requires(self) -> tuple[Requirement, ...]:
-        return ()
+        `vip_on` is the interface of a service's own tasks that carries its VIP (eth0 until 17.06, lo from 17.09).
+        """
+        self._vip_on = vip_on
 
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
         if endpoint.vip and self._vip_on:
-            # Without it a task that picks itself sends to its own address out of eth0 (moby/moby#24377, #24398).
+            # Without the address, a task that picks itself sends to its own address out of eth0 (moby/moby#24377,
+            # #24398).
             Addresses().own(endpoint.netns, self._vip_on, [endpoint.vip])
         return [_endpoint_site(endpoint, segment, "output")]
 
@@ -127,28 +128,29 @@ class ContainerPlacement(Placement):
 
 
 class LbPlacement(_Attached):
-    """One load-balancer namespace per network and node: swarm since 18.06.
+    """One load-balancer namespace per network and node, as in swarm since 18.06.
 
-    Swarm leaves ip_forward to what init_net has and is dead where that is 0 (moby/moby#38723); and it sends redirects,
-    because replies leave by the interface they came in.
+    Swarm takes ip_forward from init_net and does not work where it is 0 (moby/moby#38723). It also sends redirects,
+    because replies leave by the interface by which they came in. Both are set right here.
     """
 
     name = "lb"
     role = "lb"
 
     def __init__(self, vips: Vips | None = None, *, dsr: bool = False) -> None:
-        """`dsr`: backends answer the client themselves; the VIP is on the tasks' lo, silent to ARP."""
+        """Create the placement.
+
+        With `dsr` backends answer the client themselves: the VIP is on the tasks' lo, silent to ARP.
+        """
         super().__init__(vips)
         self._dsr = dsr
-
-    def requires(self) -> tuple[Requirement, ...]:
-        return ()
 
     def _wanted(self, site: Site) -> dict[str, str]:
         settings = super()._wanted(site)
         if self._dsr:
-            # Errors about what is sent on come from the VIP, which it is still addressed to: from an address of our own
-            # (net/ipv4/fib_frontend.c, __fib_validate_source).
+            # ICMP errors about forwarded packets come from the VIP, to which the packets are still addressed. The VIP
+            # is an address of this namespace, so the errors need accept_local (net/ipv4/fib_frontend.c,
+            # __fib_validate_source).
             settings[f"net.ipv4.conf.{site.interface}.accept_local"] = "1"
         return settings
 
@@ -167,20 +169,21 @@ class LbPlacement(_Attached):
 
 
 class OverlayPlacement(_Owner):
-    """In the overlay namespace itself, on br0: the document's closing question.
+    """The overlay namespace itself, on br0. This is the closing question of the article (docs/sources.md).
 
-    Bridge netfilter, which translates bridged replies, the lab has anyway.
+    It needs bridge netfilter, which translates bridged replies; the lab has it anyway.
     """
 
     name = "overlay"
 
     def __init__(self, vips: Vips | None = None, *, conntrack: bool = False) -> None:
-        """`conntrack`: it is connection tracking that translates, not a table of the mechanism's own."""
+        """Create the placement. `conntrack`: connection tracking translates, and not a table of the mechanism's own."""
         super().__init__(vips)
         self._conntrack = conntrack
 
-    def requires(self) -> tuple[Requirement, ...]:
-        return anew.REQUIRES if self._conntrack else ()
+    @classmethod
+    def requires(cls, vips: Vips | None = None, *, conntrack: bool = False) -> tuple[Requirement, ...]:
+        return anew.REQUIRES if conntrack else ()
 
     def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
         address = str(ip_network(segment.subnet)[1])  # swarm gives br0 the subnet's first address
@@ -198,9 +201,9 @@ class OverlayPlacement(_Owner):
         ]
 
     def set_up(self, site: Site) -> None:
-        # A bridge has its lowest port's MAC until it is given one (net/bridge/br_stp_if.c,
-        # br_stp_recalculate_bridge_id): a task that came or went would change it, and clients would go on sending to
-        # the MAC they know the VIPs by. There is no way back: what was given stays given.
+        # A bridge has the MAC of its lowest port until it is given one (net/bridge/br_stp_if.c,
+        # br_stp_recalculate_bridge_id). A task that comes or goes would change it, and clients would go on sending to
+        # the MAC by which they know the VIPs. There is no way back: the MAC stays set.
         super().set_up(site)
         with Rtnl(site.netns) as rtnl:
             rtnl.send([rtnl.link_set(site.interface, address=rtnl.mac(site.interface))])
@@ -214,8 +217,9 @@ class OverlayPlacement(_Owner):
 
     def _wanted(self, site: Site) -> dict[str, str]:
         # Without bridge-nf-call-iptables a reply from a backend on the same bridge goes straight to the client,
-        # untranslated (cloudnativelabs/kube-router#151). And with windows kept so does one ahead of them: conntrack
-        # calls it INVALID, and the client, whose connection it is not, resets the backend's (moby/moby#40374).
+        # untranslated (cloudnativelabs/kube-router#151). If windows are kept, so does a reply ahead of its window:
+        # conntrack calls it INVALID, and the client, which does not know that connection, resets the backend's
+        # (moby/moby#40374).
         settings = {"net.bridge.bridge-nf-call-iptables": "1", "net.netfilter.nf_conntrack_tcp_be_liberal": "1"}
         return settings | super()._wanted(site)
 
@@ -227,18 +231,21 @@ class OverlayPlacement(_Owner):
         self._hairpin(endpoint, False)
 
     def _hairpin(self, endpoint: Endpoint, on: bool) -> None:
-        """A backend that reaches itself answers to br0, whose bridge netfilter turns the frame round to the same port
-        (net/bridge/br_netfilter_hooks.c, br_nf_pre_routing_finish)."""
+        """Let a backend's port send frames back where they came from.
+
+        A backend that reaches itself answers to br0, whose bridge netfilter sends the frame back to the same port
+        (net/bridge/br_netfilter_hooks.c, br_nf_pre_routing_finish).
+        """
         with Rtnl(endpoint.overlay_netns) as rtnl:
             rtnl.send([rtnl.hairpin(endpoint.bridge_port, on)])
 
 
 class HostPlacement(_Attached):
-    """In the node's host namespace.
+    """The node's host namespace.
 
-    The host is given an attachment to the overlay, because a swarm host has no way into it: containers find the VIP by
-    ARP on that attachment, and connections are SNATed to its address, as the reply would otherwise bypass the host.
-    What it forwards passes the node's own firewall, which must let it (forwarding.py).
+    A swarm host has no way into the overlay, so the host is given an attachment to it. Containers find the VIP by ARP
+    on that attachment. Connections are SNATed to its address, because replies would otherwise bypass the host.
+    Forwarded packets pass the node's own firewall, which must accept them (forwarding.py).
     """
 
     name = "host"
@@ -246,13 +253,17 @@ class HostPlacement(_Attached):
     DEVICE = "vip0"
 
     def __init__(self, vips: Vips | None = None, *, dummy: bool = False) -> None:
-        """`dummy`: the VIPs are on a dummy device, as kube-proxy's IPVS mode has them; else on the attachment."""
+        """Create the placement.
+
+        With `dummy` the VIPs are on a dummy device, as in kube-proxy's IPVS mode, or else on the attachment.
+        """
         super().__init__(vips)
         self._dummy = dummy
         self._firewalls: dict[Site, Firewall] = {}
 
-    def requires(self) -> tuple[Requirement, ...]:
-        return (Feature("DUMMY", "dummy", "the device that carries the VIPs"),) if self._dummy else ()
+    @classmethod
+    def requires(cls, vips: Vips | None = None, *, dummy: bool = False) -> tuple[Requirement, ...]:
+        return (Feature("DUMMY", "dummy", "the device that carries the VIPs"),) if dummy else ()
 
     def set_up(self, site: Site) -> None:
         super().set_up(site)
@@ -286,7 +297,7 @@ class HostPlacement(_Attached):
         with Rtnl(netns) as rtnl:
             links = {link.get_attr("IFLA_IFNAME"): link["index"] for link in rtnl.links()}
             used = {address["index"] for address in rtnl.addresses()}
-            if self.DEVICE in links and links[self.DEVICE] not in used:  # by another network on this node
+            if self.DEVICE in links and links[self.DEVICE] not in used:  # another network on this node may still use it
                 rtnl.send([rtnl.link_del(self.DEVICE)])
 
     def _device(self, site: Site) -> str:
@@ -294,7 +305,10 @@ class HostPlacement(_Attached):
 
 
 def _cgroup_obstacle() -> str:
-    """Some hosts have a program on a hook of the root cgroup that allows no other below it."""
+    """Return what is in the way of programs on cgroups.
+
+    Some hosts have a program on a hook of the root cgroup that allows no other below it.
+    """
     try:
         taken = [name for name, (_, hook) in PROGRAMS["socket"].items() if bpf.cgroup_taken("/sys/fs/cgroup", hook)]
     except OSError as error:
@@ -306,11 +320,13 @@ def _cgroup_obstacle() -> str:
 
 
 class SocketPlacement(Placement):
-    """In the container's own connect() and sendmsg(), on its cgroup: nothing is ever sent to the VIP."""
+    """The container's own connect() and sendmsg(), on its cgroup. No packet is ever sent to the VIP."""
 
     name = "socket"
+    cgroups = True
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls) -> tuple[Requirement, ...]:
         return (
             Feature("CGROUP_BPF", "", "programs on the socket calls of a cgroup"),
             Condition("cgroup hooks", "programs on the socket calls of a cgroup", _cgroup_obstacle),
@@ -321,11 +337,12 @@ class SocketPlacement(Placement):
 
 
 class TcPlacement(Placement):
-    """On the node's end of each container's veth: the container is untouched."""
+    """The node's end of each container's veth. The container is untouched."""
 
     name = "tc"
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls) -> tuple[Requirement, ...]:
         return (
             Feature("NET_SCH_INGRESS", "sch_ingress", "the clsact hooks of an interface"),
             Feature("NET_CLS_BPF", "cls_bpf", "programs at the clsact hooks"),

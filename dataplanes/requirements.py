@@ -1,4 +1,4 @@
-"""What a data plane needs of a machine: asked by doctor, by a run before it starts, and by the tests."""
+"""The requirements of a data plane. `bench doctor`, a run before it starts, and the tests check them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class Feature(Struct, frozen=True):
-    """A kernel feature: its Kconfig symbol, the module it lives in when built as one, and what it is for."""
+    """A kernel feature: its Kconfig symbol, its module if it is built as one, and its purpose."""
 
     config: str  # without CONFIG_
     module: str
@@ -16,7 +16,7 @@ class Feature(Struct, frozen=True):
 
 
 class Tool(Struct, frozen=True):
-    """A program or Python package the plane calls, and the Debian package that has it."""
+    """A program that the plane calls, and the Debian package that has it."""
 
     name: str
     package: str
@@ -24,7 +24,7 @@ class Tool(Struct, frozen=True):
 
 
 class Package(Struct, frozen=True):
-    """A Python package of the distribution, not on PyPI, and the Debian package that has it."""
+    """A Python package of the distribution that is not on PyPI, and the Debian package that has it."""
 
     name: str
     package: str
@@ -32,15 +32,15 @@ class Package(Struct, frozen=True):
 
 
 class Condition(Struct, frozen=True):
-    """Something about the running machine that only asking tells; a guest, where nothing else runs, meets it."""
+    """A condition that only the running machine can tell. A guest meets it, because nothing else runs there."""
 
     name: str
     purpose: str
-    obstacle: Callable[[], str]  # what is in the way, or nothing
+    obstacle: Callable[[], str]  # returns what is in the way, or ""
 
 
 class Compiled(Struct, frozen=True):
-    """An eBPF object of dataplanes/bpf, which a run compiles before it starts if it is not in the cache."""
+    """An eBPF object of dataplanes/bpf. A run compiles it before it starts if it is not in the cache."""
 
     name: str
     purpose: str

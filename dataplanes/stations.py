@@ -1,4 +1,4 @@
-"""Where the containers of a network are, as the programs on each of its nodes are told (dataplanes/bpf/stations.h)."""
+"""The map in which the programs of a node find the containers of their network (dataplanes/bpf/stations.h)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _STATION = struct.Struct("=IH6s")
 
 
 class _Node(Struct, frozen=True):
-    """The map of a node, and the index of the device to the other nodes; 0 if there is none."""
+    """A node's map, and the index of its device to the other nodes, or 0 if it has none."""
 
     map: Map
     wire: int
 
 
 class Stations:
-    """One network's. A container that is not among them is still reached, over the bridge."""
+    """The containers of one network. A container that is not among them is still reached, over the bridge."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, _Node] = {}
@@ -33,17 +33,19 @@ class Stations:
         return node in self._nodes
 
     def open(self, node: str, into: Map, wire: int) -> None:
-        """The network comes to a node: its map is told of the containers that there are."""
+        """Add a node, and tell its map of the containers that the network has."""
         self._nodes[node] = _Node(into, wire)
         into.update([each for there in self._ports for each in self._entry(node, there)])
 
     def close(self, node: str) -> None:
-        """The network leaves a node. Idempotent."""
+        """Remove a node. Idempotent."""
         self._nodes.pop(node, None)
 
     def add(self, endpoint: Endpoint, port: int) -> None:
-        """A container comes; `port` is the index of its bridge port. All nodes are told, or none; done again, they are
-        told again."""
+        """Add a container to the maps of all nodes, or of none. `port` is the index of its bridge port.
+
+        Repeated, it restores the elements.
+        """
         fresh = endpoint not in self._ports
         with Undo() as undo:
             if fresh:
@@ -55,7 +57,7 @@ class Stations:
                 node.map.update(self._entry(name, endpoint))
 
     def drop(self, endpoint: Endpoint) -> None:
-        """A container leaves."""
+        """Remove a container from the maps of all nodes, or of none."""
         if endpoint not in self._ports:
             return
         with Undo() as undo:
@@ -65,7 +67,7 @@ class Stations:
         del self._ports[endpoint]
 
     def _entry(self, name: str, endpoint: Endpoint) -> list[tuple[bytes, bytes]]:
-        """A container's element on a node; none where no device leads to it."""
+        """Return a container's element for a node's map, or nothing if no device leads to the container."""
         remote = endpoint.node != name
         device = self._nodes[name].wire if remote else self._ports[endpoint]
         mac = bytes.fromhex(endpoint.mac.replace(":", ""))

@@ -1,4 +1,4 @@
-"""Make a text of a document harmless for the program that shows it.
+"""Conversions that make a text of a document harmless for the program that shows it.
 
 Anybody may have written the document. A terminal obeys control characters, a spreadsheet evaluates a cell that begins
 like a formula, a browser takes < for a tag, and | ends a cell of a Markdown table.
@@ -11,14 +11,14 @@ import re
 from dataplanes.errors import Usage
 
 _CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but for line feed and tabulator, DEL, C1
-    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # what turns the direction of text, and other ends of lines
-    "\ud800-\udfff\ufeff\ufff9-\uffff]"  # halves of characters, marks and no characters
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 except line feed and tabulator; DEL; C1
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # characters that turn the direction of text, and other line ends
+    "\ud800-\udfff\ufeff\ufff9-\uffff]"  # surrogates, marks and code points that are no characters
 )
 
 
 def clean(text: str) -> str:
-    """Replace control characters by escapes such as \\x1b. Line feeds and tabulators stay."""
+    r"""Replace control characters by escapes such as \x1b. Line feeds and tabulators stay."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
@@ -44,7 +44,9 @@ def code(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return the text as a cell of a CSV file. An apostrophe comes before a text that a spreadsheet would evaluate
-    (OWASP, "CSV Injection")."""
+    """Return the text as a cell of a CSV file.
+
+    A text that a spreadsheet would evaluate gets an apostrophe in front (OWASP, "CSV Injection").
+    """
     shown = clean(text)
     return f"'{shown}" if shown.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\\")) else shown

@@ -1,4 +1,4 @@
-"""How a namespace takes packets to the VIPs for its own, and answers ARP for them."""
+"""Two ways in which a namespace can own VIPs, so that it accepts packets to them and answers ARP for them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataplanes.kernel.rtnl import Rtnl
 
 
 class Vips(ABC):
-    """A way to own VIPs. One that is owned already, or no longer, is fine."""
+    """A way to own VIPs. To own a VIP twice, or to disown it twice, is no error."""
 
     def settings(self, interface: str) -> dict[str, str]:
-        """The sysctls it needs where it is used."""
+        """Return the sysctls that it needs on an interface."""
         return {}
 
     @abstractmethod
     def own(self, netns: str, interface: str, vips: Iterable[str]) -> None:
-        """Take packets to these."""
+        """Accept packets to these VIPs."""
 
     @abstractmethod
     def disown(self, netns: str, interface: str, vips: Iterable[str]) -> None:
@@ -26,10 +26,10 @@ class Vips(ABC):
 
 
 class Addresses(Vips):
-    """As addresses of an interface: swarm's way, and kube-proxy's."""
+    """VIPs as addresses of an interface, as in swarm and in kube-proxy."""
 
     def own(self, netns: str, interface: str, vips: Iterable[str]) -> None:
-        with Rtnl(netns) as rtnl:  # EEXIST: moby/moby#51657
+        with Rtnl(netns) as rtnl:  # for EEXIST see moby/moby#51657
             rtnl.send((rtnl.address_add(interface, f"{vip}/32") for vip in vips), ignore=(errno.EEXIST,))
 
     def disown(self, netns: str, interface: str, vips: Iterable[str]) -> None:
@@ -39,17 +39,17 @@ class Addresses(Vips):
 
 
 class LocalRoutes(Vips):
-    """As routes of type local, so that ten thousand cost what one costs.
+    """VIPs as routes of type local. Ten thousand VIPs cost as much as one.
 
     Until Linux 6.13 the addresses of all namespaces are in one hash of 256 buckets (net/ipv4/devinet.c, inet_addr_lst),
     and it is searched for the source of every packet that comes in anywhere (net/ipv4/fib_frontend.c,
-    fib_validate_source). Measured on 6.12, three nodes of 10,000 services: as addresses 2.4 % more instructions per
-    connection than with one service, as routes 0.1 %.
+    fib_validate_source). Measured on 6.12 with three nodes of 10,000 services: with addresses a connection costs 2.4 %
+    more instructions than with one service, with routes 0.1 %.
     """
 
     def settings(self, interface: str) -> dict[str, str]:
-        # With routes in table local the source is sought among the routes (fib_has_custom_local_routes): 1.4 % of a
-        # connection, to find out that nobody sends from an address of ours.
+        # With routes in table local the kernel searches the routes for the source (fib_has_custom_local_routes), which
+        # costs 1.4 % of a connection. accept_local spares this search: nobody sends from an address of ours.
         return {f"net.ipv4.conf.{interface}.accept_local": "1"}
 
     def own(self, netns: str, interface: str, vips: Iterable[str]) -> None:

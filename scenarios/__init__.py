@@ -1,1 +1,1 @@
-"""The world a data plane is judged in: topology, the lab that builds it in namespaces, embedded DNS, checks."""
+"""The worlds in which a data plane is judged: topology, the lab that builds it in namespaces, embedded DNS, checks."""

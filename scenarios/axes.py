@@ -1,4 +1,4 @@
-"""How large the world is: the axes figures are drawn against, and the scenario at one point of them."""
+"""The size of a scenario: the axes against which figures are drawn, and the scenario at one point of them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from dataplanes.errors import Usage
 
 CONCURRENCY = 16
 FIRST_PORT, LAST_PORT = 32_768, 60_999
-"""The client's ephemeral ports, the kernel's default (Documentation/networking/ip-sysctl.rst, ip_local_port_range)."""
+"""The client's ephemeral ports: the kernel's default (Documentation/networking/ip-sysctl.rst, ip_local_port_range)."""
 USUAL_PORTS = LAST_PORT + 1 - FIRST_PORT
 
 
 class Axes(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A point on the axes; 0 means what the scenario has."""
+    """A point on the axes. 0 means the scenario's own value."""
 
-    services: int = 0  # further services, beside the scenario's own
-    backends: int = 0  # of the service that is called, and of every further one
+    services: int = 0  # further services beside the scenario's own
+    backends: int = 0  # backends of the called service and of every further service
     containers: int = 0  # further containers on every node
-    nodes: int = 0  # in all
-    concurrency: int = CONCURRENCY  # connections at a time
-    ports: int = 0  # the client's ephemeral ports; with few, each is soon used again
-    sources: int = 0  # further addresses of the client; connections come from all in turn
+    nodes: int = 0  # nodes in all
+    concurrency: int = CONCURRENCY  # connections that are open at the same time
+    ports: int = 0  # the client's ephemeral ports; if there are few, each is soon used again
+    sources: int = 0  # further addresses of the client, which connections use in turn
 
     def label(self) -> str:
-        """What is unusual at this point, in words; nothing if all is the scenario's own."""
+        """Describe the axes that differ from the scenario's own values; "" if none does."""
         return ", ".join(
             words.format(value)
             for name, (words, _, _) in AXES.items()
@@ -48,11 +48,11 @@ AXES: dict[str, tuple[str, int, int]] = {
     "ports": ("{:,} client ports", 0, 64_000),
     "sources": ("{:,} more client addresses", 0, 250),
 }
-"""Per axis: how it is told, its least and its most."""
+"""Axis -> its description, its least and its largest value."""
 
 
 class Sweep(Struct, forbid_unknown_fields=True):
-    """`[[sweep]]` of a scenario file: every combination of the values of its axes, for these workloads (all: any)."""
+    """`[[sweep]]` of a scenario file: every combination of its axes' values, for these workloads (empty: all)."""
 
     services: tuple[int, ...] = (0,)
     backends: tuple[int, ...] = (0,)
@@ -62,14 +62,14 @@ class Sweep(Struct, forbid_unknown_fields=True):
     ports: tuple[int, ...] = (0,)
     sources: tuple[int, ...] = (0,)
     workloads: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()  # data planes it would take out of all reason
+    without: tuple[str, ...] = ()  # data planes for which it would take too long
 
     def count(self) -> int:
         """Return the number of points."""
         return math.prod(len(getattr(self, name)) for name in AXES)
 
     def points(self) -> list[Axes]:
-        """The points, the first axis slowest."""
+        """Return the points. The first axis changes slowest."""
         return [Axes(*values) for values in itertools.product(*(getattr(self, name) for name in AXES))]
 
 
@@ -80,11 +80,11 @@ def out_of_bounds(name: str, value: int) -> str:
 
 
 POINTS = 500
-"""Points of one run at most. A run of more points would take days."""
+"""The largest number of points in one run. A run of more points would take days."""
 
 
 def wrong(sweep: Sweep) -> tuple[str, str] | None:
-    """(axis, what is wrong with its values), or None."""
+    """Return the first axis with wrong values, and what is wrong with them; or None."""
     for name in AXES:
         values = getattr(sweep, name)
         if not values:
@@ -96,7 +96,7 @@ def wrong(sweep: Sweep) -> tuple[str, str] | None:
 
 
 def grid(values: Mapping[str, Sequence[int]]) -> tuple[Axes, ...]:
-    """Every combination of some axes' values. Raises Usage for a value out of bounds, naming its option."""
+    """Return every combination of some axes' values. Raises Usage for a value out of bounds, with its option."""
     sweep = msgspec.convert(values, Sweep)
     if found := wrong(sweep):
         raise Usage(f"--{found[0]}: {found[1]}")
@@ -104,7 +104,7 @@ def grid(values: Mapping[str, Sequence[int]]) -> tuple[Axes, ...]:
 
 
 def parse(name: str, text: str) -> list[int]:
-    """The values of `--services 1,10`. Raises Usage."""
+    """Parse the values of an option such as `--services 1,10`. Raises Usage."""
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"[+-]?[0-9]{1,9}", part) for part in parts):
         raise Usage(f"--{name} {text!r:.60} is not a list of numbers")
@@ -112,5 +112,5 @@ def parse(name: str, text: str) -> list[int]:
 
 
 def nodes_for(existing: Sequence[str], count: int) -> list[str]:
-    """The scenario's nodes and as many more as make `count`."""
+    """Return the scenario's nodes, and as many more as make `count`."""
     return [*existing, *(f"node{number + 1}" for number in range(len(existing), count))]

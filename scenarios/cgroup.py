@@ -1,4 +1,4 @@
-"""Containers' cgroups (v2), below one of the run's own; made only for planes that attach programs to them."""
+"""The containers' cgroups (v2) below one of the run. They are created only for planes that attach programs to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ENTER = 'echo 0 > "$0/cgroup.procs" && exec "$@"'
 
 
 def make(journal: Journal, name: str) -> str:
-    """The cgroup of a container; returns its path."""
+    """Create the cgroup of a container and return its path."""
     parent = f"{_ROOT}/vip-bench-{journal.run}"
     for path in (parent, f"{parent}/{name}"):
         if not os.path.isdir(path):
@@ -23,13 +23,13 @@ def make(journal: Journal, name: str) -> str:
 
 
 def enter_argv(path: str, argv: Sequence[str]) -> tuple[str, ...]:
-    """The command that enters the cgroup and becomes `argv`."""
+    """Return the command that enters the cgroup and becomes `argv`."""
     return ("/bin/sh", "-c", _ENTER, path, *argv)
 
 
 @contextmanager
 def within(path: str | None) -> Iterator[None]:
-    """This process is in the cgroup for the block; None changes nothing."""
+    """Move this process into the cgroup for the block. None changes nothing."""
     if path is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""A container of the lab: a task's namespace, its attachments and what runs in it."""
+"""A container of the lab: a task's namespace, its attachments and its processes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from scenarios.topology import Task
 
 
 class Container:
-    """A task's namespace, its attachments and what runs in it."""
+    """A task's namespace, its attachments and its processes."""
 
     def __init__(self, task: Task, name: str) -> None:
         self.task = task
         self.netns = name
         self.endpoints: list[Endpoint] = []
-        self.aliases: list[str] = []  # further addresses on the first of them
+        self.aliases: list[str] = []  # further addresses on the first endpoint
         self.processes: list[subprocess.Popen[Any]] = []
         self.cgroup: str | None = None
         self.crashed = False
 
     def stop(self) -> None:
-        """End what runs in it; the namespace stays."""
+        """End the processes. The namespace stays."""
         for process in self.processes:
             process.kill()
             process.wait()

@@ -1,8 +1,9 @@
-"""Embedded DNS at 127.0.0.11 in every container, as Docker has it: one resolver for the whole lab, sockets in each.
+"""Embedded DNS at 127.0.0.11 in every container, as in Docker: one resolver for the whole lab, with sockets in each.
 
-`SERVICE` is its VIP, `tasks.SERVICE` every task in random order, TTL 600; a name's other types are NOERROR and empty,
-and nothing else resolves. The sockets are opened inside the namespace at ports of their own, and NAT rules lead port 53
-there. A child process serves them all; it imports dnslib with the first query, since most measured labs never ask.
+`SERVICE` resolves to its VIP, and `tasks.SERVICE` to every task in random order, with TTL 600. Queries for other types
+of these names get NOERROR and no answer, and no other name resolves. The sockets are opened inside the namespace at
+ports of their own, and NAT rules lead port 53 there. A child process serves them all. It imports dnslib with the first
+query, because most measured labs never ask.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Records = dict[str, dict[str, list[str]]]
 
 
 def _rules(udp: int, tcp: int) -> list[str]:
-    """The document's rules: out through port 53 to the resolver's own ports, and back."""
+    """Return the article's rules: out through port 53 to the resolver's own ports, and back."""
     lines = [
         ":DOCKER_OUTPUT - [0:0]",
         ":DOCKER_POSTROUTING - [0:0]",
@@ -49,7 +50,7 @@ def _rules(udp: int, tcp: int) -> list[str]:
 
 
 class Resolver:
-    """The lab's resolver process, and the wire to it. Every change is in force when the call returns."""
+    """The lab's resolver process and the connection to it. A change is in force when the call returns."""
 
     def __init__(self) -> None:
         self._wire, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -61,7 +62,7 @@ class Resolver:
                 process.die_with(parent)
                 for number in interrupt.taken():
                     signal.signal(number, signal.SIG_DFL)
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; our parent ends us
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it; the parent ends this process
                 process.keep_only(far.fileno())
                 _Server(far).serve()
             finally:
@@ -69,7 +70,7 @@ class Resolver:
         far.close()
 
     def add(self, name: str, networks: list[str]) -> None:
-        """Serve a container's namespace, with the records of the networks it is on."""
+        """Serve a container's namespace with the records of the networks it is on."""
         with netns.inside(name):
             udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             udp.bind((ADDRESS, 0))
@@ -96,14 +97,14 @@ class Resolver:
         try:
             socket.send_fds(self._wire, [json.dumps(message).encode()], handles)
             answer = self._wire.recv(16)
-        except OSError:  # it was killed
+        except OSError:  # the process was killed
             answer = b""
         if answer != b"ok":
             raise BenchError("the embedded DNS process died", why="it was killed, or its own error is above")
 
 
 class _Server:
-    """Runs in the child."""
+    """The part that runs in the child."""
 
     def __init__(self, wire: socket.socket) -> None:
         self._wire = wire
@@ -144,7 +145,7 @@ class _Server:
         self._selector.register(stream, selectors.EVENT_READ, lambda ready: self._stream(ready, networks))
 
     def _stream(self, stream: socket.socket, networks: list[str]) -> None:
-        # A query fits one segment; a client that sends it in pieces is not one we have.
+        # A query fits one segment. No client here sends it in pieces.
         data = stream.recv(4096)
         answer = self._answer(data[2:], networks) if len(data) > 2 else None
         if answer:

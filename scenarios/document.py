@@ -1,46 +1,92 @@
-"""The lab document: nodes, networks, services and tasks, with namespaces that `ip netns exec` knows."""
+"""The lab document: nodes, networks, services and tasks, with their namespaces for `ip netns exec`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-from scenarios.lab import Lab
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from scenarios.lab import Lab
 
 
-def document(lab: Lab) -> dict[str, Any]:
-    """A lab as it is now, as plain data."""
-    hosts = {node: name for kind, node, name in lab.namespaces() if kind == "host"}
-    return {
-        "nodes": [{"name": node, "netns": name} for node, name in hosts.items()],
-        "networks": [
-            {
-                "name": network.name,
-                "subnet": network.subnet,
-                "mtu": network.mtu,
-                "overlay_netns": {s.node: s.overlay_netns for s in lab.segments() if s.network == network.name},
-            }
+class LabNode(Struct):
+    """A node, and its host namespace."""
+
+    name: str
+    netns: str
+
+
+class LabNetwork(Struct):
+    """An overlay network, and its overlay namespace on each node that is on it."""
+
+    name: str
+    subnet: str
+    mtu: int
+    overlay_netns: dict[str, str]  # by node
+
+
+class LabService(Struct):
+    """A service with its VIP and the names of its tasks."""
+
+    name: str
+    network: str
+    vip: str
+    ports: list[int]
+    tasks: list[str]
+
+
+class LabTask(Struct):
+    """A task, and the container that it is."""
+
+    name: str
+    service: str
+    node: str
+    netns: str
+    cgroup: str | None  # None: the lab has no cgroups, because the data plane needs none
+    mac: str
+    addresses: dict[str, str]  # by network
+
+
+class LabDocument(Struct, tag_field="kind", tag="lab"):
+    """What BENCH_LAB names: a lab as it was when the command began."""
+
+    nodes: list[LabNode]
+    networks: list[LabNetwork]
+    services: list[LabService]
+    tasks: list[LabTask]
+    schema: Literal[2] = 2
+
+
+def document(lab: Lab) -> LabDocument:
+    """Return the present state of a lab as a document."""
+    return LabDocument(
+        [LabNode(node, name) for kind, node, name in lab.namespaces() if kind == "host"],
+        [
+            LabNetwork(
+                network.name,
+                network.subnet,
+                network.mtu,
+                {each.node: each.overlay_netns for each in lab.segments() if each.network == network.name},
+            )
             for network in lab.scenario.networks
         ],
-        "services": [
-            {
-                "name": spec.name,
-                "network": spec.network,
-                "vip": spec.vip,
-                "ports": [lab.scenario.traffic.port],
-                "tasks": [task.name for task in spec.tasks],
-            }
+        [
+            LabService(
+                spec.name, spec.network, spec.vip, [lab.scenario.traffic.port], [task.name for task in spec.tasks]
+            )
             for spec in lab.specs()
         ],
-        "tasks": [
-            {
-                "name": container.task.name,
-                "service": container.task.service,
-                "node": container.task.node,
-                "netns": container.netns,
-                "cgroup": container.cgroup,
-                "mac": container.task.mac,
-                "addresses": {endpoint.network: endpoint.address for endpoint in container.endpoints},
-            }
+        [
+            LabTask(
+                container.task.name,
+                container.task.service,
+                container.task.node,
+                container.netns,
+                container.cgroup,
+                container.task.mac,
+                {endpoint.network: endpoint.address for endpoint in container.endpoints},
+            )
             for container in lab.containers.values()
         ],
-    }
+    )

@@ -1,4 +1,4 @@
-"""What each check is expected to see on each plane: expected.toml, where every difference has its reason."""
+"""The expected outcome of each check on each plane. expected.toml lists every difference with its reason."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from dataplanes.catalog import Selection
+from dataplanes.selection import Selection
 
 _FILE = os.path.join(os.path.dirname(__file__), "expected.toml")
 
 
 class Expectation(Struct, frozen=True, forbid_unknown_fields=True):
-    """An outcome other than pass, or for some planes, variants or kernels another one than for the rest."""
+    """An expected outcome that is not pass, or that differs for some planes, variants or kernels."""
 
     checks: list[str]
-    planes: list[str]  # names; `name@variant` means that variant only
+    planes: list[str]  # names; `name@variant` means only that variant
     reason: str
     expected: Literal["pass", "fail", "skip"] = "fail"
     reference: str = ""
-    kernels: list[str] = []  # how releases begin; empty: all
+    kernels: list[str] = []  # prefixes of kernel releases; empty: all kernels
 
 
 class _Differences(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,13 +34,13 @@ PLAIN = Expectation([], [], "", "pass")
 
 @cache
 def load() -> list[Expectation]:
-    """Every expectation, in the order of the file; of several that match the last one holds."""
+    """Return every expectation in the order of the file. If several match, the last one holds."""
     with open(_FILE, encoding="utf-8") as file:
         return msgspec.toml.decode(file.read(), type=_Differences).difference
 
 
 def expected(selection: Selection, check: str, release: str) -> Expectation:
-    """What is expected of a check on a plane and a kernel."""
+    """Return the expectation for a check on a plane and a kernel."""
     names = {selection.dataplane, selection.name, f"{selection.dataplane}@{selection.variant}"}
     found = PLAIN
     for each in load():

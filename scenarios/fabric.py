@@ -1,14 +1,14 @@
-"""The wires: nodes on an underlay, an overlay namespace per network and node, containers attached to both.
+"""The fabric: nodes on an underlay, an overlay namespace per network and node, and containers attached to both.
 
         underlay (sw0) ------ eth0 [node: host namespace] ---- docker_gwbridge 172.18.0.1/16
                                      |  (vxlan0's socket)             |
                               vxlan0 |                           eth1 | 172.18.0.x
                        [overlay namespace: br0] ---- vethN ---- eth0 [container] lo 127.0.0.11
 
-As a docker host has it (the oracle's dump of a real one): vxlan0 is made in the host namespace, so that its socket
-stays on the underlay, and moved; proxy, l2miss and l3miss with permanent neighbour and forwarding entries per endpoint,
-never per VIP, so that an ARP request for a VIP dies in the vxlan (drivers/net/vxlan, arp_reduce). IPv6 is off, as
-Docker has it on networks without IPv6.
+It is built as on a Docker host (the dump of a real one, docs/sources.md). vxlan0 is created in the host namespace and
+then moved, so that its socket stays on the underlay. It has proxy, l2miss and l3miss, with permanent neighbour and
+forwarding entries for each endpoint and never for a VIP. So an ARP request for a VIP ends in the vxlan
+(drivers/net/vxlan, arp_reduce). IPv6 is off, as on Docker's networks without IPv6.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from dataplanes.model import Endpoint, Segment
 from scenarios.journal import Journal
 from scenarios.topology import GATEWAY, Network, Scenario, mac
 
-_UNDERLAY = IPv4Network("192.168.96.0/20")  # docker-machine's nodes are 192.168.99.100 and up
+_UNDERLAY = IPv4Network("192.168.96.0/20")  # the nodes of docker-machine have 192.168.99.100 and up
 _UNDERLAY_FIRST = 3 * 256 + 100
-_VXLAN_ID = 4097  # swarm counts from 4096, its ingress network's
+_VXLAN_ID = 4097  # swarm counts from 4096, which is its ingress network
 _VXLAN_PORT = 4789
 _COMES_UP = 60.0
 _BEHIND = IPv4Network("192.168.250.0/30")
@@ -43,7 +43,7 @@ _ROUTER = {
 
 
 class Fabric:
-    """Nodes, overlay namespaces and attachments of one run, named RUN-NODE, RUN-NODE.NETWORK, RUN-TASK."""
+    """The nodes, overlay namespaces and attachments of one run. They are named RUN-NODE, RUN-NODE.NETWORK, RUN-TASK."""
 
     def __init__(self, scenario: Scenario, journal: Journal) -> None:
         self._scenario = scenario
@@ -56,19 +56,19 @@ class Fabric:
         self.endpoints: dict[tuple[str, str], Endpoint] = {}
 
     def close(self) -> None:
-        """Close the netlink sockets; the namespaces are the journal's."""
+        """Close the netlink sockets. The journal removes the namespaces."""
         for rtnl in self._rtnl.values():
             rtnl.close()
         self._rtnl.clear()
 
     def rtnl(self, name: str) -> Rtnl:
-        """rtnetlink of one of this run's namespaces."""
+        """Return rtnetlink of one of this run's namespaces."""
         if name not in self._rtnl:
             self._rtnl[name] = Rtnl(name)
         return self._rtnl[name]
 
     def namespace(self, role: str, *, remapped: bool = False) -> str:
-        """Make the namespace RUN-ROLE, with lo up; `remapped`: see netns.create."""
+        """Create the namespace RUN-ROLE with lo up. For `remapped` see netns.create."""
         name = f"{self._journal.run}-{role}"
         self._journal.record("netns", name)
         netns.create(name, remapped=remapped)
@@ -85,14 +85,15 @@ class Fabric:
         self._journal.discharge("netns", name)
 
     def host_netns(self, node: str) -> str:
-        """A node's host namespace."""
+        """Return a node's host namespace."""
         return f"{self._journal.run}-{node}"
 
     def build(self) -> None:
-        """The underlay and every node, without any network yet."""
+        """Build the underlay and every node, without any network yet."""
         underlay = self.namespace("underlay")
-        # The nodes' wire, not one of them: with br_netfilter loaded every new namespace's bridges go through netfilter
-        # (net/bridge/br_netfilter_hooks.c, br_netfilter_sysctl_default), which no switch between real nodes does.
+        # This namespace is the wire between nodes, and no node. With br_netfilter loaded, the bridges of every new
+        # namespace go through netfilter (net/bridge/br_netfilter_hooks.c, br_netfilter_sysctl_default). No switch
+        # between real nodes does.
         sysctl.write(underlay, {f"net.bridge.bridge-nf-call-{table}tables": "0" for table in ("arp", "ip", "ip6")})
         switch = self.rtnl(underlay)
         switch.send([switch.link_add("sw0", "bridge")])
@@ -116,7 +117,7 @@ class Fabric:
             )
 
     def segment(self, network: str, node: str) -> Segment:
-        """The network's overlay namespace on a node, made if it is not there."""
+        """Return the network's segment on a node. Create its overlay namespace if it is missing."""
         key = network, node
         if key not in self.segments:
             self.segments[key] = self._overlay(self._scenario.network(network), node)
@@ -185,8 +186,11 @@ class Fabric:
         return endpoint
 
     def await_ports(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
-        """These attachments, when their bridges forward for them. The kernel brings a port up a moment after the other
-        end of its veth (net/core/link_watch.c), on a busy machine a long one, and what is sent before is lost."""
+        """Return these attachments when their bridges forward for them.
+
+        The kernel brings a port up some time after the other end of its veth (net/core/link_watch.c). On a busy machine
+        this takes long, and packets that are sent before are lost.
+        """
         deadline = time.monotonic() + _COMES_UP
         for endpoint in endpoints:
             while not self.rtnl(endpoint.overlay_netns).forwards(endpoint.bridge_port):
@@ -196,7 +200,7 @@ class Fabric:
         return endpoints
 
     def alias(self, endpoint: Endpoint, addresses: Sequence[str]) -> None:
-        """Give an attachment further addresses, behind the same MAC, and let the other nodes know."""
+        """Give an attachment further addresses behind the same MAC, and let the other nodes know."""
         length = IPv4Network(self._scenario.network(endpoint.network).subnet).prefixlen
         inside = self.rtnl(endpoint.netns)
         inside.send(inside.address_add(endpoint.interface, f"{address}/{length}") for address in addresses)
@@ -205,7 +209,7 @@ class Fabric:
             rtnl.send(rtnl.neighbour_set("vxlan0", address, endpoint.mac) for address in addresses)
 
     def unplug(self, endpoint: Endpoint) -> None:
-        """Undo `plug`; the namespace may be gone already, and its veth with it."""
+        """Undo `plug`. The namespace may be gone already, and its veth with it."""
         with Undo() as undo:
             for segment in self._others(endpoint):
                 undo(partial(self._teach, endpoint, segment))
@@ -214,7 +218,7 @@ class Fabric:
         del self.endpoints[endpoint.network, endpoint.name]
 
     def cut(self, endpoint: Endpoint) -> None:
-        """An attachment's veth is gone, or has been, and nobody is told."""
+        """Remove an attachment's veth if it still exists. The other nodes are not told."""
         bridge, container = self.rtnl(endpoint.overlay_netns), self._rtnl.get(endpoint.netns)
         try:
             bridge.send([bridge.link_del(endpoint.bridge_port)])
@@ -226,8 +230,10 @@ class Fabric:
             container.forget(endpoint.interface)
 
     def behind(self, endpoint: Endpoint) -> str:
-        """A namespace behind a container, such as a VPN's peer or a virtual machine: the container forwards for it, and
-        masquerades. What that takes in the container's namespace goes with it."""
+        """Create a namespace behind a container, such as a VPN's peer or a virtual machine, and return its name.
+
+        The container forwards for it and masquerades. What this adds to the container's namespace is removed with that.
+        """
         name = self.namespace(f"{endpoint.name}.behind")
         router, machine = self.rtnl(endpoint.netns), self.rtnl(name)
         router.veth_add(
@@ -242,23 +248,23 @@ class Fabric:
         return name
 
     def _others(self, endpoint: Endpoint) -> list[Segment]:
-        """Where an endpoint's network is on other nodes."""
+        """Return the segments of an endpoint's network on other nodes."""
         return [s for s in self.segments.values() if s.network == endpoint.network and s.node != endpoint.node]
 
     def _teach(self, endpoint: Endpoint, segment: Segment) -> None:
-        """A node learns where a remote endpoint is."""
+        """Let a node know where a remote endpoint is."""
         rtnl, vtep = self.rtnl(segment.overlay_netns), self._vteps[endpoint.node]
         known = rtnl.neighbour_set("vxlan0", endpoint.address, endpoint.mac)
         rtnl.send([known, rtnl.fdb_set("vxlan0", endpoint.mac, vtep)])
 
     def _unteach(self, endpoint: Endpoint, segment: Segment) -> None:
-        """A node forgets where a remote endpoint is, if it knows."""
+        """Let a node forget where a remote endpoint is, if it knows."""
         rtnl, vtep = self.rtnl(segment.overlay_netns), self._vteps[endpoint.node]
         known = rtnl.neighbour_del("vxlan0", endpoint.address)
         rtnl.send([known, rtnl.fdb_del("vxlan0", endpoint.mac, vtep)], ignore=(errno.ENOENT,))
 
     def gateway(self, node: str, container: str) -> None:
-        """Give a container its eth1 on docker_gwbridge, and the default route there."""
+        """Give a container its eth1 on docker_gwbridge, and the default route through it."""
         host = self.host_netns(node)
         number = self._gateways.get(host, 0)
         self._gateways[host] = number + 1

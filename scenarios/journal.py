@@ -1,12 +1,12 @@
-"""The state file: everything a run creates is written down before it exists, and undone in reverse order.
+"""The state file. Everything that a run creates is recorded before it exists, and undone in reverse order.
 
-One file per run, JSON lines, in $BENCH_STATE, or /run/vip-bench (root), or $XDG_RUNTIME_DIR or /tmp for others. Its
-owner holds a lock on it (flock(2)) for as long as it lives, and the kernel releases the lock whatever the owner dies
-of: so `clean` touches only what dead runs left. A lock tells that in every PID namespace, which a process number does
-not; and a second `clean` finds the file locked by the first.
+There is one file per run, of JSON lines. It is in $BENCH_STATE, or in /run/vip-bench for root, or in $XDG_RUNTIME_DIR
+or /tmp for others. Its owner holds a lock on it (flock(2)) as long as it lives, and the kernel releases the lock
+however the owner dies. So `clean` touches only the remains of dead runs. A lock works in every PID namespace, and a
+process number does not. A second `clean` finds the file locked by the first.
 
-The name of everything in the file holds the run's own name and has the shape this program gives it. Nothing else is
-removed, whatever the file says.
+The name of everything in the file holds the run's own name and has the shape that this program gives it. Nothing else
+is removed, whatever the file says.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from dataplanes.kernel import interrupt, netns, process
 
 _FILE = re.compile(r"(b[0-9a-f]{6})\.jsonl")
 _PATIENCE = 10.0
-"""Seconds for the kernel to let go of what was killed."""
+"""Seconds that the kernel may take to release what was killed."""
 
 
 def directory() -> str:
-    """Where state files are."""
+    """Return the directory of the state files."""
     given = os.environ.get("BENCH_STATE")
     if given:
         return os.path.abspath(given)
@@ -40,7 +40,7 @@ def directory() -> str:
 
 
 def _demand_ours(base: str) -> None:
-    """Raise Prerequisite if somebody else can write there: who can, decides what we remove and whom we kill."""
+    """Raise Prerequisite if somebody else can write there. Such a user could decide what we remove and whom we kill."""
     found = os.lstat(base)
     if not stat.S_ISDIR(found.st_mode):
         why = "it is not a directory"
@@ -54,7 +54,8 @@ def _demand_ours(base: str) -> None:
     raise Prerequisite("cannot keep state files there", where=base, why=why, fix=fix)
 
 
-# -- what can be recorded: how it is undone, and what its name looks like ---------------------------------------------
+# -- the kinds of entries: how each is undone, and what its name looks like
+# ---------------------------------------------
 
 
 def _remove_cgroup(path: str) -> None:
@@ -71,7 +72,10 @@ def _remove_cgroup(path: str) -> None:
 
 
 def _remove_path(path: str) -> None:
-    """A file, or a directory with everything in it; what was just killed may have written its last file meanwhile."""
+    """Remove a file, or a directory with its content.
+
+    A process that was just killed may have written another file meanwhile.
+    """
     deadline = time.monotonic() + _PATIENCE
     while os.path.lexists(path):
         try:
@@ -97,12 +101,12 @@ _KINDS: dict[str, tuple[Callable[[str], None], Callable[[str], str]]] = {
     "scratch": (_remove_path, lambda run: re.escape(os.path.join(directory(), run))),
     "etc": (_remove_path, lambda run: rf"/etc/netns/{run}-{_LABEL}"),  # a namespace's files of /etc (ip-netns(8))
     "partial": (_remove_path, lambda run: rf"(/[^/\0]+)*/\.[^/\0]+\.{run}"),
-    "empty-directory": (_remove_empty, lambda run: "/etc/netns"),  # only if nobody else put anything there
+    "empty-directory": (_remove_empty, lambda run: "/etc/netns"),  # only if it is empty
 }
 
 
 def _is_ours(kind: object, name: object, run: str) -> bool:
-    """True if the run may have recorded this. No part of a path is `..`: it would lead elsewhere."""
+    """Return True if the run may have recorded this. No part of a path is `..`, which would lead elsewhere."""
     if not isinstance(kind, str) or not isinstance(name, str) or kind not in _KINDS or ".." in name.split("/"):
         return False
     return re.fullmatch(_KINDS[kind][1](run), name) is not None
@@ -113,10 +117,10 @@ def _undo(kind: str, name: str) -> None:
 
 
 class Journal:
-    """The state file of one run. A context manager: leaving it undoes what is still recorded."""
+    """The state file of one run. It is a context manager: leaving it undoes what is still recorded."""
 
     def __init__(self) -> None:
-        """Open a new state file. Raises Prerequisite where none can be written."""
+        """Open a new state file. Raises Prerequisite if none can be written."""
         self._entries: list[tuple[str, str]] = []
         self._length = 0
         base = directory()
@@ -133,13 +137,13 @@ class Journal:
         self.undo()
 
     def record(self, kind: str, name: str) -> None:
-        """Write down that `name` is about to be created. Raises Prerequisite where the file cannot grow."""
+        """Record that `name` is about to be created. Raises Prerequisite if the file cannot grow."""
         assert _is_ours(kind, name, self.run), (kind, name)
         interrupt.strike_again()
         line = json.dumps([kind, name]).encode() + b"\n"
         try:
             if os.write(self._handle, line) < len(line):
-                raise OSError(28, os.strerror(28))  # ENOSPC: the last block took a part of it
+                raise OSError(28, os.strerror(28))  # ENOSPC: the last block took a part of the line
         except OSError as error:
             os.ftruncate(self._handle, self._length)
             raise Prerequisite("cannot write the state file", where=self._path, why=error.strerror or "") from error
@@ -147,19 +151,22 @@ class Journal:
         self._entries.append((kind, name))
 
     def process(self, pid: int) -> None:
-        """Write down a child that has just been started. It cannot be done before: until now it goes with us alone."""
+        """Record a child that was just started.
+
+        Before its start it has no number; until now it ends only when we end.
+        """
         name = process.identity(pid)
         if name:
             self.record("process", name)
 
     def discharge(self, kind: str, name: str) -> None:
-        """Undo one entry now, ahead of the rest."""
+        """Undo one entry now, before the others."""
         if (kind, name) in self._entries:
             _undo(kind, name)
             self._entries.remove((kind, name))
 
     def scratch(self, name: str) -> str:
-        """A path in a directory of this run's own, which goes with it."""
+        """Return a path in a directory of this run, which is removed with the run."""
         path = os.path.join(directory(), self.run)
         if ("scratch", path) not in self._entries:
             self.record("scratch", path)
@@ -167,14 +174,17 @@ class Journal:
         return os.path.join(path, name)
 
     def partial(self, path: str | os.PathLike[str]) -> str:
-        """A path beside another, to make there what is renamed when it is whole."""
+        """Return a path beside another, for a file that is renamed to it when it is complete."""
         where, name = os.path.split(os.path.abspath(path))
         partial = os.path.join(where, f".{name}.{self.run}")
         self.record("partial", partial)
         return partial
 
     def undo(self) -> None:
-        """Undo everything, last first. A step that fails is told at the end; the file then stays for `clean`."""
+        """Undo everything, the last entry first.
+
+        If a step fails, raise its error at the end, and keep the file for `clean`.
+        """
         with interrupt.held():  # the program ends anyway, and a signal must not keep the rest from being undone
             failures = _undo_all(self._entries)
             self._entries.clear()
@@ -187,22 +197,22 @@ class Journal:
 
 
 def _new(base: str) -> tuple[str, str, int]:
-    """A new run's name, and its state file, locked."""
+    """Return a new run's name, and its state file, locked."""
     while True:
         os.makedirs(base, mode=0o700, exist_ok=True)
         run = "b" + os.urandom(3).hex()
         path = os.path.join(base, f"{run}.jsonl")
-        with suppress(FileExistsError, FileNotFoundError):  # not found: the last run to end took the directory
+        with suppress(FileExistsError, FileNotFoundError):  # not found: the last run that ended removed the directory
             _demand_ours(base)
             handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(handle, fcntl.LOCK_EX)
             if _is_at(handle, path):
                 return run, path, handle
-            os.close(handle)  # a `clean` was quicker than the lock, and took the file for one a dead run left
+            os.close(handle)  # a `clean` was quicker than the lock, and took the file for a dead run's
 
 
 def _is_at(handle: int, path: str) -> bool:
-    """True if the open file is (still) the one of that name."""
+    """Return True if the open file still has that name."""
     try:
         return os.path.samestat(os.fstat(handle), os.lstat(path))
     except FileNotFoundError:
@@ -221,7 +231,7 @@ def _undo_all(entries: list[tuple[str, str]]) -> list[BenchError]:
 
 @contextmanager
 def _abandoned(path: str) -> Iterator[bytes | None]:
-    """What a state file says, and its lock for the block; None if it is another's, or gone."""
+    """Yield the content of a state file and lock it for the block. Yield None if the file is in use or gone."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:  # its run has just ended
@@ -244,7 +254,10 @@ def _abandoned(path: str) -> Iterator[bytes | None]:
 
 
 def _parse(data: bytes, path: str, run: str) -> tuple[list[tuple[str, str]], list[BenchError]]:
-    """What is to be undone, and what is not understood. A last line that was cut off names what was not made yet."""
+    """Return the entries to undo, and an error for each line that is not understood.
+
+    A last line that was cut off names something that was not created yet.
+    """
     entries, strange = [], []
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
@@ -261,7 +274,7 @@ def _parse(data: bytes, path: str, run: str) -> tuple[list[tuple[str, str]], lis
 
 
 def _clean_one(path: str, run: str) -> tuple[list[str], list[BenchError]] | None:
-    """Undo one dead run: what was removed, and what failed; None if it is not dead."""
+    """Undo one dead run. Return what was removed, and what failed; or None if the run is not dead."""
     with _abandoned(path) as data:
         if data is None:
             return None
@@ -273,7 +286,7 @@ def _clean_one(path: str, run: str) -> tuple[list[str], list[BenchError]] | None
 
 
 def _listed(base: str) -> list[str]:
-    """What the directory holds; the last run to end takes it away."""
+    """List the directory. The last run that ends removes it."""
     try:
         _demand_ours(base)
         return sorted(os.listdir(base))
@@ -284,9 +297,9 @@ def _listed(base: str) -> list[str]:
 
 
 def clean() -> list[str]:
-    """Undo what dead runs left. Returns one line per thing that was still recorded. Raises the first failure.
+    """Undo what dead runs left. Return one line per entry that was still recorded. Raises the first failure.
 
-    A dead run may have been the owner of another: that one's processes are ended with it, and its turn comes then.
+    A dead run may have owned another run. That one's processes are ended with it, and then it is its turn.
     """
     base = directory()
     report: list[str] = []
@@ -300,7 +313,7 @@ def clean() -> list[str]:
                 continue
             try:
                 done = _clean_one(os.path.join(base, entry), named[1])
-            except BenchError as error:  # other runs are cleaned up after all the same
+            except BenchError as error:  # other runs are still cleaned up
                 done = [], [error]
             if done:
                 found = True

@@ -1,4 +1,4 @@
-"""The lab: a scenario built in namespaces, its services running, a data plane on; and all that can happen to it."""
+"""The lab: a scenario built in namespaces, with running services, a data plane, and methods that change them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scenarios.topology import Filler, Scenario, ServiceSpec, Task
 
 
 class Lab:
-    """A running lab. Construct, enter, use, leave: on leaving, what it made is gone (the journal sees to it)."""
+    """A running lab. Enter it, use it, leave it. On leaving, the journal removes everything that it created."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Lab:
         server: Callable[[Task], Sequence[str]],
         cgroups: bool = False,
     ) -> None:
-        """`server` gives the program a task runs; it prints a line when it serves."""
+        """Create a lab. `server` returns the program that a task runs, which prints a line when it serves."""
         self.scenario = scenario
         self.plane: DataPlane | None = None
         self._make_plane = plane
@@ -52,8 +52,8 @@ class Lab:
         self._specs: dict[str, ServiceSpec] = {}
         self._drained: set[str] = set()
         self.containers: dict[str, Container] = {}
-        self.applied = Taken()  # what it took the plane to program all services at once
-        self.joined = Taken()  # what it took the plane to take in the container that came last
+        self.applied = Taken()  # the time the plane took to program all services at once
+        self.joined = Taken()  # the time the plane took to add the last container
 
     def __enter__(self) -> Lab:
         try:
@@ -65,7 +65,7 @@ class Lab:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with ExitStack() as steps:  # last first, and each whatever becomes of the others
+        with ExitStack() as steps:  # the last one first, and each even if others fail
             steps.callback(self.fabric.close)
             if self._resolver:
                 steps.callback(self._resolver.close)
@@ -99,7 +99,7 @@ class Lab:
             self._start(idler)
 
     def install(self, make: Callable[[Lab], DataPlane]) -> None:
-        """Put a data plane on the running lab; names resolve when it is ready."""
+        """Put a data plane on the running lab. Names resolve when it is ready."""
         plane = self.plane = make(self)
         for segment in list(self.fabric.segments.values()):
             plane.add_segment(segment)
@@ -111,7 +111,7 @@ class Lab:
         self._publish()
 
     def reinstall(self) -> None:
-        """Take the plane away and put it on anew, as a daemon's restart does."""
+        """Remove the plane and put it on again, as a daemon's restart does."""
         self._plane().close()
         self.install(self._make_plane)
 
@@ -136,7 +136,7 @@ class Lab:
                     cgroup=container.cgroup,
                 )
             )
-        if task.service:  # else it is only there, to be programmed
+        if task.service:  # other containers exist only to be programmed
             self.fabric.gateway(task.node, container.netns)
             self._resolv_conf(container.netns)
             assert self._resolver
@@ -152,7 +152,7 @@ class Lab:
         self.fabric.await_ports(container.endpoints)
 
     def _resolv_conf(self, name: str) -> None:
-        """`ip netns exec` shows /etc/netns/NAME/resolv.conf as /etc/resolv.conf."""
+        """Write the file that `ip netns exec` shows as /etc/resolv.conf: /etc/netns/NAME/resolv.conf."""
         if not os.path.isdir("/etc/netns"):
             self._journal.record("empty-directory", "/etc/netns")
         path = f"/etc/netns/{name}"
@@ -164,12 +164,13 @@ class Lab:
         except OSError as error:
             raise Prerequisite("cannot write resolv.conf", where=path, why=error.strerror or "") from error
 
-    # -- what a placement may ask (dataplanes.base.Attachments) -------------------------------------------------------
+    # -- the interface for placements (dataplanes.base.Attachments)
+    # -------------------------------------------------------
 
     def attach(self, network: str, node: str, role: Literal["lb", "host"]) -> Endpoint:
-        """A further attachment with an address from the network's pool: lb in a namespace of its own, or the host's.
+        """Create an attachment with an address of the network's pool, in a new namespace (lb) or in the node's (host).
 
-        Its address is the same whenever it comes back, as swarm's managers remember it: neighbours know its MAC.
+        A recreated attachment has the same address, as in swarm, because neighbours know its MAC.
         """
         name = f"{role}.{node}.{network}"
         if name not in self._attached:
@@ -194,7 +195,7 @@ class Lab:
     # -- services ------------------------------------------------------------------------------------------
 
     def service(self, name: str) -> Service:
-        """A service as the data plane sees it now."""
+        """Return a service as the data plane sees it now."""
         spec = self._specs[name]
         return Service(
             name,
@@ -204,11 +205,11 @@ class Lab:
         )
 
     def services(self) -> list[Service]:
-        """Every service that has tasks."""
+        """Return every service that has tasks."""
         return [self.service(name) for name, spec in self._specs.items() if spec.tasks]
 
     def fillers(self, count: int | None = None, backends: int = 3) -> list[Service]:
-        """Services that only make up the number: the scenario's, or this many, with the called service's backends."""
+        """Return the scenario's filler services, or `count` of them, with backends of the called service."""
         filler = (self.scenario.filler or Filler(0)) if count is None else Filler(count, backends)
         model = self.service(self.scenario.traffic.service)
         made = []
@@ -221,7 +222,7 @@ class Lab:
         return made
 
     def create_service(self, spec: ServiceSpec) -> None:
-        """Add a service while the lab runs: its tasks first, then the plane, then its name."""
+        """Add a service while the lab runs: first its tasks, then the plane, then its name."""
         if spec.name in self._specs:
             raise Usage("there is such a service", where=spec.name)
         spec.vip = self._address(spec.network, spec.vip)
@@ -236,7 +237,7 @@ class Lab:
             raise
 
     def remove_service(self, name: str) -> None:
-        """Remove a service: the plane forgets it, its name goes, its tasks end."""
+        """Remove a service: first from the plane, then its name, then its tasks."""
         service, spec = self.service(name), self._specs.pop(name)
         self._plane().remove([service])
         self._publish()
@@ -245,7 +246,7 @@ class Lab:
         self._pools[service.network].release(service.vip)
 
     def scale(self, name: str, replicas: int) -> None:
-        """Bring a service to a number of tasks; new ones go to the nodes in turn, the newest go first."""
+        """Change a service's number of tasks. New tasks go to the nodes in turn, and the newest are removed first."""
         spec = self._specs[name]
         if len(spec.tasks) > replicas:
             gone, spec.tasks = spec.tasks[replicas:], spec.tasks[:replicas]
@@ -259,12 +260,12 @@ class Lab:
         self._changed(name)
 
     def drain(self, task: str) -> None:
-        """Weight 0: no new connections, established ones go on."""
+        """Give a task weight 0: it gets no new connections, and established ones go on."""
         self._drained.add(task)
         self._changed(self.containers[task].task.service)
 
     def remove_task(self, task: str) -> None:
-        """A task leaves in order: the plane first, then the container."""
+        """Remove a task in order: first from the plane, then its container."""
         found = self.containers[task].task
         spec = self._specs[found.service]
         spec.tasks = [each for each in spec.tasks if each.name != task]
@@ -272,7 +273,7 @@ class Lab:
         self._leave(found)
 
     def crash(self, task: str) -> None:
-        """A container is gone, processes and namespace; its node knows, but its service still lists it."""
+        """Remove a container with its processes and namespace. Its node knows, but its service still lists it."""
         container = self.containers[task]
         container.crashed = True
         for endpoint in container.endpoints:
@@ -282,7 +283,7 @@ class Lab:
         self.fabric.drop_namespace(container.netns)
 
     def stop_server(self, task: str) -> None:
-        """Only the task's processes end; its addresses stay."""
+        """End only the task's processes. Its addresses stay."""
         self.containers[task].stop()
 
     def _join(self, spec: ServiceSpec, task: Task) -> None:
@@ -303,7 +304,7 @@ class Lab:
 
     def _leave(self, task: Task) -> None:
         container = self.containers.pop(task.name, None)
-        if container is None:  # it did not get as far
+        if container is None:  # it was not created
             return
         for endpoint in container.endpoints:
             self._plane().remove_endpoint(endpoint)
@@ -315,7 +316,7 @@ class Lab:
         self._drained.discard(task.name)
 
     def _changed(self, name: str, empty: Service | None = None) -> None:
-        """Tell the plane, then the names: a name resolves only when the balancer is ready, and goes after it."""
+        """Tell the plane first, then the resolver. A name resolves only while the balancer is ready."""
         service = self.service(name)
         if service.backends:
             self._plane().apply([service])
@@ -338,7 +339,7 @@ class Lab:
         return self.plane
 
     def _address(self, network: str, wanted: str = "") -> str:
-        """An address of a network's that is free, the wanted one if there is one."""
+        """Take a free address of a network, or the wanted one."""
         wrong = self._pools[network].claim(wanted) if wanted else None
         if wrong:
             raise Usage(wrong, where=network)
@@ -351,10 +352,10 @@ class Lab:
         numbers = [int(n.rpartition(".")[2]) for n in self.containers if n.startswith(f"{service}.")]
         return max(numbers, default=0) + 1
 
-    # -- using it ------------------------------------------------------------------------------------------
+    # -- use ------------------------------------------------------------------------------------------
 
     def spawn(self, container: str, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
-        """Start a program in a container: its network namespace and, if there is one, its cgroup."""
+        """Start a program in a container: in its network namespace and, if it has one, its cgroup."""
         found = self.containers[container]
         if found.cgroup:
             argv = cgroup.enter_argv(found.cgroup, argv)
@@ -362,26 +363,26 @@ class Lab:
             return subprocess.Popen(argv, **popen)
 
     def socket(self, container: str, kind: int, protocol: int = 0, *, family: int = socket.AF_INET) -> socket.socket:
-        """A socket of a container's: of its network namespace and, if there is one, its cgroup, for good.
+        """Return a socket of a container: of its network namespace and, if it has one, its cgroup.
 
-        The kernel remembers the cgroup of the process that makes a socket (kernel/cgroup/cgroup.c, cgroup_sk_alloc).
+        The kernel remembers the cgroup of the process that creates a socket (kernel/cgroup/cgroup.c, cgroup_sk_alloc).
         """
         found = self.containers[container]
         with netns.inside(found.netns), cgroup.within(found.cgroup):
             return socket.socket(family, kind, protocol)
 
     def alias(self, container: str, count: int) -> None:
-        """Give a container further addresses on its first network, for as long as the lab is there."""
+        """Give a container further addresses on its first network, until the lab ends."""
         found = self.containers[container]
         found.aliases = [self._address(found.endpoints[0].network) for _ in range(count)]
         self.fabric.alias(found.endpoints[0], found.aliases)
 
     def attachments(self) -> list[Endpoint]:
-        """What placements have attached beyond the containers."""
+        """Return the attachments that placements have created."""
         return [e for e in self.fabric.endpoints.values() if e.name not in self.containers]
 
     def namespaces(self) -> list[tuple[str, str, str]]:
-        """(kind, node, name) of every namespace: host, overlay, container, lb; in the order a person walks them."""
+        """Return (kind, node, name) of every namespace, in the order of a walk. Kinds: host, overlay, container, lb."""
         found = [("host", node, self.fabric.host_netns(node)) for node in self.scenario.nodes]
         found += [("overlay", node, s.overlay_netns) for (_, node), s in self.fabric.segments.items()]
         found += [("container", c.task.node, c.netns) for c in self.containers.values() if not c.crashed]
@@ -389,9 +390,9 @@ class Lab:
         return found + [("lb", e.node, e.netns) for e in self.fabric.endpoints.values() if e.netns not in known]
 
     def specs(self) -> list[ServiceSpec]:
-        """Every service as it is now, with its tasks."""
+        """Return every service in its present state, with its tasks."""
         return list(self._specs.values())
 
     def segments(self) -> list[Segment]:
-        """Every network on every node where it is."""
+        """Return every segment: each network on each of its nodes."""
         return list(self.fabric.segments.values())

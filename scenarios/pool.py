@@ -7,10 +7,10 @@ from ipaddress import IPv4Address, IPv4Network
 
 
 class Pool:
-    """Addresses of one network, handed out in turn.
+    """The addresses of one network, handed out in turn.
 
-    An address comes again only when the rest have been used: with it comes the MAC derived from it, and the bridges of
-    other nodes still remember where that was.
+    An address is used again only after all others. Its MAC, which is derived from it, would be known on the bridges of
+    other nodes at its former place.
     """
 
     def __init__(self, subnet: str) -> None:
@@ -20,7 +20,7 @@ class Pool:
         self._used = {self._network.network_address, self._network.broadcast_address, self._network[1]}
 
     def claim(self, address: str) -> str | None:
-        """Take a given address; returns what is wrong with it, or None."""
+        """Take a given address. Return what is wrong with it, or None."""
         try:
             wanted = IPv4Address(address)
         except ValueError:
@@ -33,7 +33,7 @@ class Pool:
         return None
 
     def take(self) -> str | None:
-        """The next free address, or None when the subnet is full."""
+        """Return the next free address, or None if the subnet is full."""
         for number in itertools.chain(range(self._next, self._last + 1), range(self._first, self._next)):
             candidate = IPv4Address(number)
             if candidate not in self._used:

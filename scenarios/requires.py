@@ -1,4 +1,4 @@
-"""What the lab itself needs of a machine, whatever the data plane."""
+"""The requirements of the lab itself, which do not depend on the data plane."""
 
 from dataplanes.requirements import Feature, Requirement, Tool
 
@@ -6,8 +6,8 @@ REQUIRES: tuple[Requirement, ...] = (
     Feature("NET_NS", "", "namespaces are the nodes and containers"),
     Feature("VETH", "veth", "links between namespaces"),
     Feature("BRIDGE", "bridge", "the overlay's br0, docker_gwbridge and the underlay switch"),
-    # Docker loads it for docker_gwbridge, whose ports must not reach each other; from then on every bridge of the
-    # machine hands its frames to iptables, and every figure has that in it.
+    # Docker loads this module for docker_gwbridge, whose ports must not reach each other. From then on every bridge of
+    # the machine hands its frames to iptables, and every figure includes that.
     Feature("BRIDGE_NETFILTER", "br_netfilter", "bridges hand their frames to netfilter, as on a Docker host"),
     Feature("VXLAN", "vxlan", "the overlay between nodes"),
     Feature("NF_NAT", "nf_nat", "the embedded DNS answers at 127.0.0.11:53 by NAT"),

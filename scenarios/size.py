@@ -1,4 +1,4 @@
-"""Bound the size of a world before anything of it is created, and say what would fit."""
+"""Bounds for the size of a scenario, checked before anything is created. Errors say what would fit."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 _NETWORKS = 64
 _SERVICES = 1000
-"""Services that have tasks of their own. Services of a filler come on top."""
+"""The largest number of services with tasks of their own. A filler's services come on top."""
 _CONTAINERS = 2000
-"""Containers of all nodes together. A container needs a namespace, two links and a server process."""
+"""The largest number of containers on all nodes. A container needs a namespace, two links and a server process."""
 _RESERVED = 3
-"""Addresses of a subnet that no container gets: the first, the bridge's and the last one."""
+"""The number of addresses in a subnet that no container gets: the first, the bridge's and the last."""
 
 
 def too_large(scenario: Scenario, at: Axes) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""The world as data: nodes, networks, services, tasks, from a TOML file; checked whole before anything is created."""
+"""Scenarios as data: nodes, networks, services and tasks from a TOML file, checked before anything is created."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from scenarios.pool import Pool
 _FILES = os.path.join(os.path.dirname(__file__), "files")
 _MOST_BYTES = 256 << 10
 _MOST_COLUMNS = 2048
-"""TOML's parser takes memory by the square of a dotted key's length, and a line is the longest there can be."""
+"""The longest line, which bounds a dotted key: TOML's parser takes memory by the square of a key's length."""
 GATEWAY = IPv4Network("172.18.0.0/16")
-"""docker_gwbridge's, on every node: each container has an address there."""
-_LEAST, _MOST, _VXLAN = 576, 1450, 50  # an overlay's MTU, and what the underlay carries around one of its packets
+"""The subnet of docker_gwbridge on every node. Each container has an address there."""
+# The bounds of an overlay's MTU, and the bytes that the underlay carries around one of its packets.
+_LEAST, _MOST, _VXLAN = 576, 1450, 50
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?\Z")
 
 
 class Network(Struct, forbid_unknown_fields=True):
-    """An overlay network. The subnet's first address is the bridge's, as in swarm."""
+    """An overlay network. Its bridge has the subnet's first address, as in swarm."""
 
     name: str
     subnet: str
@@ -39,43 +40,43 @@ class Network(Struct, forbid_unknown_fields=True):
 
 
 class Task(Struct, forbid_unknown_fields=True):
-    """One container of a service. Its address comes from the network's pool unless given."""
+    """One container of a service. Its address comes from the network's pool if none is given."""
 
     name: str = ""
     node: str = ""
     address: str = ""
     service: str = ""  # filled in
     network: str = ""  # filled in
-    number: int = 0  # filled in: what its server calls itself, from 1 within the service
-    joins: dict[str, str] = {}  # further networks it is attached to, with the address there ("" = from the pool)
-    remapped: bool = False  # its root is another user than the node's: dockerd --userns-remap
+    number: int = 0  # filled in: the number of its server, from 1 within the service
+    joins: dict[str, str] = {}  # further networks, each with the address there ("": from the pool)
+    remapped: bool = False  # its root is another user than the node's (dockerd --userns-remap)
 
     @property
     def mac(self) -> str:
-        """02:42 and the address, as Docker gives it."""
+        """The MAC that Docker derives from the address: 02:42 and its bytes."""
         return mac(self.address)
 
 
 class ServiceSpec(Struct, forbid_unknown_fields=True):
-    """A service: tasks one by one, or `replicas` of them spread over the nodes in turn."""
+    """A service. Its tasks are listed, or `replicas` of them are spread over the nodes in turn."""
 
     name: str
     network: str
     vip: str = ""
     tasks: list[Task] = []
     replicas: int = 0
-    nodes: list[str] = []  # where replicas go; all of them if empty
+    nodes: list[str] = []  # the nodes for replicas; empty: all
 
 
 class Filler(Struct, forbid_unknown_fields=True):
-    """Services that exist only to be many: their backends are those of the service that is called."""
+    """Services that only raise the number. Their backends are those of the called service."""
 
     count: int
     backends: int = 3
 
 
 class Traffic(Struct, forbid_unknown_fields=True):
-    """Who calls what: a task, a service, a port every backend serves."""
+    """The traffic of a scenario: a task that calls a service, and a port that every backend serves."""
 
     client: str
     service: str
@@ -83,49 +84,50 @@ class Traffic(Struct, forbid_unknown_fields=True):
 
 
 class Scenario(Struct, forbid_unknown_fields=True):
-    """A whole world, every address filled in."""
+    """A whole scenario with all addresses filled in."""
 
     nodes: list[str]
     networks: list[Network]
     services: list[ServiceSpec]
     traffic: Traffic
     description: str = ""
-    underlay_mtu: int = 1500  # of the nodes' wire; may be too little for the networks': what is too long must be told
+    # The MTU between the nodes. It may be too small for the networks; then senders must learn it by ICMP.
+    underlay_mtu: int = 1500
     filler: Filler | None = None
-    idle: int = 0  # containers on every node that only are there
+    idle: int = 0  # containers on every node that do nothing
     sweep: list[Sweep] = []
     name: str = ""
     idlers: list[Task] = []  # filled in
 
     def tasks(self) -> Iterator[Task]:
-        """Every task of every service."""
+        """Yield every task of every service."""
         for service in self.services:
             yield from service.tasks
 
     def network(self, name: str) -> Network:
-        """A network by name."""
+        """Return a network by name."""
         return next(network for network in self.networks if network.name == name)
 
     def service(self, name: str) -> ServiceSpec:
-        """A service by name."""
+        """Return a service by name."""
         return next(service for service in self.services if service.name == name)
 
 
 def mac(address: str) -> str:
-    """The MAC Docker derives from an address: 02:42 and its four bytes."""
+    """Return the MAC that Docker derives from an address: 02:42 and its four bytes."""
     return "02:42:" + IPv4Address(address).packed.hex(":")
 
 
 def named() -> dict[str, str]:
-    """The scenarios that come with the program, with their descriptions."""
+    """Return the scenarios that come with the program, with their descriptions."""
     names = sorted(entry.removesuffix(".toml") for entry in os.listdir(_FILES) if entry.endswith(".toml"))
     return {name: load(name).description for name in names}
 
 
 def load(name_or_path: str, at: Axes | None = None) -> Scenario:
-    """A named scenario or a TOML file, at a point of the axes, checked and with every address filled in.
+    """Load a named scenario or a TOML file at a point of the axes, check it, and fill in every address.
 
-    Raises Usage with file, line and field for the first thing that is wrong.
+    Raises Usage with file, line and field for the first fault.
     """
     path = name_or_path
     if os.path.sep not in path and not path.endswith(".toml"):
@@ -146,10 +148,10 @@ def load(name_or_path: str, at: Axes | None = None) -> Scenario:
 
 
 def _move(scenario: Scenario, at: Axes) -> None:
-    """Make the scenario as large as the axes say."""
+    """Change the size of a scenario to a point of the axes."""
     extra = axes.nodes_for(scenario.nodes, at.nodes)[len(scenario.nodes) :]
     scenario.nodes += extra
-    scenario.idle = max(at.containers, scenario.idle, 1 if extra else 0)  # a node without a container has no overlay
+    scenario.idle = max(at.containers, scenario.idle, 1 if extra else 0)  # a node needs one for its overlay
     if at.services:
         scenario.filler = Filler(at.services, at.backends or 3)
     for service in scenario.services:
@@ -182,14 +184,14 @@ def _parse(path: str, text: str) -> Scenario:
 
 
 def _renamed(tables: dict[str, Any]) -> dict[str, Any]:
-    """A file of version 0.1 as one of today: the table `[traffic]` was `[workload]`."""
+    """Convert a file of version 0.1: the table `[traffic]` was `[workload]`."""
     if "workload" in tables and "traffic" not in tables:
         tables["traffic"] = tables.pop("workload")
     return tables
 
 
 def _line(text: str, field: str, key: str = "") -> int:
-    """The line a field like `services[1].tasks[0].node` stands on, as near as a scan of tables and keys tells."""
+    """Return the line of a field such as `services[1].tasks[0].node`, as near as a scan of tables and keys can tell."""
     lines = text.splitlines()
     found = 0
     path = ""
@@ -218,7 +220,7 @@ def _key_line(lines: list[str], start: int, key: str) -> int:
 
 
 class _Completer:
-    """Finds contradictions, and fills in what the file leaves open."""
+    """A scenario that is checked for contradictions, and whose open fields are filled in."""
 
     def __init__(self, path: str, text: str, scenario: Scenario, at: Axes) -> None:
         self._path, self._text, self._scenario, self._at = path, text, scenario, at
@@ -259,7 +261,7 @@ class _Completer:
             self._fail(*found)
 
     def _namespaces(self) -> None:
-        """Names of namespaces the lab makes besides, which nothing else may have."""
+        """Reserve the names of further namespaces that the lab creates."""
         self._names["underlay"] = "the nodes' wire"
         for node, network in itertools.product(self._scenario.nodes, self._scenario.networks):
             for name in (f"{node}.{network.name}", f"lb.{node}.{network.name}"):

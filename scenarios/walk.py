@@ -1,6 +1,6 @@
-"""The document's walk: every namespace, command by command, with what the data plane added or took away marked.
+"""The article's walk: every namespace, command by command, with marks for what the data plane added or removed.
 
-The lab is built without a plane and looked at, then the plane is put on and it is looked at again.
+The lab is built and shown without a plane. Then the plane is put on, and the lab is shown again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from dataplanes.base import DataPlane
 from dataplanes.kernel import netns, process
 from scenarios.lab import Lab
 
-_COMMANDS: tuple[tuple[str, ...], ...] = (  # where iptables-legacy and ipvsadm have nothing to show, they are not asked
+# iptables-legacy and ipvsadm are not run where they have nothing to show.
+_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("ip", "address"),
     ("ip", "route"),
-    ("ip", "route", "show", "table", "local", "proto", "static"),  # VIPs that are routes and no addresses
+    ("ip", "route", "show", "table", "local", "proto", "static"),  # VIPs that are routes and not addresses
     ("ip", "neighbour"),
     ("bridge", "fdb"),
     ("iptables-legacy", "-t", "nat", "-S"),
@@ -44,18 +45,18 @@ _SYSCTLS = (
     "net.ipv4.vs.expire_nodest_conn",
     "net.ipv4.vs.expire_quiescent_template",
 )
-_OF_INTERFACES = ("accept_local", "arp_announce", "arp_ignore", "send_redirects")  # told where not the default
+_OF_INTERFACES = ("accept_local", "arp_announce", "arp_ignore", "send_redirects")  # shown if not the default
 
 Snapshot = dict[str, dict[str, list[str]]]
 """Namespace -> command -> lines."""
 
 
 def report(lab: Lab, make: Callable[[Lab], DataPlane]) -> dict[str, Any]:
-    """Walk a lab that has no plane yet, put one on, walk it again.
+    """Walk through a lab that has no plane yet, put one on, and walk through it again.
 
-    Returns {"namespaces": [{"name", "kind", "node", "sections": [{"command", "lines": [[mark, text]]}]}]} where mark is
-    "+" for what the plane added, "-" for what it took away, " " for the rest: what was there before, what comes and
-    goes by itself, and in a namespace that the plane asked for what any new namespace has.
+    Return {"namespaces": [{"name", "kind", "node", "sections": [{"command", "lines": [[mark, text]]}]}]}. The mark is
+    "+" for lines that the plane added, "-" for lines that it removed, and " " for others: lines that were there before,
+    lines that change by themselves, and in a namespace that the plane created the lines of any new namespace.
     """
     commands = _present()
     before = _look(lab, commands)
@@ -74,7 +75,7 @@ def report(lab: Lab, make: Callable[[Lab], DataPlane]) -> dict[str, Any]:
 
 
 def _held(lab: Lab) -> list[dict[str, Any]]:
-    """What the plane says it holds in the kernel: BPF maps are in no namespace, and no walk comes by them."""
+    """Return the kernel state that the plane reports. BPF maps are in no namespace, so the walk does not show them."""
     assert lab.plane
     held = [
         f"{each.netns}: {each.kind}: {each.objects}" + (f", {each.bytes:,} bytes" if each.bytes else "")
@@ -87,7 +88,7 @@ def _held(lab: Lab) -> list[dict[str, Any]]:
 
 
 def walk(lab: Lab) -> dict[str, Any]:
-    """The walk through a lab as it is, nothing marked."""
+    """Walk through a lab as it is, without marks."""
     found = _look(lab, _present())
     return {
         "namespaces": [
@@ -115,8 +116,11 @@ def _walk(name: str, commands: list[tuple[str, ...]]) -> Iterator[tuple[str, lis
 
 
 def _has(name: str, argv: tuple[str, ...]) -> bool:
-    """False where asking would make what it asks for: iptables makes the table that it lists, and a nat table switches
-    connection tracking on (net/ipv4/netfilter/iptable_nat.c); ipvsadm loads IPVS."""
+    """Return False if the command would create what it lists.
+
+    iptables creates the table that it lists, and a nat table switches connection tracking on
+    (net/ipv4/netfilter/iptable_nat.c). ipvsadm loads IPVS.
+    """
     with netns.inside(name):
         if argv[0] == "iptables-legacy":
             return argv[2] in _content("/proc/thread-self/net/ip_tables_names").split()
@@ -124,8 +128,7 @@ def _has(name: str, argv: tuple[str, ...]) -> bool:
 
 
 def _filters(name: str) -> Iterator[str]:
-    """The programs on interfaces: by TCX, which tc does not show, and on one of the qdiscs which do nothing but carry
-    them (tc-bpf(8))."""
+    """Yield the programs on interfaces: by TCX, which tc does not show, and on a qdisc for filters (tc-bpf(8))."""
     for interface, way, _, program in classifiers.links(name):
         yield f"{interface} {way}: tcx {program}"
     for qdisc in _tc(name, "qdisc", "show"):
@@ -169,12 +172,12 @@ def _content(path: str) -> str:
 
 
 _UNORDERED = ("ip neighbour", "bridge fdb", "tc filter", "sysctl")
-"""Listings whose order has no meaning, with one line for each object."""
+"""Listings with one line for each object, whose order has no meaning."""
 _BY_ITSELF = re.compile(
     r" state \w+|NO-CARRIER,|,LOWER_UP"  # ip address: as links come up
     r"|(?<=link-netns )\S+|(?<=link-netnsid )\d+"
     r"|(?<=packets )\d+|(?<=bytes )\d+"  # nft
-    r"|( +\d+){2}$"  # ipvsadm: connections of a destination
+    r"|( +\d+){2}$"  # ipvsadm: the connections of a destination
 )
 
 
@@ -215,7 +218,7 @@ def _lines(before: list[str], after: list[str]) -> list[list[str]]:
 
 
 def text(report: dict[str, Any]) -> str:
-    """The walk as it is read: each namespace's prompt and command, then its lines, marked."""
+    """Return the walk as text: each namespace's prompt and command, and then its lines with their marks."""
     parts = []
     for namespace in report["namespaces"]:
         parts.append(f"##### {namespace['kind']} {namespace['name']} on {namespace['node']}")

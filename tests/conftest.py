@@ -1,4 +1,4 @@
-"""What all tests share. A test's directory says what it needs, so it also gives the test its marker."""
+"""Fixtures of all tests. A test's directory says what the test needs, so it also gives the test its marker."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ _ANY = settings(deadline=None, database=None, suppress_health_check=list(HealthC
 settings.register_profile("quick", _ANY, max_examples=60, derandomize=True)
 settings.register_profile("long", _ANY, max_examples=int(os.environ.get("EXAMPLES", "100000")), print_blob=True)
 settings.load_profile("quick")
-"""The other: EXAMPLES=50000 python -m pytest --hypothesis-profile=long tests/unit/fuzz -k ..."""
+"""The profile for long campaigns: EXAMPLES=50000 python -m pytest --hypothesis-profile=long tests/unit/fuzz -k ..."""
 
 ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure() -> None:
-    """Signals are as a terminal has them. A shell's background jobs and nohup have some ignored, and pass that on."""
+    """Set signals as on a terminal.
+
+    A shell's background jobs and nohup ignore some of them, and children inherit that.
+    """
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, usual)
@@ -34,5 +37,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The checkout."""
+    """Return the checkout's path."""
     return ROOT

@@ -1,9 +1,9 @@
-"""Tell again what failed: between a failure and the end of `./run tox` lie the outputs of the environments after it.
+"""Prints the failures again at the end of `./run tox`, where the outputs of later environments would hide them.
 
     python -m tests.failed DIRECTORY
 
-reads the JUnit files of DIRECTORY and prints each failed test with the end of its text. It always ends with 0: what
-failed has failed its own environment.
+reads the JUnit files of DIRECTORY, and prints each failed test with the end of its text. It always ends with 0, because
+the failure has already failed its own environment.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 _LINES = 15
-"""Of a failure's text: the assertion and where it stands are at its end."""
+"""The number of characters of a failure's text. The assertion and its place are at the end."""
 
 
 def failures(junit: Path) -> Iterator[str]:
-    """Each failure or error in a JUnit file as text. A file that pytest did not finish is a failure, too."""
+    """Return the failures and errors of a JUnit file as texts. A file that pytest did not finish is a failure, too."""
     try:
         cases = list(ElementTree.parse(junit).iter("testcase"))
     except ElementTree.ParseError as error:

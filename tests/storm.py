@@ -1,7 +1,8 @@
-"""Commands struck at random moments: afterwards one `bench clean`, and everything must be as it was before.
+"""Commands that are struck at random moments. After one `bench clean` everything must be as it was before.
 
-`python -m tests.storm --kills 500 --signals 200` as root does it on the machine's own kernel, with `--kernel guest` in
-guests and as anybody. The commands run in mount and network namespaces of their own, where only they leave anything.
+`python -m tests.storm --kills 500 --signals 200` as root does this on the machine's own kernel. With `--kernel guest`
+it does it in guests, as any user. The commands run in mount and network namespaces of their own, where only they leave
+anything.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _DAEMONS = (
     "container my-busybox.1 setsid sh -c 'sleep 1000 & sleep 1000' & container my-web.1 sleep 1000 & exec sleep 1000"
 )
 _BPF = {"programs": 11, "maps": 12, "links": 31}
-"""What the kernel counts through (bpf(2): BPF_PROG_GET_NEXT_ID and its kin)."""
+"""Return the ids that the kernel enumerates (bpf(2): BPF_PROG_GET_NEXT_ID and its kin)."""
 _IN_GUEST = os.uname().nodename == "guest"
-"""There nobody else has BPF programs."""
+"""Return True in a guest, where nobody else has BPF programs."""
 _SETTLES = 10.0
-"""Seconds for what the kernel frees in its own time: BPF programs after a grace period, for one."""
+"""Seconds for what the kernel frees later, such as BPF programs after a grace period."""
 
 COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "host": (
@@ -49,14 +50,14 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 class Machine:
-    """What a command could leave, here and now."""
+    """Return what a command could leave, as it is now."""
 
     def __init__(self, mark: str) -> None:
-        """`mark`: an environment variable that the commands, and all they start, have."""
+        """Return the processes with an environment variable that the commands, and all that they start, have."""
         self._mark = mark.encode()
 
     def processes(self) -> dict[int, str]:
-        """Everything a command has started that is still there, whoever its parent is."""
+        """Return every process that a command has started and that still runs, with any parent."""
         found = {}
         for each in Path("/proc").glob("[0-9]*"):
             try:
@@ -121,7 +122,7 @@ def differences(before: dict[str, object], now: dict[str, object]) -> list[str]:
 
 
 class Storm:
-    """Strikes one command after another, and compares."""
+    """A storm: it strikes one command after another, and compares the states."""
 
     def __init__(self, commands: Sequence[Sequence[str]], seed: int, say: Callable[[str], None]) -> None:
         self._commands = commands
@@ -150,7 +151,7 @@ class Storm:
         )
 
     def _measure(self, command: Sequence[str]) -> float:
-        """How long until it is done, or until a lab's command runs."""
+        """Return how long a command takes, or how long until a lab's command runs."""
         begun = time.monotonic()
         process = self._start(command)
         guest = "guest" in command
@@ -167,7 +168,7 @@ class Storm:
         return length
 
     def strike(self, kind: str) -> None:
-        """One command, one blow: `kill` of any of its processes, or a signal to the program or all its group."""
+        """Run one command and strike it once: kill any of its processes, or signal the program or its whole group."""
         command = self._random.choice(list(self._commands))
         process = self._start(command)
         moment = self._random.uniform(0, 1.2) * self._length[command]
@@ -181,7 +182,7 @@ class Storm:
         deadline = time.monotonic() + _SETTLES
         while (left := differences(self._before, self._machine.state())) and time.monotonic() < deadline:
             if any("processes" in line or "/run" in line for line in left):
-                break  # those are not the kernel's to free
+                break  # the kernel does not free these
         if left:
             self.faults.append(f"{told}: left {left[:5]}")
             self._say(self.faults[-1])
@@ -200,7 +201,7 @@ class Storm:
             name += " (gone)"
         try:
             _, err = process.communicate(timeout=1)
-        except subprocess.TimeoutExpired:  # it goes on without the one that was killed
+        except subprocess.TimeoutExpired:  # it goes on without the process that was killed
             process.kill()
             _, err = process.communicate()
         if is_ours(err):
@@ -239,18 +240,18 @@ class Storm:
 
 
 def _as_from_a_terminal() -> None:
-    """What starts the storm in the background may have these ignored, and so would what it starts."""
+    """Restore signals that the storm's starter may have set to be ignored, so that its children do not inherit that."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 def is_ours(err: str) -> bool:
-    """A traceback, and not one of the interpreter's own start: for some 20 ms none of our lines has been run yet."""
+    """Return True for a traceback of ours. The interpreter's own start, some 20 ms, may have one."""
     return "Traceback" in err and any(f"{ROOT}/{room}/" in err for room in ("bench", "scenarios", "dataplanes"))
 
 
 def _short(line: str) -> str:
-    for word in ("keep-", "bench.start inside", "bench.start parallel", "vipload", "qemu", "sleep", "sh -c"):
+    for word in ("keep-", "bench.start inside", "bench.start lane", "vipload", "qemu", "sleep", "sh -c"):
         if word in line:
             return word
     return line.split(" ")[0]
@@ -264,7 +265,7 @@ def _isolate() -> None:
 
 def _isolated() -> None:
     while subprocess.run(("umount", "--lazy", "/run/netns"), check=False, capture_output=True).returncode == 0:
-        """Others' namespaces."""
+        """Return the namespaces of others."""
     for command in (
         "mount -t tmpfs storm /tmp",
         "mount -t tmpfs storm /run",

@@ -12,48 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from msgspec import Struct
 from msgspec.structs import replace
 
 from bench.documents import Interval, Result
-from bench.documents.workloads import METRICS, flat
+from bench.documents.comparison import Difference, Verdict
+from bench.documents.metrics import METRICS
 from scenarios.axes import Axes
 
-Verdict = Literal["better", "worse", "same", "inconclusive"]
 _RESAMPLES = 9999
 _SEED = 20161012
 _LEVEL = 0.05
 _OUTSIDE = round(_LEVEL / 2 * (_RESAMPLES + 1)) - 2
 """The interval ends at this resample, counted from either end. So it holds every ratio whose p is 0.05 or more."""
-
-
-class Difference(Struct, frozen=True):
-    """One metric of one plane: NEW over BASE with its interval, and what that means."""
-
-    workload: str
-    axes: Axes
-    dataplane: str
-    metric: str
-    base: float
-    new: float
-    ratio: Interval | None  # None where BASE is zero: there is nothing to divide by
-    verdict: Verdict
-    rounds: int  # of the side that has fewer
-    rounds_needed: int | None = None  # in each run, when inconclusive
-    p: float | None = None  # of no change at all; below 0.05 exactly where the interval leaves out 1
-    p_noise: float | None = None  # of no change beyond noise: what a verdict among many is doubted by
-
-    def change(self) -> str:
-        """Tell the change in percent, with its interval."""
-        if self.ratio is None:
-            return f"{self.base:,.6g} -> {self.new:,.6g}"
-        told = f"{self.ratio.value - 1:+.1%}"
-        if self.ratio.low is None or self.ratio.high is None:
-            return told
-        return f"{told} [{self.ratio.low - 1:+.1%}, {self.ratio.high - 1:+.1%}]"
 
 
 Key = tuple[str, Axes, str, str]
@@ -65,9 +38,8 @@ def figures(result: Result) -> dict[Key, list[float]]:
     found: dict[Key, list[float]] = {}
     for trial in result.trials:
         if not trial.warmup and not trial.error:
-            for metric, value in flat(trial.metrics).items():
-                if metric in METRICS:
-                    found.setdefault((trial.workload, trial.axes, trial.dataplane, metric), []).append(value)
+            for metric, value in trial.figures.items():
+                found.setdefault((trial.workload, trial.axes, trial.dataplane, metric), []).append(value)
     return found
 
 
@@ -100,7 +72,7 @@ def _difference(key: Key, base: Sequence[float], new: Sequence[float], noise: fl
         ratio = Interval(middle[1] / middle[0]) if middle[0] else None
         return Difference(*key, *middle, ratio, "inconclusive", rounds)
     low, high = float(changes[_OUTSIDE]), float(changes[-1 - _OUTSIDE])
-    verdict = _verdict(low, high, noise, higher=METRICS[key[3]].higher_is_better)
+    verdict = _verdict(low, high, noise, higher=METRICS[key[3]].better == "higher")
     needed = None
     if verdict == "inconclusive" and low > 0 and math.isfinite(high):
         width = math.log(high / low) / 2

@@ -1,23 +1,23 @@
 """`bench compare`: decide whether NEW keeps what BASE has. It compares two results (compare.py) or two matrices.
 
-A comparison fails if the documents must not be compared, if there is nothing to compare, if BASE has a figure or a cell
 A comparison fails if the documents must not be compared, if nothing can be compared, if BASE has a figure or a cell
-that only NEW has is told, and is no failure.
+that NEW lacks, if a semantic is lost, or if a rule of --fail-on is broken. A figure or a cell that only NEW has is
+told, and is no failure.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from bench.analysis import compare
-from bench.analysis.compare import Difference
 from bench.analysis.judge import NOISE
 from bench.documents import Matrix, MatrixCell, Result, reading
-from bench.documents.workloads import METRICS
+from bench.documents.comparison import CellChange, Comparison, Difference
+from bench.documents.metrics import METRICS
 from dataplanes.errors import Usage
 
 _RULE = re.compile(r"(\w+(?:\.\d+\w*)?):([+-])(\d+(?:\.\d+)?)%\Z")
@@ -43,50 +43,6 @@ class Rule(Struct, frozen=True):
         if ratio is None or ratio.low is None or ratio.high is None:  # nothing has become something
             return self.change > 0 and difference.verdict in ("better", "worse")
         return ratio.high < 1 + self.change if self.change < 0 else ratio.low > 1 + self.change
-
-
-class CellChange(Struct, frozen=True):
-    """A cell that both matrices have, with different outcomes."""
-
-    kernel: str
-    dataplane: str
-    check: str
-    base: str  # the outcome
-    new: str
-    detail: str  # what NEW observed
-    what: str  # gained, lost, changed
-
-
-class Comparison(Struct):
-    """One NEW document, compared with BASE. It passes if the list of failures is empty."""
-
-    name: str
-    kind: str  # result or matrix
-    noise: float = 0
-    differences: list[Difference] = []
-    changes: list[CellChange] = []
-    cells: int = 0  # both matrices have
-    added: list[str] = []  # what only NEW has
-    warnings: list[str] = []
-    failures: list[str] = []
-
-    def tally(self) -> str:
-        """Count the figures or cells that were compared, by verdict, in one line."""
-        if self.kind == "matrix":
-            lists = {what: sum(each.what == what for each in self.changes) for what in ("gained", "lost", "changed")}
-            return _several(self.cells, "cell") + _counted(lists)
-        verdicts = [each.verdict for each in self.differences]
-        counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
-        return _several(len(verdicts), "figure") + _counted({str(each): count for each, count in counts.items()})
-
-
-def _several(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _counted(counts: dict[str, int]) -> str:
-    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    return f" ({told})" if told else ""
 
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
@@ -228,6 +184,7 @@ def _change(base: MatrixCell, new: MatrixCell) -> CellChange | None:
     if base.outcome == new.outcome:
         return None
     observed = ("pass", "fail")
+    what: Literal["gained", "lost", "changed"]
     if base.outcome == "pass" or (base.outcome in observed and new.outcome not in observed) or new.outcome == "error":
         what = "lost"
     else:

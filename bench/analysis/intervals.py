@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from bench.documents import Interval, Summary, Trial
-from bench.documents.workloads import WORKLOADS, flat
+from bench.documents.workloads import WORKLOADS
 from scenarios.axes import Axes
 
 _RESAMPLES = 9999
@@ -65,7 +65,7 @@ def summarise(trials: Sequence[Trial], base: str = "direct") -> list[Summary]:
 
 def _primary(trials: Sequence[Trial]) -> dict[int, float]:
     """By round, what planes are compared by in this workload."""
-    found = {t.round: flat(t.metrics).get(WORKLOADS[t.workload].primary) for t in trials if not t.error}
+    found = {t.round: t.figures.get(WORKLOADS[t.workload].primary) for t in trials if not t.error}
     return {number: value for number, value in found.items() if value}
 
 
@@ -75,10 +75,10 @@ def _summary(name: str, workload: str, at: Axes, trials: Sequence[Trial], refere
     errors: dict[str, int] = {}
     backends: dict[str, int] = {}
     for trial in good:
-        for metric, value in flat(trial.metrics).items():
+        for metric, value in trial.figures.items():
             columns.setdefault(metric, []).append(value)
-        _add(errors, trial.metrics["errors"])
-        _add(backends, trial.metrics["backends"])
+        _add(errors, trial.work.errors)
+        _add(backends, trial.work.backends)
     failed = [trial.error for trial in trials if trial.error]
     return Summary(
         name,

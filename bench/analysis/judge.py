@@ -10,8 +10,8 @@ from statistics import median
 from typing import Any
 
 from bench.documents import Trial
-from bench.documents.workloads import WORKLOADS, flat
-from dataplanes import catalog
+from bench.documents.workloads import WORKLOADS
+from dataplanes.selection import balances
 from scenarios.axes import Axes
 
 NOISE = {"instructions": 0.005, "wall": 0.03}
@@ -38,7 +38,7 @@ def _series(trials: Sequence[Trial]) -> dict[tuple[str, str, Axes], list[float]]
     found: dict[tuple[str, str, Axes], list[float]] = {}
     for trial in trials:
         if not trial.warmup and not trial.error:
-            value = flat(trial.metrics).get(WORKLOADS[trial.workload].primary)
+            value = trial.figures.get(WORKLOADS[trial.workload].primary)
             if value:
                 found.setdefault((trial.dataplane, trial.workload, trial.axes), []).append(value)
     return found
@@ -69,8 +69,8 @@ def _ports(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]
     least, most = bounds if len(bounds) == 2 else (32768, 60999)  # the kernel's default, where it could not be read
     half = (most - least + 1) // 2
     asked = [t for t in trials if t.workload == "crr" and not t.warmup]
-    most = max((t.metrics.get("connections", 0) // (1 + t.axes.sources) for t in asked), default=0)
-    if most * 1.1 <= half or not any(catalog.balances(trial.dataplane) for trial in trials):
+    most = max(((t.work.operations or 0) // (1 + t.axes.sources) for t in asked), default=0)
+    if most * 1.1 <= half or not any(balances(trial.dataplane) for trial in trials):
         return []
     return [
         f"{most:,} connections from one address to one VIP use up half the client's ports, and it searches for each:"

@@ -9,6 +9,7 @@ from click.shell_completion import CompletionItem
 
 from bench.cli import listing
 from dataplanes import catalog, knobs
+from dataplanes.selection import DIRECT, split
 
 Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
@@ -20,17 +21,19 @@ def dataplane(_context: click.Context, _parameter: click.Parameter, incomplete: 
 
 
 def _planes(last: str) -> Iterable[str]:
-    name = last.partition("@")[0].partition("+")[0]
-    default = catalog.default(name)
-    if default is None or last == name:
-        return [each for known in catalog.SUMMARIES for each in (known, *_variants(known))] + ["all"]
+    plane, _ = split(last)
+    if last == plane or plane not in catalog.names():
+        return [each for known in catalog.names() for each in (known, *_variants(known))] + ["all"]
+    default = catalog.default(plane)
+    if default is None:
+        return []
     before = last.rpartition("+")[0] if "+" in last else last
     changes = [f"{before}+{knob.name}={value}" for knob in knobs.described(default) for value in _ways(knob)]
-    return [*_variants(name), *changes]
+    return [*_variants(plane), *changes]
 
 
-def _variants(name: str) -> list[str]:
-    return [f"{name}@{variant}" for variant in catalog.ROWS[name].variants if variant] if name in catalog.ROWS else []
+def _variants(plane: str) -> list[str]:
+    return [] if plane == DIRECT else [f"{plane}@{each}" for each in catalog.recipe(plane).variants if each]
 
 
 def _ways(knob: knobs.Knob) -> list[str]:
@@ -62,7 +65,7 @@ def or_file(names: Completer) -> Callable[[click.Context, click.Parameter, str],
 
 def metrics(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete METRIC: in a list with commas."""
-    from bench.documents.workloads import METRICS
+    from bench.documents.metrics import METRICS
 
     done, comma, last = incomplete.rpartition(",")
     return [f"{done}{comma}{name}:" for name in METRICS if name.startswith(last)]

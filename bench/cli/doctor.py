@@ -28,7 +28,7 @@ def examine(*, as_json: bool) -> int:
         if name == "host" and os.geteuid() != 0:
             reasons[name] = "not root (run as root, or use --kernel guest)"
             continue
-        for plane in catalog.SUMMARIES:
+        for plane in catalog.names():
             lacking = preflight.missing(requirements(catalog.select(plane)), kernel)
             found.setdefault(plane, {})[name] = [f"{each.what}: {each.why} ({each.fix})" for each in lacking]
     if as_json:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-import msgspec
 
+from bench import api
 from bench.cli import completion
 from bench.cli.options import jobs_option, output_writer
 from bench.report import terminal
@@ -39,7 +39,9 @@ from dataplanes.errors import Usage
     metavar="PERCENT",
     help="Take smaller changes for noise; 0 to 50, by default 0.5 by instructions and 3 by wall.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON, and the last line on stderr.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the comparison as a JSON document, and the last line on stderr."
+)
 def compare(base: str, new: tuple[str, ...], fail_on: str, allow: str, noise: float | None, as_json: bool) -> None:
     """Compare results or matrices. A metric is better, worse, same or inconclusive; a semantic is gained or lost.
 
@@ -48,19 +50,22 @@ def compare(base: str, new: tuple[str, ...], fail_on: str, allow: str, noise: fl
     """
     from bench.analysis import gate
     from bench.documents import reading
+    from bench.documents.comparison import Comparisons
+    from bench.documents.metrics import units
+    from bench.outside import provenance
     from bench.report import result_table as table
 
     rules, allowed = gate.parse_rules(fail_on), gate.parse_allowed(allow)
     reference = reading.read(base)
     threshold = None if noise is None else noise / 100
     found = [gate.judge(reference, path, rules, allowed=allowed, noise=threshold) for path in new]
-    for each in found:
-        if as_json:
-            told = each.differences if each.kind == "result" else each.changes
-            terminal.say(msgspec.json.format(msgspec.json.encode(told), indent=1).decode())
-        else:
-            table.show_comparison(each)
-    terminal.say(gate.verdict(found), err=as_json)
+    verdict = gate.verdict(found)
+    if as_json:
+        told = {difference.metric for each in found for difference in each.differences}
+        terminal.say(api.encoded(Comparisons(provenance.tool(), base, found, verdict, units(told))).decode().rstrip())
+    for each in [] if as_json else found:
+        table.show_comparison(each)
+    terminal.say(verdict, err=as_json)
     sys.exit(1 if any(each.failures for each in found) else 0)
 
 
@@ -92,7 +97,6 @@ def report(files: tuple[str, ...], output: str | None) -> None:
 
 
 def _parquet(found: Any) -> bytes:
-    from bench import api
     from bench.report import text
 
     return api.parquet(api.frame(list(text.tidy_rows(found)), text.TIDY))

@@ -1,4 +1,4 @@
-"""The rows of `bench list`: data planes with their variants and knobs, scenarios, checks, workloads, kernels."""
+"""The rows of `bench list`: data planes with variants and knobs, scenarios, checks, workloads, metrics, kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 from dataplanes import catalog, knobs
 
 Row = dict[str, Any]
-"""A name and a summary; the row of a data plane also has its variants and knobs."""
+"""A name and a summary; the row of a data plane also has its variants and knobs, and that of a metric its fields."""
 
 
 def rows(what: str) -> list[Row]:
@@ -47,14 +47,14 @@ def _choices(found: list[Row]) -> Iterator[str]:
 
 
 def _dataplanes() -> list[Row]:
-    return [{"name": name, "summary": summary, **_settings(name)} for name, summary in catalog.SUMMARIES.items()]
+    return [{"name": name, "summary": catalog.summary(name), **_settings(name)} for name in catalog.names()]
 
 
 def _settings(name: str) -> Row:
     default = catalog.default(name)
     if default is None:
         return {"default": "", "variants": {}, "knobs": []}
-    row = catalog.ROWS[name]
+    row = catalog.recipe(name)
     return {
         "default": row.default,
         "variants": {variant: asdict(settings) for variant, settings in row.variants.items()},
@@ -78,6 +78,12 @@ def _workloads() -> list[Row]:
     return _named({name: each.summary for name, each in workloads.WORKLOADS.items()})
 
 
+def _metrics() -> list[Row]:
+    from bench.documents.metrics import METRICS
+
+    return [{"name": name, "summary": each.summary(), **asdict(each)} for name, each in METRICS.items()]
+
+
 def _checks() -> list[Row]:
     from scenarios import checks
 
@@ -95,5 +101,6 @@ LISTS: dict[str, Callable[[], list[Row]]] = {
     "scenarios": _scenarios,
     "checks": _checks,
     "workloads": _workloads,
+    "metrics": _metrics,
     "kernels": _kernels,
 }

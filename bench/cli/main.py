@@ -210,14 +210,15 @@ def matrix(
     from bench.report import matrix_table
     from scenarios import checks
 
-    total = len(runner.planes(catalog.select(dataplane))) * len(checks.select(expression))
+    selections = runner.planes(catalog.select(dataplane))
+    total = len(selections) * len(checks.select(expression))
     total *= len(under_test.expand(kernel))
     writers = [(path, output_writer(path)) for path in (*output, *filter(None, [junit]))]
     first = next((path for path in (*output, junit) if path and path != "-"), None)
     evidence = Path(f"{os.path.splitext(first)[0]}-failures") if first else None
     with cells(total) as on_event:
         observed = api.observe(
-            dataplane,
+            selections,
             expression,
             kernel=kernel,
             clock=clock,
@@ -266,9 +267,9 @@ def lab(
     chosen, reason = choose.choose(kernel, clock, [selection], measuring=False)
     terminal.say(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
     demand_utf8(" ".join(command), "the command")
-    job = Job("lab", path, selection.name, command=list(command))
+    job = Job("lab", path, [selection], command=list(command))
     tty = not command and sys.stdin.isatty() and sys.stdout.isatty()
-    sys.exit(dispatch(job, chosen, [selection], timeout=timeout, tty=tty))
+    sys.exit(dispatch(job, chosen, timeout=timeout, tty=tty))
 
 
 @main.command()
@@ -302,7 +303,7 @@ def inspect(
         if event.kind == "report":
             reports.append(event.data)
 
-    code = dispatch(Job("inspect", path, selection.name), chosen, [selection], timeout=timeout, on_event=take)
+    code = dispatch(Job("inspect", path, [selection]), chosen, timeout=timeout, on_event=take)
     for report in reports if svg else []:
         from bench.report.drawing import draw
 
@@ -325,7 +326,7 @@ def doctor(as_json: bool) -> None:
 @click.argument("what", type=click.Choice(list(listing.LISTS)))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(what: str, as_json: bool) -> None:
-    """List data planes with their variants and knobs, scenarios, checks, workloads or kernels, one line each."""
+    """List data planes with variants and knobs, scenarios, checks, workloads, metrics or kernels, one line each."""
     if as_json:
         terminal.say(json.dumps(listing.rows(what), indent=1))
         return

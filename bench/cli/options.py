@@ -13,10 +13,13 @@ from bench.cli import completion
 from bench.report import terminal
 from dataplanes import catalog, files
 from dataplanes.errors import Usage
+from dataplanes.selection import Selection
 from scenarios import axes
 
 
 def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that gives a command these options, in this order."""
+
     def decorate(command: Any) -> Any:
         for option in reversed(options):
             command = option(command)
@@ -127,7 +130,8 @@ def axis_values(given: Mapping[str, str | None]) -> dict[str, list[int]]:
     return {name: axes.parse(name, text) for name, text in given.items() if text is not None}
 
 
-def one(dataplane: str) -> list[catalog.Selection]:
+def one(dataplane: str) -> list[Selection]:
+    """Parse a `--dataplane` value that names a single plane. Raises Usage if it names several."""
     selections = catalog.select(dataplane)
     if len(selections) != 1:
         raise Usage("this command takes one data plane", where=dataplane)

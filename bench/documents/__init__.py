@@ -1,6 +1,6 @@
 """The documents the program writes, and the messages between its outside and its inside. JSON, versioned.
 
-Units are in the names: *_us microseconds, *_ns nanoseconds, instructions are guest instructions.
+Figures are named as in bench.documents.metrics, which has their units. docs/documents.md shows a reader what is what.
 """
 
 from __future__ import annotations
@@ -11,15 +11,26 @@ from msgspec import Meta, Struct, field
 
 from dataplanes import errors
 from dataplanes.errors import BenchError
+from dataplanes.selection import Selection
 from scenarios.axes import Axes
 
-SCHEMA = 1
+SCHEMA: Literal[2] = 2
+"""The version of every document's schema. A reader that must know of a change is told by another number, and
+bench.documents.earlier then has what turns a document of this one into one of that."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)")]
 """Of a data plane, a check, a kernel: one line."""
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Figure = Annotated[float, Meta(ge=-1e18, le=1e18)]
 """A number that can be reckoned with: neither infinite nor none."""
+Figures = dict[str, Figure]
+"""Figures by their metrics' names."""
+Bytes = Annotated[Count, Meta(extra_json_schema={"x-unit": "B"})]
+Nanoseconds = Annotated[Count, Meta(extra_json_schema={"x-unit": "ns"})]
+Seconds = Annotated[Figure, Meta(extra_json_schema={"x-unit": "s"})]
+PerSecond = Annotated[Figure, Meta(extra_json_schema={"x-unit": "1/s"})]
+Share = Annotated[Figure, Meta(extra_json_schema={"x-unit": "1"})]
+"""A part of a whole, 0 to 1; or a ratio."""
 Outcome = Literal["pass", "fail", "skip", "error"]
 Expected = Literal["pass", "fail", "skip"]
 
@@ -29,14 +40,14 @@ class Function(Struct, frozen=True):
 
     name: str
     part: str
-    share: Figure
+    share: Share
     calls: Figure | None = None
 
 
 class Profile(Struct, frozen=True):
     """Where a trial's time went: by part of the kernel, the largest first, and the functions with most of it."""
 
-    parts: dict[str, Figure]
+    parts: dict[str, Share]
     functions: list[Function]
 
 
@@ -47,23 +58,36 @@ class Held(Struct, frozen=True):
     namespace: str  # without the run's number
     what: str  # conntrack entries, ipvs services, nft elements, ...
     objects: Count
-    bytes: Count = 0  # where the kernel tells
+    bytes: Bytes = 0  # where the kernel tells
+
+
+class Work(Struct, frozen=True):
+    """What a workload did while it was measured. No figure: how much there was to do is the plan's choice."""
+
+    operations: Count | None = None  # that succeeded; None: it has none
+    elapsed_ns: Nanoseconds | None = None
+    asked_per_second: PerSecond | None = None  # connections, where they begin at a steady rate
+    syn_retransmits: Count | None = None
+    generator_share: Figure | None = None  # processor time of the client per elapsed time; by the wall clock
+    errors: dict[str, Count] = field(default_factory=dict)  # by class
+    backends: dict[str, Count] = field(default_factory=dict)  # requests answered, by the server's number
 
 
 class Trial(Struct):
-    """One measurement of one data plane in a fresh lab. `metrics` is empty when `error` says why there are none."""
+    """One measurement of one data plane in a fresh lab. It has no figures when `error` says why there are none."""
 
     dataplane: Name
     scenario: str
     workload: str
     round: Count
     warmup: bool
-    metrics: dict[str, Any]
+    figures: Figures
     error: str = ""
     axes: Axes = Axes()
     settings: dict[str, dict[str, str]] = field(default_factory=dict)  # on the client's node, by kind; warm-ups only
     profile: Profile | None = None  # warm-ups of a profiled run only
     held: list[Held] = []  # warm-ups and first rounds only
+    work: Work = Work()
 
     def key(self) -> tuple[object, ...]:
         """What tells it from the others of its run."""
@@ -71,7 +95,7 @@ class Trial(Struct):
 
 
 class Interval(Struct):
-    """An estimate with its 95 % bootstrap interval; low and high are None below three rounds."""
+    """An estimate in the unit of its metric, with its 95 % bootstrap interval. Below three rounds there is none."""
 
     value: Figure
     low: Figure | None = None
@@ -85,7 +109,7 @@ class Summary(Struct):
     scenario: str
     workload: str
     n: Count
-    metrics: dict[str, Interval]
+    figures: dict[str, Interval]
     ratio_to_direct: Interval | None
     errors: dict[str, Count]
     backends: dict[str, Count]
@@ -93,8 +117,8 @@ class Summary(Struct):
     axes: Axes = Axes()
 
 
-class Result(Struct):
-    """What `bench run` writes."""
+class Result(Struct, tag_field="kind", tag="result"):
+    """What `bench run` writes. `units` are those of the figures in it."""
 
     tool: dict[str, Any]
     environment: dict[str, Any]
@@ -102,7 +126,8 @@ class Result(Struct):
     trials: list[Trial]
     summary: list[Summary]
     warnings: list[str] = []
-    schema: int = SCHEMA
+    units: dict[str, str] = field(default_factory=dict)
+    schema: Literal[2] = SCHEMA
 
 
 class TrialPlan(Struct):
@@ -130,30 +155,32 @@ class MatrixCell(Struct):
     outcome: Outcome
     expected: Expected
     detail: str
-    seconds: Figure  # by the clock of the kernel under test
+    seconds: Seconds  # by the clock of the kernel under test
     reason: str = ""
     reference: str = ""
 
 
-class Matrix(Struct):
+class Matrix(Struct, tag_field="kind", tag="matrix"):
     """What `bench matrix` writes; environment and clock per kernel."""
 
     tool: dict[str, Any]
     environment: dict[str, Any]
     plan: dict[str, Any]
     cells: list[MatrixCell]
-    schema: int = SCHEMA
+    schema: Literal[2] = SCHEMA
 
 
 class Job(Struct):
-    """What the inside is asked to do. `kind`: trials, lab, inspect or matrix."""
+    """What the inside is asked to do. `kind`: trials, lab, inspect or matrix.
+
+    `selections`: the planes as they were parsed outside, in order. A lab and an inspection have one.
+    """
 
     kind: str
     scenario: str = "seed"
-    dataplane: str = "direct"
+    selections: list[Selection] = field(default_factory=list)
     trials: list[TrialPlan] = field(default_factory=list)
     command: list[str] = field(default_factory=list)  # lab: empty means a shell
-    dataplanes: list[str] = field(default_factory=list)  # matrix
     checks: list[str] = field(default_factory=list)  # matrix: their names
     evidence: bool = False  # matrix: look into cells that are not as expected
     pause: bool = False  # matrix: a shell in the lab of a cell that is not as expected

@@ -1,24 +1,32 @@
-"""Read result and matrix documents, and check what their readers rely on.
+"""Read result and matrix documents of every schema, and check what their readers rely on.
 
-The message types check most of a document. This module checks the fields that readers look up in the free-form parts
-(`environment`, `plan`, `metrics`), and that the parts agree with each other.
+A document of an earlier schema is upgraded here, when it is read: every other reader knows today's only. The message
+types check most of a document. This module checks the fields that readers look up in the parts that are free in form,
+that figures are known metrics, and that the parts agree with each other.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct
 
-from bench.documents import SCHEMA, Count, Figure, Matrix, Name, Result, Summary, Trial
-from bench.documents.workloads import METRICS, WORKLOADS
+from bench.documents import SCHEMA, Matrix, Result, Summary, Trial, metrics
+from bench.documents.earlier import Matrix1, Result1
+from bench.documents.parts import Environment, MatrixPlan, ResultPlan
+from bench.documents.workloads import WORKLOADS
 from dataplanes import files
 from dataplanes.errors import Usage
 from scenarios import axes
 from scenarios.axes import Axes
 
+READ: dict[str, dict[int, type[Result | Matrix | Result1 | Matrix1]]] = {
+    "result": {1: Result1, SCHEMA: Result},
+    "matrix": {1: Matrix1, SCHEMA: Matrix},
+}
+"""By kind and schema: what a document is read as."""
 _MOST = 32 << 20
 """Bytes of one unpacked document. The largest published document has 3 MB."""
 _ROUNDS = 1000
@@ -27,105 +35,93 @@ _NEITHER = "neither a result nor a matrix"
 
 
 class _Head(Struct):
-    """The fields that say which kind of document a file holds."""
+    """The fields that say what a file holds."""
 
     schema: Any = None
+    kind: Any = None
     cells: Raw = Raw()
     trials: Raw = Raw()
 
-
-class _Environment(Struct):
-    kernel: str
-    clock: Literal["wall", "instructions"]
-    kernel_name: str = ""
-    kernel_reason: str = ""
-    generator_ceiling: Figure = 0
-    sysctl: dict[str, str] = {}
-
-
-class _Planned(Struct):
-    workload: str = "crr"
-    connections: Count = 0
-
-
-class _Named(Struct):
-    name: Name
-    statement: str = ""
-    knobs: dict[str, Any] = {}
-
-
-class _ResultPlan(Struct):
-    scenario: str = ""
-    trials: list[_Planned] = []
-    dataplanes: list[_Named] = []
-    command: str = ""
-
-
-class _MatrixPlan(Struct):
-    dataplanes: list[_Named]
-    checks: list[_Named]
-    command: str = ""
-
-
-class _Metrics(Struct):
-    errors: dict[str, Count] = field(default_factory=dict)
-    backends: dict[str, Count] = field(default_factory=dict)
-    connect_us: dict[str, Figure] = field(default_factory=dict)
-    request_us: dict[str, Figure] = field(default_factory=dict)
-    first_us: dict[str, Figure] = field(default_factory=dict)
-    next_us: dict[str, Figure] = field(default_factory=dict)
+    def told(self) -> Any:
+        """Return the kind of the document. Schema 1 did not name it: a matrix has cells, and a result has trials."""
+        if self.kind is None and self.schema == 1:
+            return "matrix" if self.cells else "result" if self.trials else None
+        return self.kind
 
 
 def read(path: str) -> Result | Matrix:
     """Read a document from a file, which may be packed with gzip.
 
-    Raises Usage if it is neither a result nor a matrix of this schema, or if its parts contradict each other.
+    Raises Usage if it is neither a result nor a matrix, if its schema is a later one, or if its parts contradict each
+    other.
     """
     data = files.content(path, _MOST)
     head = files.decode(data, _Head, path, wrong=_NEITHER, fix=_FIX)
-    if not (head.cells or head.trials):
-        raise Usage(_NEITHER, where=path, fix=_FIX)
-    if head.schema != SCHEMA:
-        raise Usage("cannot read the document", where=path, why=f"its schema is {head.schema!r:.20}, not {SCHEMA}")
-    if head.cells:
-        matrix = files.decode(data, Matrix, path, wrong=_NEITHER, fix=_FIX)
-        _validate_matrix(matrix, path)
-        return matrix
-    result = files.decode(data, Result, path, wrong=_NEITHER, fix=_FIX)
-    _validate_result(result, path)
-    return result
+    found = files.decode(data, _type(head, path), path, wrong=_NEITHER, fix=_FIX)
+    while isinstance(found, Result1 | Matrix1):
+        found = found.upgraded(path)
+    if isinstance(found, Matrix):
+        _validate_matrix(found, path)
+    else:
+        _validate_result(found, path)
+    return found
+
+
+def _type(head: _Head, path: str) -> type[Result | Matrix | Result1 | Matrix1]:
+    kind = head.told()
+    if kind not in READ:
+        raise Usage(_NEITHER, where=path, why=f"its kind is {kind!r:.40}" if kind else "", fix=_FIX)
+    if not isinstance(head.schema, int) or head.schema not in READ[kind]:
+        known = " and ".join(map(str, READ[kind]))
+        why = f"its schema is {head.schema!r:.20}, and this version reads {known}"
+        raise Usage("cannot read the document", where=path, why=why, fix="read it with the version that wrote it")
+    return READ[kind][head.schema]
 
 
 def _validate_result(result: Result, path: str) -> None:
-    validate_environment(result.environment, f"{path}: environment")
-    plan = files.convert(result.plan, _ResultPlan, f"{path}: plan", wrong="not a result")
+    clock = validate_environment(result.environment, f"{path}: environment").clock
+    plan = files.convert(result.plan, ResultPlan, f"{path}: plan", wrong="not a result")
     _once([("plane", each.name) for each in plan.dataplanes], path)
-    _validate_trials(result.trials, path)
+    _validate_units(result.units, f"{path}: units")
+    _validate_trials(result.trials, clock, path)
     for number, row in enumerate(result.summary):
         _known(row, f"{path}: summary[{number}]")
+        _validate_figures(row.figures, clock, f"{path}: summary[{number}].figures")
     _once([("summary", row.dataplane, row.workload, row.axes) for row in result.summary], path)
 
 
-def _validate_trials(trials: Sequence[Trial], path: str) -> None:
+def _validate_trials(trials: Sequence[Trial], clock: str, path: str) -> None:
     for number, trial in enumerate(trials):
-        validate_trial(trial, f"{path}: trials[{number}]")
+        validate_trial(trial, clock, f"{path}: trials[{number}]")
     _once([(f"round {trial.round}", trial.dataplane, trial.workload, trial.axes) for trial in trials], path)
     series = Counter((trial.dataplane, trial.workload, trial.axes) for trial in trials)
     if max(series.values(), default=0) > _ROUNDS + 1:
         raise Usage("not a result", where=path, why=f"more than {_ROUNDS} rounds of one plane")
 
 
-def validate_environment(facts: object, where: str) -> None:
-    """Check the fields of an environment that readers look up. Raises Usage."""
-    files.convert(facts, _Environment, where, wrong="not an environment")
+def validate_environment(facts: object, where: str) -> Environment:
+    """Check the fields of an environment that readers look up, and return them. Raises Usage."""
+    return files.convert(facts, Environment, where, wrong="not an environment")
 
 
-def validate_trial(trial: Trial, where: str) -> None:
-    """Check that this program could have written the trial. Raises Usage."""
+def validate_trial(trial: Trial, clock: str, where: str) -> None:
+    """Check that this program could have written the trial by this clock ("": any). Raises Usage."""
     _known(trial, where)
-    files.convert(trial.metrics, _Metrics, f"{where}.metrics", wrong="not a trial")
-    figures = {name: value for name, value in trial.metrics.items() if name in METRICS}
-    files.convert(figures, dict[str, Figure], f"{where}.metrics", wrong="not a trial")
+    _validate_figures(trial.figures, clock, f"{where}.figures")
+
+
+def _validate_figures(names: Iterable[str], clock: str, where: str) -> None:
+    for name in names:
+        if wrong := metrics.wrong(name, clock):
+            fix = "`bench list metrics` lists the metrics and their clocks"
+            raise Usage(f"not a figure: {name!r:.60}", where=where, why=wrong, fix=fix)
+
+
+def _validate_units(told: dict[str, str], where: str) -> None:
+    """Refuse figures in another unit: a reader would take milliseconds for microseconds."""
+    for name, unit in metrics.units(told).items():
+        if told[name] != unit:
+            raise Usage("not a result", where=f"{where}.{name}", why=f"{told[name]!r:.20} is not its unit, {unit}")
 
 
 def _known(row: Trial | Summary, where: str) -> None:
@@ -137,7 +133,7 @@ def _known(row: Trial | Summary, where: str) -> None:
 
 
 def _validate_matrix(matrix: Matrix, path: str) -> None:
-    plan = files.convert(matrix.plan, _MatrixPlan, f"{path}: plan", wrong="not a matrix")
+    plan = files.convert(matrix.plan, MatrixPlan, f"{path}: plan", wrong="not a matrix")
     for kernel, facts in matrix.environment.items():
         validate_environment(facts, f"{path}: environment.{kernel}")
     names = {

@@ -1,22 +1,107 @@
-"""The JSON schemas of the documents. `python -m bench.documents.schema` writes them; a test keeps them true."""
+"""The JSON schemas of the documents, one per kind and version. A test keeps the committed ones true.
+
+`python -m bench.documents.schema` writes them. Keywords of this project begin with `x-`: the unit of a number, and of a
+figure also the direction that is better, the clocks by which it has a meaning, and where it comes from.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from bench.documents import Matrix, Result
+from bench.documents import SCHEMA
+from bench.documents.comparison import Comparisons
+from bench.documents.metrics import METRICS
+from bench.documents.overview import Overview
+from bench.documents.parts import Environment, MatrixPlan, ResultPlan, Writer
+from bench.documents.reading import READ
+from scenarios.axes import Axes
+from scenarios.document import LabDocument
 
+Tree = dict[str, Any]
 DIRECTORY = Path(__file__).parents[2] / "docs" / "schema"
-DOCUMENTS: dict[str, type[msgspec.Struct]] = {"result": Result, "matrix": Matrix}
+DOCUMENTS: dict[tuple[str, int], Any] = {
+    **{(kind, version): each for kind, versions in READ.items() for version, each in versions.items()},
+    ("comparison", SCHEMA): Comparisons,
+    ("report", SCHEMA): Overview,
+    ("lab", SCHEMA): LabDocument,
+}
+"""By kind and version: the type of a document."""
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_REFERENCE = "#/$defs/{name}"
+_PARTS: dict[str, dict[str, Any]] = {
+    "Result": {"tool": Writer, "environment": Environment, "plan": ResultPlan},
+    "Matrix": {"tool": Writer, "environment": dict[str, Environment], "plan": MatrixPlan},
+    "Comparisons": {"tool": Writer},
+}
+"""The parts that are free in form, and what readers rely on in them."""
 
 
-def render(name: str) -> str:
-    """The schema of a document, as JSON."""
-    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(DOCUMENTS[name])), indent=1).decode() + "\n"
+def path(kind: str, version: int) -> Path:
+    """Return the file of a schema."""
+    return DIRECTORY / str(version) / f"{kind}.schema.json"
+
+
+def identifier(kind: str, version: int) -> str:
+    """Return the `$id` of a schema. It is a name, and nothing is to be fetched from it."""
+    return f"urn:vip-bench:schema:{version}:{kind}"
+
+
+def render(kind: str, version: int) -> str:
+    """Return the schema of a document, as JSON."""
+    made = msgspec.json.schema(DOCUMENTS[kind, version], ref_template=_REFERENCE)
+    if version == SCHEMA:
+        _complete(made)
+    head = {"$schema": _DIALECT, "$id": identifier(kind, version), "title": f"vip-bench {kind}, schema {version}"}
+    return msgspec.json.format(msgspec.json.encode(head | made), indent=1).decode() + "\n"
+
+
+def _complete(made: Tree) -> None:
+    """Add what the types do not tell: the parts that are free in form, the figures, and that every field is written."""
+    defined: Tree = made["$defs"]
+    for name, each in defined.items():
+        if name != Axes.__name__:  # what is 0 is not written
+            each["required"] = list(each["properties"])
+    _figures(defined)
+    for name in [each for each in _PARTS if each in defined]:
+        for field, kind in _PARTS[name].items():
+            (part,), more = msgspec.json.schema_components([kind], ref_template=_REFERENCE)
+            defined[name]["properties"][field] = part
+            defined.update(more)
+
+
+def _figures(defined: Tree) -> None:
+    """Give every figure its metric, and let there be no other."""
+    for each in defined.values():
+        properties: Tree = each["properties"]
+        if "figures" in properties:
+            kind = properties["figures"]["additionalProperties"]
+            told = {metric: kind | _told(metric) for metric in METRICS}
+            properties["figures"] = {"type": "object", "properties": told, "additionalProperties": False}
+        if "units" in properties:
+            units = {metric: {"const": found.unit} for metric, found in METRICS.items()}
+            properties["units"] = {"type": "object", "properties": units, "additionalProperties": False}
+
+
+def _told(metric: str) -> Tree:
+    found = METRICS[metric]
+    return {
+        "title": found.title,
+        "description": found.source,
+        "x-unit": found.unit,
+        "x-better": found.better,
+        "x-clocks": list(found.clocks),
+    }
+
+
+def write() -> None:
+    """Write every schema."""
+    for kind, version in DOCUMENTS:
+        path(kind, version).parent.mkdir(parents=True, exist_ok=True)
+        path(kind, version).write_text(render(kind, version), "utf-8")
 
 
 if __name__ == "__main__":
-    for each in DOCUMENTS:
-        (DIRECTORY / f"{each}.schema.json").write_text(render(each), "utf-8")
+    write()

@@ -6,12 +6,12 @@ name that was selected: `nft-lb` and `scheduler=random` of `nft-lb+scheduler=ran
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from bench.documents import Matrix, Result
-from bench.documents.workloads import METRICS, flat
+from bench.documents.metrics import METRICS
+from dataplanes.selection import split
 from scenarios.axes import AXES
 
 Row = dict[str, Any]
@@ -32,7 +32,7 @@ def figures(result: Result) -> Iterator[Row]:
         plane, variant = split(trial.dataplane)
         at = {name: getattr(trial.axes, name) for name in AXES}
         where = {"plane": plane, "variant": variant, "workload": trial.workload, **at, "round": trial.round}
-        for metric, value in flat(trial.metrics).items():
+        for metric, value in trial.figures.items():
             yield {**where, "metric": metric, "value": value, "unit": METRICS[metric].unit, **common}
 
 
@@ -52,9 +52,3 @@ def cells(matrix: Matrix) -> Iterator[Row]:
             "kernel": cell.kernel,
             "revision": matrix.tool.get("revision", ""),
         }
-
-
-def split(name: str) -> tuple[str, str]:
-    """Return the plane and the variant with its knobs of a name as it was selected."""
-    plane, _, variant = re.sub("[@+]", "\n", name, count=1).partition("\n")
-    return plane, variant

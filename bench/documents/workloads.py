@@ -1,74 +1,16 @@
-"""The workloads and the figures they give: names, units, which direction is better. bench.inside.measure runs them."""
+"""The workloads, and which metrics each is told by. bench.inside.measure runs them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from msgspec import Struct
 
+from bench.documents.metrics import METRICS
 from dataplanes.errors import Usage
 from dataplanes.requirements import Tool
 from scenarios.axes import AXES, USUAL_PORTS, Axes
-
-
-class Metric(Struct, frozen=True):
-    """A figure: how its column is headed, what it is counted in, which way is better."""
-
-    heading: str
-    unit: str
-    higher_is_better: bool = False
-
-    def column(self) -> str:
-        """The heading with the unit, unless it has it."""
-        told = self.unit in self.heading or self.unit in ("1/s", "instructions")
-        return self.heading if told else f"{self.heading}, {self.unit}"
-
-
-METRICS: dict[str, Metric] = {
-    "connections_per_second": Metric("connections/s", "1/s", True),
-    "transactions_per_second": Metric("transactions/s", "1/s", True),
-    "exchanges_per_second": Metric("exchanges/s", "1/s", True),
-    "megabits_per_second": Metric("Mbit/s", "Mbit/s", True),
-    "connect_p50_us": Metric("connect p50", "µs"),
-    "connect_p90_us": Metric("connect p90", "µs"),
-    "connect_p99_us": Metric("connect p99", "µs"),
-    "connect_p99.9_us": Metric("connect p99.9", "µs"),
-    "request_p50_us": Metric("request p50", "µs"),
-    "request_p90_us": Metric("request p90", "µs"),
-    "request_p99_us": Metric("request p99", "µs"),
-    "request_p99.9_us": Metric("request p99.9", "µs"),
-    "first_p50_us": Metric("first p50", "µs"),
-    "first_p99_us": Metric("first p99", "µs"),
-    "next_p50_us": Metric("next p50", "µs"),
-    "next_p99_us": Metric("next p99", "µs"),
-    "instructions_per_connection": Metric("instr./conn", "instructions"),
-    "instructions_per_transaction": Metric("instr./trans.", "instructions"),
-    "instructions_per_exchange": Metric("instr./exch.", "instructions"),
-    "instructions_per_kilobyte": Metric("instr./kB", "instructions"),
-    "cpu_us_per_connection": Metric("CPU µs/conn", "µs"),
-    "cpu_us_per_transaction": Metric("CPU µs/trans.", "µs"),
-    "cpu_us_per_exchange": Metric("CPU µs/exch.", "µs"),
-    "cpu_us_per_kilobyte": Metric("CPU µs/kB", "µs"),
-    "lost_percent": Metric("lost", "%"),
-    "stalled_percent": Metric("stalled > 1 s", "%"),
-    "changes": Metric("changes", "", True),
-    "retransmits": Metric("retransmits", ""),
-    "install_ms": Metric("all at once", "ms"),
-    "add_service_ms": Metric("1 service more", "ms"),
-    "obey_ms": Metric("until it answers", "ms"),
-    "remove_service_ms": Metric("1 less", "ms"),
-    "add_backend_ms": Metric("1 backend more", "ms"),
-    "remove_backend_ms": Metric("1 less", "ms"),
-    "join_ms": Metric("1 container more", "ms"),
-    "objects": Metric("objects", ""),
-    "bytes": Metric("bytes", "B"),
-    "conntrack_entries": Metric("conntrack", "entries"),
-    "ipvs_entries": Metric("IPVS", "entries"),
-    "slab_bytes": Metric("slab", "B"),
-    "kthreads": Metric("IPVS kernel threads", ""),
-}
 
 
 class Workload(Struct, frozen=True):
@@ -85,6 +27,20 @@ class Workload(Struct, frozen=True):
     ports: float = 0  # of the client's, that each connection takes away for a minute: closed by FIN, it is in TIME_WAIT
     spread: bool = False  # over all addresses the client has
     own_addresses: bool = False  # goes to the backends, whatever the plane
+
+    @property
+    def costs(self) -> tuple[str, str]:
+        """What one operation costs the machine: the metric by the instruction clock, and the one by the wall clock."""
+        return f"instructions_per_{self.unit}", f"cpu_us_per_{self.unit}"
+
+    def cost(self, clock: str) -> str:
+        """Return the metric of an operation's cost by this clock."""
+        return next(name for name in self.costs if clock in METRICS[name].clocks)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics that a table has columns of; of the two costs, the one that was measured."""
+        return self.primary, *self.columns, *self.costs
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -219,13 +175,3 @@ def parse(text: str | None, swept: Sequence[str] = ()) -> Sequence[str]:
     if unknown or not names:
         raise Usage(f"unknown workload {', '.join(unknown) or text!r}", fix=f"there are: {', '.join(WORKLOADS)}")
     return list(dict.fromkeys(names))
-
-
-def flat(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return the figures among a trial's metrics by their names in METRICS."""
-    found = {name: value for name, value in metrics.items() if name in METRICS}
-    for part in ("connect", "request", "first", "next"):
-        for quantile, value in metrics.get(f"{part}_us", {}).items():
-            if value and f"{part}_{quantile}_us" in METRICS:
-                found[f"{part}_{quantile}_us"] = value
-    return found

@@ -25,6 +25,7 @@ from dataplanes import catalog, files
 from dataplanes.errors import BenchError
 from dataplanes.kernel import interrupt
 from dataplanes.kernel.process import become_shell, tied
+from dataplanes.selection import REFERENCE
 from scenarios import topology
 from scenarios.document import document
 from scenarios.journal import Journal
@@ -44,7 +45,7 @@ def _trials(job: Job, clock: str) -> int:
     most = max(plan.connections for plan in job.trials), max(plan.axes.concurrency for plan in job.trials)
     facts = environment.collect(clock) | {"generator_ceiling": ceiling(*most)}
     _tell(Event("environment", data=facts))
-    selections = {plan.dataplane: catalog.select(plan.dataplane)[0] for plan in job.trials}
+    selections = {each.name: each for each in job.selections}
     for plan in job.trials:
         done = trial.run(job.scenario, selections[plan.dataplane], plan, clock)
         _tell(Event("trial", data=msgspec.to_builtins(done)))
@@ -53,7 +54,7 @@ def _trials(job: Job, clock: str) -> int:
 
 def _lab(job: Job, clock: str) -> int:
     scenario = topology.load(job.scenario)
-    (selection,) = catalog.select(job.dataplane)
+    (selection,) = job.selections
     with Journal() as journal, trial.build(scenario, selection, journal) as lab:
         return _command(lab, job.command)
 
@@ -128,9 +129,8 @@ def _inspect(job: Job, clock: str) -> int:
     from scenarios import walk
 
     scenario = topology.load(job.scenario)
-    (selection,) = catalog.select(job.dataplane)
-    (nothing,) = catalog.select(catalog.DIRECT)
-    with Journal() as journal, trial.build(scenario, nothing, journal, cgroups_for=selection) as lab:
+    (selection,) = job.selections
+    with Journal() as journal, trial.build(scenario, REFERENCE, journal, cgroups_for=selection) as lab:
         report = walk.report(lab, lambda lab: catalog.make(selection, lab))
     _tell(Event("report", data=report))
     return 0

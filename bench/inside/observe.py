@@ -11,9 +11,8 @@ import msgspec
 
 from bench.documents import Event, Job
 from bench.inside import capture, environment, trial
-from dataplanes import catalog
-from dataplanes.catalog import Selection
 from dataplanes.errors import BenchError
+from dataplanes.selection import Selection
 from scenarios import checks, expectations, topology, walk
 from scenarios.checks import Cell, Check
 from scenarios.checks.world import World
@@ -29,8 +28,7 @@ def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Lab], object]) -> 
     """Observe every cell of the job; an unexpected one a second time, with evidence."""
     tell(Event("environment", data=environment.collect(clock)))
     wanted = [checks.CHECKS[name] for name in job.checks]
-    for name in job.dataplanes:
-        (selection,) = catalog.select(name)
+    for selection in job.selections:
         for scenario in checks.scenarios(wanted):
             observer = _Observer(selection, scenario, clock, tell, pause if job.pause else None)
             observer.evidence = _EVIDENCE if job.evidence or job.pause else 0

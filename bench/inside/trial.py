@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from bench import load
-from bench.documents import Held, Profile, Trial, TrialPlan
+from bench.documents import Figures, Held, Profile, Trial, TrialPlan, Work
 from bench.documents.workloads import WORKLOADS
 from bench.inside import environment
 from bench.inside.measure import measure, prove
@@ -15,6 +14,7 @@ from dataplanes import catalog
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError, Prerequisite
 from dataplanes.kernel import netns, sysctl
+from dataplanes.selection import Selection
 from scenarios import axes, topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
@@ -24,10 +24,10 @@ from scenarios.topology import Scenario, Task
 
 def build(
     scenario: Scenario,
-    selection: catalog.Selection,
+    selection: Selection,
     journal: Journal,
     *,
-    cgroups_for: catalog.Selection | None = None,
+    cgroups_for: Selection | None = None,
     make: Callable[[Lab], DataPlane] | None = None,
     udp_as_asked: bool = False,
 ) -> Lab:
@@ -50,7 +50,7 @@ def build(
     return Lab(scenario, plane, journal=journal, server=server, cgroups=catalog.needs_cgroups(cgroups_for or selection))
 
 
-def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Trial:
+def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:
     """Measure once, in the scenario at the plan's point. A plane that cannot reach its backends gets no number."""
     world = topology.load(scenario, plan.axes)
     if not WORKLOADS[plan.workload].filled:
@@ -69,7 +69,7 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
                 trial.settings = _settings(lab)
             if clock == "instructions":
                 settle()
-            trial.metrics, held, trial.profile = _measure(lab, selection, plan, clock)
+            trial.figures, trial.work, held, trial.profile = _measure(lab, selection, plan, clock)
             if plan.round <= 1:
                 trial.held = held
         if leapt := steadiness.broken():
@@ -77,23 +77,23 @@ def run(scenario: str, selection: catalog.Selection, plan: TrialPlan, clock: str
     except Prerequisite:  # of the machine, not of the plane: no other trial would do better
         raise
     except BenchError as error:
-        trial.error, trial.metrics = str(error), {}
+        trial.error, trial.figures, trial.work = str(error), {}, Work()
     return trial
 
 
 def _measure(
-    lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str
-) -> tuple[dict[str, Any], list[Held], Profile | None]:
+    lab: Lab, selection: Selection, plan: TrialPlan, clock: str
+) -> tuple[Figures, Work, list[Held], Profile | None]:
     if not plan.profile:
         return *measure(lab, selection, plan, clock), None
     from bench.inside.measure.profiler import Profiler  # bcc takes its compiler along
 
     with Profiler() as profiler:
         with profiler.sampling():
-            metrics, held = measure(lab, selection, plan, clock)
+            figures, work, held = measure(lab, selection, plan, clock)
         with profiler.counting():
-            counted, _ = measure(lab, selection, plan, clock)
-        return metrics, held, profiler.profile(counted.get("operations", 0))
+            _, counted, _ = measure(lab, selection, plan, clock)
+        return figures, work, held, profiler.profile(counted.operations or 0)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ class Counted(Struct, frozen=True):
 
 
 class LoadResult(Counted, frozen=True):
-    """What `load` measured. Latencies: mean, min, p50, p90, p99, p99.9, max in nanoseconds, exact."""
+    """What `load` measured. `figures` has the latencies by their names in bench.documents.metrics, exact."""
 
     connections: int
     concurrency: int
@@ -30,12 +30,12 @@ class LoadResult(Counted, frozen=True):
     stalled: int  # connections that took more than a second, and were answered
     errors: dict[str, int]  # by class, every class named
     backends: dict[str, int]  # requests answered, by server id
-    connect_ns: dict[str, float]
-    request_ns: dict[str, float]
+    figures: dict[str, float]
 
 
 class DatagramResult(Counted, frozen=True):
-    """What `udp` measured. `first_ns` only with fresh flows: of a flow's first datagram; `next_ns` of all others."""
+    """What `udp` measured. `figures` has the latencies by their names in bench.documents.metrics: of a flow's first
+    datagram, only with fresh flows, and of all others."""
 
     exchanges: int
     concurrency: int
@@ -44,8 +44,7 @@ class DatagramResult(Counted, frozen=True):
     late: int
     refused: int
     backends: dict[str, int]
-    first_ns: dict[str, float]
-    next_ns: dict[str, float]
+    figures: dict[str, float]
 
 
 class StreamResult(Counted, frozen=True):

@@ -180,8 +180,10 @@ int datagrams(int argc, char **argv)
 	       "\"refused\":%lu",
 	       wanted, concurrency, to.clock - from.clock, answered, lost, late, refused);
 	print_backends(backends);
-	print_latencies("first_ns", &samples->first_ns, sizeof *samples, answered);
-	print_latencies("next_ns", &samples->next_ns, sizeof *samples, answered);
+	printf(",\"figures\":{");
+	const char *comma = print_latencies("", "first", &samples->first_ns, sizeof *samples, answered);
+	print_latencies(comma, "next", &samples->next_ns, sizeof *samples, answered);
+	printf("}");
 	print_counters(&from, &to);
 	printf("}\n");
 	return 0;

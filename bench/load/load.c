@@ -292,8 +292,10 @@ static void print(const struct worker *all, const struct counters *from, const s
 		printf("%s\"%s\":%lu", i ? "," : "", error_names[i], all->errors[i]);
 	printf("}");
 	print_backends(all->backends);
-	print_latencies("connect_ns", &all->samples->connect_ns, sizeof *all->samples, all->answered);
-	print_latencies("request_ns", &all->samples->request_ns, sizeof *all->samples, all->answered);
+	printf(",\"figures\":{");
+	const char *comma = print_latencies("", "connect", &all->samples->connect_ns, sizeof *all->samples, all->answered);
+	print_latencies(comma, "request", &all->samples->request_ns, sizeof *all->samples, all->answered);
+	printf("}");
 	print_counters(from, to);
 	printf("}\n");
 }

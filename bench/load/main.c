@@ -28,10 +28,10 @@ static const char help[] =
 	"latencies count from then. With --sources connections come from these addresses in turn.\n"
 	"udp exchanges datagrams in C flows; with --fresh each exchange has a new flow of two datagrams.\n"
 	"stream sends bytes that the server counts.\n"
-	"Each prints one JSON object, with latencies in nanoseconds. --timeout is in milliseconds. --raw\n"
-	"writes the latencies of every request, thread by thread, in order of completion: pairs of\n"
-	"little-endian 32-bit numbers, connect and request. connect is 0 except for a connection's first\n"
-	"request.\n";
+	"Each prints one JSON object, whose figures have the names and units of `bench list metrics`.\n"
+	"--timeout is in milliseconds. --raw writes the latencies of every request in nanoseconds, thread\n"
+	"by thread, in order of completion: pairs of little-endian 32-bit numbers, connect and request.\n"
+	"connect is 0 except for a connection's first request.\n";
 
 struct sockaddr_in targets[TARGETS];
 long target_count;

@@ -89,29 +89,27 @@ static int ascending(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
-void print_latencies(const char *name, const uint32_t *first, size_t stride, uint64_t count)
+const char *print_latencies(const char *comma, const char *name, const uint32_t *first, size_t stride, uint64_t count)
 {
 	static const struct {
 		const char *name;
 		double share;
-	} ranks[] = {{"min", 0}, {"p50", .5}, {"p90", .9}, {"p99", .99}, {"p99.9", .999}, {"max", 1}};
+	} ranks[] = {{"p50", .5}, {"p90", .9}, {"p99", .99}, {"p99.9", .999}};
 	uint32_t *sorted = malloc((count + 1) * sizeof *sorted);
-	uint64_t total = 0, kept = 0;
+	uint64_t kept = 0;
 	for (uint64_t i = 0; i < count; i++) {
 		uint32_t value = *(const uint32_t *)((const char *)first + i * stride);
-		if (value) {
+		if (value)
 			sorted[kept++] = value;
-			total += value;
-		}
 	}
 	qsort(sorted, kept, sizeof *sorted, ascending);
-	printf(",\"%s\":{\"mean\":%.1f", name, kept ? (double)total / kept : 0);
-	for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++) {
-		uint64_t rank = kept * ranks[i].share + .999999999;
-		printf(",\"%s\":%u", ranks[i].name, kept ? sorted[rank ? rank - 1 : 0] : 0);
+	for (size_t i = 0; kept && i < sizeof ranks / sizeof *ranks; i++) {
+		uint32_t value = sorted[(uint64_t)(kept * ranks[i].share + .999999999) - 1];
+		printf("%s\"%s_%s_us\":%u.%03u", comma, name, ranks[i].name, value / 1000, value % 1000);
+		comma = ",";
 	}
-	printf("}");
 	free(sorted);
+	return comma;
 }
 
 void print_backends(const uint64_t counts[BACKENDS])

@@ -43,9 +43,10 @@ uint64_t now(void); /* nanoseconds, monotonic */
 /* Raises the limit of open files to `count` and some more for the program itself. */
 void allow_files(long count);
 
-/* Prints ,"name":{"mean":...,"p50":...}: exact percentiles by nearest rank. Values of 0 are left out; values are
- * `stride` bytes apart. */
-void print_latencies(const char *name, const uint32_t *first, size_t stride, uint64_t count);
+/* Prints "connect_p50_us":...,"connect_p90_us":... and so on: the figures of one latency in microseconds, by their names
+ * in bench/documents/metrics.py. They are exact percentiles by nearest rank. Values of 0 are left out; values are `stride`
+ * bytes apart. If no value is left, it prints nothing. Returns the comma that belongs before the next figure. */
+const char *print_latencies(const char *comma, const char *name, const uint32_t *first, size_t stride, uint64_t count);
 /* Prints ,"backends":{"1":...} */
 void print_backends(const uint64_t counts[BACKENDS]);
 /* Prints ,"syn_retransmits":...,"stat_ns":{...} and the other counters. */

@@ -9,8 +9,8 @@ from bench import kernels
 from bench.kernels import Kernel
 from bench.prepare import preflight
 from bench.prepare.ready import requirements
-from dataplanes.catalog import Selection
 from dataplanes.errors import Prerequisite
+from dataplanes.selection import Selection
 
 
 def choose(

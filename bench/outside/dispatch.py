@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
@@ -13,7 +13,6 @@ from bench.kernels import Command, Kernel, headers
 from bench.prepare import preflight
 from bench.prepare.ready import make_ready, requirements
 from dataplanes import errors
-from dataplanes.catalog import Selection
 
 _decoder = msgspec.json.Decoder(Event)
 _UNDISTURBED = ("env", "--block-signal=HUP,INT,TERM")
@@ -29,14 +28,13 @@ def _headers(job: Job, kernel: Kernel) -> dict[str, str]:
 def dispatch(
     job: Job,
     kernel: Kernel,
-    selections: Sequence[Selection],
     *,
     timeout: float | None = None,
     tty: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> int:
     """Run a job on a kernel; returns the exit code. Raises what the inside raised, as if it had happened here."""
-    make_ready(selections, kernel, {trial.workload for trial in job.trials})
+    make_ready(job.selections, kernel, {trial.workload for trial in job.trials})
     failure: list[errors.BenchError] = []
 
     def take(line: bytes) -> None:
@@ -52,7 +50,7 @@ def dispatch(
         cwd=os.getcwd(),
         tty=tty,
         timeout=timeout,
-        modules=preflight.modules(requirements(selections)),
+        modules=preflight.modules(requirements(job.selections)),
     )
     code = kernel.execute(command, take)
     if failure:

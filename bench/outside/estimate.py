@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from bench.documents import TrialPlan
 from bench.documents.workloads import WORKLOADS
 from bench.kernels import Kernel
-from dataplanes import catalog
+from dataplanes.selection import Selection, balances
 from scenarios.topology import Scenario
 
 _LAB = 0.2  # the underlay, names, the generator
@@ -36,25 +36,24 @@ _IN_CONTAINERS = ("container", "socket", "tc")
 """Placements that are programmed once per container."""
 
 
-def seconds(trial: TrialPlan, world: Scenario) -> float:
-    """Estimate the seconds that a trial takes on the host's kernel."""
+def seconds(trial: TrialPlan, plane: Selection, world: Scenario) -> float:
+    """Estimate the seconds that a trial of a plane takes on the host's kernel."""
     tasks = sum(1 for _ in world.tasks())
     idlers = len(world.idlers)
     built = _LAB + _NODE * len(world.nodes) + _TASK * tasks + _IDLER * idlers
     measured = _CONNECTION * trial.connections * _COSTS.get(trial.workload, 1.0)
     measured += _CHURN if trial.workload == "churn" and not trial.warmup else 0
-    return (built + _programmed(trial, world, tasks + idlers) + measured) * (_PROFILED if trial.profile else 1)
+    return (built + _programmed(trial, plane, world, tasks + idlers) + measured) * (_PROFILED if trial.profile else 1)
 
 
-def _programmed(trial: TrialPlan, world: Scenario, containers: int) -> float:
-    if not catalog.balances(trial.dataplane):
+def _programmed(trial: TrialPlan, plane: Selection, world: Scenario, containers: int) -> float:
+    if not balances(plane.dataplane):
         return 0
-    placement = catalog.placement(trial.dataplane)
-    sites = containers if placement in _IN_CONTAINERS else len(world.nodes) * len(world.networks)
+    sites = containers if plane.placement in _IN_CONTAINERS else len(world.nodes) * len(world.networks)
     fillers = (world.filler.count, world.filler.backends) if world.filler else (0, 0)
     services = len(world.services) + fillers[0] * (1 + fillers[1] * _BACKEND)
     # Programs and maps are a node's: every container only has them attached.
-    programmed = len(world.nodes) if placement in ("socket", "tc") else sites
+    programmed = len(world.nodes) if plane.placement in ("socket", "tc") else sites
     again = 1 if WORKLOADS[trial.workload].filled else 3
     return sites * _SITE + programmed * services * _SERVICE * again
 

@@ -1,81 +1,149 @@
-"""Jobs on several kernels at once: a process each, because a kernel's signals and streams want one to themselves."""
+"""Where the guests of a command run that share its work: `Here`, on this machine, or on others (outside/cluster.py).
+
+By the instruction clock another guest's load is nothing to a figure, and neither is the machine. So a command's data
+planes are dealt to lanes, and each lane does its share in a guest of its own.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from bench.documents import Event, Job
 from bench.kernels import Kernel
-from bench.kernels.owned import owned
 from bench.kernels.relay import Lines, Relay, signals
-from dataplanes import catalog
-from dataplanes.errors import BenchError
+from bench.outside.dispatch import dispatch
+from bench.outside.lane import Order, running
+from bench.prepare.ready import make_ready
+from dataplanes.errors import BenchError, TimedOut
 from dataplanes.kernel import interrupt
 from dataplanes.kernel.procfs import field
 
-_Share = TypeVar("_Share")
+Told = Callable[[str, Event], None]
+"""Called with the kernel's name and each event."""
+_T = TypeVar("_T")
 _decoder = msgspec.json.Decoder(Event)
 _GUEST_KB = 1 << 20
-"""What a guest comes to use of this machine's memory: half of it in the seed's world, all of it at 10,000 services or
+"""The memory of this machine that a guest comes to use: half of it in the seed's world, all of it at 10,000 services or
 with bcc's compiler in it."""
 
 
-def lanes(kernel: Kernel, dataplanes: int, kernels: int = 1, *, jobs: int | None = None) -> int:
-    """How many guests share the planes' work on one of so many kernels. More than one only by the instruction clock: to
-    its figures another guest's load is nothing. `jobs`: all kernels' guests together, at most."""
-    if kernel.clock != "instructions":
-        return 1
-    room = min(len(os.sched_getaffinity(0)), int(field("/proc/meminfo", "MemAvailable").split()[0]) // _GUEST_KB)
-    return max(1, min(room // kernels, (jobs or room) // kernels, dataplanes))
+class Share(Struct, frozen=True):
+    """What one guest does: a job for some data planes on one kernel."""
+
+    kernel: Kernel
+    job: Job
+    tty: bool = False  # the job may ask for the terminal
+
+    def workloads(self) -> set[str]:
+        """Return the names of the workloads that the job measures."""
+        return {trial.workload for trial in self.job.trials}
+
+    def order(self, timeout: float | None) -> Order:
+        """Return the share as a process of its own is told about it."""
+        return Order(self.kernel.name, self.kernel.clock, self.job, timeout)
 
 
-def batches(shares: Sequence[_Share], jobs: int | None) -> list[Sequence[_Share]]:
-    """Those that may run side by side; all of them, if nobody says how many."""
+class Lanes(ABC):
+    """Guests that run side by side and share the work of a command."""
+
+    def clock(self, asked: str | None) -> str | None:
+        """Return the clock to use if `asked` was asked for. Raises Usage if it cannot be used in these lanes."""
+        return asked
+
+    @abstractmethod
+    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1) -> int:
+        """Return how many guests share so many planes' work on one of so many kernels at the same time."""
+
+    @abstractmethod
+    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1) -> list[list[_T]]:
+        """Return the planes of each guest: whole planes, because a guest warms up what it measures."""
+
+    @abstractmethod
+    def run(self, shares: Sequence[Share], take: Told, timeout: float | None = None) -> None:
+        """Have every share done, and tell `take` each event. The first error ends all of them, and is raised.
+
+        Raises TimedOut after `timeout` seconds.
+        """
+
+
+class Here(Lanes):
+    """Guests on this machine, in `jobs` lanes at most. Several have a process each: a kernel's signals and streams want
+    one to themselves."""
+
+    def __init__(self, jobs: int | None = None) -> None:
+        self._jobs = jobs
+
+    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1) -> int:
+        if kernel.clock != "instructions":
+            return 1
+        room = min(len(os.sched_getaffinity(0)), int(field("/proc/meminfo", "MemAvailable").split()[0]) // _GUEST_KB)
+        return max(1, min(room // kernels, (self._jobs or room) // kernels, dataplanes))
+
+    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1) -> list[list[_T]]:
+        count = self.count(kernel, len(planes), kernels)
+        return [list(planes[lane::count]) for lane in range(count)]
+
+    def run(self, shares: Sequence[Share], take: Told, timeout: float | None = None) -> None:
+        if len(shares) == 1:
+            _directly(shares[0], take, timeout)
+            return
+        make_all_ready(shares)  # once, and not in every lane
+        deadline = timeout and time.monotonic() + timeout
+        for batch in batches(shares, self._jobs):
+            left = deadline and deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimedOut("time is up", why=f"{timeout:g} s")
+            _Gathering([(share.kernel.name, share.order(left)) for share in batch], take).run()
+
+
+def make_all_ready(shares: Sequence[Share]) -> None:
+    """Make each kernel ready for its shares. Raises Prerequisite if it or the machine lacks something."""
+    for kernel in {share.kernel.name: share.kernel for share in shares}.values():
+        own = [share for share in shares if share.kernel.name == kernel.name]
+        planes = {plane.name: plane for share in own for plane in share.job.selections}
+        make_ready([*planes.values()], kernel, {name for share in own for name in share.workloads()})
+
+
+def batches(shares: Sequence[_T], jobs: int | None) -> list[Sequence[_T]]:
+    """Return the shares that may run side by side; all of them, if nobody says how many."""
     size = jobs or max(len(shares), 1)
     return [shares[start : start + size] for start in range(0, len(shares), size)]
 
 
-def deal(dataplanes: Sequence[str], lanes: int) -> list[list[str]]:
-    """Each guest's planes: whole planes, so that each warms up what it measures."""
-    return [list(dataplanes[lane::lanes]) for lane in range(lanes)]
+def early(where: str, code: int) -> BenchError:
+    """Return the error of a lane that ended with an exit code, and did not say why."""
+    return BenchError("the run ended early", where=where, why=f"exit code {code}")
 
 
-class Worker:
-    """A job on one kernel, in a process of its own; its events come on its stdout."""
-
-    def __init__(self, kernel: str, clock: str, dataplanes: Sequence[str], job: Job, timeout: float | None) -> None:
-        self.kernel = kernel
-        given = msgspec.json.encode(job).decode()
-        told = (kernel, clock, ",".join(dataplanes), str(timeout or 0), given)
-        self._argv = (sys.executable, "-m", "bench.start", "parallel", *told)
-
-    @contextmanager
-    def running(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Start it; on leaving it is gone."""
-        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
-        with owned(self._argv, **streams, start_new_session=True) as process:
-            yield process
-
-
-def gather(workers: Sequence[Worker], take: Callable[[str, Event], None]) -> None:
-    """Hand on every event with its kernel's name until all have ended. The first error ends all, and is raised."""
-    _Gathering(workers, take).run()
+def _directly(share: Share, take: Told, timeout: float | None) -> None:
+    name = share.kernel.name
+    code = dispatch(share.job, share.kernel, timeout=timeout, tty=share.tty, on_event=partial(take, name))
+    if code:
+        raise early(name, code)
 
 
 class _Gathering:
-    def __init__(self, workers: Sequence[Worker], take: Callable[[str, Event], None]) -> None:
-        self._workers = workers
+    """Lanes that run at the same time, from their start until all have ended.
+
+    When one fails, or an event cannot be taken, all are asked to end and are not killed: on the host a lane has
+    namespaces to remove.
+    """
+
+    def __init__(self, orders: Sequence[tuple[str, Order]], take: Told) -> None:
+        self._orders = orders
         self._take = take
-        self._failure: list[BenchError] = []
+        self._failure: list[Exception] = []
         self._caught: list[int] = []
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
 
@@ -84,11 +152,11 @@ class _Gathering:
         with ExitStack() as stack:
             stack.callback(relay.close)
             relay.watch(stack.enter_context(signals()), self._forward, counts=False)
-            for each in self._workers:
-                process = stack.enter_context(each.running())
+            for kernel, order in self._orders:
+                process = stack.enter_context(running(order))
                 assert process.stdout
-                relay.watch(process.stdout.fileno(), Lines(partial(self._receive, each.kernel)).feed)
-                self._running.append((each.kernel, process))
+                relay.watch(process.stdout.fileno(), Lines(partial(self._receive, kernel)).feed)
+                self._running.append((kernel, process))
             relay.run()
             codes = [(kernel, process.wait()) for kernel, process in self._running]
         if self._caught:
@@ -97,15 +165,18 @@ class _Gathering:
             raise self._failure[0]
         for kernel, code in codes:
             if code:
-                raise BenchError("the run ended early", where=kernel, why=f"exit code {code}")
+                raise early(kernel, code)
 
     def _receive(self, kernel: str, line: bytes) -> None:
-        event = _decoder.decode(line)
-        if event.kind == "error":
-            self._failure.append(event.error())
-            self._end()
-        else:
+        try:
+            event = _decoder.decode(line)
+            if event.kind == "error":
+                raise event.error()
             self._take(kernel, event)
+        except Exception as error:  # raised at the end: until then somebody must read, or the lanes cannot end
+            if not self._failure:
+                self._end()
+            self._failure.append(error)
 
     def _forward(self, numbers: bytes) -> None:
         for number in numbers:
@@ -116,25 +187,3 @@ class _Gathering:
     def _end(self) -> None:
         for _, process in self._running:
             process.terminate()
-
-
-def main() -> int:
-    """The worker: dispatch the job, events to stdout."""
-    from bench import kernels
-    from bench.outside.dispatch import dispatch
-
-    interrupt.catch()
-    kernel, clock, dataplanes, timeout, job = sys.argv[1:]
-
-    def tell(event: Event) -> None:
-        os.write(1, msgspec.json.encode(event) + b"\n")
-
-    try:
-        chosen = kernels.resolve(kernel, clock if kernel != "host" else None)
-        given = msgspec.json.decode(job, type=Job)
-        return dispatch(given, chosen, catalog.select(dataplanes), timeout=float(timeout) or None, on_event=tell)
-    except BenchError as error:
-        tell(Event.of(error))
-        return error.exit_code
-    except KeyboardInterrupt as caught:
-        return 128 + (caught.args[0] if caught.args else signal.SIGINT)

@@ -6,8 +6,7 @@ import base64
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,16 @@ import msgspec
 from bench.documents import Event, Job, Matrix, MatrixCell
 from bench.kernels import Kernel
 from bench.outside import provenance
-from bench.outside.dispatch import dispatch
-from bench.outside.lanes import Worker, batches, deal, gather, lanes
-from bench.prepare.ready import make_ready
-from dataplanes import catalog, files
-from dataplanes.catalog import Selection
-from dataplanes.errors import BenchError, Usage
+from bench.outside.lanes import Lanes, Share, Told
+from dataplanes import files
+from dataplanes.errors import Usage
+from dataplanes.selection import Selection, balances
 from scenarios.checks import Check
-
-Told = Callable[[str, Event], None]
-"""Called with the kernel's name and each event."""
 
 
 def planes(selections: Sequence[Selection]) -> list[Selection]:
     """Those that have a VIP. Raises Usage if none is left."""
-    found = [each for each in selections if catalog.balances(each.dataplane)]
+    found = [each for each in selections if balances(each.dataplane)]
     if not found:
         raise Usage("nothing to observe", where=selections[0].name, why="it has no VIP", fix="name another data plane")
     return found
@@ -44,10 +38,10 @@ def run(
     evidence: Path | None,
     pause: bool,
     timeout: float | None,
-    jobs: int | None = None,
+    lanes: Lanes,
     on_event: Told,
 ) -> Matrix:
-    """Observe every cell; kernels run side by side, in `jobs` guests at most. Raises what the inside raised."""
+    """Observe every cell; kernels run side by side, in guests of `lanes`. Raises what the inside raised."""
     cells: list[MatrixCell] = []
     environments: dict[str, Any] = {}
 
@@ -62,23 +56,16 @@ def run(
 
     names = [each.name for each in selections]
 
-    def job(dataplanes: list[str]) -> Job:
+    def job(planes: Sequence[Selection]) -> Job:
         wanted = [each.name for each in checks]
-        return Job("matrix", dataplanes=dataplanes, checks=wanted, pause=pause, evidence=evidence is not None)
+        return Job("matrix", selections=list(planes), checks=wanted, pause=pause, evidence=evidence is not None)
 
     shares = [
-        (kernel, share)
+        Share(kernel, job(dealt), tty=pause and sys.stdin.isatty())
         for kernel, _ in kernels
-        for share in deal(names, 1 if pause else lanes(kernel, len(names), len(kernels), jobs=jobs))
+        for dealt in ([selections] if pause else lanes.deal(kernel, selections, len(kernels)))
     ]
-    if len(shares) == 1:
-        kernel, tty = kernels[0][0], pause and sys.stdin.isatty()
-        told = partial(take, kernel.name)
-        code = dispatch(job(names), kernel, selections, timeout=timeout, tty=tty, on_event=told)
-        if code:
-            raise BenchError("the run ended early", where=kernel.name, why=f"exit code {code}")
-    else:
-        _side_by_side(shares, selections, job, timeout, jobs, take)
+    lanes.run(shares, take, timeout)
     environments = {
         kernel.name: environments[kernel.name] | provenance.kernel(kernel, reason) for kernel, reason in kernels
     }
@@ -96,20 +83,6 @@ def run(
         },
         cells=cells,
     )
-
-
-def _side_by_side(
-    shares: Sequence[tuple[Kernel, list[str]]],
-    selections: Sequence[Selection],
-    job: Callable[[list[str]], Job],
-    timeout: float | None,
-    jobs: int | None,
-    take: Told,
-) -> None:
-    for kernel in {kernel.name: kernel for kernel, _ in shares}.values():
-        make_ready(selections, kernel)  # once, not in every guest
-    for batch in batches(shares, jobs):
-        gather([Worker(kernel.name, kernel.clock, share, job(share), timeout) for kernel, share in batch], take)
 
 
 def unexpected(matrix: Matrix) -> list[MatrixCell]:

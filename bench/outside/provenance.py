@@ -14,8 +14,8 @@ from typing import Any
 from bench import __version__, load
 from bench.kernels import Kernel
 from dataplanes import catalog, ebpf_object
-from dataplanes.catalog import Selection
 from dataplanes.requirements import Compiled
+from dataplanes.selection import Selection
 from dataplanes.texts import clean
 
 _ROOT = Path(__file__).parents[2]

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from dataplanes import catalog
 from dataplanes.errors import BenchError
+from dataplanes.selection import balances
 
 
 class Step(Struct, frozen=True):
@@ -34,8 +35,8 @@ STEPS = (
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
     *(
         Step(f"planes/{name}.svg", ("inspect", "--dataplane", name, *_KERNEL, "--svg"))
-        for name in catalog.SUMMARIES
-        if catalog.balances(name)
+        for name in catalog.names()
+        if balances(name)
     ),
 )
 

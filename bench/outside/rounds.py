@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from bench.documents import TrialPlan
 from bench.documents.workloads import WORKLOADS
-from dataplanes import catalog
+from dataplanes.selection import Selection, balances
 from scenarios.axes import Axes
 
 WARMUP_SHARE = 10
@@ -27,7 +27,7 @@ class Series(Struct, frozen=True):
 
 
 def interleave(
-    dataplanes: Sequence[str],
+    selections: Sequence[Selection],
     rounds: int,
     *,
     connections: int,
@@ -39,13 +39,14 @@ def interleave(
     `warm_each`: a warm-up of every workload, too.
     """
 
-    def trials(number: int, order: Sequence[str]) -> list[TrialPlan]:
+    def trials(number: int, order: Sequence[Selection]) -> list[TrialPlan]:
         found: dict[tuple[str, str, Axes], TrialPlan] = {}
         for each in series:
             for workload in each.workloads:
                 for at in each.points if number else each.points[:1]:
-                    for name in order:
-                        if _makes_sense(name, workload, at) and _base(name) not in each.without:
+                    for plane in order:
+                        name = plane.name
+                        if _makes_sense(plane, workload, at) and plane.dataplane not in each.without:
                             count = connections if number else max(connections // WARMUP_SHARE, at.concurrency)
                             plan = TrialPlan(name, number, number == 0, count, workload, at)
                             key = (name, workload, at) if number else (name, workload if warm_each else "", Axes())
@@ -55,15 +56,11 @@ def interleave(
     return [
         plan
         for number in range(rounds + 1)
-        for plan in trials(number, dataplanes if number % 2 or not number else list(reversed(dataplanes)))
+        for plan in trials(number, selections if number % 2 or not number else list(reversed(selections)))
     ]
 
 
-def _base(name: str) -> str:
-    return name.partition("@")[0].partition("+")[0]
-
-
-def _makes_sense(name: str, workload: str, at: Axes) -> bool:
+def _makes_sense(plane: Selection, workload: str, at: Axes) -> bool:
     """Some workloads need a plane, and some need services to program."""
     known = WORKLOADS[workload]
-    return not (known.needs_vip and not catalog.balances(name)) and (known.filled or bool(at.services))
+    return not (known.needs_vip and not balances(plane.dataplane)) and (known.filled or bool(at.services))

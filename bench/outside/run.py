@@ -10,17 +10,16 @@ import msgspec
 
 from bench import __version__
 from bench.documents import Event, Job, Result, TrialPlan
+from bench.documents.metrics import units
 from bench.documents.workloads import WORKLOADS, demand_ports
 from bench.kernels import Kernel
 from bench.outside import estimate, provenance, rounds
-from bench.outside.dispatch import dispatch
-from bench.outside.lanes import Worker, deal, gather, lanes
+from bench.outside.lanes import Lanes, Share
 from bench.outside.rounds import Series
 from bench.outside.store import Store
 from bench.prepare.ready import make_ready
-from dataplanes import catalog
-from dataplanes.catalog import DIRECT, Selection
-from dataplanes.errors import BenchError, Usage
+from dataplanes.errors import Usage
+from dataplanes.selection import DIRECT, REFERENCE, Selection, balances
 from scenarios import topology
 
 _TRIALS = 50_000
@@ -36,25 +35,28 @@ def plan(
     profile: bool = False,
 ) -> list[TrialPlan]:
     """The trials in order; `direct` is always among them, and first, as the reference. Warm-ups may be profiled."""
-    names = [DIRECT, *(selection.name for selection in selections if selection.dataplane != DIRECT)]
-    count = len(names) * repeat * sum(len(each.workloads) * len(each.points) for each in series)
+    planes = _with_reference(selections)
+    count = len(planes) * repeat * sum(len(each.workloads) * len(each.points) for each in series)
     if count > _TRIALS:
         raise Usage(f"{count:,} trials are too many", why=f"the most is {_TRIALS:,}", fix="fewer rounds or points")
-    found = rounds.interleave(names, repeat, connections=connections, series=series, warm_each=profile)
+    found = rounds.interleave(planes, repeat, connections=connections, series=series, warm_each=profile)
     for trial in found:
         if profile and trial.warmup:
             trial.profile, trial.connections = True, connections
     return found
 
 
+def _with_reference(selections: Sequence[Selection]) -> list[Selection]:
+    """The reference, then the planes."""
+    return [REFERENCE, *(each for each in selections if each.dataplane != DIRECT)]
+
+
 def demand_possible(scenario: str, trials: Sequence[TrialPlan]) -> None:
     """Raise Usage for a point the scenario cannot have, and for a trial that runs out of ports: before anything is."""
     worlds = {at: topology.load(scenario, at) for at in dict.fromkeys(trial.axes for trial in trials)}
-    for trial in sorted(
-        trials, key=lambda each: (not catalog.balances(each.dataplane), -each.connections)
-    ):  # the worst first
+    for trial in sorted(trials, key=lambda each: (not balances(each.dataplane), -each.connections)):  # the worst first
         world = worlds[trial.axes]
-        to_all = not catalog.balances(trial.dataplane) or WORKLOADS[trial.workload].own_addresses
+        to_all = not balances(trial.dataplane) or WORKLOADS[trial.workload].own_addresses
         targets = len(world.service(world.traffic.service).tasks) if to_all else 1
         demand_ports(trial.workload, trial.connections, trial.axes, targets)
 
@@ -70,16 +72,16 @@ class Run:
         kernel: Kernel,
         *,
         reason: str,
+        lanes: Lanes,
         output: str | None = None,
-        jobs: int | None = None,
     ) -> None:
-        """`output`: the result's file; beside it the trials are kept until it is written. `jobs`: guests at most."""
+        """`output`: the result's file; beside it the trials are kept until it is written. `lanes`: where guests run."""
         self._scenario = scenario
         self._selections = selections
         self._plan = list(trials)
         self._kernel = kernel
         self._reason = reason
-        self._jobs = jobs
+        self._lanes = lanes
         self._store = self._kept(f"{output}.trials") if output and output != "-" else Store(None, ())
         self.left = self._store.left(self._plan)
 
@@ -91,17 +93,20 @@ class Run:
         where = kernel.name, kernel.release, kernel.clock
         store = Store(Path(path), (__version__, made_of, where, topology.load(self._scenario), self._plan))
         if store.replaced:
-            print(f"bench: {path} is of another run, program or kernel: begun anew", file=sys.stderr)
+            print(f"bench: {path} is {store.replaced}: begun anew", file=sys.stderr)
         return store
 
     def lanes(self) -> int:
         """How many guests share the work that is left."""
-        return lanes(self._kernel, len({trial.dataplane for trial in self.left}), jobs=self._jobs)
+        return self._lanes.count(self._kernel, len({trial.dataplane for trial in self.left}))
 
     def seconds(self) -> dict[tuple[object, ...], float]:
         """How long each trial that is left takes at the processor's speed, about, by its key."""
         worlds = {at: topology.load(self._scenario, at) for at in dict.fromkeys(trial.axes for trial in self.left)}
-        return {trial.key(): estimate.seconds(trial, worlds[trial.axes]) for trial in self.left}
+        planes = {each.name: each for each in _with_reference(self._selections)}
+        return {
+            trial.key(): estimate.seconds(trial, planes[trial.dataplane], worlds[trial.axes]) for trial in self.left
+        }
 
     def execute(self, *, timeout: float | None, on_event: Callable[[Event], None]) -> Result:
         """Have the trials done that are left. Raises what the inside raised; what ended stays on disk then."""
@@ -118,19 +123,18 @@ class Run:
         return self._result()
 
     def _execute(self, timeout: float | None, take: Callable[[Event], None]) -> None:
-        shares = deal(list(dict.fromkeys(trial.dataplane for trial in self.left)), self.lanes())
-        if len(shares) == 1:
-            job = Job("trials", self._scenario, trials=self.left)
-            code = dispatch(job, self._kernel, self._selections, timeout=timeout, on_event=take)
-            if code:
-                raise BenchError("the run ended early", where=self._kernel.name, why=f"exit code {code}")
-            return
-        make_ready(self._selections, self._kernel, {trial.workload for trial in self.left})  # once, not in every lane
-        workers = []
-        for names in shares:
-            job = Job("trials", self._scenario, trials=[trial for trial in self.left if trial.dataplane in names])
-            workers.append(Worker(self._kernel.name, self._kernel.clock, names, job, timeout))
-        gather(workers, lambda _, event: take(event))
+        names = {trial.dataplane for trial in self.left}
+        left = [each for each in _with_reference(self._selections) if each.name in names]
+        shares = [
+            Share(self._kernel, Job("trials", self._scenario, planes, trials=self._of(planes)))
+            for planes in self._lanes.deal(self._kernel, left)
+        ]
+        self._lanes.run(shares, lambda _, event: take(event), timeout)
+
+    def _of(self, planes: Sequence[Selection]) -> list[TrialPlan]:
+        """Some planes' trials that are left."""
+        names = {each.name for each in planes}
+        return [trial for trial in self.left if trial.dataplane in names]
 
     def _result(self) -> Result:
         from bench.analysis import judge
@@ -151,6 +155,7 @@ class Run:
             trials=done,
             summary=summarise(done),
             warnings=judge.warnings(done, environment),
+            units=units(name for trial in done for name in trial.figures),
         )
 
     def written(self) -> None:

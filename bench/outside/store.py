@@ -1,6 +1,7 @@
 """Trials on disk as they end, so that a run that is cut short goes on where it was: FILE.trials beside the result FILE.
 
-A line of JSON each: first what the run is, then every event worth keeping. Another run's file is begun anew.
+A line of JSON each: first what the run is, then every event worth keeping. Another run's file is begun anew, and so is
+one that an earlier version of the program wrote: its trials are another program's, and no run has trials of two.
 """
 
 from __future__ import annotations
@@ -11,12 +12,28 @@ from typing import Any
 
 import msgspec
 
-from bench.documents import Event, Trial, TrialPlan, reading
+from bench.documents import SCHEMA, Event, Trial, TrialPlan, reading
 from dataplanes import files
 
 _MOST = 256 << 20
 _WRONG = "not a line of this run's trials"
 _FIX = "remove the file, and the run begins anew"
+
+
+class _FirstLine(msgspec.Struct, tag_field="kind", tag="trials"):
+    """The first line: the schema of the lines, and what must be equal for them to be of this run."""
+
+    run: Any
+    schema: int = SCHEMA
+
+
+def _whose(first: bytes) -> str:
+    """Tell what a file is whose first line is not this run's."""
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        found = msgspec.json.decode(first, type=_FirstLine | list[Any])  # schema 1 had a list, and did not name itself
+        if isinstance(found, list) or found.schema != SCHEMA:
+            return "from another version of the program, whose trials are no part of this run"
+    return "of another run, program or kernel"
 
 
 class Store:
@@ -26,9 +43,10 @@ class Store:
         """`identity`: what must be equal for a file to be of this run; anything that can be JSON."""
         self.trials: list[Trial] = []
         self.environment: dict[str, Any] = {}
-        self.replaced = False  # there was a file, of another run
+        self._clock = ""
+        self.replaced = ""  # what the file was that was there, if it was not this run's
         self._path = path
-        first = msgspec.json.encode(identity)
+        first = msgspec.json.encode(_FirstLine(identity))
         if path is None:
             return
         kept = self._resume(path, first)
@@ -46,7 +64,7 @@ class Store:
         data = files.content(path, _MOST)
         head, _, rest = data.partition(b"\n")
         if head != first:
-            self.replaced = bool(data)
+            self.replaced = _whose(head) if data else ""
             return False
         whole = rest[: rest.rfind(b"\n") + 1]
         try:
@@ -62,10 +80,10 @@ class Store:
     def _take(self, event: Event, where: str) -> bool:
         if event.kind == "trial":
             trial = files.convert(event.data, Trial, where, wrong=_WRONG, fix=_FIX)
-            reading.validate_trial(trial, where)
+            reading.validate_trial(trial, self._clock, where)
             self.trials.append(trial)
         elif event.kind == "environment":
-            reading.validate_environment(event.data, where)
+            self._clock = reading.validate_environment(event.data, where).clock
             self.environment = event.data
         return event.kind in ("trial", "environment")
 

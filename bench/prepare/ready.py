@@ -10,8 +10,8 @@ from bench.kernels import Kernel
 from bench.prepare import objects, preflight
 from bench.prepare.bytecode import compile_bytecode
 from dataplanes import catalog
-from dataplanes.catalog import Selection
 from dataplanes.requirements import Requirement
+from dataplanes.selection import Selection
 from scenarios.requires import REQUIRES
 
 

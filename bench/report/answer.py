@@ -17,10 +17,12 @@ from __future__ import annotations
 from msgspec import Struct
 
 from bench.documents import Interval, Matrix, Result
+from bench.documents.overview import Verdict
+from bench.documents.workloads import WORKLOADS
 from bench.report.digits import number
-from bench.report.model import QUESTIONS, REFERENCE, Report, Verdict
+from bench.report.model import QUESTIONS, REFERENCE, Report
 from bench.report.words import ENGLISH, Words
-from dataplanes import catalog
+from dataplanes.selection import balances
 from dataplanes.texts import code, markdown
 from scenarios.axes import Axes
 
@@ -40,6 +42,7 @@ class Standing(Struct, frozen=True):
 
     @property
     def name(self) -> str:
+        """The name of the data plane."""
         return self.verdict.dataplane
 
 
@@ -51,6 +54,7 @@ class Ranking(Struct, frozen=True):
 
     @property
     def best(self) -> Standing:
+        """The standing of the best data plane of the placement."""
         return self.planes[0]
 
 
@@ -60,7 +64,7 @@ def rankings(report: Report) -> list[Ranking]:
     for verdict in sorted(report.verdicts(), key=_rank):
         if verdict.same and "@" not in verdict.dataplane and verdict.dataplane != REFERENCE:
             standing = Standing(verdict, _effect(report, verdict))
-            groups.setdefault(catalog.placement(verdict.dataplane), []).append(standing)
+            groups.setdefault(report.placement(verdict.dataplane), []).append(standing)
     return [Ranking(name, planes) for name, planes in groups.items()]
 
 
@@ -103,7 +107,7 @@ def _flat(report: Report) -> set[str]:
         for curve in report.curves()
         if curve.axis == "services" and curve.metric in _PER_CONNECTION
         for name, points in curve.planes.items()
-        if catalog.balances(name) and points[-1][1].value < (1 + _FLAT) * points[0][1].value
+        if balances(name) and points[-1][1].value < (1 + _FLAT) * points[0][1].value
     }
 
 
@@ -223,7 +227,7 @@ def _cost(report: Report, say: Words) -> list[str]:
     return [f"## {say('What it costs or saves')}", "", *lines] if lines else []
 
 
-_PER_CONNECTION = ("instructions_per_connection", "cpu_us_per_connection")
+_PER_CONNECTION = WORKLOADS["crr"].costs
 
 
 def _table(
@@ -236,7 +240,7 @@ def _table(
         swept = axis == "services" or workload == "crr"
         if name == workload and getattr(at, axis) in values and (others or not swept):
             rows = report.rows(workload, at)
-            figures = {n: row.metrics[m] for n, (row, _) in rows.items() for m in metrics if m in row.metrics}
+            figures = {n: row.figures[m] for n, (row, _) in rows.items() for m in metrics if m in row.figures}
             if figures:
                 columns[getattr(at, axis)] = figures
     if not columns:

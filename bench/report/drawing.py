@@ -40,6 +40,7 @@ class Box(Struct):
 
     @property
     def height(self) -> int:
+        """The height in pixels."""
         return _TITLE + _LINE * len(self.lines) + _PAD
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from bench import __version__
 from bench.documents import Result
-from bench.documents.workloads import WORKLOADS, flat
+from bench.documents.metrics import METRICS
+from bench.documents.workloads import WORKLOADS
 
 
 def pytest_benchmark(result: Result) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def pytest_benchmark(result: Result) -> dict[str, Any]:
     for trial in result.trials:
         if not trial.warmup and not trial.error:
             primary = WORKLOADS[trial.workload].primary
-            value = flat(trial.metrics).get(primary)
+            value = trial.figures.get(primary)
             if value:
                 key = trial.dataplane, trial.workload, trial.axes.label()
                 groups.setdefault(key, []).append(_seconds(primary, value))
@@ -44,9 +45,8 @@ def _commit(revision: str) -> dict[str, Any]:
 
 
 def _seconds(metric: str, value: float) -> float:
-    if metric.endswith("_ms"):
-        return value / 1e3
-    return value / 1e6 if metric.endswith("_us") else 1 / value
+    parts = {"ms": 1e3, "µs": 1e6}.get(METRICS[metric].unit)
+    return value / parts if parts else 1 / value
 
 
 def _strings(environment: dict[str, Any]) -> dict[str, str]:

@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from bench.documents import Interval
-from bench.documents.workloads import METRICS, WORKLOADS
-from bench.report.model import Curve
+from bench.documents.metrics import METRICS
+from bench.documents.overview import Curve
+from bench.documents.workloads import WORKLOADS
 from dataplanes.texts import line
 from scenarios.axes import AXES
 
@@ -107,7 +108,7 @@ def curve(found: Curve, planes: list[str]) -> str:
             )
         _logarithmic(plot, found)
         plot.set_xlabel(AXES[found.axis][0].replace("{:,} ", ""))
-        plot.set_ylabel(f"{metric.heading} ({metric.unit})" if metric.unit else metric.heading)
+        plot.set_ylabel(metric.column())
         plot.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
         return _svg(figure, title(found))
 
@@ -115,7 +116,7 @@ def curve(found: Curve, planes: list[str]) -> str:
 def title(found: Curve) -> str:
     """What a curve shows."""
     axis = AXES[found.axis][0].replace("{:,} ", "")
-    return f"{WORKLOADS[found.workload].title}: {METRICS[found.metric].heading} against {axis}"
+    return f"{WORKLOADS[found.workload].title}: {METRICS[found.metric].title} against {axis}"
 
 
 def _logarithmic(plot: Plot, found: Curve) -> None:

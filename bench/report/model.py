@@ -6,15 +6,17 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 from bench.documents import Held, Interval, Matrix, MatrixCell, Result, Summary, reading
+from bench.documents.metrics import Clock
+from bench.documents.overview import SHOWN, Answer, Curve, Verdict
 from bench.documents.workloads import WORKLOADS
 from dataplanes import catalog
 from dataplanes.errors import Usage
+from dataplanes.selection import split
 from scenarios.axes import Axes
 
 REFERENCE = "ipvs-container"
@@ -29,8 +31,6 @@ PLACES = ("container", "lb", "overlay", "host")
 _ENTRIES = {"conntrack entries", "ipvs connections", "bpf map flows"}
 
 _OBSERVED = {"pass", "fail"}
-
-Answer = Literal["yes", "no", "partly", ""]
 
 
 class Question(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,36 +49,12 @@ class _Questions(Struct):
 QUESTIONS = msgspec.toml.decode((Path(__file__).parent / "questions.toml").read_text("utf-8"), type=_Questions).question
 
 
-class Curve(Struct, frozen=True):
-    """A metric against an axis: per plane, (value of the axis, figure) in order."""
-
-    workload: str
-    metric: str
-    axis: str
-    clock: str
-    planes: dict[str, list[tuple[int, Interval]]]
-
-
 class State(Struct, frozen=True):
     """What all namespaces of a kind hold together: what a plane has programmed, and connections' entries."""
 
     objects: int
     entries: int
     bytes: int  # the entries' and the programmed objects', where the kernel tells
-
-
-class Verdict(Struct, frozen=True):
-    """One plane in a line. Against the reference, checks: `same` outcome, `more` hold here only, `less` there only."""
-
-    dataplane: str
-    summary: str
-    ratio: Interval | None
-    cost: Interval | None
-    latency: Interval | None
-    same: list[str]
-    more: list[str]
-    less: list[str]
-    answers: dict[str, Answer]
 
 
 class Report:
@@ -98,9 +74,19 @@ class Report:
         """Every plane in the documents: the catalog's order, then variants."""
         found = [row.dataplane for _, result in self.results for row in result.summary]
         found += [cell.dataplane for cell in self._cells.values()]
-        order = list(catalog.SUMMARIES)
-        known = {name: (order.index(base) if base in order else len(order)) for name in found for base in [_base(name)]}
+        order = catalog.names()
+        known = {
+            name: (order.index(plane) if plane in order else len(order)) for name in found for plane, _ in [split(name)]
+        }
         return sorted(known, key=lambda name: (known[name], name))
+
+    def placement(self, name: str) -> str:
+        """The placement of a plane, as the documents tell it. Those of 0.1 do not: their planes are in the catalog."""
+        plans = [*(result.plan for _, result in self.results), *(matrix.plan for _, matrix in self.matrices)]
+        told = [each for plan in plans for each in plan.get("dataplanes", []) if each["name"] == name]
+        found = next((each["placement"] for each in told if each.get("placement")), "")
+        plane, _ = split(name)
+        return found or (catalog.placement(plane) if plane in catalog.names() else "") or "unknown"
 
     def kernels(self) -> list[str]:
         """The kernels of the matrices."""
@@ -150,13 +136,13 @@ class Report:
 
     def curves(self) -> list[Curve]:
         """Every metric that has figures at two points or more of one axis, the other axes being equal."""
-        found: dict[tuple[str, str, str, str, Axes], dict[str, dict[int, Interval]]] = {}
+        found: dict[tuple[str, str, str, Clock, Axes], dict[str, dict[int, Interval]]] = {}
         for _, result in self.results:
-            clock = str(result.environment["clock"])
+            clock: Clock = result.environment["clock"]
             for row in result.summary:
                 for axis in Axes.__struct_fields__:
                     rest = msgspec.structs.replace(row.axes, **{axis: getattr(Axes(), axis)})
-                    for metric, value in row.metrics.items():
+                    for metric, value in row.figures.items():
                         curve = found.setdefault((row.workload, metric, axis, clock, rest), {})
                         curve.setdefault(row.dataplane, {})[getattr(row.axes, axis)] = value
         made = []
@@ -231,10 +217,9 @@ class Report:
             made.append(
                 Verdict(
                     name,
-                    catalog.SUMMARIES.get(_base(name), ""),
+                    _summary(name),
                     row.ratio_to_direct if row else None,
-                    _cost(row) if row else None,
-                    row.metrics.get("connect_p50_us") if row else None,
+                    {name: row.figures[name] for name in SHOWN if name in row.figures} if row else {},
                     *self.against_reference(name),
                     {question.name: self.answer(name, question) for question in QUESTIONS},
                 )
@@ -243,8 +228,8 @@ class Report:
 
 
 def _cost(row: Summary) -> Interval | None:
-    """What a connection costs: instructions, or CPU time by the wall clock."""
-    return row.metrics.get("instructions_per_connection") or row.metrics.get("cpu_us_per_connection")
+    """What an operation costs: instructions, or CPU time by the wall clock."""
+    return next((row.figures[name] for name in WORKLOADS[row.workload].costs if name in row.figures), None)
 
 
 def _state(held: Sequence[Held], place: str) -> State:
@@ -253,15 +238,17 @@ def _state(held: Sequence[Held], place: str) -> State:
     return State(sum(each.objects for each in here) - entries, entries, sum(each.bytes for each in here))
 
 
-def _base(name: str) -> str:
-    return name.partition("@")[0].partition("+")[0]
+def _summary(name: str) -> str:
+    """What a plane is, if it is known here: a document may have planes of a package that is not installed."""
+    plane, _ = split(name)
+    return catalog.summary(plane) if plane in catalog.names() else ""
 
 
 def _drawn(workload: str) -> set[str]:
     """What is worth a curve."""
     known = WORKLOADS[workload]
-    costs = {f"instructions_per_{known.unit}", f"cpu_us_per_{known.unit}", "conntrack_entries", "kthreads", "bytes"}
-    return {known.primary, *known.columns, *costs, "install_ms"} - {"connect_p50_us", "retransmits", "changes"}
+    more = {"conntrack_entries", "kthreads", "bytes", "install_ms"}
+    return {*known.shown, *more} - {"connect_p50_us", "retransmits", "changes"}
 
 
 def published() -> list[str]:

@@ -13,11 +13,13 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from bench.documents import Matrix, MatrixCell, Result
-from bench.documents.workloads import METRICS, WORKLOADS
+from bench.documents.metrics import METRICS
+from bench.documents.overview import Curve
+from bench.documents.workloads import WORKLOADS
 from bench.report import figures
 from bench.report.digits import figure, number, ratio
 from bench.report.matrix_table import MARKS, differences
-from bench.report.model import PLACES, QUESTIONS, REFERENCE, Curve, Report
+from bench.report.model import PLACES, QUESTIONS, REFERENCE, Report
 from dataplanes.texts import clean
 from scenarios.axes import Axes
 
@@ -84,18 +86,17 @@ def _group(report: Report, workload: str, at: Axes, planes: list[str]) -> dict[s
     rows = report.rows(workload, at)
     clock = next((clock for _, clock in rows.values()), "")
     known = WORKLOADS[workload]
-    cost = f"instructions_per_{known.unit}" if clock == "instructions" else f"cpu_us_per_{known.unit}"
-    columns = [m for m in (known.primary, *known.columns, cost) if any(m in row.metrics for row, _ in rows.values())]
+    columns = [m for m in known.shown if any(m in row.figures for row, _ in rows.values())]
     ratios = {name: row.ratio_to_direct for name, (row, _) in rows.items() if row.ratio_to_direct}
     title = ", ".join(filter(None, (known.title, at.label())))
-    label = f"{METRICS[known.primary].heading}, ratio to direct"
+    label = f"{METRICS[known.primary].title}, ratio to direct"
     return {
         "title": title[0].upper() + title[1:],
         "at": at,
         "clock": clock,
         "figure": figures.bars(title, label, ratios, planes) if len(ratios) > 1 else "",
         "headings": [METRICS[name].column() for name in columns],
-        "rows": [(name, [row.metrics.get(m) for m in columns], row.n) for name, (row, _) in rows.items()],
+        "rows": [(name, [row.figures.get(m) for m in columns], row.n) for name, (row, _) in rows.items()],
     }
 
 

@@ -33,7 +33,7 @@ def section(report: Report, say: Words = ENGLISH) -> str:
         counts = {"same": len(v.same), "more": len(v.more), "less": len(v.less)}
         same = say("{same} same, {more} more, {less} less", **counts) if v.same else ""
         answers = [say(v.answers[name]) for name in _ASKED]
-        rows.append([f"`{v.dataplane}`", ratio(v.ratio), figure(v.cost), same, *answers])
+        rows.append([f"`{v.dataplane}`", ratio(v.ratio_to_direct), figure(v.cost), same, *answers])
     return "\n".join([BEGIN, *table(told, rows), END])
 
 
@@ -87,7 +87,7 @@ def replaced(page: str, made: str) -> str:
 
 def chart(report: Report) -> str:
     """Connections per second of every plane as ratios to direct; a file of its own, on white."""
-    ratios = {v.dataplane: v.ratio for v in report.verdicts() if v.ratio}
+    ratios = {v.dataplane: v.ratio_to_direct for v in report.verdicts() if v.ratio_to_direct}
     drawn = figures.bars(
         "Connections per second, ratio to direct", "connections/s, ratio to direct", ratios, report.planes()
     )

@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from bench.documents import Profile, Result, Summary, Trial, TrialPlan
-from bench.documents.workloads import METRICS, WORKLOADS, Workload
+from bench.documents.comparison import CellChange, Comparison, Difference
+from bench.documents.metrics import METRICS
+from bench.documents.workloads import WORKLOADS, Workload
 from bench.report.digits import figure, ratio
 from bench.report.terminal import console
 from scenarios.axes import Axes
-
-if TYPE_CHECKING:
-    from bench.analysis.compare import Difference
-    from bench.analysis.gate import CellChange, Comparison
-
 
 _FUNCTIONS = 25
 
@@ -54,16 +50,15 @@ def _title(result: Result, what: str, at: Axes) -> str:
 
 
 def _table(result: Result, workload: Workload, at: Axes, rows: Sequence[Summary]) -> Table:
-    cost = f"instructions_per_{workload.unit}" if result.environment["clock"] == "instructions" else ""
-    cost = cost or f"cpu_us_per_{workload.unit}"
-    metrics = [workload.primary, *workload.columns, *([cost] if any(cost in row.metrics for row in rows) else [])]
+    cost = workload.cost(result.environment["clock"])
+    metrics = [workload.primary, *workload.columns, *([cost] if any(cost in row.figures for row in rows) else [])]
     headings = [METRICS[name].column() for name in metrics]
     compared = any(row.ratio_to_direct for row in rows)
     if compared:
         headings = [headings[0], "ratio [95%]", *headings[1:], "errors", "backends"]
     body = []
     for row in rows:
-        cells = [figure(row.metrics.get(name)) or "-" for name in metrics]
+        cells = [figure(row.figures.get(name)) or "-" for name in metrics]
         if compared:
             cells.insert(1, ratio(row.ratio_to_direct) or "-")
             cells += [str(sum(row.errors.values())), str(sum(1 for count in row.backends.values() if count))]
@@ -171,8 +166,8 @@ def show_agreement(result: Result) -> None:
     for number, name in enumerate(names):
         for other in names[:number]:
             ours, theirs = (
-                rows[w, name].metrics["connections_per_second"].value
-                / rows[w, other].metrics["connections_per_second"].value
+                rows[w, name].figures["connections_per_second"].value
+                / rows[w, other].figures["connections_per_second"].value
                 for w in ("crr", "wrk")
             )
             table.add_row(f"{name} / {other}", f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours - 1:+.1%}")

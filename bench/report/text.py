@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import msgspec
 
 from bench.documents import tidy
-from bench.documents.workloads import METRICS, WORKLOADS
+from bench.documents.metrics import METRICS, units
+from bench.documents.overview import Overview
+from bench.documents.workloads import WORKLOADS
 from bench.report.digits import figure, number, ratio
 from bench.report.matrix_table import MARKS, differences
 from bench.report.model import PLACES, QUESTIONS, REFERENCE, Report
@@ -24,14 +26,13 @@ def markdown(report: Report) -> str:
     for workload, at in report.workloads():
         known = WORKLOADS[workload]
         rows = report.rows(workload, at)
-        costs = (f"instructions_per_{known.unit}", f"cpu_us_per_{known.unit}")
-        metrics = [m for m in (known.primary, *known.columns, *costs) if any(m in r.metrics for r, _ in rows.values())]
+        metrics = [m for m in known.shown if any(m in row.figures for row, _ in rows.values())]
         clock = next((clock for _, clock in rows.values()), "")
         title = ", ".join(filter(None, (known.title, at.label())))
         parts += [f"## {title} ({clock} clock)", ""]
         headings = ["data plane", *(METRICS[m].column() for m in metrics), "ratio to direct", "n"]
         body = [
-            [name, *(figure(row.metrics.get(m)) for m in metrics), ratio(row.ratio_to_direct), str(row.n)]
+            [name, *(figure(row.figures.get(m)) for m in metrics), ratio(row.ratio_to_direct), str(row.n)]
             for name, (row, _) in rows.items()
         ]
         parts += [*table(headings, body), ""]
@@ -79,7 +80,7 @@ def _verdicts(report: Report) -> list[str]:
     headings += [f"as {REFERENCE}", *(q.name for q in QUESTIONS)] if observed else []
     body = []
     for v in report.verdicts():
-        cells = [v.dataplane, ratio(v.ratio), figure(v.cost)]
+        cells = [v.dataplane, ratio(v.ratio_to_direct), figure(v.cost)]
         if observed:
             told = f"{len(v.same)} same, {len(v.more)} more, {len(v.less)} less" if v.same else ""
             cells += [told, *(v.answers[q.name] for q in QUESTIONS)]
@@ -134,5 +135,7 @@ def tidy_rows(report: Report) -> Iterator[tidy.Row]:
 
 def merged(report: Report) -> bytes:
     """JSON: verdicts and curves, as the page shows them."""
-    found = {"schema": 1, "verdicts": report.verdicts(), "curves": report.curves()}
+    verdicts, curves = report.verdicts(), report.curves()
+    named = {name for each in verdicts for name in each.figures} | {curve.metric for curve in curves}
+    found = Overview(verdicts, curves, units(named))
     return msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"

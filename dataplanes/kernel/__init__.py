@@ -1,4 +1,4 @@
-"""Thin wrappers of the kernel's own facilities: namespaces, netlink, sysctls, iptables, IPVS. No policy here."""
+"""Thin wrappers of the kernel's own facilities: namespaces, netlink, sysctls, iptables, IPVS. They hold no policy."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def _pyroute2_by_need() -> None:
-    """Let `import pyroute2.netlink` import what it says.
+    """Let `import pyroute2.netlink` import only that module.
 
-    pyroute2/__init__.py imports all there is of it, asyncio, ssl and sqlite3 included: two thirds of what we import
-    altogether, which every python in a guest would pay for. It is run when something of it is asked for by name.
+    pyroute2/__init__.py imports the whole package, with asyncio, ssl and sqlite3: two thirds of all that we import, and
+    every python in a guest would pay for it. It is run when something of it is asked for by name.
     """
     spec = find_spec("pyroute2")
     loader = spec and spec.loader
@@ -21,7 +21,7 @@ def _pyroute2_by_need() -> None:
     package = module_from_spec(spec)
 
     def ask(name: str) -> Any:
-        if find_spec(f"pyroute2.{name}"):  # `from pyroute2 import config` asks for it before it looks for a module
+        if find_spec(f"pyroute2.{name}"):  # `from pyroute2 import config` asks before it looks for a module
             return import_module(f"pyroute2.{name}")
         del package.__dict__["__getattr__"]
         loader.exec_module(package)

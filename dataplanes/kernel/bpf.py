@@ -1,7 +1,7 @@
 """The bpf() system call: maps, programs, links (include/uapi/linux/bpf.h).
 
-Programs are compiled by bcc (dataplanes/ebpf_object.py) and loaded here: loading through bcc takes its whole compiler
-into every process, which in an emulated guest costs seconds before anything has happened.
+bcc compiles the programs (dataplanes/ebpf_object.py), and this module loads them. Loading through bcc would take its
+whole compiler into every process, which costs seconds in an emulated guest.
 """
 
 from __future__ import annotations
@@ -82,12 +82,15 @@ class _ProgQuery(ctypes.Structure):
 class _LinkInfo(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_uint32) for name in ("type", "id", "program", "padding")),
-        ("target", ctypes.c_uint64),  # a cgroup's ID; of TCX the interface's index and the attach type
+        (
+            "target",
+            ctypes.c_uint64,
+        ),  # the cgroup's ID, or TCX's interface index and attach type
         ("attach_type", ctypes.c_uint32),
     ]
 
     def attached(self) -> bool:
-        """True if what it is attached to is still there, and nobody has detached it."""
+        """Return True if its target exists and nobody has detached it."""
         return bool(self.target & 0xFFFFFFFF if self.type == _LINK_TCX else self.target)
 
 
@@ -104,7 +107,7 @@ class _ObjectInfo(ctypes.Structure):
 
 
 def _call(command: int, attr: ctypes.Structure) -> int:
-    """The system call; returns its result, or minus errno."""
+    """Make the system call. Return its result, or minus errno."""
     number = _SYSCALL.get(platform.machine())
     if number is None:
         raise Prerequisite(
@@ -120,10 +123,13 @@ def _refused(what: str, where: str, code: int, detail: str = "") -> KernelRefuse
 
 
 class Map:
-    """A BPF map: fixed-size keys to fixed-size values, as bytes. Gone when closed and no program uses it."""
+    """A BPF map from keys to values of fixed sizes, as bytes.
+
+    The kernel removes it once it is closed and no program uses it.
+    """
 
     def __init__(self, name: str, kind: int, key_size: int, value_size: int, capacity: int, flags: int) -> None:
-        """Raises KernelRefused where the kernel has no such map type, or no memory."""
+        """Create the map. Raises KernelRefused if the kernel has no such map type or no memory."""
         self.name, self.key_size, self.value_size, self.capacity = name, key_size, value_size, capacity
         attr = _MapCreate(kind, key_size, value_size, capacity, flags, 0, 0, name.encode()[:15])
         self.fd = _call(_MAP_CREATE, attr)
@@ -131,7 +137,7 @@ class Map:
             raise _refused("BPF map refused", name, self.fd)
 
     def close(self) -> None:
-        """Let go of it. Idempotent."""
+        """Close the map. Idempotent."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -148,7 +154,7 @@ class Map:
                 raise _refused(f"element {start + done} of BPF map {self.name} refused", self.name, code, detail)
 
     def get(self, keys: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-        """Those of these elements that are there."""
+        """Return those of these elements that exist."""
         found = []
         value = ctypes.create_string_buffer(self.value_size)
         for key in keys:
@@ -160,25 +166,25 @@ class Map:
         return found
 
     def put(self, key: bytes | None, value: bytes) -> None:
-        """Set one element, of the kinds that take no more at once; a stack's has no key. Raises KernelRefused."""
+        """Set one element of a map that takes no bulk updates. A stack's element has no key. Raises KernelRefused."""
         code = _call(_UPDATE, _Element(self.fd, _address(key), _address(value), 0))
         if code < 0:
             raise _refused(f"element of BPF map {self.name} refused", self.name, code)
 
     def delete(self, keys: Iterable[bytes]) -> None:
-        """Delete elements; one that is not there is as good as deleted."""
+        """Delete elements. A missing element is no error."""
         for key in keys:
             self.remove(key)
 
     def remove(self, key: bytes) -> bool:
-        """Delete an element; False if it was not there."""
+        """Delete an element. Return False if it was missing."""
         code = _call(_DELETE, _Element(self.fd, _address(key), 0, 0))
         if code < 0 and code != -errno.ENOENT:
             raise _refused(f"deletion from BPF map {self.name} refused", self.name, code)
         return code >= 0
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every element, in batches; one that moves while this reads may be missed or told twice."""
+        """Yield every element, in batches. An element that moves meanwhile may be missed or yielded twice."""
         position: ctypes.Array[ctypes.c_char] | None = None
         room = _BATCH
         while True:
@@ -186,7 +192,7 @@ class Map:
             after = ctypes.create_string_buffer(max(self.key_size, 8))
             attr = _Batch(_address(position), _address(after), _address(keys), _address(values), room, self.fd, 0, 0)
             code = _call(_LOOKUP_BATCH, attr)
-            if code == -errno.ENOSPC:  # a hash bucket with more than fits
+            if code == -errno.ENOSPC:  # a hash bucket has more elements than fit
                 room *= 2
                 continue
             if code < 0 and code != -errno.ENOENT:  # ENOENT: that was the last batch
@@ -204,12 +210,12 @@ class Map:
 
 
 def _cut(data: ctypes.Array[ctypes.c_char], size: int, count: int) -> list[bytes]:
-    whole = data.raw  # a copy of it all: once, not per element
+    whole = data.raw  # one copy of everything, instead of one per element
     return [whole[start : start + size] for start in range(0, count * size, size)]
 
 
 def load(name: str, kind: int, attach_type: int, instructions: bytes) -> int:
-    """Load a program; returns its descriptor. Raises KernelRefused with the verifier's last words."""
+    """Load a program and return its descriptor. Raises KernelRefused with the last lines of the verifier."""
     log = ctypes.create_string_buffer(1)
     license_ = b"Dual BSD/GPL\0"
     attr = _ProgLoad(kind, len(instructions) // 8, _address(instructions), _address(license_), name=name.encode()[:15])
@@ -226,7 +232,10 @@ def load(name: str, kind: int, attach_type: int, instructions: bytes) -> int:
 
 
 def link_cgroup(program: int, cgroup: str, attach_type: int) -> int:
-    """Attach to a cgroup by a link: it is gone with its descriptor, and so with a process that is killed."""
+    """Attach a program to a cgroup by a link.
+
+    The link ends with its descriptor, and so with a process that is killed.
+    """
     target = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fd = _call(_LINK_CREATE, _LinkCreate(program, target, attach_type, 0))
@@ -239,7 +248,7 @@ def link_cgroup(program: int, cgroup: str, attach_type: int) -> int:
 
 
 def has_tcx() -> bool:
-    """True if the kernel attaches programs to interfaces by links (since 6.6)."""
+    """Return True if the kernel has TCX: it attaches programs to interfaces by links (since 6.6)."""
     code = _call(_PROG_QUERY, _ProgQuery(_LOOPBACK, TCX["ingress"], 0, 0, 0, 0))
     if code < 0 and code not in (-errno.EINVAL, -errno.ENOENT):
         raise _refused("the kernel does not say whether it has TCX", "bpf()", code)
@@ -247,7 +256,7 @@ def has_tcx() -> bool:
 
 
 def link_interface(program: int, index: int, direction: str) -> int:
-    """Attach to an interface of the namespace one is in, by a link; `direction`: ingress or egress."""
+    """Attach to an interface of the current namespace by a link. `direction` is ingress or egress."""
     fd = _call(_LINK_CREATE, _LinkCreate(program, index, TCX[direction], 0))
     if fd < 0:
         raise _refused("BPF program cannot be attached to the interface", str(index), fd)
@@ -255,7 +264,7 @@ def link_interface(program: int, index: int, direction: str) -> int:
 
 
 def on_interface(index: int, direction: str) -> list[tuple[int, str]]:
-    """The ID of the link and the name of each program that is attached so in the namespace one is in."""
+    """Return the link's ID and the program's name for each program on an interface of the current namespace."""
     room = 64
     programs, links = (ctypes.c_uint32 * room)(), (ctypes.c_uint32 * room)()
     attr = _ProgQuery(index, TCX[direction], 0, 0, ctypes.addressof(programs), room)
@@ -276,7 +285,10 @@ def _program_name(identity: int) -> str:
 
 
 def attached(link: int) -> bool:
-    """True if a link still attaches: root can detach it, and the cgroup or interface can go (kernel/bpf/cgroup.c)."""
+    """Return True if a link is still attached.
+
+    Root can detach it, and the cgroup or the interface can be removed (kernel/bpf/cgroup.c, kernel/bpf/tcx.c).
+    """
     info = _LinkInfo()
     attr = _ObjectInfo(link, ctypes.sizeof(info), ctypes.addressof(info))
     code = _call(_OBJECT_INFO, attr)
@@ -286,7 +298,7 @@ def attached(link: int) -> bool:
 
 
 def detach(link: int) -> bool:
-    """Detach the link of this ID, whoever holds it, as `bpftool link detach` does; False if it is gone."""
+    """Detach the link with this ID, as `bpftool link detach` does. Return False if it does not exist."""
     fd = _call(_LINK_BY_ID, _Ids(link, 0, 0))
     if fd < 0:
         return False
@@ -296,7 +308,10 @@ def detach(link: int) -> bool:
 
 
 def detach_all(cgroup: str) -> int:
-    """Detach every link from a cgroup, whoever holds it, as `bpftool link detach` does; returns how many."""
+    """Detach every link from a cgroup, as `bpftool link detach` does, and return how many.
+
+    Others may hold the links.
+    """
     wanted, found, last = os.stat(cgroup).st_ino, 0, 0
     while True:
         position = _Ids(last, 0, 0)
@@ -304,7 +319,7 @@ def detach_all(cgroup: str) -> int:
             return found
         last = position.next
         fd = _call(_LINK_BY_ID, _Ids(last, 0, 0))
-        if fd < 0:  # gone meanwhile
+        if fd < 0:  # removed meanwhile
             continue
         info = _LinkInfo()
         if _call(_OBJECT_INFO, _ObjectInfo(fd, ctypes.sizeof(info), ctypes.addressof(info))) == 0:
@@ -313,9 +328,10 @@ def detach_all(cgroup: str) -> int:
 
 
 def cgroup_taken(cgroup: str, attach_type: int) -> bool:
-    """True if a program is attached here without allowing others below (kernel/bpf/cgroup.c, hierarchy_allows_attach).
+    """Return True if a program is attached here that allows no other below.
 
-    Also where the kernel does not tell: then attaching would fail as well.
+    The rule is in kernel/bpf/cgroup.c, hierarchy_allows_attach. Return True also if the kernel does not tell, because
+    then attaching would fail as well.
     """
     target = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -329,7 +345,7 @@ def cgroup_taken(cgroup: str, attach_type: int) -> bool:
 
 
 def _address(data: bytes | ctypes.Array[ctypes.c_char] | None) -> int:
-    """Where the bytes are; they must stay referenced until the call is over."""
+    """Return the address of the bytes. They must stay referenced until the call is over."""
     if data is None:
         return 0
     pointer = ctypes.c_char_p(data) if isinstance(data, bytes) else data

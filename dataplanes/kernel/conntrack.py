@@ -17,11 +17,11 @@ _ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25  # CTA_*
 _TUPLE_IP, _SOURCE, _DESTINATION = 1, 1, 2  # CTA_TUPLE_IP, CTA_IP_V4_*
 _FILTER_ORIGINAL, _FILTER_REPLY, _BY_DESTINATION = 1, 2, 2  # CTA_FILTER_*, CTA_FILTER_F_CTA_IP_DST
 _NESTED = 0x8000
-_FEW = 4  # destinations for which the kernel is asked one by one rather than for the whole table
+_FEW = 4  # up to so many destinations the kernel is asked for each, and beyond for the whole table
 
 
 class Conntrack:
-    """The entries of one namespace. The kernel loads nf_conntrack_netlink by itself, if it has it."""
+    """The entries of one namespace. The kernel loads nf_conntrack_netlink by itself if it has that module."""
 
     def __init__(self, name: str) -> None:
         self.netns = name
@@ -34,13 +34,13 @@ class Conntrack:
         self.close()
 
     def close(self) -> None:
-        """Close the socket; the entries stay. Idempotent."""
+        """Close the socket. The entries stay. Idempotent."""
         self._netlink.close()
 
     def flush(self, keep: Mapping[str, Collection[str]]) -> int:
-        """Delete what was sent to these addresses and is answered by others than those to keep: {VIP: backends}.
+        """Delete entries to these VIPs whose replies come from other backends than these: {VIP: backends}.
 
-        Returns how many entries it found. One that has expired by itself meanwhile is as good as deleted.
+        Return how many entries were found. An entry that has expired meanwhile counts as deleted.
         """
         kept = {socket.inet_aton(vip): set(map(socket.inet_aton, backends)) for vip, backends in keep.items()}
         stale = [
@@ -53,13 +53,13 @@ class Conntrack:
         return len(stale)
 
     def count(self) -> int:
-        """How many entries the namespace has."""
+        """Return the number of entries in the namespace."""
         ((_, body),) = self._netlink.dump(_GET_STATS, _IPV4, 0)
         return int.from_bytes(attributes(body[4:])[_ENTRIES], "big")
 
     def _entries(self, destinations: Collection[bytes]) -> Iterator[dict[int, bytes]]:
-        # The table is one for all namespaces, and a dump goes through all of its buckets: 10 ms where there are 262,144
-        # (ctnetlink_dump_table). A namespace without any entry, as most containers' are, need not pay that.
+        # All namespaces share one table, and a dump goes through all of its buckets: 10 ms for 262,144 buckets
+        # (ctnetlink_dump_table). Most containers have no entry at all, and need not pay that.
         if not self.count():
             return
         queries: Iterable[bytes] = map(_sent_to, destinations) if len(destinations) <= _FEW else (b"",)
@@ -73,14 +73,14 @@ def _address(endpoints: bytes, which: int) -> bytes:
 
 
 def _sent_to(address: bytes) -> bytes:
-    """Have the kernel pick the entries of one original destination (since Linux 5.8)."""
+    """Return a query for the entries of one original destination (since Linux 5.8)."""
     endpoints = attribute(_TUPLE_IP | _NESTED, attribute(_DESTINATION, address))
     flags = attribute(_FILTER_ORIGINAL, struct.pack("=I", _BY_DESTINATION)) + attribute(_FILTER_REPLY, bytes(4))
     return attribute(_ORIGINAL | _NESTED, endpoints) + attribute(_FILTER | _NESTED, flags)
 
 
 def _delete(entry: Mapping[int, bytes]) -> Request:
-    # With the id, an entry that took this one's place in the meantime is spared.
+    # The id spares an entry that took this one's place in the meantime.
     body = _IPV4 + attribute(_ORIGINAL | _NESTED, entry[_ORIGINAL]) + attribute(_ID, entry[_ID])
     if _ZONE in entry:
         body += attribute(_ZONE, entry[_ZONE])

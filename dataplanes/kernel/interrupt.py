@@ -1,9 +1,9 @@
 """Signals that end a run: where they may strike, and how none is lost.
 
-A Python handler's exception strikes between any two instructions. That is fine where everything made is written down
-first, but not between entering a namespace and returning from it (`held`); and in a finalizer (a generator that is
-closed, a `__del__`) Python would print it and go on. `check` notices that: called before anything is made or waited
-for.
+The exception of a Python signal handler strikes between any two instructions. That is fine wherever every created thing
+is recorded first. It is not fine between entering a namespace and returning from it, so `held` delays it there. In a
+finalizer (a generator that is closed, a `__del__`) Python would print the exception and go on. `strike_again` notices
+that. It is called before anything is created or waited for.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ _hook_before: Callable[[sys.UnraisableHookArgs], object] = sys.__unraisablehook_
 
 
 def taken() -> tuple[int, ...]:
-    """Those of SIGNALS that are not ignored: who started us under nohup(1) does not want its signal to end us."""
+    """Return those of SIGNALS that are not ignored.
+
+    A user who started us under nohup(1) does not want its signal to end us.
+    """
     return tuple(number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN)
 
 
 def catch() -> None:
-    """From now on the first of SIGNALS raises KeyboardInterrupt with its number, and no other is taken.
+    """From now on, raise KeyboardInterrupt with the number of the first of SIGNALS, and take no other.
 
-    One that came while they were blocked, since before this process was python, is the first.
+    A signal that came while they were blocked, even before this process became python, is the first.
     """
     for number in taken():
         signal.signal(number, _interrupted)
@@ -39,7 +42,10 @@ def catch() -> None:
 
 
 def _unraisable(told: sys.UnraisableHookArgs) -> None:
-    """What Python cannot raise it prints. Once a signal has struck that is the signal, or what it broke off."""
+    """Print an exception that Python cannot raise, unless a signal has struck.
+
+    After a signal the exception is the signal's own, or a consequence of it.
+    """
     if not _caught:
         _hook_before(told)
 
@@ -49,22 +55,25 @@ def _interrupted(number: int, frame: object) -> NoReturn:
 
 
 def strike(number: int) -> NoReturn:
-    """End as of this signal: raise KeyboardInterrupt with its number."""
+    """End the run as if by this signal: raise KeyboardInterrupt with its number."""
     _caught.append(number)
-    for each in SIGNALS:  # a second one must not cut the clean-up short
+    for each in SIGNALS:  # a second signal must not cut the clean-up short
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt(number)
 
 
 def strike_again() -> None:
-    """Raise KeyboardInterrupt again if it was raised before: whoever makes something new has not heard of it."""
+    """Raise KeyboardInterrupt again if it was raised before.
+
+    The caller creates something, and has not seen the exception.
+    """
     if _caught:
         raise KeyboardInterrupt(_caught[0])
 
 
 @contextmanager
 def prevailing() -> Iterator[None]:
-    """A signal that struck in the block is why it ends, though the clean-up stumbled over what the signal broke off."""
+    """Let a signal be the reason why the block ends, even if the clean-up failed on what the signal broke off."""
     try:
         yield
     except Exception:
@@ -74,7 +83,7 @@ def prevailing() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Signals wait until the block is done; at most a few system calls."""
+    """Delay signals until the block is done. The block makes a few system calls at most."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

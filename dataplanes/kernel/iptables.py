@@ -1,4 +1,4 @@
-"""iptables, spoken only where the seed or the node speaks it: the legacy back end, programmed in bulk."""
+"""iptables with the legacy back end, programmed in bulk. It is used only where Docker or a node's firewall uses it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _TABLES = ("mangle", "nat", "filter")
 _SO_GET_INFO = 64  # IPT_SO_GET_INFO
 _INFO = struct.Struct("=32sI10III")  # struct ipt_getinfo: name, hooks, their offsets, entries, bytes
 EMPTY = {"filter": 4, "nat": 5, "mangle": 6, "raw": 3, "security": 4}
-"""How many entries a table without rules has: its chains' policies, and its end."""
+"""The number of entries in a table without rules: the policies of its chains, and its end."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def program(name: str, table: str, lines: Sequence[str]) -> None:
-    """Add or delete rules of one table in one transaction: lines are `-A CHAIN ...`, `-D CHAIN ...`, `:CHAIN - [0:0]`.
+    """Add or delete rules of one table in one transaction. Lines are `-A CHAIN ...`, `-D CHAIN ...`, `:CHAIN - [0:0]`.
 
-    Raises KernelRefused and changes nothing if any line is refused (the table is replaced in one step).
+    Raises KernelRefused, and changes nothing, if any line is refused (the table is replaced in one step).
     """
     text = "\n".join((f"*{table}", *lines, "COMMIT", ""))
     process.run(name, ("iptables-legacy-restore", "--noflush", "--wait", "10"), text)
 
 
 def exchange(name: str, table: str, gone: Sequence[str], come: Sequence[str]) -> None:
-    """Delete some rules and add others (`CHAIN ...`) in one transaction; where there is none, nothing is done.
+    """Delete some rules and add others (`CHAIN ...`) in one transaction. Without any rules, nothing is done.
 
-    One that somebody else has deleted is as good as deleted.
+    A rule that somebody else has deleted counts as deleted.
     """
 
     def lines(gone: Sequence[str]) -> list[str]:
@@ -51,23 +51,23 @@ def exchange(name: str, table: str, gone: Sequence[str], come: Sequence[str]) ->
 
 
 def rules(name: str, table: str) -> list[str]:
-    """The rules of one table as `iptables -S` prints them: policies, chains, rules."""
+    """Return the rules of one table as `iptables -S` prints them: policies, chains, rules."""
     text = process.run(name, ("iptables-legacy", "--wait", "10", "-t", table, "-S"))
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
 def all_rules(name: str) -> dict[str, list[str]]:
-    """Every table's rules, in the order the document walks them."""
+    """Return the rules of every table, in the order of the article (docs/sources.md)."""
     return {table: rules(name, table) for table in _TABLES}
 
 
 def entries(info: bytes) -> int:
-    """How many entries a table has, by what `Tables.info` tells."""
+    """Return the number of a table's entries, from the result of `Tables.info`."""
     return int(_INFO.unpack(info)[12])
 
 
 class Tables:
-    """What the kernel tells of a namespace's tables without listing them: two system calls, however many rules."""
+    """Facts about a namespace's tables, read without listing them: two system calls for any number of rules."""
 
     def __init__(self, name: str) -> None:
         self.netns = name
@@ -79,7 +79,7 @@ class Tables:
         self._socket.close()
 
     def names(self) -> list[str]:
-        """The tables that are there."""
+        """Return the names of the tables that exist."""
         with netns.inside(self.netns):
             try:
                 with open("/proc/thread-self/net/ip_tables_names", encoding="ascii") as file:
@@ -88,8 +88,10 @@ class Tables:
                 return []
 
     def info(self, table: str) -> bytes:
-        """Where the chains of a table are, how many entries it has and how long they are: another after any change of
-        their number. Of a table that is not there yet, asking makes it."""
+        """Return the offsets of the table's chains, the number of entries and their size in bytes.
+
+        The result differs after any change of the number of entries. Reading a table that does not exist creates it.
+        """
         data = ctypes.create_string_buffer(_INFO.pack(table.encode(), *[0] * 13), _INFO.size)
         size = ctypes.c_uint(_INFO.size)
         if _libc.getsockopt(self._socket.fileno(), socket.SOL_IP, _SO_GET_INFO, data, ctypes.byref(size)):

@@ -1,8 +1,8 @@
 """The IPVS tables of one namespace, over generic netlink, programmed in bulk.
 
-Only what service VIPs need: IPv4, fwmark services (any port, any protocol), port 0 destinations. Messages are packed
-here rather than by pyroute2 because programming 1,000 services sends 4,000 of them (tests hold them against
-pyroute2's encoding). `ip_vs_genl_new_service` wants all of scheduler, flags, timeout and netmask, or answers EINVAL
+This module has only what service VIPs need: IPv4, fwmark services (any port, any protocol), port 0 destinations. It
+packs the messages itself, because programming 1,000 services sends 4,000 of them; tests compare them with pyroute2's
+encoding. `ip_vs_genl_new_service` needs all of scheduler, flags, timeout and netmask, or answers EINVAL
 (net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_genl_parse_service).
 """
 
@@ -31,10 +31,10 @@ _SO_GET_INFO = 1153  # IP_VS_SO_GET_INFO
 
 
 class Destination(Struct, frozen=True):
-    """A real server of a fwmark service as the kernel reports it."""
+    """A destination of a fwmark service, as the kernel reports it."""
 
     address: str
-    forward: str  # Masq, Route
+    forward: str  # Masq or Route
     weight: int
     active: int
     inactive: int
@@ -44,7 +44,7 @@ class Destination(Struct, frozen=True):
 
 
 class VirtualService(Struct, frozen=True):
-    """A fwmark service as the kernel reports it."""
+    """A fwmark service, as the kernel reports it."""
 
     fwmark: int
     scheduler: str
@@ -60,7 +60,7 @@ def _service_key(fwmark: int) -> bytes:
 
 
 def service_body(fwmark: int, scheduler: str) -> bytes:
-    """IPVS_CMD_ATTR_SERVICE of a new fwmark service."""
+    """Return IPVS_CMD_ATTR_SERVICE of a new fwmark service."""
     return _nested(
         _SERVICE,
         _service_key(fwmark)
@@ -72,7 +72,7 @@ def service_body(fwmark: int, scheduler: str) -> bytes:
 
 
 def destination_body(fwmark: int, address: str, forward: int, weight: int) -> bytes:
-    """IPVS_CMD_ATTR_SERVICE and _DEST naming one destination, port 0 (the packet's own port is kept)."""
+    """Return IPVS_CMD_ATTR_SERVICE and _DEST for one destination. Port 0 keeps the packet's own port."""
     destination = (
         attribute(11, _U16.pack(socket.AF_INET))
         + attribute(1, socket.inet_aton(address) + bytes(12))  # union nf_inet_addr
@@ -86,7 +86,7 @@ def destination_body(fwmark: int, address: str, forward: int, weight: int) -> by
 
 
 class Ipvs:
-    """IPVS in one namespace. Raises Prerequisite where the kernel has none."""
+    """IPVS in one namespace. Raises Prerequisite if the kernel has none."""
 
     def __init__(self, name: str) -> None:
         self.netns = name
@@ -100,12 +100,12 @@ class Ipvs:
             self._socket = netlink.aside(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
 
     def close(self) -> None:
-        """Close the sockets; the tables stay. Idempotent."""
+        """Close the sockets. The tables stay. Idempotent."""
         self._netlink.close()
         self._socket.close()
 
     def count(self) -> int:
-        """How many services there are, by one system call."""
+        """Return the number of services, by one system call."""
         try:
             info = self._socket.getsockopt(socket.SOL_IP, _SO_GET_INFO, 12)
         except OSError as error:
@@ -113,35 +113,35 @@ class Ipvs:
         return int(struct.unpack("=III", info)[2])  # struct ip_vs_getinfo
 
     def add_service(self, fwmark: int, scheduler: str = "rr") -> Request:
-        """A new fwmark service without destinations."""
+        """Return the request for a new fwmark service without destinations."""
         return self._request(_NEW_SERVICE, service_body(fwmark, scheduler))
 
     def del_service(self, fwmark: int) -> Request:
-        """Delete a service with its destinations."""
+        """Return the request that deletes a service with its destinations."""
         return self._request(_DEL_SERVICE, _nested(_SERVICE, _service_key(fwmark)))
 
     def add_destination(self, fwmark: int, address: str, forward: int, weight: int) -> Request:
-        """Add a real server."""
+        """Return the request that adds a destination."""
         return self._request(_NEW_DEST, destination_body(fwmark, address, forward, weight))
 
     def set_destination(self, fwmark: int, address: str, forward: int, weight: int) -> Request:
-        """Change a real server's weight."""
+        """Return the request that changes a destination's weight."""
         return self._request(_SET_DEST, destination_body(fwmark, address, forward, weight))
 
     def del_destination(self, fwmark: int, address: str) -> Request:
-        """Delete a real server."""
+        """Return the request that deletes a destination."""
         return self._request(_DEL_DEST, destination_body(fwmark, address, MASQUERADE, 0))
 
     def flush(self) -> Request:
-        """Delete every service, as `ipvsadm -C` does."""
+        """Return the request that deletes every service, as `ipvsadm -C` does."""
         return self._request(_FLUSH, b"")
 
     def send(self, requests: Iterable[Request], *, ignore: tuple[int, ...] = ()) -> None:
-        """Carry out requests in order; see `Netlink.send`."""
+        """Carry out requests in order (see `Netlink.send`)."""
         self._netlink.send(requests, ignore=ignore)
 
     def services(self) -> list[VirtualService]:
-        """Every fwmark service with its destinations and counters."""
+        """Return every fwmark service with its destinations and counters."""
         found = []
         for _, body in self._netlink.dump(self._family, struct.pack("=BBH", _GET_SERVICE, 1, 0)):
             service = attributes(attributes(body[4:])[_SERVICE])

@@ -1,10 +1,10 @@
-"""A netlink socket bound to a namespace, made for bulk: many requests in one write, one acknowledgement back.
+"""A netlink socket bound to a namespace, made for bulk: many requests in one write, and one acknowledgement.
 
 The kernel drops answers that do not fit the socket's receive buffer (net/netlink/af_netlink.c, netlink_overrun), and
-every refused request has one. So a write holds no more requests than the buffer takes if all of them are refused.
+every refused request has an answer. So a write holds only as many requests as the buffer can take refusals.
 
-pyroute2 encodes and decodes the messages; its sockets are not used because they fork a child to enter a namespace
-(pyroute2/process.py) and run an event loop per call, which under emulation costs more than the kernel's own work.
+pyroute2 encodes and decodes the messages. Its sockets are not used, because they fork a child to enter a namespace
+(pyroute2/process.py) and run an event loop per call. Under emulation that costs more than the kernel's own work.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 CREATE, EXCL, REPLACE, APPEND = 0x400, 0x200, 0x100, 0x800
 _ERROR, _DONE = 2, 3
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
-_DUMPS = 20  # attempts to read what changes meanwhile
+_DUMPS = 20  # attempts to read a list that changes meanwhile
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _NLMSG = struct.Struct("=IHHII")
-_HEADER = struct.Struct("=HH").unpack_from  # of an attribute
-_CHUNK = 128 * 1024  # bytes, well under the socket's send buffer
-_REQUESTS = 128  # whose errors take 1 KiB each of the receive buffer, 208 KiB by default
+_HEADER = struct.Struct("=HH").unpack_from  # the header of an attribute
+_CHUNK = 128 * 1024  # bytes in one write, well under the socket's send buffer
+_REQUESTS = 128  # in one write; each error takes 1 KiB of the receive buffer, which is 208 KiB by default
 _FD_SETSIZE = 1024
 _SIOCGIFINDEX = 0x8933
 _IFREQ = struct.Struct("=16si20x")
 
 
 class NetlinkError(KernelRefused):
-    """The kernel's answer to one request; `errno` and the `index` of the request that it refused."""
+    """The kernel's refusal of a request: `errno`, and the `index` of the request."""
 
     def __init__(self, code: int, index: int, where: str, detail: str) -> None:
         super().__init__("netlink request refused", where=where, why=detail or os.strerror(code))
         self.errno = code
         self.index = index
         self.sent = 0  # how many requests were sent in all
-        self.refused: frozenset[int] = frozenset((index,))  # of these, the ones that were not carried out
+        self.refused: frozenset[int] = frozenset((index,))  # the indexes of those that were not carried out
 
 
 class Request:
-    """One message: type, flags beyond REQUEST, and the encoded body behind the netlink header."""
+    """One message: its type, its flags beyond REQUEST, and the encoded body behind the netlink header."""
 
     __slots__ = ("body", "flags", "kind")
 
@@ -60,12 +60,15 @@ class Request:
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
-    """One netlink attribute, padded to four bytes."""
+    """Return one netlink attribute, padded to four bytes."""
     return struct.pack("=HH", len(payload) + 4, kind) + payload + b"\0" * (-len(payload) % 4)
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes of a message by type (the last of each), without their nested flags."""
+    """Return the attributes of a message by type, without their nested flags.
+
+    Of several with one type the last one counts.
+    """
     found, offset, last = {}, 0, len(data) - 4
     while offset <= last:
         length, kind = _HEADER(data, offset)
@@ -77,8 +80,11 @@ def attributes(data: bytes) -> dict[int, bytes]:
 
 
 def aside(made: socket.socket) -> socket.socket:
-    """The same socket with a high descriptor, where the limit allows one: the low ones are libnftables', which waits by
-    select() (nftables, src/mnl.c, mnl_batch_talk) and aborts beyond FD_SETSIZE, as with a handle per 300 containers."""
+    """Return the same socket with a high descriptor, if the limit allows one.
+
+    The low descriptors are left to libnftables, which waits by select() (nftables, src/mnl.c, mnl_batch_talk) and
+    aborts beyond FD_SETSIZE. With a handle per container, 300 containers reach that.
+    """
     try:
         high = fcntl.fcntl(made.fileno(), fcntl.F_DUPFD_CLOEXEC, _FD_SETSIZE)
     except OSError:
@@ -88,10 +94,10 @@ def aside(made: socket.socket) -> socket.socket:
 
 
 class Watch:
-    """Hears what is changed in a namespace, whoever does it."""
+    """A listener for changes in a namespace, whoever makes them."""
 
     def __init__(self, name: str, protocol: int, group: int) -> None:
-        """`group`: RTNLGRP_* or NFNLGRP_*."""
+        """Open the socket. `group` is an RTNLGRP_* or NFNLGRP_*."""
         with netns.inside(name):
             self._socket = aside(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol))
         self._socket.bind((0, 1 << (group - 1)))
@@ -104,17 +110,17 @@ class Watch:
         self._socket.close()
 
     def heard(self) -> bool:
-        """True if anything was changed since this was asked last."""
+        """Return True if anything was changed since the last call."""
         heard = False
         while self._poll.poll(0):
             heard = True
-            with suppress(OSError):  # ENOBUFS: it was more than the socket holds
+            with suppress(OSError):  # ENOBUFS: there were more messages than the socket holds
                 self._socket.recv(1)
         return heard
 
 
 def _raise_first(refused: dict[int, NetlinkError], sent: int, ignore: Sequence[int]) -> None:
-    """Raise the first of the errors that count; it knows all requests that were not carried out."""
+    """Raise the first error that is not ignored. It has the indexes of all requests that were not carried out."""
     for error in refused.values():
         if error.errno not in ignore:
             error.sent, error.refused = sent, frozenset(refused)
@@ -125,7 +131,7 @@ class Netlink:
     """A blocking netlink socket in one namespace."""
 
     def __init__(self, name: str, protocol: int) -> None:
-        """Open in namespace `name`. Raises KernelRefused where it does not exist."""
+        """Open the socket in namespace `name`. Raises KernelRefused if that does not exist."""
         self.netns = name
         with netns.inside(name):
             self._socket = aside(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol))
@@ -136,10 +142,10 @@ class Netlink:
         self._sequence = 1
 
     def send(self, requests: Iterable[Request], *, ignore: Sequence[int] = ()) -> None:
-        """Have every request carried out, in order, raising `NetlinkError` for the first one refused.
+        """Have every request carried out in order. Raises `NetlinkError` for the first one that is refused.
 
-        Errors whose number is in `ignore` do not count. Later requests of the same chunk are still carried out: the
-        kernel goes on to the next message of a write after an error (net/netlink/af_netlink.c, netlink_rcv_skb).
+        Errors whose number is in `ignore` do not count. Later requests of the same chunk are still carried out, because
+        the kernel goes on to the next message of a write after an error (net/netlink/af_netlink.c, netlink_rcv_skb).
         """
         refused: dict[int, NetlinkError] = {}
         chunk: list[bytes] = []
@@ -159,9 +165,9 @@ class Netlink:
             _raise_first(refused, position + len(chunk), ignore)
 
     def dump(self, kind: int, body: bytes, flags: int = DUMP) -> list[tuple[int, bytes]]:
-        """The (type, body) of every message the kernel answers a dump or a single get with.
+        """Return the (type, body) of every message with which the kernel answers a dump or a single get.
 
-        What changed while it was being read is read again. Raises `NetlinkError`, also for a dump that broke off.
+        If the list changed meanwhile, it is read again. Raises `NetlinkError`, also for a dump that broke off.
         """
         for _ in range(_DUMPS):
             answer = self._answers(Request(kind, flags, body))
@@ -170,7 +176,7 @@ class Netlink:
         raise KernelRefused("cannot be read in one piece", where=self.netns, why=f"it changed {_DUMPS} times meanwhile")
 
     def _answers(self, request: Request) -> list[tuple[int, bytes]] | None:
-        """What the kernel answers; None if it says that parts of it are of different times."""
+        """Return the kernel's answer, or None if the kernel says that its parts are from different times."""
         expected = self._sequence
         self._sequence += 1
         self._socket.send(self._encode(request, expected))
@@ -178,7 +184,7 @@ class Netlink:
         whole = True
         while True:
             for message, flags, sequence, payload in self._receive():
-                if sequence != expected:  # left over from a request whose answers nobody has waited for
+                if sequence != expected:  # left over from an earlier request whose answers were not awaited
                     continue
                 whole = whole and not flags & _INTERRUPTED
                 if message in (_DONE, _ERROR):
@@ -191,10 +197,10 @@ class Netlink:
                     return answer
 
     def index(self, interface: str) -> int:
-        """The index of an interface; NetlinkError if it is not there.
+        """Return the index of an interface. Raises NetlinkError if it does not exist.
 
-        By ioctl, which every socket takes (net/socket.c, sock_do_ioctl): RTM_GETLINK answers with all there is to know
-        of a link, and decoding that costs more than the request the index is for.
+        It uses an ioctl, which every socket takes (net/socket.c, sock_do_ioctl). RTM_GETLINK answers with everything
+        about the link, and decoding that costs more than the request that needs the index.
         """
         try:
             found = fcntl.ioctl(self._socket, _SIOCGIFINDEX, _IFREQ.pack(interface.encode(), 0))
@@ -212,7 +218,7 @@ class Netlink:
         return head + request.body + b"\0" * (-length % 4)
 
     def _exchange(self, chunk: list[bytes], position: int) -> dict[int, NetlinkError]:
-        # Only the last message asks for an acknowledgement: it comes after the errors of all before it.
+        # Only the last message asks for an acknowledgement, which comes after the errors of all earlier messages.
         last = bytearray(chunk[-1])
         struct.pack_into("=H", last, 6, struct.unpack_from("=H", last, 6)[0] | ACK)
         chunk[-1] = bytes(last)
@@ -231,7 +237,7 @@ class Netlink:
                     return refused
 
     def _error(self, payload: bytes, index: int) -> NetlinkError | None:
-        """What an error or the end of a dump says; None if all is well. A dump's end may carry no number."""
+        """Return the error in an error message or in the end of a dump, or None. A dump's end may carry no number."""
         code = -int.from_bytes(payload[:4], sys.byteorder, signed=True)
         if code <= 0:
             return None
@@ -240,7 +246,7 @@ class Netlink:
         return NetlinkError(code, index, self.netns, f"{os.strerror(code)}: {detail}" if detail else os.strerror(code))
 
     def _receive(self) -> Iterable[tuple[int, int, int, bytes]]:
-        """Type, flags, sequence number and body of each message of one read."""
+        """Yield type, flags, sequence number and body of each message of one read."""
         try:
             data = self._socket.recv(1 << 20)
         except OSError as error:

@@ -1,7 +1,7 @@
-"""Named network namespaces, entered in the calling process.
+"""Named network namespaces, which the calling process enters.
 
-Entering is a system call, not a child process: the caller must be single-threaded while inside, and every socket opened
-inside stays bound to that namespace afterwards. Names are those of `ip netns` (a bind mount in /run/netns).
+Entering is a system call and needs no child process. The caller must be single-threaded while it is inside, and every
+socket that is opened inside stays bound to that namespace. Names are those of `ip netns` (a bind mount in /run/netns).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def _call(result: int, what: str, name: str) -> None:
 
 
 def path(name: str) -> str:
-    """Where a named namespace is mounted."""
+    """Return the path at which a named namespace is mounted."""
     return f"{RUN}/{name}"
 
 
 def exists(name: str) -> bool:
-    """True if the name is there, mounted or not."""
+    """Return True if the name exists, mounted or not."""
     return os.path.exists(path(name))
 
 
@@ -46,7 +46,7 @@ def _mount(source: str | None, target: str, flags: int) -> int:
 
 
 def share_run() -> None:
-    """Let namespaces mounted here be seen in every mount namespace, as ip-netns(8) does, so that both tools agree."""
+    """Make namespaces mounted here visible in every mount namespace, as ip-netns(8) does, so that both tools agree."""
     os.makedirs(RUN, exist_ok=True)
     if _mount("", RUN, _MS_SHARED | _MS_REC):
         _call(_mount(RUN, RUN, _MS_BIND | _MS_REC), "cannot bind-mount the namespace directory", RUN)
@@ -54,9 +54,9 @@ def share_run() -> None:
 
 
 def create(name: str, *, remapped: bool = False) -> None:
-    """Make a namespace and name it. Raises KernelRefused if the name is taken, Prerequisite without privilege.
+    """Create a namespace and name it. Raises KernelRefused if the name is taken, Prerequisite without privilege.
 
-    `remapped`: it belongs to a user namespace of its own, as a container's does under dockerd --userns-remap.
+    With `remapped` it belongs to a new user namespace, as a container's does under dockerd --userns-remap.
     """
     with held():
         share_run()
@@ -85,7 +85,7 @@ def _fill(name: str, target: str) -> None:
 
 
 def _fill_remapped(name: str, target: str) -> None:
-    """Made by a child, which then waits to be let go: out of a user namespace there is no way back."""
+    """Create the namespace in a child, which then ends: a process cannot return from a user namespace."""
     ours, theirs = socket.socketpair()
     child = os.fork()
     if not child:
@@ -106,7 +106,10 @@ def _fill_remapped(name: str, target: str) -> None:
 
 
 def delete(name: str) -> None:
-    """Unname a namespace; it goes when nothing runs in it any more. A name that is not there is fine."""
+    """Remove the name of a namespace.
+
+    The namespace ends when nothing runs in it any more. A missing name is no error.
+    """
     target = path(name)
     _libc.umount2(target.encode(), _MNT_DETACH)
     try:
@@ -119,7 +122,7 @@ def delete(name: str) -> None:
 
 @contextmanager
 def inside(name: str) -> Iterator[None]:
-    """Run the block in the namespace, and return to where the caller was, whatever happens."""
+    """Run the block in the namespace, and return to the caller's namespace in any case."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with held():

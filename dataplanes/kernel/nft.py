@@ -1,8 +1,9 @@
 """nftables in one namespace: rulesets through libnftables, element counters over plain netlink.
 
-A libnftables handle stays bound to the namespace it was made in, so there is one per namespace. Writing is what it is
-for: it parses a text, checks it, and sends it as one transaction. Reading through it is not: it first copies every
-element of the namespace into a cache (nft 1.0.2 even to get one), which at 1,000 services costs more than adding one.
+A libnftables handle stays bound to the namespace in which it was created, so there is one per namespace. The library is
+made for writing: it parses a text, checks it, and sends it as one transaction. It is not used for reading, because it
+first copies every element of the namespace into a cache (nft 1.0.2 even to get one). At 1,000 services that costs more
+than adding a service.
 """
 
 from __future__ import annotations
@@ -18,31 +19,31 @@ from dataplanes.kernel.netlink import DUMP, Netlink, NetlinkError, attribute, at
 
 _NFTABLES = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _GET_TABLE, _GET_CHAIN, _GET_RULE = _NFTABLES | 1, _NFTABLES | 4, _NFTABLES | 7  # NFT_MSG_GET*
-_GET_SET, _GET_ELEMENT, _GET_GENERATION = _NFTABLES | 10, _NFTABLES | 13, _NFTABLES | 16
+_GET_ELEMENT, _GET_GENERATION = _NFTABLES | 13, _NFTABLES | 16
 _IPV4 = struct.pack("=BBH", 2, 0, 0)  # struct nfgenmsg
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*
 _LIST_ELEMENT, _KEY, _EXPRESSION, _EXPRESSION_DATA = 1, 1, 7, 2
 _COUNTER_PACKETS = 2
-_TABLE_NAME = 1  # NFTA_TABLE_NAME, of a table; NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE of the others
-_CHAIN_HANDLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_USE, _CHAIN_TYPE = 2, 3, 4, 6, 7  # NFTA_CHAIN_*
+_TABLE_NAME = 1  # NFTA_TABLE_NAME of a table; NFTA_CHAIN_TABLE and NFTA_RULE_TABLE have the same number
+_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 3, 4, 7  # NFTA_CHAIN_*
+_RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 2, 3, 7  # NFTA_RULE_*
 _HOOK_NUMBER, _FORWARD = 1, 2  # NFTA_HOOK_HOOKNUM, NF_INET_FORWARD
-_SET_NAME = 2  # NFTA_SET_NAME
 _GENERATION = 1  # NFTA_GEN_ID
 _FAMILIES = {1: "inet", 2: "ip"}
 _NESTED = 0x8000
 
 
 OURS = "vip-"
-"""How the names of the planes' tables begin."""
+"""The prefix of the names of the planes' tables."""
 
 
 class Nftables:
-    """A libnftables handle of one namespace. Raises Prerequisite where the Python binding is missing."""
+    """A libnftables handle of one namespace. Raises Prerequisite if the Python binding is missing."""
 
     def __init__(self, name: str) -> None:
         self.netns = name
         try:
-            import nftables  # the distribution's; a run without nft planes does without it
+            import nftables  # the distribution's package; a run without nft planes does not need it
         except ImportError as error:
             raise Prerequisite(
                 "libnftables' Python binding is not installed", where=name, fix="apt-get install python3-nftables"
@@ -52,7 +53,7 @@ class Nftables:
         self._netlink = Netlink(name, netlink.NETFILTER)
 
     def close(self) -> None:
-        """Release the sockets; the ruleset stays. Idempotent."""
+        """Close the sockets. The ruleset stays. Idempotent."""
         self._handle = None
         self._netlink.close()
 
@@ -63,10 +64,10 @@ class Nftables:
             raise KernelRefused("nft transaction refused", where=self.netns, why=_reason(error))
 
     def packets(self, table: str, name: str, keys: Iterable[bytes] | None = None) -> dict[bytes, int]:
-        """How many packets matched each element (or each of the given) of an IPv4 table's set or map with counters.
+        """Return how many packets matched each element of an IPv4 table's set or map with counters.
 
-        Keys are as the kernel has them: addresses in network order, numbers in the machine's. Raises KernelRefused
-        where one is not there.
+        `keys` restricts this to some elements. Keys have the kernel's form: addresses in network order, numbers in the
+        machine's. Raises KernelRefused if an element is missing.
         """
         where = _IPV4 + attribute(_TABLE, table.encode() + b"\0") + attribute(_SET, name.encode() + b"\0")
         if keys is None:
@@ -79,29 +80,13 @@ class Nftables:
         return found
 
     def generation(self) -> int:
-        """A number that grows with every transaction in the namespace, whoever makes it."""
+        """Return a number that grows with every transaction in the namespace, whoever makes it."""
         ((_, body),) = self._netlink.dump(_GET_GENERATION, bytes(4), 0)
         return int.from_bytes(attributes(body[4:])[_GENERATION], "big")
 
-    def size(self, table: str) -> dict[str, int]:
-        """How many chains, rules, sets and elements an IPv4 table has; nothing of one that is not there."""
-        if table not in _tables(self._netlink):
-            return {}
-        ours = _IPV4 + attribute(_TABLE_NAME, table.encode() + b"\0")
-        found = {}
-        for kind, get in (("chains", _GET_CHAIN), ("rules", _GET_RULE), ("sets", _GET_SET)):
-            answers = [attributes(body[4:]) for _, body in self._netlink.dump(get, ours)]
-            mine = [each for each in answers if each[_TABLE_NAME].rstrip(b"\0") == table.encode()]
-            found[kind] = len(mine)
-        names = [each[_SET_NAME] for each in mine]
-        found["elements"] = sum(
-            sum(1 for _ in _elements(self._netlink.dump(_GET_ELEMENT, ours + attribute(_SET, name)))) for name in names
-        )
-        return found
-
 
 class Chains:
-    """The chains at the forward hook of a namespace that are of no plane's tables."""
+    """The chains at the forward hook of a namespace that belong to no plane's table."""
 
     def __init__(self, name: str) -> None:
         self._netlink = Netlink(name, netlink.NETFILTER)
@@ -110,23 +95,27 @@ class Chains:
         """Close the socket. Idempotent."""
         self._netlink.close()
 
-    def forwarding(self) -> list[tuple[tuple[str, str, str], tuple[bytes, bytes]]]:
-        """(family, table, name) of each, and what tells it from one of the same name: handle and number of rules."""
+    def forwarding(self, comment: str) -> dict[tuple[str, str, str], list[int]]:
+        """Return (family, table, name) of each chain, and the handles of its rules with this comment."""
         if all(name.startswith(OURS) for name in _tables(self._netlink)):
-            return []
-        found = []
+            return {}
+        found = {}
         for _, body in self._netlink.dump(_GET_CHAIN, bytes(4)):
             chain = attributes(body[4:])
             table, name = (chain[each].rstrip(b"\0").decode() for each in (_TABLE_NAME, _CHAIN_NAME))
             hook = attributes(chain.get(_CHAIN_HOOK, b"")).get(_HOOK_NUMBER, b"")
             filters = chain.get(_CHAIN_TYPE) == b"filter\0" and int.from_bytes(hook, "big") == _FORWARD
             if body[0] in _FAMILIES and filters and not table.startswith(OURS):
-                found.append(((_FAMILIES[body[0]], table, name), (chain[_CHAIN_HANDLE], chain[_CHAIN_USE])))
+                where = attribute(_TABLE_NAME, chain[_TABLE_NAME]) + attribute(_RULE_CHAIN, chain[_CHAIN_NAME])
+                rules = [attributes(rule[4:]) for _, rule in self._netlink.dump(_GET_RULE, body[:4] + where)]
+                ours = [each for each in rules if comment.encode() + b"\0" in each.get(_RULE_USERDATA, b"")]
+                handles = [int.from_bytes(each[_RULE_HANDLE], "big") for each in ours]
+                found[_FAMILIES[body[0]], table, name] = handles
         return found
 
 
 def tables(name: str) -> list[str]:
-    """The tables of a namespace, of any family; none where the kernel has no nftables."""
+    """Return the tables of a namespace, of any family; [] if the kernel has no nftables."""
     wire = Netlink(name, netlink.NETFILTER)
     try:
         return _tables(wire)
@@ -147,7 +136,7 @@ def _tables(wire: Netlink) -> list[str]:
 def _elements(messages: Iterable[tuple[int, bytes]]) -> Iterator[dict[int, bytes]]:
     for _, body in messages:
         elements, offset = attributes(body[4:]).get(_ELEMENTS, b""), 0
-        while offset + 4 <= len(elements):  # attributes() keeps one of each type, here all are of the same
+        while offset + 4 <= len(elements):  # attributes() keeps one of each type, but all of these have the same type
             length = struct.unpack_from("=H", elements, offset)[0]
             yield attributes(elements[offset + 4 : offset + length])
             offset += length + (-length % 4)
@@ -155,12 +144,14 @@ def _elements(messages: Iterable[tuple[int, bytes]]) -> Iterator[dict[int, bytes
 
 def _packets(messages: Iterable[tuple[int, bytes]]) -> Iterator[tuple[bytes, int]]:
     for element in _elements(messages):
+        if _EXPRESSION not in element:  # an element of somebody else
+            continue
         counter = attributes(attributes(element[_EXPRESSION])[_EXPRESSION_DATA])
         yield attributes(element[_KEY])[1], struct.unpack(">Q", counter[_COUNTER_PACKETS])[0]
 
 
 def _reason(error: str) -> str:
-    """The first complaint, and the beginning of the command it is about (which may be a megabyte of elements)."""
+    """Return the first complaint, and the beginning of its command (which may be a megabyte of elements)."""
     complaint = re.search(r"Error: (?:Could not process rule: )?(.*)", error)
     if not complaint:
         return error.strip()[:200]

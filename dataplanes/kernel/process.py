@@ -1,4 +1,4 @@
-"""Processes: short-lived helpers run in a namespace, children that go with their parent, and how one is named."""
+"""Processes: short-lived helpers in a namespace, children that end with their parent, and names for processes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from dataplanes.kernel import interrupt, netns
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWPID = 0x20000000
 _PATIENCE = 10_000
-"""Milliseconds for a killed process to end."""
+"""Milliseconds that a killed process may take to end."""
 IDENTITY = r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9a-f-]+"
-"""What `identity` returns, as a pattern."""
+"""The pattern of the names that `identity` returns."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with(parent: int) -> None:
-    """Called in a child of `parent`: go when it goes, however it goes, even if it has gone already.
+    """Make a child of `parent` end when the parent ends, however that happens, even if it has ended already.
 
-    The kernel tells of the deaths that come after the asking (prctl(2), PR_SET_PDEATHSIG).
+    The child calls this. The kernel signals only deaths after the prctl(2) (PR_SET_PDEATHSIG), so the parent is
+    checked.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -35,16 +36,16 @@ def die_with(parent: int) -> None:
 
 
 def become_command(parent: int) -> None:
-    """Called in a child that becomes a user's command: signals strike it as any other, and it goes when we do."""
+    """Prepare a child that becomes a user's command. It gets signals as any other command, and ends when we end."""
     die_with(parent)
     for number in interrupt.SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # what nohup(1) ignores stays ignored
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a signal that nohup(1) ignores stays ignored
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)
 
 
 def keep_only(handle: int) -> None:
-    """Called in a child that goes on without exec: close its parent's descriptors but one.
+    """Close all descriptors but one, in a child that goes on without exec.
 
     A state file that such a child held open would stay locked, as if its owner lived.
     """
@@ -53,19 +54,19 @@ def keep_only(handle: int) -> None:
 
 
 def tied() -> Callable[[], None]:
-    """For Popen's `preexec_fn`: see become_command."""
+    """Return a function for Popen's `preexec_fn` (see become_command)."""
     return partial(become_command, os.getpid())
 
 
 def become_shell(parent: int) -> None:
-    """Called in a child that becomes a user's shell: a command that has the terminal.
+    """Prepare a child that becomes a user's shell, which is a command with the terminal.
 
-    A shell gives the terminal back to the group that had it before, and complains where that one is of another PID
-    namespace and has no number: so it gets the terminal as a group of its own.
+    A shell gives the terminal back to the group that had it before, and complains if that group belongs to another PID
+    namespace and so has no number. So the shell gets the terminal as a group of its own.
     """
     os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
-    with suppress(OSError):  # it is not our terminal
+    with suppress(OSError):  # the terminal is not ours
         os.tcsetpgrp(0, os.getpid())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTTOU})
     become_command(parent)
@@ -73,7 +74,7 @@ def become_shell(parent: int) -> None:
 
 @contextmanager
 def pid_namespace() -> Iterator[None]:
-    """The next process started in the block is the first one of a new PID namespace. Raises Prerequisite."""
+    """Start the next process in the block as the first one of a new PID namespace. Raises Prerequisite."""
     home = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if _libc.unshare(_CLONE_NEWPID):
@@ -88,23 +89,27 @@ def pid_namespace() -> Iterator[None]:
 
 
 def identity(pid: int) -> str:
-    """A process, by a name that no other has: not later, not after a reboot, not in another PID namespace.
+    """Return a name that no other process has, not later, not after a reboot, not in another PID namespace.
 
-    Its number, when it started in clock ticks since boot, the namespace the number is of, the boot. "" if it is gone.
+    It holds the process's number, its start in clock ticks since boot, the namespace of the number, and the boot. It is
+    "" if the process has ended.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return ""
-    if fields[0] == "Z":  # a zombie is gone for our purposes
+    if fields[0] == "Z":  # a zombie has ended for our purposes
         return ""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return f"{pid}.{fields[19]}.{os.stat('/proc/self/ns/pid').st_ino}.{file.read().strip()}"
 
 
 def end(name: str) -> None:
-    """Kill the process of that identity, if it is there, and wait until it is not. Raises BenchError if it stays."""
+    """Kill the process with this identity if it runs, and wait until it has ended.
+
+    Raises BenchError if it does not end.
+    """
     pid = int(name.partition(".")[0])
     try:
         handle = os.pidfd_open(pid)
@@ -126,8 +131,8 @@ def end(name: str) -> None:
 def run(name: str, argv: Sequence[str], stdin: str = "", *, accept: Sequence[int] = (0,)) -> str:
     """Run a program in a namespace and return its stdout.
 
-    No time-out: under the instruction clock a moment's reading from the machine's disk may be minutes of guest time.
-    Raises Prerequisite when the program is not installed, KernelRefused with its last error line when it fails.
+    There is no time-out: under the instruction clock a short read from the machine's disk may take minutes of guest
+    time. Raises Prerequisite if the program is not installed, and KernelRefused with its last error line if it fails.
     """
     with netns.inside(name):
         try:

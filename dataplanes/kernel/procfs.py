@@ -1,10 +1,10 @@
-"""Files of /proc that are lines of `name: value`."""
+"""Files of /proc with lines of `name: value`."""
 
 from __future__ import annotations
 
 
 def field(path: str, name: str) -> str:
-    """The first value of a name in a file of `name: value` lines; "" if there is none."""
+    """Return the first value of a name in a file of `name: value` lines; "" if there is none."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:

@@ -1,6 +1,6 @@
 """Links, addresses, routes, neighbours and fdb entries of one namespace, over rtnetlink.
 
-Messages are encoded by pyroute2 and sent in bulk by `Netlink`.
+pyroute2 encodes the messages, and `Netlink` sends them in bulk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _NEWQDISC, _DELQDISC, _NEWTFILTER = 36, 37, 44
 _CLSACT_HANDLE, _CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1  # TC_H_CLSACT, which is TC_H_INGRESS
-_CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # its two hooks
+_CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # the two hooks of clsact
 _TCA_KIND, _TCA_OPTIONS, _BPF_FD, _BPF_NAME, _BPF_FLAGS = 1, 2, 6, 7, 8
 _ETH_P_ALL = 3
 _IFF_UP = 1
@@ -58,7 +58,7 @@ def _decode(cls: type[nlmsg], answers: Iterable[tuple[int, bytes]]) -> list[nlms
 
 
 class Rtnl:
-    """rtnetlink in one namespace. Interface names are resolved once and remembered."""
+    """rtnetlink in one namespace. Each interface name is looked up once."""
 
     def __init__(self, name: str) -> None:
         self.netns = name
@@ -76,30 +76,30 @@ class Rtnl:
         self._netlink.close()
 
     def send(self, requests: Iterable[Request], *, ignore: tuple[int, ...] = ()) -> None:
-        """Carry out several requests in one go; see `Netlink.send`."""
+        """Carry out several requests in one go (see `Netlink.send`)."""
         self._netlink.send(requests, ignore=ignore)
 
     def index(self, interface: str) -> int:
-        """The index of an interface. Raises KernelRefused (ENODEV) if it is not there."""
+        """Return the index of an interface. Raises KernelRefused (ENODEV) if it does not exist."""
         found = self._index.get(interface)
         if found is None:
             found = self._index[interface] = self._netlink.index(interface)
         return found
 
     def forget(self, interface: str) -> None:
-        """The interface is gone: one that takes its name has another index."""
+        """Forget the index of a removed interface. Another interface with its name has another index."""
         self._index.pop(interface, None)
 
     def mac(self, interface: str) -> str:
-        """The MAC of an interface."""
+        """Return the MAC of an interface."""
         return str(self._link(interface).get_attr("IFLA_ADDRESS"))
 
     def master(self, port: str) -> int:
-        """The index of the bridge an interface is a port of."""
+        """Return the index of the bridge that has this interface as a port."""
         return int(self._link(port).get_attr("IFLA_MASTER"))
 
     def forwards(self, port: str) -> bool:
-        """True if a bridge takes and gives frames through its port."""
+        """Return True if the bridge forwards frames through this port."""
         info = self._link(port).get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_SLAVE_DATA")
         return bool(info.get_attr("IFLA_BRPORT_STATE") == _FORWARDING)
 
@@ -108,10 +108,13 @@ class Rtnl:
         (link,) = _decode(ifinfmsg, self._netlink.dump(_GETLINK, body, 0))
         return link
 
-    # -- requests, to be sent in bulk ----------------------------------------------------------------------------
+    # -- requests, which are sent in bulk ---------------------------------------------------------------------------
 
     def link_add(self, interface: str, kind: str, *, data: Sequence[tuple[str, Any]] = (), **attrs: Any) -> Request:
-        """A new link; `data` is its kind's own attributes, `attrs` any IFLA_* in lower case (mtu=1450)."""
+        """Return the request for a new link.
+
+        `data` has the kind's own attributes, `attrs` any IFLA_* in lower case (mtu=1450).
+        """
         info: list[tuple[str, Any]] = [("IFLA_INFO_KIND", kind)]
         if data:
             info.append(("IFLA_INFO_DATA", {"attrs": list(data)}))
@@ -120,7 +123,7 @@ class Rtnl:
         return _request(_NEWLINK, CREATE | EXCL, ifinfmsg(), {}, pairs)
 
     def veth_add(self, interface: str, peer: str, peer_netns: str, *, mac: str, mtu: int) -> None:
-        """A veth pair: `interface` here with a random MAC, `peer` in `peer_netns` with the given one."""
+        """Create a veth pair: `interface` here with a random MAC, and `peer` in `peer_netns` with the given MAC."""
         target = os.open(netns.path(peer_netns), os.O_RDONLY | os.O_CLOEXEC)
         try:
             other = {
@@ -136,30 +139,30 @@ class Rtnl:
             os.close(target)
 
     def link_set(self, interface: str, *, up: bool | None = None, **attrs: Any) -> Request:
-        """Change a link: up, master=index, net_ns_fd=fd, ifname=..., address=MAC, mtu=..."""
+        """Return the request that changes a link: up, master=index, net_ns_fd=fd, ifname=..., address=MAC, mtu=..."""
         fields = {"index": self.index(interface)}
         if up is not None:
             fields |= {"flags": _IFF_UP if up else 0, "change": _IFF_UP}
         return _request(_NEWLINK, 0, ifinfmsg(), fields, [(f"IFLA_{k.upper()}", v) for k, v in attrs.items()])
 
     def link_del(self, interface: str) -> Request:
-        """Delete a link."""
+        """Return the request that deletes a link."""
         request = _request(_DELLINK, 0, ifinfmsg(), {"index": self.index(interface)}, [])
         self._index.pop(interface, None)
         return request
 
     def hairpin(self, port: str, on: bool) -> Request:
-        """Let a bridge port send a frame back where it came from."""
+        """Return the request that lets a bridge port send a frame back to where it came from."""
         data = {"attrs": [("IFLA_BRPORT_MODE", int(on))]}
         info = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)]
         return self.link_set(port, linkinfo={"attrs": info})
 
     def address_add(self, interface: str, address: str, *, scope: str = "global") -> Request:
-        """An IPv4 address in CIDR notation; refused (EEXIST) if it is there."""
+        """Return the request for an IPv4 address in CIDR notation. It is refused (EEXIST) if the address exists."""
         return self._address(_NEWADDR, CREATE | EXCL, interface, address, scope)
 
     def address_del(self, interface: str, address: str) -> Request:
-        """Remove an address."""
+        """Return the request that removes an address."""
         return self._address(_DELADDR, 0, interface, address, "global")
 
     def _address(self, kind: int, flags: int, interface: str, address: str, scope: str) -> Request:
@@ -176,7 +179,7 @@ class Rtnl:
         return _request(kind, flags, ifaddrmsg(), fields, pairs)
 
     def route_add(self, destination: str, *, interface: str, gateway: str | None = None) -> Request:
-        """A route in the main table; destination "default" or CIDR."""
+        """Return the request for a route in the main table. The destination is "default" or CIDR."""
         prefix = 0 if destination == "default" else ip_network(destination).prefixlen
         pairs: list[tuple[str, Any]] = [("RTA_OIF", self.index(interface))]
         if prefix:
@@ -194,11 +197,14 @@ class Rtnl:
         return _request(_NEWROUTE, CREATE | REPLACE, rtmsg(), fields, pairs)
 
     def local_add(self, interface: str, address: str) -> Request:
-        """A route that makes an address this namespace's own; refused (EEXIST) if it is there."""
+        """Return the request for a route that makes an address this namespace's own.
+
+        It is refused (EEXIST) if it exists.
+        """
         return self._local(_NEWROUTE, CREATE | EXCL, interface, address)
 
     def local_del(self, interface: str, address: str) -> Request:
-        """Remove such a route."""
+        """Return the request that removes such a route."""
         return self._local(_DELROUTE, 0, interface, address)
 
     def _local(self, kind: int, flags: int, interface: str, address: str) -> Request:
@@ -213,27 +219,27 @@ class Rtnl:
         return _request(kind, flags, rtmsg(), fields, [("RTA_DST", address), ("RTA_OIF", self.index(interface))])
 
     def neighbour_set(self, interface: str, address: str, mac: str) -> Request:
-        """A permanent neighbour entry."""
+        """Return the request for a permanent neighbour entry."""
         return self._neighbour(_NEWNEIGH, CREATE | REPLACE, interface, socket.AF_INET, 0, address, mac)
 
     def neighbour_del(self, interface: str, address: str) -> Request:
-        """Remove a neighbour entry."""
+        """Return the request that removes a neighbour entry."""
         return self._neighbour(_DELNEIGH, 0, interface, socket.AF_INET, 0, address, None)
 
     def fdb_set(self, interface: str, mac: str, remote: str) -> Request:
-        """A permanent forwarding entry of a vxlan: the MAC is behind the remote VTEP."""
+        """Return the request for a permanent forwarding entry of a vxlan: the MAC is behind the remote VTEP."""
         return self._neighbour(_NEWNEIGH, CREATE | REPLACE, interface, socket.AF_BRIDGE, _SELF, remote, mac)
 
     def fdb_del(self, interface: str, mac: str, remote: str) -> Request:
-        """Remove a vxlan forwarding entry."""
+        """Return the request that removes a vxlan forwarding entry."""
         return self._neighbour(_DELNEIGH, 0, interface, socket.AF_BRIDGE, _SELF, remote, mac)
 
     def port_fdb_set(self, port: str, mac: str) -> Request:
-        """A static forwarding entry of a bridge: the MAC is behind this port."""
+        """Return the request for a static forwarding entry of a bridge: the MAC is behind this port."""
         return self._port_fdb(_NEWNEIGH, CREATE | REPLACE, port, mac)
 
     def port_fdb_del(self, port: str, mac: str) -> Request:
-        """Remove a bridge's forwarding entry."""
+        """Return the request that removes a bridge's forwarding entry."""
         return self._port_fdb(_DELNEIGH, 0, port, mac)
 
     def _port_fdb(self, kind: int, flags: int, port: str, mac: str) -> Request:
@@ -247,25 +253,27 @@ class Rtnl:
         if mac:
             pairs.append(("NDA_LLADDR", mac))
         fields = {"family": family, "ifindex": self.index(interface), "state": _PERMANENT, "flags": ntf}
-        # pyroute2 picks the encoding of NDA_DST by the family, and takes AF_BRIDGE's to be IPv4 as well.
+        # pyroute2 picks the encoding of NDA_DST by the family, and encodes AF_BRIDGE as IPv4 too.
         return _request(kind, flags, ndmsg(), fields, pairs)
 
     def clsact_add(self, interface: str) -> Request:
-        """The hooks for classifiers in both directions; refused (EEXIST) if they are taken."""
+        """Return the request for the classifier hooks in both directions. It is refused (EEXIST) if they are taken."""
         return self._hooks(_NEWQDISC, CREATE | EXCL, interface, "clsact")
 
     def clsact_del(self, interface: str) -> Request:
-        """Remove the hooks, and every classifier on them."""
+        """Return the request that removes the hooks and every classifier on them."""
         return self._hooks(_DELQDISC, 0, interface, "clsact")
 
     def ingress_add(self, interface: str) -> Request:
-        """The hook for classifiers of what comes in; refused (EEXIST) if it is taken. While there is a hook for what
-        goes out, everything that is sent by any interface of the machine looks for its own (net/core/dev.c,
-        egress_needed_key)."""
+        """Return the request for the classifier hook of received packets. It is refused (EEXIST) if it is taken.
+
+        A hook for sent packets would cost more: while one exists, every packet that any interface of the machine sends
+        looks for a hook of its own (net/core/dev.c, egress_needed_key).
+        """
         return self._hooks(_NEWQDISC, CREATE | EXCL, interface, "ingress")
 
     def ingress_del(self, interface: str) -> Request:
-        """Remove the hook, and every classifier on it."""
+        """Return the request that removes the hook and every classifier on it."""
         return self._hooks(_DELQDISC, 0, interface, "ingress")
 
     def _hooks(self, action: int, flags: int, interface: str, kind: str) -> Request:
@@ -273,9 +281,11 @@ class Rtnl:
         return Request(action, flags, body + attribute(_TCA_KIND, kind.encode() + b"\0"))
 
     def classifier_set(self, interface: str, direction: str, program: int, name: str) -> Request:
-        """A BPF program that decides what becomes of each packet (direct action), in the place of the one before.
+        """Return the request for a BPF program that decides on each packet (direct action).
 
-        `direction`: ingress or egress.
+        It replaces the present one.
+
+        `direction` is ingress or egress.
         """
         options = attribute(_BPF_FD, struct.pack("=I", program)) + attribute(_BPF_NAME, name.encode() + b"\0")
         options += attribute(_BPF_FLAGS, struct.pack("=I", 1))  # TCA_BPF_FLAG_ACT_DIRECT
@@ -287,29 +297,31 @@ class Rtnl:
     def _tc(self, interface: str, handle: int, parent: int, info: int) -> bytes:
         return struct.pack("=BxHiIII", 0, 0, self.index(interface), handle, parent, info)  # struct tcmsg
 
-    # -- what is there ---------------------------------------------------------------------------------------
+    # -- reading the kernel's state ---------------------------------------------------------------------------
 
     def links(self) -> list[nlmsg]:
-        """Every link (pyroute2 ifinfmsg)."""
+        """Return every link (pyroute2 ifinfmsg)."""
         return _decode(ifinfmsg, self._netlink.dump(_GETLINK, _request(_GETLINK, 0, ifinfmsg(), {}, []).body))
 
     def ports(self, bridge: int, kind: str) -> list[str]:
-        """The names of a bridge's ports of one kind. The kernel tells no others (net/core/rtnetlink.c,
-        link_kind_filtered)."""
+        """Return the names of a bridge's ports of one kind.
+
+        The kernel answers with those only (net/core/rtnetlink.c, link_kind_filtered).
+        """
         info = {"attrs": [("IFLA_INFO_KIND", kind)]}
         body = _request(_GETLINK, 0, ifinfmsg(), {}, [("IFLA_MASTER", bridge), ("IFLA_LINKINFO", info)]).body
         return [str(link.get_attr("IFLA_IFNAME")) for link in _decode(ifinfmsg, self._netlink.dump(_GETLINK, body))]
 
     def addresses(self) -> list[nlmsg]:
-        """Every address (pyroute2 ifaddrmsg)."""
+        """Return every address (pyroute2 ifaddrmsg)."""
         return _decode(ifaddrmsg, self._netlink.dump(_GETADDR, _request(_GETADDR, 0, ifaddrmsg(), {}, []).body))
 
     def routes(self) -> list[nlmsg]:
-        """Every IPv4 route of every table (pyroute2 rtmsg)."""
+        """Return every IPv4 route of every table (pyroute2 rtmsg)."""
         body = _request(_GETROUTE, 0, rtmsg(), {"family": socket.AF_INET}, []).body
         return _decode(rtmsg, self._netlink.dump(_GETROUTE, body))
 
     def neighbours(self, family: int = socket.AF_INET) -> list[nlmsg]:
-        """Every neighbour, or with AF_BRIDGE every forwarding entry (pyroute2 ndmsg)."""
+        """Return every neighbour, or with AF_BRIDGE every forwarding entry (pyroute2 ndmsg)."""
         body = _request(_GETNEIGH, 0, ndmsg(), {"family": family}, []).body
         return _decode(ndmsg, self._netlink.dump(_GETNEIGH, body))

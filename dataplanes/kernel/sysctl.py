@@ -1,4 +1,4 @@
-"""Sysctls of the current network namespace (/proc/sys/net shows the one of the task that looks)."""
+"""Sysctls of a network namespace (/proc/sys/net shows those of the reading task's namespace)."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def _path(key: str) -> str:
 
 
 def value(name: str, key: str) -> str | None:
-    """The value in a namespace, or None where this kernel has no such key."""
+    """Return the value in a namespace, or None if this kernel has no such key."""
     with netns.inside(name):
         return _value(key)
 
 
 def write(name: str, values: dict[str, str]) -> None:
-    """Set several keys in a namespace. Raises Prerequisite naming the first key this kernel does not have."""
+    """Set several keys in a namespace. Raises Prerequisite for the first key that this kernel does not have."""
     with netns.inside(name):
         for key, value in values.items():
             _write(name, key, value)
 
 
 def change(name: str, values: dict[str, str]) -> dict[str, str]:
-    """Set several keys in a namespace, all or none; returns those that were something else, with what they were."""
+    """Set several keys in a namespace, all or none. Return the previous values of those that were different."""
     with netns.inside(name), Undo() as undo:
         before: dict[str, str] = {}
         for key, value in values.items():
@@ -41,19 +41,19 @@ def change(name: str, values: dict[str, str]) -> dict[str, str]:
 
 
 class Settings:
-    """Keys that somebody has changed for a purpose, and what they were before."""
+    """Keys that were changed for a purpose, and their previous values."""
 
     def __init__(self) -> None:
         self._before: dict[Hashable, tuple[str, dict[str, str]]] = {}
 
     def set(self, purpose: Hashable, name: str, values: dict[str, str]) -> None:
-        """Set keys in a namespace, all or none. Done again for the same purpose, it restores what was changed since."""
+        """Set keys in a namespace, all or none. Repeated for the same purpose, it restores what was changed since."""
         changed = change(name, values)
         _, before = self._before.setdefault(purpose, (name, {}))
         before |= {key: value for key, value in changed.items() if key not in before}
 
     def put_back(self, purpose: Hashable) -> None:
-        """Set the keys to what they were, all or none."""
+        """Set the keys to their previous values, all or none."""
         if purpose in self._before:
             change(*self._before[purpose])
             del self._before[purpose]

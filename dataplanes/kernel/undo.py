@@ -1,4 +1,4 @@
-"""The way back of a change that is under way."""
+"""The undoing of a change that is refused half-way."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataplanes.errors import BenchError
 
 
 class Undo:
-    """Called with each step's way back; where the change ends in an error, the ways back are taken, the last one first.
+    """A list of undoing functions. If the change ends in an error, they are called, the last one first.
 
-    A way back is entered before its step where the step may be refused half-way: it must not mind what was never done.
-    The error that is told is the one the change ended in.
+    Where a step may be refused half-way, its undoing function is entered before the step, so it must accept that the
+    step was never done. The error that is raised is the one that ended the change.
     """
 
     def __init__(self) -> None:
@@ -34,4 +34,4 @@ class Undo:
                 way()
             except BenchError as refused:
                 if isinstance(error, BenchError) and not error.fix:
-                    error.fix = f"the way back was refused, too ({refused}): resync() restores what is wanted"
+                    error.fix = f"undoing was refused, too ({refused}): resync() restores the wanted state"

@@ -1,8 +1,8 @@
-"""The semantics of a service VIP, one function each, observed on a running lab.
+"""The semantics of a service VIP. Each is a function that observes it on a running lab.
 
-A check returns what it saw where the semantic holds, and raises `Differs` with what it saw where it does not. Whether
-that is as expected on a plane is in expected.toml. Names are theme.slug; the sources are rows of research on swarm's
-behaviour (D1 to D46) or the thread in which a user met it.
+A check returns what it saw if the semantic holds, and raises `Differs` with what it saw if it does not. expected.toml
+says which outcome is expected on a plane. Names are theme.slug. A source is a statement about swarm's behaviour (D1 to
+D46, docs/sources.md), or the thread in which a user met the behaviour.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from scenarios.stopwatch import Steadiness
 
 Outcome = Literal["pass", "fail", "skip", "error"]
 Waiting = Generator[float, None, str]
-"""A check that idles: it yields the seconds it waits, and returns what it saw."""
+"""A check that idles. It yields the seconds that it waits, and returns what it saw."""
 Observe = Callable[[World], "str | Waiting"]
 
 
 class Check(Struct, frozen=True):
-    """A semantic, the scenario it is observed in, and how. `skip` says why it is observed nowhere."""
+    """A semantic, its scenario and the function that observes it. `skip` says why it is observed nowhere."""
 
     name: str
     statement: str
@@ -33,8 +33,8 @@ class Check(Struct, frozen=True):
     scenario: str
     observe: Observe
     skip: str = ""
-    idles: bool = False  # for minutes: only where idle time is free
-    obstacle: Callable[[], str] | None = None  # why it cannot be observed on the running kernel, or nothing
+    idles: bool = False  # it idles for minutes, so it is observed only where idle time is free
+    obstacle: Callable[[], str] | None = None  # returns why it cannot be observed on the running kernel, or ""
 
     @property
     def theme(self) -> str:
@@ -43,7 +43,7 @@ class Check(Struct, frozen=True):
 
 
 class Cell(Struct):
-    """What one check saw on one plane."""
+    """The outcome of one check on one plane."""
 
     dataplane: str
     check: str
@@ -65,7 +65,7 @@ def check(
     idles: bool = False,
     obstacle: Callable[[], str] | None = None,
 ) -> Callable[[Observe], Observe]:
-    """Enter a function as a check; its docstring is the statement that holds or does not."""
+    """Enter a function as a check. Its docstring is the statement that holds or does not hold."""
 
     def enter(observe: Observe) -> Observe:
         statement = " ".join((observe.__doc__ or "").split())
@@ -76,14 +76,17 @@ def check(
 
 
 def skipped(each: Check, clock: str) -> str:
-    """Why a check is not observed on the running kernel, or nothing."""
+    """Return why a check is not observed on the running kernel, or ""."""
     if each.idles and clock != "instructions":
         return "it idles for minutes, which only the instruction clock makes free"
     return each.skip or (each.obstacle() if each.obstacle else "")
 
 
 def observe(wanted: Sequence[Check], world: World, dataplane: str) -> Iterator[Cell]:
-    """A cell for each, as it ends. Those that idle do so side by side: an hour for all of them is an hour."""
+    """Yield a cell for each check when it ends.
+
+    Checks that idle do so side by side: an hour for all of them is one hour.
+    """
     begun, clock = time.monotonic(), Steadiness()
     queue: list[tuple[float, int, _Observation]] = []
     for number, each in enumerate(wanted):
@@ -102,7 +105,7 @@ def observe(wanted: Sequence[Check], world: World, dataplane: str) -> Iterator[C
 
 
 class _Observation:
-    """One check on its way."""
+    """One check that is under way."""
 
     def __init__(self, check: Check, world: World) -> None:
         self.check = check
@@ -110,20 +113,22 @@ class _Observation:
         self._waiting: Waiting | None = None
 
     def go_on(self) -> tuple[Outcome, str | float]:
-        """Until it has seen something, or waits for so many seconds. An error of the lab or the plane is an error; of
-        the connection under test, a difference."""
+        """Run the check until it ends or waits. Return the outcome and what was seen, or the seconds that it waits.
+
+        An error of the lab or of the plane is an error. An error of the connection under test is a difference.
+        """
         world = self.world
         try:
             return "pass", self._step()
         except Differs as differs:
             return "fail", str(differs)
-        except (FileExistsError, FileNotFoundError) as error:  # the lab's files, not the network under test
+        except (FileExistsError, FileNotFoundError) as error:  # files of the lab, not the network under test
             return "error", f"{error}; last: {world.doing}"
         except OSError as error:
             return "fail", f"{type(error).__name__}: {error}; last: {world.doing}"
         except BenchError as error:
             return "error", f"{error}; last: {world.doing}"
-        except Exception as error:  # a fault of the check's own must not take the other cells along
+        except Exception as error:  # a fault of the check itself must not end the other cells
             return "error", f"{type(error).__name__}: {error}; last: {world.doing}"
 
     def _step(self) -> str | float:
@@ -139,9 +144,9 @@ class _Observation:
 
 
 def select(expression: str) -> list[Check]:
-    """The checks whose names contain the words of an expression like pytest's -k: and, or, not, parentheses.
+    """Return the checks whose names match an expression like pytest's -k: words, and, or, not, parentheses.
 
-    Raises Usage if it cannot be read or selects nothing.
+    Raises Usage if the expression cannot be read or selects nothing.
     """
     found = [each for each in CHECKS.values() if not expression or _matches(expression, each.name)]
     if not found:
@@ -150,7 +155,7 @@ def select(expression: str) -> list[Check]:
 
 
 _LONGEST = 1000
-"""Characters of an expression: all names of checks are together not much longer."""
+"""The largest number of characters in an expression. All names of checks together are not much longer."""
 
 
 def _matches(expression: str, name: str) -> bool:
@@ -173,12 +178,12 @@ def _matches(expression: str, name: str) -> bool:
         if not re.fullmatch(r"[\w.\-() ]*", expression):
             raise SyntaxError("only words, and, or, not and parentheses")
         return value(ast.parse(quoted, mode="eval").body)
-    except (SyntaxError, RecursionError, MemoryError) as error:  # MemoryError: its parser's stack is full
+    except (SyntaxError, RecursionError, MemoryError) as error:  # MemoryError: the stack of the parser is full
         raise Usage(f"cannot read -k {expression!r}", why=getattr(error, "msg", "it is nested too deeply")) from error
 
 
 def scenarios(checks: Iterable[Check]) -> list[str]:
-    """The scenarios they need, in order."""
+    """Return the scenarios that the checks need, in order."""
     return list(dict.fromkeys(each.scenario for each in checks))
 
 

@@ -1,4 +1,4 @@
-"""Whose turn it is."""
+"""The distribution of connections over backends."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, retra
 
 @check("balance.round-robin", "D4")
 def round_robin(world: World) -> str:
-    """60 connections of one client, one after another, are 20 for each of three backends."""
+    """When one client makes 60 connections one after another, each of three backends gets 20."""
     seen = [world.ask(CLIENT, world.vip("my-web")).task for _ in range(60)]
     return same("connections", shares(seen), dict.fromkeys(world.tasks("my-web"), 20))
 
 
 @check("balance.many-clients", "D5")
 def many_clients(world: World) -> str:
-    """Six clients with one connection each, on three nodes, are spread over three backends, two each."""
+    """When six clients on three nodes make one connection each, each of three backends gets two."""
     with world.service("worker1", "worker2", "manager1") as probe:
         clients = (CLIENT, VISITOR, LOCAL, "my-web.1", "my-web.2", "lone.1")
         seen = [world.ask(client, probe.vip).task for client in clients]
@@ -26,7 +26,7 @@ def many_clients(world: World) -> str:
 
 @check("balance.many-clients-one-node", "D5")
 def many_clients_one_node(world: World) -> str:
-    """Three clients of one node with one connection each reach three different backends."""
+    """When three clients of one node make one connection each, they reach three different backends."""
     with world.service("worker1", "worker2", "manager1") as probe:
         seen = [world.ask(client, probe.vip).task for client in (CLIENT, "my-web.1", "my-web.2")]
         return same("connections", shares(seen), dict.fromkeys(probe.tasks, 1))
@@ -34,7 +34,7 @@ def many_clients_one_node(world: World) -> str:
 
 @check("balance.udp-sticks", "D24")
 def udp_sticks(world: World) -> str:
-    """Datagrams of one socket stay with one backend."""
+    """The datagrams of one socket stay with one backend."""
     handle = world.datagrams(CLIENT)
     seen = [world.heard(CLIENT, world.vip("my-web"), by=handle)[0].task for _ in range(6)]
     if len(set(seen)) > 1:
@@ -44,7 +44,7 @@ def udp_sticks(world: World) -> str:
 
 @check("balance.port-reuse", "D6, moby/moby#35082, kubernetes/kubernetes#81775")
 def port_reuse(world: World) -> str:
-    """A client that uses a source port again at once is served without a retransmission (a second's stall)."""
+    """A client that uses a source port again at once is served without a retransmission, which takes a second."""
     for attempt in range(4):
         world.hang_up(CLIENT, world.vip("my-web"), 23458)
         world.doing = f"connection {attempt + 2} from port 23458"
@@ -74,8 +74,7 @@ def not_rebalanced(world: World) -> str:
 
 @check("balance.under-change", "D17, net/netfilter/ipvs/ip_vs_rr.c: ip_vs_rr_del_dest")
 def under_change(world: World) -> str:
-    """While a third backend comes and goes, one connection after each of twelve changes, the two others get their
-    turns."""
+    """While a third backend is added and removed twelve times, the two others get their shares of new connections."""
     with world.service("worker1", "worker2", "manager1") as probe:
         plane, all_three = world.lab.plane, world.lab.service(probe.name)
         assert plane

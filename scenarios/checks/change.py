@@ -1,4 +1,4 @@
-"""Services change: backends come, drain, go and crash; VIPs change hands."""
+"""Changes of services: backends are added, drained and removed, they crash, and VIPs move to other services."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scenarios.checks.world import CLIENT, Differs, World, same, shares
 
 @check("change.scale-up", "D17")
 def scale_up(world: World) -> str:
-    """An established connection survives scaling up, and new ones reach the new backend."""
+    """An established connection survives scaling up, and new connections reach the new backend."""
     with world.service("worker1", "worker2") as probe:
         made = world.connect(CLIENT, probe.vip)
         world.who(made)
@@ -27,7 +27,7 @@ def scale_up(world: World) -> str:
 
 @check("change.drain", "D19, moby/moby#30321")
 def drain(world: World) -> str:
-    """Of a drained backend established connections go on; no new one comes to it."""
+    """The established connections of a drained backend go on, and it gets no new ones."""
     with world.service("worker1", "worker2") as probe:
         made = [world.connect(CLIENT, probe.vip) for _ in range(2)]
         owners = [world.who(each).task for each in made]
@@ -44,7 +44,7 @@ def drain(world: World) -> str:
 
 @check("change.drain-udp", "D25")
 def drain_udp(world: World) -> str:
-    """A UDP flow leaves a drained backend, at the cost of at most one datagram."""
+    """A UDP flow leaves a drained backend, and loses at most one datagram."""
     with world.service("worker1", "worker2") as probe:
         handle = world.datagrams(CLIENT)
         first = world.ask_udp(CLIENT, probe.vip, by=handle).task
@@ -54,7 +54,7 @@ def drain_udp(world: World) -> str:
 
 @check("change.delete-is-noticed", "D20")
 def delete_is_noticed(world: World) -> str:
-    """A client whose backend is removed from the service while it runs on learns at its next packet."""
+    """A client learns at its next packet that its backend, which still runs, was removed from the service."""
     with world.service("worker1", "worker2") as probe:
         made = {world.who(each).task: each for each in (world.connect(CLIENT, probe.vip) for _ in range(2))}
         removed = probe.tasks[0]
@@ -71,7 +71,7 @@ def delete_is_noticed(world: World) -> str:
 
 @check("change.others-survive-delete", "kubernetes e2e: no interrupted connections")
 def others_survive_delete(world: World) -> str:
-    """Removing one backend leaves the connections to the others alone."""
+    """The removal of one backend does not affect connections to the others."""
     with world.service("worker1", "worker2") as probe:
         made = {world.who(each).task: each for each in (world.connect(CLIENT, probe.vip) for _ in range(2))}
         removed, kept = probe.tasks
@@ -81,7 +81,7 @@ def others_survive_delete(world: World) -> str:
 
 
 def _forget(world: World, service: str, task: str) -> None:
-    """The plane is told the service has one backend less; the container runs on."""
+    """Apply the service with one backend less. The container of that backend runs on."""
     from msgspec.structs import replace
 
     plane, known = world.lab.plane, world.lab.service(service)
@@ -92,7 +92,7 @@ def _forget(world: World, service: str, task: str) -> None:
 
 @check("change.new-avoid-removed", "D16")
 def new_avoid_removed(world: World) -> str:
-    """No new connection comes to a backend that was removed."""
+    """A backend that was removed gets no new connection."""
     with world.service("worker1", "worker2") as probe:
         _forget(world, probe.name, probe.tasks[0])
         seen = [world.ask(CLIENT, probe.vip).task for _ in range(6)]
@@ -101,7 +101,7 @@ def new_avoid_removed(world: World) -> str:
 
 @check("change.udp-moves", "D25, moby/moby#36878")
 def udp_moves(world: World) -> str:
-    """An unconnected socket's flow moves on when its backend is removed, at the cost of at most one datagram."""
+    """An unconnected UDP socket's flow leaves a removed backend, and loses at most one datagram."""
     with world.service("worker1", "worker2") as probe:
         handle = world.datagrams(CLIENT)
         first = world.ask_udp(CLIENT, probe.vip, by=handle).task
@@ -111,7 +111,7 @@ def udp_moves(world: World) -> str:
 
 @check("change.udp-moves-connected", "cilium/cilium#48244")
 def udp_moves_connected(world: World) -> str:
-    """A connected UDP socket's flow moves on, too."""
+    """A connected UDP socket's flow leaves a removed backend, and loses at most one datagram."""
     with world.service("worker1", "worker2") as probe:
         handle = world.datagrams(CLIENT)
         handle.connect((probe.vip, 80))
@@ -126,8 +126,11 @@ def udp_moves_connected(world: World) -> str:
 
 
 _PACE = 2.0
-"""Seconds from a lost datagram to the next, also when the loss is told at once: with expire_nodest_conn IPVS refuses
-one and forgets its flow at the next tick (net/netfilter/ipvs/ip_vs_conn.c, ip_vs_conn_expire_now)."""
+"""Seconds from a lost datagram to the next.
+
+The pause is also made when the loss is reported at once: with expire_nodest_conn IPVS refuses a datagram, and forgets
+its flow at the next tick (net/netfilter/ipvs/ip_vs_conn.c, ip_vs_conn_expire_now).
+"""
 
 
 def _moved(world: World, handle: socket.socket, first: str, ask: Callable[[], str]) -> str:
@@ -152,7 +155,7 @@ def _moved(world: World, handle: socket.socket, first: str, ask: Callable[[], st
 
 @check("change.crash", "D21, moby/moby#28564")
 def crash(world: World) -> str:
-    """A crashed backend that is still listed fails its share of connections and no more."""
+    """A backend whose server has crashed, and which is still listed, fails only its own share of connections."""
     with world.service("worker1", "worker2") as probe:
         world.lab.stop_server(probe.tasks[0])
         seen = shares(_answers(world, probe.vip, 6))
@@ -161,7 +164,7 @@ def crash(world: World) -> str:
 
 @check("change.crash-container", "D21, moby/moby#33790")
 def crash_container(world: World) -> str:
-    """A backend whose whole container is gone, and that is still listed, fails its share of connections and no more."""
+    """A backend whose whole container is gone, and which is still listed, fails only its own share of connections."""
     with world.service("worker1", "worker2") as probe:
         world.lab.crash(probe.tasks[0])
         seen = shares(_answers(world, probe.vip, 4))
@@ -169,7 +172,7 @@ def crash_container(world: World) -> str:
 
 
 def _answers(world: World, vip: str, connections: int) -> list[str]:
-    """Of each connection, one after another, who answered it, or the error it ended in."""
+    """Make connections one after another. Return for each the task that answered, or the error."""
     outcomes = []
     for _ in range(connections):
         try:
@@ -181,7 +184,7 @@ def _answers(world: World, vip: str, connections: int) -> list[str]:
 
 @check("change.no-backend", "D14, kubernetes e2e: REFUSED within 3 s")
 def no_backend(world: World) -> str:
-    """A service all of whose backends are drained refuses connections at once."""
+    """A service whose backends are all drained refuses connections at once."""
     with world.service("worker1", "worker2") as probe:
         for task in probe.tasks:
             world.lab.drain(task)
@@ -200,7 +203,10 @@ def no_backend(world: World) -> str:
 
 @check("change.no-backend-udp", "D14")
 def no_backend_udp(world: World) -> str:
-    """The same by UDP: of four datagrams at least one is refused at once (ICMP errors are limited in their rate)."""
+    """A service whose backends are all drained refuses one of four datagrams at once.
+
+    ICMP errors are rate-limited, so it need not refuse all of them.
+    """
     with world.service("worker1", "worker2") as probe:
         for task in probe.tasks:
             world.lab.drain(task)
@@ -214,7 +220,7 @@ def no_backend_udp(world: World) -> str:
                 seen.append(handle.recv(256).decode())
             except ConnectionRefusedError:
                 return "refused"
-            except PermissionError:  # the drop is on the sender's own path; the refusal is the next call's error
+            except PermissionError:  # the drop is on the sender's own path; the next call reports the refusal
                 try:
                     handle.recv(256)
                 except ConnectionRefusedError:
@@ -228,7 +234,7 @@ def no_backend_udp(world: World) -> str:
 
 @check("change.removed-service", "D15")
 def removed_service(world: World) -> str:
-    """A removed service's VIP is unreachable: nobody answers, nobody refuses."""
+    """The VIP of a removed service is unreachable: it neither answers nor refuses."""
     with world.service("worker1") as probe:
         world.ask(CLIENT, probe.vip)
         vip = probe.vip
@@ -243,7 +249,7 @@ def removed_service(world: World) -> str:
 
 @check("change.vip-reused", "D16, moby/moby#25985")
 def vip_reused(world: World) -> str:
-    """A VIP given to another service leads to that one's backends only."""
+    """A VIP that is given to another service leads only to the backends of that service."""
     with world.service("worker1") as first:
         vip = first.vip
         world.ask(CLIENT, vip)
@@ -254,7 +260,7 @@ def vip_reused(world: World) -> str:
 
 @check("change.vip-reused-udp", "D16, D25")
 def vip_reused_udp(world: World) -> str:
-    """The same by UDP, from the source port that has asked the former service."""
+    """A VIP that is given to another service leads only to its backends by UDP, even from a source port used before."""
     with world.service("worker1") as first:
         vip, handle = first.vip, world.datagrams(CLIENT)
         world.ask_udp(CLIENT, vip, by=handle)
@@ -268,7 +274,7 @@ def vip_reused_udp(world: World) -> str:
 
 @check("change.name-follows", "D38, moby/moby#26772")
 def name_follows(world: World) -> str:
-    """A name resolves once its balancer is ready, and no longer when there is no backend."""
+    """A service's name resolves once its balancer is ready, and stops resolving when the service has no backend."""
     from dnslib import RCODE, DNSRecord
 
     def resolve(name: str) -> tuple[str, list[str]]:
@@ -286,7 +292,7 @@ def name_follows(world: World) -> str:
 
 @check("change.restart", "D45, moby/moby#41668")
 def restart(world: World) -> str:
-    """A plane that is taken away and put on again serves as before."""
+    """A plane that is removed and installed again serves as before."""
     world.lab.reinstall()
     seen = [world.ask(CLIENT, world.vip("my-web")).task for _ in range(6)]
     return same("connections", shares(seen), dict.fromkeys(world.tasks("my-web"), 2))
@@ -294,8 +300,10 @@ def restart(world: World) -> str:
 
 @check("change.leaves-nothing", "derived matrix 18")
 def leaves_nothing(world: World) -> str:
-    """After a service is removed every namespace is as before: addresses, routes, rules, IPVS, and no connection entry
-    leads from its VIP to its backends."""
+    """After a service is removed, every namespace has the addresses, routes, rules and IPVS services it had before.
+
+    No connection entry leads from the removed VIP to its backends.
+    """
     before = _state(world)
     with world.service("worker1", "worker2") as probe:
         own = (probe.vip, [world.address(task) for task in probe.tasks])
@@ -313,7 +321,10 @@ def leaves_nothing(world: World) -> str:
 
 
 def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[str, set[str]]:
-    """What the kernel holds per namespace and view; of connections those from a removed VIP to its backends."""
+    """Return the kernel's state per namespace and view.
+
+    Of connections it has those from a removed VIP to its backends.
+    """
     found: dict[str, set[str]] = {}
     for _, _, name in world.lab.namespaces():
         with Rtnl(name) as rtnl:
@@ -331,7 +342,7 @@ def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[s
 
 
 def _rules(name: str) -> Iterator[str]:
-    """Rules of packet filters; a program is only started where the kernel says there are any."""
+    """Yield the rules of packet filters. A program is started only if the kernel says that there are rules."""
     tables = _proc_lines(name, "ip_tables_names")
     if tables:
         for line in process.run(name, ("iptables-legacy-save",)).splitlines():
@@ -349,7 +360,7 @@ def _proc_lines(name: str, path: str) -> list[str]:
 
 
 def _connections(name: str, path: str, removed: tuple[str, list[str]]) -> Iterator[str]:
-    """Lines with the VIP and a backend, written in decimal (conntrack) or hexadecimal (IPVS)."""
+    """Yield the lines with the VIP and a backend, which are decimal (conntrack) or hexadecimal (IPVS)."""
     vip, backends = removed
     for line in _proc_lines(name, path):
         words = set(line.replace("=", " ").split())

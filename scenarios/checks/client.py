@@ -1,4 +1,4 @@
-"""What clients do: how they bind, when they speak, and how they end."""
+"""The behaviour of clients: how they bind, when they send, and how they end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ATTEMPTS = 6
 
 @check("client.never-speaks", "a health check: connect, close")
 def never_speaks(world: World) -> str:
-    """A client that connects and closes without a word is seen to come and to go, by every backend."""
+    """When a client connects and closes without sending anything, the backend sees the connection and its end."""
     servers = world.servers(world.tasks("my-web"), world.port())
     seen = set()
     for _ in servers:
@@ -27,7 +27,7 @@ def never_speaks(world: World) -> str:
 
 @check("client.half-closes", "RFC 9293, 3.6: a request that ends with the half of the connection")
 def half_closes(world: World) -> str:
-    """A client that closes its half after the request gets the whole answer, and then the end."""
+    """A client that closes its half of the connection after the request gets the whole answer, and then the end."""
     pair = world.pair(CLIENT, "my-web", world.servers(world.tasks("my-web"), world.port()))
     carry(pair.client, pair.backend)
     pair.client.shutdown(socket.SHUT_WR)
@@ -39,7 +39,7 @@ def half_closes(world: World) -> str:
 
 @check("client.resets", "socket(7), SO_LINGER: a client that is killed")
 def resets(world: World) -> str:
-    """A client that ends its connection by reset is noticed, and connects again from the same port."""
+    """A client's reset reaches the backend, and the client connects again from the same port."""
     servers, port = world.servers(world.tasks("my-web"), world.port()), 23459
     for _ in range(_TIMES):
         address = (world.vip("my-web"), next(iter(servers.values())).getsockname()[1])
@@ -57,7 +57,7 @@ def resets(world: World) -> str:
 
 @check("client.refused-before", "cilium/cilium#11742")
 def refused_before(world: World) -> str:
-    """A client that one backend has refused reaches another one from the same port, within six attempts."""
+    """A client that one backend has refused reaches another one from the same port within six attempts."""
     port = world.port()
     servers = world.servers(world.tasks("my-web")[1:], port)
 
@@ -78,13 +78,13 @@ def refused_before(world: World) -> str:
 
 @check("client.bound-address", "bind(2) before connect(2), as `curl --interface` does")
 def bound_address(world: World) -> str:
-    """A client that binds its own address before it connects or sends is served, by TCP."""
+    """A client that binds its own address before it connects is served."""
     return same("answered by", _bound(world, CLIENT), "lone.1")
 
 
 @check("client.bound-address-udp", "bind(2) before sendto(2), as `dig -b` does")
 def bound_address_udp(world: World) -> str:
-    """The same by UDP, and the answer comes from the VIP."""
+    """A client that binds its own address before it sends a datagram is answered from the VIP."""
     handle = world.datagrams(CLIENT)
     handle.bind((world.address(CLIENT), 0))
     return same("answered by", world.ask_udp(CLIENT, world.vip("lone"), by=handle).task, "lone.1")
@@ -105,7 +105,7 @@ def _bound(world: World, client: str) -> str:
 
 @check("client.fixed-port-udp", "RFC 5905, 9.1: NTP asks from a fixed port")
 def fixed_port_udp(world: World) -> str:
-    """A UDP client that always uses one source port is answered each time it is started anew."""
+    """A UDP client that always uses one source port is answered each time it starts."""
     for _ in range(_TIMES):
         with world.datagrams(CLIENT) as handle:
             handle.bind(("", 123))

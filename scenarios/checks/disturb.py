@@ -1,4 +1,4 @@
-"""Somebody is given what another has, or takes away what the plane has put there: what a controller must stand."""
+"""Disturbances that a controller must withstand: an address is given twice, or others remove the plane's rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scenarios.dns import ADDRESS
 
 @check("change.duplicate-vip", "moby/moby#33402, moby/libnetwork#1537")
 def duplicate_vip(world: World) -> str:
-    """A service that asks for another's VIP is refused, and that one goes on being served."""
+    """A service that asks for another service's VIP is refused, and the other service goes on being served."""
     with world.service("worker1") as probe:
         told = _refused(world, probe.vip, world.address("lone.1"))
         seen = [world.ask(CLIENT, probe.vip).task for _ in range(2)]
@@ -26,7 +26,7 @@ def duplicate_vip(world: World) -> str:
 
 @check("change.vip-of-a-container", "derived from change.duplicate-vip")
 def vip_of_a_container(world: World) -> str:
-    """A service that asks for a container's address as its VIP is refused, and that container can still be reached."""
+    """A service that asks for a container's address as its VIP is refused, and the container can still be reached."""
     address = world.address("lone.1")
     told = _refused(world, address, world.address("my-web.1"))
     for client in (CLIENT, VISITOR):
@@ -35,7 +35,7 @@ def vip_of_a_container(world: World) -> str:
 
 
 def _refused(world: World, vip: str, backend: str) -> str:
-    """Ask for a VIP that is taken; whatever comes of it, its removal is asked for, too."""
+    """Ask for a VIP that is taken, and then for the removal of that service in any case."""
     plane = world.lab.plane
     assert plane
     thief = Service("thief", "my-network", vip, (Backend(backend),))
@@ -50,7 +50,7 @@ def _refused(world: World, vip: str, backend: str) -> str:
 
 @check("change.flush-then-change", "rancher/rke2#10469, k0sproject/k0s#2908, moby/moby#50443")
 def flush_then_change(world: World) -> str:
-    """When somebody has flushed what is programmed on nodes and in containers, the next change restores it."""
+    """After rules and tables on nodes and in containers were flushed, the next change restores them."""
     with world.service("worker1", "worker2") as probe, _flushed(world) as what:
         world.lab.scale(probe.name, 3)
         for vip, tasks in ((probe.vip, world.tasks(probe.name)), (world.vip("my-web"), world.tasks("my-web"))):
@@ -63,7 +63,7 @@ def flush_then_change(world: World) -> str:
 
 @check("change.flush-then-resync", "rancher/rke2#10469, k0sproject/k0s#2908, moby/moby#50443")
 def flush_then_resync(world: World) -> str:
-    """When somebody has flushed what is programmed on nodes and in containers, resync() restores it."""
+    """After rules and tables on nodes and in containers were flushed, resync() restores them."""
     with world.service("worker1", "worker2") as probe, _flushed(world) as what:
         _resync(world)
         for client, vip in ((CLIENT, probe.vip), (VISITOR, world.vip("my-web")), ("both.1", world.vip("side-web"))):
@@ -73,7 +73,7 @@ def flush_then_resync(world: World) -> str:
 
 @check("change.flush-established", "rancher/rke2#10469, k0sproject/k0s#2908, moby/moby#50443")
 def flush_established(world: World) -> str:
-    """Established connections go on when somebody has flushed what is programmed and resync() has restored it."""
+    """Established connections go on after rules and tables were flushed and resync() has restored them."""
     with world.service("worker1", "worker2") as probe:
         made = [world.connect(CLIENT, probe.vip) for _ in range(2)]
         owners = [world.who(each).task for each in made]
@@ -91,7 +91,7 @@ def _resync(world: World) -> None:
 
 @contextmanager
 def _flushed(world: World) -> Iterator[str]:
-    """What packet filters, IPVS and eBPF hold is gone in every namespace."""
+    """Flush packet filters, IPVS and eBPF in every namespace. Yield a list of what was flushed."""
     found: dict[str, int] = {}
     for _, _, name in world.lab.namespaces():
         for what in _flush(name):
@@ -102,12 +102,12 @@ def _flushed(world: World) -> Iterator[str]:
     try:
         yield ", ".join(f"{what} in {count}" for what, count in sorted(found.items())) or "nothing"
     except BaseException:
-        world.lab.reinstall()  # the other checks are not to suffer
+        world.lab.reinstall()  # so that the other checks do not suffer
         raise
 
 
 def _flush(name: str) -> Iterator[str]:
-    """Flush a namespace; the lab's own rules, the resolver's, come back."""
+    """Flush a namespace, and put back the lab's own rules, which are the resolver's. Yield what was flushed."""
     for table in _with_rules(name):
         ours = [rule[3:] for rule in iptables.rules(name, table) if rule.startswith("-A ") and ADDRESS in rule]
         iptables.program(name, table, ["-F", *(f"-A {rule}" for rule in ours)])
@@ -115,7 +115,7 @@ def _flush(name: str) -> Iterator[str]:
     if nft.tables(name):
         _nft(name, "flush ruleset")
         yield "nft"
-    with suppress(Prerequisite):  # no IPVS
+    with suppress(Prerequisite):  # the kernel has no IPVS
         balancer = ipvs.Ipvs(name)
         if balancer.count():
             balancer.send([balancer.flush()])
@@ -125,7 +125,7 @@ def _flush(name: str) -> Iterator[str]:
 
 
 def _with_rules(name: str) -> list[str]:
-    """The tables of iptables that have any: each that is listed costs a program."""
+    """Return the iptables tables that have rules. Listing a table costs a program, so only these are listed."""
     tables = iptables.Tables(name)
     found = [table for table in tables.names() if iptables.entries(tables.info(table)) > iptables.EMPTY[table]]
     tables.close()
@@ -134,7 +134,7 @@ def _with_rules(name: str) -> list[str]:
 
 @check("reach.forward-drop", "kubernetes/kubernetes#59656, kubernetes/kubernetes#66103")
 def forward_drop(world: World) -> str:
-    """Services are reached where iptables forwards nothing on the nodes, as dockerd leaves them."""
+    """Services are reached where the policy of iptables on the nodes is to forward nothing, as dockerd sets it."""
 
     def close(name: str) -> None:
         iptables.program(name, "filter", [":FORWARD DROP [0:0]"])
@@ -147,7 +147,7 @@ def forward_drop(world: World) -> str:
 
 @check("reach.forward-drop-nft", "kubernetes/kubernetes#59656, kubernetes/kubernetes#66103")
 def forward_drop_nft(world: World) -> str:
-    """Services are reached where an nftables chain forwards nothing on the nodes."""
+    """Services are reached where an nftables chain on the nodes has the policy to forward nothing."""
 
     def close(name: str) -> None:
         _nft(
@@ -168,7 +168,7 @@ def _nft(name: str, text: str) -> None:
 
 
 def _behind_firewalls(world: World, close: Callable[[str], None], reopen: Callable[[str], None]) -> str:
-    """The nodes' firewalls close, then there is a change."""
+    """Close the firewalls of the nodes, make a change, and call the service."""
     nodes = [name for kind, _, name in world.lab.namespaces() if kind == "host"]
     for name in nodes:
         close(name)

@@ -1,4 +1,4 @@
-"""Errors and fragments: what is not the plain packet of a connection."""
+"""ICMP errors and IP fragments."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import suppress
 from scenarios.checks import check
 from scenarios.checks.world import CLIENT, Differs, World, checksum, same
 
-_HEADERS = 28  # bytes of IP and UDP
+_HEADERS = 28  # bytes of the IP and UDP headers
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14  # include/uapi/linux/in.h
 
 
 @check("icmp.port-unreachable", "kernel selftests: ICMP through NAT")
 def port_unreachable(world: World) -> str:
-    """A datagram to a port no backend has is refused: the backend's ICMP error finds the client's socket."""
+    """A datagram to a port that no backend serves is refused: the backend's ICMP error reaches the client's socket."""
     handle = world.datagrams(CLIENT)
     handle.connect((world.vip("lone"), 4712))
     handle.settimeout(5)
@@ -33,7 +33,7 @@ def port_unreachable(world: World) -> str:
 
 @check("icmp.path-mtu", "katran: frag-needed to the right real")
 def path_mtu(world: World) -> str:
-    """A client's "fragmentation needed", sent to the VIP, lowers the path MTU of the backend it is about."""
+    """A client's "fragmentation needed", sent to the VIP, lowers the path MTU of the backend whose packet it quotes."""
     tasks, vip = world.tasks("my-web"), world.vip("my-web")
     raw = world.handle(CLIENT, socket.SOCK_RAW, protocol=socket.IPPROTO_ICMP)
     for number in range(len(tasks)):
@@ -46,8 +46,8 @@ def path_mtu(world: World) -> str:
         server.connect(seen_as)
         before = server.getsockopt(socket.IPPROTO_IP, _IP_MTU)
         raw.sendto(_fragmentation_needed((vip, port), client.getsockname(), 1000), (vip, 0))
-        client.send(b"?")  # behind the error on the same path, so that it has been dealt with
-        with suppress(OSError):  # the error itself, EMSGSIZE, is told to the socket as well
+        client.send(b"?")  # follows the error on the same path, so the error is handled first
+        with suppress(OSError):  # the socket gets the error itself, EMSGSIZE, as well
             server.recv(16)
         after = server.getsockopt(socket.IPPROTO_IP, _IP_MTU)
         if after != 1000:
@@ -56,7 +56,7 @@ def path_mtu(world: World) -> str:
 
 
 def _fragmentation_needed(source: tuple[str, int], destination: tuple[str, int], mtu: int) -> bytes:
-    """An ICMP error about a UDP datagram from source to destination."""
+    """Return an ICMP error about a UDP datagram from source to destination."""
     addresses = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
     quoted = struct.pack(">BBHHHBBH", 0x45, 0, 1400, 1, 0x4000, 64, socket.IPPROTO_UDP, 0) + addresses
     quoted = quoted[:10] + checksum(quoted) + quoted[12:]
@@ -67,8 +67,10 @@ def _fragmentation_needed(source: tuple[str, int], destination: tuple[str, int],
 
 @check("icmp.narrow-underlay", "moby/moby#36689", scenario="narrow")
 def narrow_underlay(world: World) -> str:
-    """A sender of datagrams that must not be fragmented and do not fit the underlay is told so, and what length does,
-    at the cost of at most two datagrams."""
+    """A sender whose unfragmentable datagrams do not fit the underlay is told the length that fits.
+
+    It loses at most two datagrams before that.
+    """
     client = world.datagrams(CLIENT)
     client.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
     client.connect((world.vip("lone"), 80))
@@ -83,7 +85,7 @@ def narrow_underlay(world: World) -> str:
 
 
 def _too_long(world: World, client: socket.socket, size: int) -> int:
-    """Send datagrams of this size until told that it is too long; returns how many that took."""
+    """Send datagrams of this size until an error says that it is too long. Return how many were sent."""
     for sent in (1, 2):
         world.doing = f"datagram {sent} of {size} bytes"
         client.send(bytes(size - _HEADERS))
@@ -118,7 +120,7 @@ def fragments(world: World) -> str:
 
 @check("icmp.fragments-hairpin", "D26")
 def fragments_hairpin(world: World) -> str:
-    """So does one a backend sends to itself through its VIP."""
+    """A datagram of 4000 bytes that a backend sends to itself through its VIP arrives whole in both directions."""
     handle = world.datagrams("lone.1")
     world.doing = "a datagram of 4000 bytes to oneself"
     handle.sendto(bytes(4000), (world.vip("lone"), 80))
@@ -128,7 +130,7 @@ def fragments_hairpin(world: World) -> str:
 
 @check("icmp.ping", "D30, moby/libnetwork#1566")
 def ping(world: World) -> str:
-    """The VIP answers a ping, whoever sends it."""
+    """The VIP answers a ping from any container."""
     for client in (CLIENT, "visitor.1"):
         raw = world.handle(client, socket.SOCK_RAW, protocol=socket.IPPROTO_ICMP)
         raw.settimeout(5)

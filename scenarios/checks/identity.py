@@ -1,4 +1,4 @@
-"""Who is seen: the client by the backend, the VIP by the client."""
+"""The addresses that are seen: the client's by the backend, and the VIP by the client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def source_other_node(world: World) -> str:
 
 @check("identity.source-udp", "D9")
 def source_udp(world: World) -> str:
-    """By UDP, too, backends see the client's own address."""
+    """Backends see the client's own address by UDP."""
     own = world.address(CLIENT)
     seen = {world.heard(CLIENT, world.vip("my-web"))[0].source for _ in range(3)}
     return same("backends saw", sorted(seen), [own])
@@ -38,14 +38,14 @@ def source_udp(world: World) -> str:
 
 @check("identity.source-port", "kubernetes e2e: preserve source pod IP")
 def source_port(world: World) -> str:
-    """The backend sees the client's own port as well."""
+    """The backend sees the client's own source port."""
     seen = world.ask(CLIENT, world.vip("lone"), source_port=23456)
     return same("backend saw port", seen.source_port, 23456)
 
 
 @check("identity.other-replica", "D7, moby/moby#24377")
 def other_replica(world: World) -> str:
-    """A backend that calls its own VIP reaches the other replicas, as itself."""
+    """A backend that calls its own VIP reaches the other replicas, and they see its own address."""
     seen = [world.ask("my-web.1", world.vip("my-web")) for _ in range(6)]
     others = {each.task: each.source for each in seen if each.task != "my-web.1"}
     own = world.address("my-web.1")
@@ -65,13 +65,13 @@ def hairpin(world: World) -> str:
 
 @check("identity.hairpin-lone", "D8; kubernetes e2e: hairpin")
 def hairpin_lone(world: World) -> str:
-    """A service's only backend reaches itself through its VIP."""
+    """A service's only backend reaches itself through its VIP by TCP."""
     return same("answered by", world.ask("lone.1", world.vip("lone")).task, "lone.1")
 
 
 @check("identity.hairpin-lone-udp", "D8, D23")
 def hairpin_lone_udp(world: World) -> str:
-    """The same by UDP, and the answer comes from the VIP."""
+    """A service's only backend reaches itself through its VIP by UDP, and the answer comes from the VIP."""
     return same("answered by", world.ask_udp("lone.1", world.vip("lone")).task, "lone.1")
 
 
@@ -84,14 +84,14 @@ def hairpin_source(world: World) -> str:
 
 @check("identity.peer-name", "D11")
 def peer_name(world: World) -> str:
-    """The client's getpeername() is the VIP."""
+    """The client's getpeername() returns the VIP."""
     made = world.connect(CLIENT, world.vip("lone"))
     return same("getpeername()", made.getpeername()[0], world.vip("lone"))
 
 
 @check("identity.peer-name-udp", "D11, D23")
 def peer_name_udp(world: World) -> str:
-    """A connected UDP socket's peer is the VIP, and its answers are taken."""
+    """getpeername() of a connected UDP socket returns the VIP, and the socket receives the answers."""
     made = world.datagrams(CLIENT)
     made.connect((world.vip("lone"), 80))
     world.doing = "a datagram by a connected socket"
@@ -102,7 +102,7 @@ def peer_name_udp(world: World) -> str:
 
 @check("identity.peer-name-mapped", "cilium/cilium#9923", obstacle=no_ipv6)
 def peer_name_mapped(world: World) -> str:
-    """The peer of an IPv6 socket that was connected to the VIP's IPv4-mapped address is that address."""
+    """getpeername() of an IPv6 socket that is connected to the VIP's IPv4-mapped address returns that address."""
     vip = mapped(world.vip("lone"))
     made = world.handle(CLIENT, socket.SOCK_STREAM, family=socket.AF_INET6)
     world.doing = f"{CLIENT} connects to {vip}"
@@ -112,7 +112,10 @@ def peer_name_mapped(world: World) -> str:
 
 @check("identity.peer-name-mapped-udp", "cilium/cilium#39470", obstacle=no_ipv6)
 def peer_name_mapped_udp(world: World) -> str:
-    """The same of a connected UDP socket, and its answers are taken and come from that address."""
+    """getpeername() of a UDP socket that is connected to the VIP's IPv4-mapped address returns that address.
+
+    The answers come from that address, and the socket receives them.
+    """
     vip = mapped(world.vip("lone"))
     made = world.handle(CLIENT, socket.SOCK_DGRAM, family=socket.AF_INET6)
     made.connect((vip, 80))
@@ -124,17 +127,17 @@ def peer_name_mapped_udp(world: World) -> str:
 
 @check("identity.ttl", "D43")
 def ttl(world: World) -> str:
-    """A packet arrives with the TTL it was sent with: the overlay is one hop."""
+    """A packet arrives with the TTL with which it was sent: the overlay is one hop."""
     return same("TTL at the backend", world.heard(CLIENT, world.vip("lone"))[0].ttl, 64)
 
 
 @check("identity.direct-after-vip", "found by bench run --workload others")
 def direct_after_vip(world: World) -> str:
-    """A port that was used through the VIP can be used right after to reach the backend by its own address, by the
-    second SYN at the latest."""
-    # A connection's first number and its timestamps depend on the address it was opened to (net/core/secure_seq.c), so
-    # the backend may take the first SYN for an old segment of the connection it has just closed, and ask
-    # (net/ipv4/tcp_minisocks.c, tcp_timewait_state_process). Whether it does is chance.
+    """After use through the VIP, a source port reaches the backend's own address by the second SYN at the latest."""
+    # A connection's first sequence number and its timestamps depend on the address to which it was opened
+    # (net/core/secure_seq.c). So the backend may take the first SYN for an old segment of the connection that it has
+    # just closed, and answer with an acknowledgement (net/ipv4/tcp_minisocks.c, tcp_timewait_state_process). Chance
+    # decides whether it does.
     world.hang_up(CLIENT, world.vip("lone"), 23458)
     seen = world.hang_up(CLIENT, world.address("lone.1"), 23458, syns=2)
     return same("answered by", seen.task, "lone.1")
@@ -142,7 +145,7 @@ def direct_after_vip(world: World) -> str:
 
 @check("identity.two-vips-one-port", "cilium/cilium#11810")
 def two_vips_one_port(world: World) -> str:
-    """A client uses one source port to the same backend behind two VIPs at once, and each connection works."""
+    """A client can use one source port to the same backend behind two VIPs at once, and both connections work."""
     from dataplanes.model import Backend, Service
 
     plane = world.lab.plane

@@ -1,8 +1,8 @@
-"""Time passes. Under the instruction clock idle time costs nothing, so the kernel's real time-outs are met.
+"""Idle connections. Under the instruction clock idle time costs nothing, so the kernel's real time-outs are reached.
 
-Each connection is one of two to the same backend of several (`World.twins`), and each is used twice afterwards: a plane
-that has forgotten it may by chance choose the same backend again, and may let the first packet through and not its
-acknowledgement.
+Each check uses two connections to the same one of several backends (`World.twins`), and uses each twice afterwards. A
+plane that has forgotten a connection may by chance choose the same backend again, and it may let the first packet
+through but not its acknowledgement.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Act = Callable[[Pair], None]
 
 
 def _idle(world: World, seconds: float, before: Act, after: Act) -> Waiting:
-    """Twins of my-web's do one thing, nothing for some time, then another thing twice."""
+    """Act on a pair of twins of my-web, idle for some seconds, then act twice again."""
     twins = world.twins(CLIENT, "my-web", world.servers(world.tasks("my-web"), world.port()))
     for each in twins:
         before(each)
@@ -33,7 +33,7 @@ def _idle(world: World, seconds: float, before: Act, after: Act) -> Waiting:
 
 
 def _nothing(pair: Pair) -> None:
-    """Neither end says anything."""
+    """Send nothing from either end."""
 
 
 def _client_speaks(pair: Pair) -> None:
@@ -63,15 +63,15 @@ def _server_closes(pair: Pair) -> None:
 
 @check("idle.tcp-1000s", "D28, moby/moby#31208, moby/moby#37466", idles=True)
 def tcp(world: World) -> Waiting:
-    """A connection idle for 1000 s, longer than IPVS's 900, goes on."""
+    """A connection that is idle for 1000 s, longer than IPVS's 900 s, goes on."""
     return _idle(world, 1000, _talk, _talk)
 
 
 @check("idle.tcp-1h", "D28; conntrack's established time-out", idles=True)
 def tcp_for_an_hour(world: World) -> Waiting:
-    """A connection idle for an hour goes on."""
-    # Conntrack gives it five days (net/netfilter/nf_conntrack_proto_tcp.c, tcp_timeouts); an hour is ten seconds of an
-    # emulated guest's time, and where not even 1000 s go by unpunished nobody waits for it.
+    """A connection that is idle for an hour goes on."""
+    # Conntrack keeps a connection for five days (net/netfilter/nf_conntrack_proto_tcp.c, tcp_timeouts). An hour takes
+    # ten seconds in an emulated guest, so a plane that loses connections within 1000 s is not observed for an hour.
     servers = world.servers(world.tasks("my-web"), world.port())
     twins, early = world.twins(CLIENT, "my-web", servers), world.twins(CLIENT, "my-web", servers)
     for each in (*twins, *early):
@@ -92,19 +92,19 @@ def tcp_for_an_hour(world: World) -> Waiting:
 
 @check("idle.client-speaks-late", "a pool's connections: made in advance, used when needed", idles=True)
 def client_speaks_late(world: World) -> Waiting:
-    """A connection on which nobody has said anything for 400 s goes on when the client speaks."""
+    """A connection that carried nothing for 400 s goes on when the client sends."""
     return _idle(world, 400, _nothing, _client_speaks)
 
 
 @check("idle.server-speaks-late", "a subscriber waits for what the server has to tell", idles=True)
 def server_speaks_late(world: World) -> Waiting:
-    """A connection on which nobody has said anything for 400 s goes on when the server speaks."""
+    """A connection that carried nothing for 400 s goes on when the server sends."""
     return _idle(world, 400, _nothing, _server_speaks)
 
 
 @check("idle.udp-400s", "D24", idles=True)
 def udp(world: World) -> Waiting:
-    """A UDP socket idle for 400 s, longer than IPVS's 300 and conntrack's 120, is answered again."""
+    """A UDP socket that is idle for 400 s, longer than IPVS's 300 s and conntrack's 120 s, is answered again."""
     handle = world.datagrams(CLIENT)
     world.ask_udp(CLIENT, world.vip("my-web"), by=handle)
     yield 400
@@ -114,7 +114,7 @@ def udp(world: World) -> Waiting:
 
 @check("idle.udp-late-answer", "a resolver that asks others first; conntrack's 30 s", idles=True)
 def udp_late_answer(world: World) -> Waiting:
-    """A datagram's answer that comes 25 s later arrives, and comes from the VIP."""
+    """The answer to a datagram arrives 25 s later, and comes from the VIP."""
     servers = world.servers(world.tasks("my-web"), port := world.port(), socket.SOCK_DGRAM)
     client, vip = world.datagrams(CLIENT), world.vip("my-web")
     client.sendto(b"?", (vip, port))
@@ -132,17 +132,17 @@ def udp_late_answer(world: World) -> Waiting:
 
 @check("idle.half-closed", "D29, moby/moby#29655", idles=True)
 def half_closed(world: World) -> Waiting:
-    """A client that has closed its half still gets what the server sends 200 s later."""
+    """A client that has closed its half of the connection gets what the server sends 200 s later."""
     return _idle(world, 200, _client_closes, _server_speaks)
 
 
 @check("idle.half-closed-by-server", "D29; RFC 9293, 3.6", idles=True)
 def half_closed_by_server(world: World) -> Waiting:
-    """A server that has closed its half still gets what the client sends 200 s later."""
+    """A server that has closed its half of the connection gets what the client sends 200 s later."""
     return _idle(world, 200, _server_closes, _client_speaks)
 
 
 @check("idle.slow-server", "D29", idles=True)
 def slow_server(world: World) -> Waiting:
-    """A client waits 600 s for an answer and gets it."""
+    """A client that waits 600 s for an answer gets it."""
     return _idle(world, 600, _client_speaks, _server_speaks)

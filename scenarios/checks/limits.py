@@ -1,4 +1,4 @@
-"""How far it goes, and what it does not do."""
+"""Limits, and semantics that no plane here has."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def health(world: World) -> str:
 
 @check("limits.user-namespaces", "D41, moby/moby#26106")
 def user_namespaces(world: World) -> str:
-    """A container whose root is remapped to another user reaches services as any other."""
+    """A container whose root is remapped to another user reaches services as any other container."""
     try:
         with world.service("worker2", remapped=True) as probe:
             return same("answered by", world.ask(probe.tasks[0], world.vip("lone")).task, "lone.1")
@@ -42,5 +42,5 @@ def user_namespaces(world: World) -> str:
 
 @check("limits.join-time", "D44, moby/moby#30820", skip="measured, not judged: bench run --workload program")
 def join_time(world: World) -> str:
-    """A container joins in the same time however many services there are."""
+    """The time in which a container joins does not depend on the number of services."""
     raise NotImplementedError

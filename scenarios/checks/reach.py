@@ -1,4 +1,4 @@
-"""Does it arrive: from everywhere, by every transport, on every port, whole."""
+"""Reachability: from every node, by every transport, on every port, with unchanged data."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def other_node(world: World) -> str:
 
 @check("reach.node-without-backend", "D3")
 def node_without_backend(world: World) -> str:
-    """A client on a node that runs no backend reaches every one elsewhere."""
+    """A client on a node without a backend reaches every backend on the other nodes."""
     seen = {world.ask(VISITOR, world.vip("my-web")).task for _ in range(6)}
     return same("answered by", sorted(seen), world.tasks("my-web"))
 
 
 @check("reach.tcp-everywhere", "D1-D3, D7")
 def tcp_everywhere(world: World) -> str:
-    """Every client on every node, backends included, reaches every backend by TCP."""
+    """Every client on every node, including the backends, reaches every backend by TCP."""
     missed = {
         client: sorted(set(world.tasks("my-web")) - {world.ask(client, world.vip("my-web")).task for _ in range(6)})
         for client in _CLIENTS
@@ -57,7 +57,10 @@ def tcp_everywhere(world: World) -> str:
 
 @check("reach.udp-everywhere", "D23")
 def udp_everywhere(world: World) -> str:
-    """The same by UDP, and every answer comes from the VIP."""
+    """Every client on every node, including the backends, reaches every backend by UDP.
+
+    Every answer comes from the VIP.
+    """
     for client in _CLIENTS:
         seen = {world.ask_udp(client, world.vip("my-web")).task for _ in range(6)}
         missed = sorted(set(world.tasks("my-web")) - seen)
@@ -68,7 +71,7 @@ def udp_everywhere(world: World) -> str:
 
 @check("reach.mapped", "cilium/cilium#9923", obstacle=no_ipv6)
 def through_mapped_address(world: World) -> str:
-    """An IPv6 socket reaches every backend by the VIP's IPv4-mapped address, as programs in Java and .NET do."""
+    """An IPv6 socket reaches every backend by the VIP's IPv4-mapped address, which programs in Java and .NET use."""
     seen = []
     for _ in range(6):
         with world.handle(CLIENT, socket.SOCK_STREAM, family=socket.AF_INET6) as made:
@@ -79,7 +82,10 @@ def through_mapped_address(world: World) -> str:
 
 @check("reach.mapped-udp", "cilium/cilium#39470", obstacle=no_ipv6)
 def through_mapped_address_by_udp(world: World) -> str:
-    """The same by UDP, and every answer comes from the VIP's IPv4-mapped address."""
+    """An IPv6 socket reaches every backend by UDP through the VIP's IPv4-mapped address.
+
+    Every answer comes from that address.
+    """
     vip = mapped(world.vip("my-web"))
     handles = [world.handle(CLIENT, socket.SOCK_DGRAM, family=socket.AF_INET6) for _ in range(6)]
     seen = [world.ask_udp(CLIENT, vip, by=each).task for each in handles]
@@ -88,7 +94,7 @@ def through_mapped_address_by_udp(world: World) -> str:
 
 @check("reach.any-port", "D12")
 def any_port(world: World) -> str:
-    """Every TCP and UDP port of the VIP leads to the same port of a backend, nothing being published."""
+    """Every TCP and UDP port of the VIP leads to the same port of a backend, without any port being published."""
     tasks, vip = world.tasks("my-web"), world.vip("my-web")
     tcp, udp = (world.servers(tasks, world.port(), kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM))
     pair = world.pair(CLIENT, "my-web", tcp)
@@ -106,7 +112,7 @@ _no_sctp = lacks("SCTP", socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP
 
 @check("reach.sctp", "D12", obstacle=_no_sctp)
 def sctp(world: World) -> str:
-    """An SCTP association to the VIP reaches a backend, and what is sent arrives in both directions."""
+    """An SCTP association to the VIP reaches a backend, and data arrive in both directions."""
     servers = world.servers(world.tasks("my-web"), world.port(), protocol=socket.IPPROTO_SCTP)
     for _ in servers:
         pair = world.pair(CLIENT, "my-web", servers, protocol=socket.IPPROTO_SCTP)
@@ -117,7 +123,7 @@ def sctp(world: World) -> str:
 
 @check("reach.wrong-protocol", "kube-proxy: TCP-only port hit by UDP")
 def wrong_protocol(world: World) -> str:
-    """A port a backend serves by TCP only is refused by UDP, and one it serves by UDP only is refused by TCP."""
+    """A port that a backend serves only by TCP is refused by UDP, and the other way round."""
     world.listen("lone.1", tcp := world.port())
     world.listen("lone.1", udp := world.port(), socket.SOCK_DGRAM)
     datagrams = world.datagrams(CLIENT)
@@ -135,7 +141,7 @@ def wrong_protocol(world: World) -> str:
 
 @check("reach.closed-port", "D13")
 def closed_port(world: World) -> str:
-    """A port nobody listens on at the backend is refused at once."""
+    """A port that no backend serves is refused at once."""
     try:
         world.connect(CLIENT, world.vip("lone"), 4711)
     except ConnectionRefusedError:
@@ -145,13 +151,13 @@ def closed_port(world: World) -> str:
 
 @check("reach.payload", "kubernetes e2e: large requests")
 def payload(world: World) -> str:
-    """What is sent arrives whole and in order, 256 KiB in each direction."""
+    """256 KiB arrive whole and in order in each direction."""
     return bulk(world, world.pair(CLIENT, "my-web", world.servers(world.tasks("my-web"), world.port())))
 
 
 @check("reach.segment-size", "D27")
 def segment_size(world: World) -> str:
-    """TCP segments fit the overlay: an MSS of at most 1410 below an MTU of 1450."""
+    """TCP segments fit the overlay: the MSS is at most 1410 if the MTU is 1450."""
     client = world.connect(CLIENT, world.vip("lone"))
     size = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
     if size > 1410:
@@ -161,7 +167,7 @@ def segment_size(world: World) -> str:
 
 @check("reach.other-service", "D31")
 def other_service(world: World) -> str:
-    """Two services of a network never mix."""
+    """A connection to one service of a network never reaches a backend of another."""
     for _ in range(3):
         for service in ("my-web", "lone", "visitor"):
             seen = world.ask(CLIENT, world.vip(service)).task
@@ -172,7 +178,7 @@ def other_service(world: World) -> str:
 
 @check("reach.new-container", "D41, kubernetes e2e")
 def new_container(world: World) -> str:
-    """A container that joins later reaches every service, and its service is reached."""
+    """A container that joins later reaches every service, and its own service is reached."""
     with world.service("manager1") as probe:
         same("its own call", world.ask(probe.tasks[0], world.vip("lone")).task, "lone.1")
         return same("a call to it", world.ask(CLIENT, probe.vip).task, probe.tasks[0])
@@ -180,7 +186,7 @@ def new_container(world: World) -> str:
 
 @check("reach.two-networks", "D32, moby/libnetwork#1396")
 def two_networks(world: World) -> str:
-    """A client on two networks reaches a VIP on each, as itself on that network."""
+    """A client on two networks reaches a VIP on each, and each backend sees the client's address on that network."""
     for network, service in (("my-network", "lone"), ("side", "side-web")):
         seen = world.ask("both.1", world.vip(service))
         own = world.address("both.1", network)
@@ -191,7 +197,7 @@ def two_networks(world: World) -> str:
 
 @check("reach.overlapping-subnets", "D34", scenario="twin")
 def overlapping_subnets(world: World) -> str:
-    """Two networks with the same subnet and the same VIP on one node are served apart."""
+    """Two networks with the same subnet and the same VIP on one node are served separately."""
     for client, service in (("my-busybox.1", "my-web"), ("twin-busybox.1", "twin-web")):
         seen = {world.ask(client, "10.0.0.2").task for _ in range(4)}
         if seen != set(world.tasks(service)):
@@ -211,6 +217,6 @@ def outsider(world: World) -> str:
 
 @check("reach.forwarded", "D42")
 def forwarded(world: World) -> str:
-    """What a container forwards for a machine behind it, a VPN's peer for instance, is load-balanced as well."""
+    """Packets that a container forwards for a machine behind it, such as a VPN peer, are load-balanced as well."""
     with world.service("worker2") as router:
         return same("answered by", world.ask_from_behind(router.tasks[0], world.vip("lone")).task, "lone.1")

@@ -1,4 +1,4 @@
-"""What servers do: where they listen, who speaks and who closes first, from where they answer."""
+"""The behaviour of servers: where they listen, who sends and who closes first, and from which address they answer."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import struct
 from scenarios.checks import check
 from scenarios.checks.world import CLIENT, VISITOR, Differs, World, carry, retransmits, same
 
-_CLIENTS = (CLIENT, VISITOR, "lone.1")  # on each node one that is no backend of my-web's
+_CLIENTS = (CLIENT, VISITOR, "lone.1")  # one on each node, and none of them a backend of my-web
 _IP_PKTINFO = 8  # include/uapi/linux/in.h; Python has no name for it before 3.12
-_SHARED = 4  # flows to servers that share a port
+_SHARED = 4  # the number of flows to servers that share a port
 _ESTABLISHED = 1  # include/net/tcp_states.h
 
 
 @check("server.own-address", "a server's listen address; RFC 1122, 4.1.3.5")
 def own_address(world: World) -> str:
-    """A server that listens at its container's own address only is reached through the VIP."""
+    """A server that listens only on its container's own address is reached through the VIP."""
     servers = world.servers(world.tasks("my-web"), world.port(), own_address=True)
     for client in _CLIENTS:
         pair = world.pair(client, "my-web", servers)
@@ -27,14 +27,14 @@ def own_address(world: World) -> str:
 
 @check("server.own-address-udp", "a server's listen address; RFC 1122, 4.1.3.5")
 def own_address_udp(world: World) -> str:
-    """The same by UDP, and the answer comes from the VIP."""
+    """A UDP server that listens only on its container's own address answers from the VIP."""
     servers = world.servers(world.tasks("my-web"), world.port(), socket.SOCK_DGRAM, own_address=True)
     return _answered(world, servers)
 
 
 @check("server.own-address-hairpin", "D8; a server's listen address")
 def own_address_hairpin(world: World) -> str:
-    """A backend whose server listens at its own address only reaches itself through the VIP."""
+    """A backend whose server listens only on its own address reaches itself through the VIP."""
     servers = world.servers(["lone.1"], world.port(), own_address=True)
     pair = world.pair("lone.1", "lone", servers)
     carry(pair.client, pair.backend)
@@ -49,7 +49,7 @@ def udp_answer(world: World) -> str:
 
 
 def _answered(world: World, servers: dict[str, socket.socket]) -> str:
-    """Each client asks by one datagram, and is answered by sendto()."""
+    """Let each client send one datagram, and answer it by sendto()."""
     port = next(iter(servers.values())).getsockname()[1]
     for client in _CLIENTS:
         asking = world.datagrams(client)
@@ -65,7 +65,7 @@ def _answered(world: World, servers: dict[str, socket.socket]) -> str:
 
 @check("server.udp-answer-as-asked", "ip(7), IP_PKTINFO")
 def udp_answer_as_asked(world: World) -> str:
-    """So does the answer of a UDP server that answers from the address it was asked at."""
+    """The answer of a UDP server that answers from the address to which the datagram was sent comes from the VIP."""
     servers = world.servers(world.tasks("my-web"), port := world.port(), socket.SOCK_DGRAM)
     for each in servers.values():
         each.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
@@ -84,7 +84,7 @@ def udp_answer_as_asked(world: World) -> str:
 
 @check("server.udp-connects-back", "DTLS servers and OpenVPN: a connected socket per client")
 def udp_connects_back(world: World) -> str:
-    """A UDP server that opens a connected socket for each client serves it by that one."""
+    """A UDP server that opens a connected socket for each client serves the client through that socket."""
     servers = world.servers(world.tasks("my-web"), port := world.port(), socket.SOCK_DGRAM)
     client, vip = world.datagrams(CLIENT), world.vip("my-web")
     world.doing = f"{CLIENT} sends a datagram to port {port}"
@@ -118,7 +118,7 @@ def answers_from_another_port(world: World) -> str:
 
 @check("server.shares-port", "socket(7), SO_REUSEPORT: a socket for each worker")
 def shares_port(world: World) -> str:
-    """Of UDP servers that share a port the datagrams of one client's socket come to one, as without a balancer."""
+    """When UDP servers share a port, the datagrams of one client socket reach one of them, as without a balancer."""
     port, vip = world.port(), world.vip("lone")
     servers: dict[str, socket.socket] = {}
     for number in (1, 2):
@@ -139,7 +139,7 @@ def shares_port(world: World) -> str:
 
 @check("server.speaks-first", "RFC 5321, 3.1: SMTP")
 def speaks_first(world: World) -> str:
-    """A server that speaks first is heard by a client that has said nothing."""
+    """A client that has sent nothing receives what the server sends first."""
     servers = world.servers(world.tasks("my-web"), world.port())
     for client in _CLIENTS:
         pair = world.pair(client, "my-web", servers)
@@ -150,7 +150,7 @@ def speaks_first(world: World) -> str:
 
 @check("server.closes-first", "RFC 9293, 3.6: the end that closes first still hears")
 def closes_first(world: World) -> str:
-    """What a server sends before it closes arrives, and so does what the client says after that, and its end."""
+    """The data that a server sends before it closes arrive, and so do the client's later data and its end."""
     pair = world.pair(CLIENT, "my-web", world.servers(world.tasks("my-web"), world.port()))
     block = bytes(range(256)) * 64
     carry(pair.backend, pair.client, block)
@@ -163,10 +163,10 @@ def closes_first(world: World) -> str:
 
 @check("server.full-backlog", "listen(2), tcp(7): tcp_abort_on_overflow")
 def full_backlog(world: World) -> str:
-    """A client that finds the server's backlog full is connected as soon as the server takes up again."""
+    """A client that finds the server's backlog full is connected as soon as the server accepts again."""
     server = world.handle("lone.1", socket.SOCK_STREAM)
     server.bind(("", port := world.port()))
-    server.listen(0)  # room for one
+    server.listen(0)  # the backlog has room for one
     servers = {"lone.1": server}
     first = world.connect(CLIENT, world.vip("lone"), port)
     second = world.handle(CLIENT, socket.SOCK_STREAM)

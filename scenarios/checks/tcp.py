@@ -1,4 +1,4 @@
-"""Connections that do not have it easy: segments that connection tracking calls INVALID, a path that is too narrow."""
+"""TCP connections in trouble: segments that connection tracking calls INVALID, resets, and a narrow path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REPAIR, _REPAIR_QUEUE, _QUEUE_SEQUENCE = 19, 20, 21  # TCP_*, include/uapi/linu
 _RECEIVED, _SENT = 1, 2  # TCP_RECV_QUEUE, TCP_SEND_QUEUE
 _REPAIR_OFF = -1  # TCP_REPAIR_OFF_NO_WP: without a probe of the window
 _ESTABLISHED = "01"
-_AHEAD = 1 << 30  # bytes: the largest window there is (RFC 7323), so it is beyond any
+_AHEAD = 1 << 30  # bytes; the largest possible window (RFC 7323), so it is beyond any window
 
 
 @check("tcp.client-ahead", "moby/moby#40374, kubernetes/kubernetes#74839")
@@ -32,7 +32,7 @@ def server_ahead(world: World) -> str:
 
 @check("tcp.reset", "RFC 9293")
 def reset(world: World) -> str:
-    """A reset by either end arrives at the other, of connections to the VIP and to the backend's own address."""
+    """A reset by either end reaches the other end, on connections to the VIP and to the backend's own address."""
     servers = world.servers(world.tasks("my-web"), world.port())
     for who in ("client", "backend"):
         pair = world.pair(CLIENT, "my-web", servers)
@@ -59,7 +59,7 @@ def _arrives(world: World, who: str, pair: Pair, way: str) -> None:
 
 @check("tcp.narrow-underlay", "moby/moby#36689, docker/for-linux#594, cilium/cilium#47755", scenario="narrow")
 def narrow_underlay(world: World) -> str:
-    """What is sent arrives whole, 256 KiB in each direction, where the underlay is too narrow for the overlay's MTU."""
+    """256 KiB arrive whole in each direction where the underlay is too narrow for the overlay's MTU."""
     return bulk(world, world.pair(CLIENT, "lone", world.servers(["lone.1"], world.port())))
 
 
@@ -67,13 +67,16 @@ _Choose = Callable[[str, str, socket.socket, socket.socket], tuple[str, socket.s
 
 
 def _goes_on(world: World, choose: _Choose) -> str:
-    """`choose`: of the caller, the task, and their ends who sends the segment: its container, its end, the other."""
+    """Send a segment ahead of the window on connections to three backends, and check that data still go both ways.
+
+    `choose` gets the caller, the task and both ends, and returns the sender: its container, its end, and the other end.
+    """
     for where, node, itself in (
         ("its node", "worker2", False),
         ("another node", "worker1", False),
         ("itself", "worker1", True),
     ):
-        with world.service(node, node) as probe:  # of one backend a lost entry would not be seen
+        with world.service(node, node) as probe:  # with a single backend a lost entry would not be noticed
             servers, caller = world.servers(probe.tasks, world.port()), probe.tasks[0] if itself else CLIENT
             for _ in range(4):
                 pair = world.pair(caller, probe.name, servers)
@@ -94,7 +97,7 @@ def _goes_on(world: World, choose: _Choose) -> str:
 
 
 def _send_ahead(world: World, container: str, connection: socket.socket) -> None:
-    """A segment as the connection's own, with the right acknowledgement number, that no window can hold."""
+    """Send a segment of the connection with the right acknowledgement number that no window can hold."""
     sent, received = _sequences(connection)
     source, destination = _ends(world, container, connection)
     addresses = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
@@ -105,12 +108,12 @@ def _send_ahead(world: World, container: str, connection: socket.socket) -> None
     segment = header[:16] + sum_ + header[18:] + payload
     packet = struct.pack(">BBHHHBBH", 0x45, 0, 0, 0, 0x4000, 64, socket.IPPROTO_TCP, 0) + addresses
     raw = world.handle(container, socket.SOCK_RAW, protocol=socket.IPPROTO_RAW)
-    with suppress(PermissionError):  # it is dropped on the sender's own path
+    with suppress(PermissionError):  # the sender's own path drops it
         raw.sendto(packet + segment, (destination[0], 0))
 
 
 def _sequences(connection: socket.socket) -> tuple[int, int]:
-    """The next sequence number this end sends, and the next it expects."""
+    """Return the next sequence number that this end sends, and the next that it expects."""
     connection.setsockopt(socket.IPPROTO_TCP, _REPAIR, 1)
     numbers = []
     for queue in (_SENT, _RECEIVED):
@@ -121,7 +124,7 @@ def _sequences(connection: socket.socket) -> tuple[int, int]:
 
 
 def _ends(world: World, container: str, connection: socket.socket) -> tuple[tuple[str, int], tuple[str, int]]:
-    """Source and destination of the connection's packets, whatever getpeername() is made to say."""
+    """Return source and destination of the connection's packets. getpeername() may be made to return something else."""
     local = connection.getsockname()
     with netns.inside(world.netns(container)), open("/proc/thread-self/net/tcp", encoding="ascii") as file:
         for line in file.readlines()[1:]:

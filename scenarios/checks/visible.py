@@ -1,4 +1,4 @@
-"""What a plane shows: to the application, to other nodes, to who should not see it."""
+"""The traces of a plane: in the container, between nodes, and in the node's own namespaces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _own(world: World, command: str) -> list[str]:
 
 @check("visible.addresses", "D39, moby/moby#33770")
 def addresses(world: World) -> str:
-    """The application sees no address but its container's own."""
+    """The application's namespace has no address but the container's own."""
     vips = {each.vip for each in world.lab.services()}
     foreign = [line.split()[1] + " " + line.split()[3] for line in _own(world, "ip -o -4 address")]
     foreign = [each for each in foreign if each.split()[1].partition("/")[0] in vips]
@@ -30,7 +30,7 @@ def addresses(world: World) -> str:
 
 @check("visible.rules", "D39")
 def rules(world: World) -> str:
-    """The application's namespace has no packet filter rule of the plane's."""
+    """The application's namespace has no packet filter rule of the plane."""
     found = [
         line
         for table in ("nat", "mangle")

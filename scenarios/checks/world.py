@@ -1,7 +1,7 @@
-"""What a check does in a lab: connects, asks, listens, and brings up services of its own.
+"""The actions of a check in a lab: it connects, asks, listens, and creates services of its own.
 
-Clients and servers are what most programs are: they leave to the kernel what most leave to it, and try once. A check
-that is about another kind of either says so.
+Clients and servers behave as most programs do: they leave the usual choices to the kernel, and try once. A check that
+needs another behaviour says so.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
 
 CLIENT, VISITOR, LOCAL = "my-busybox.1", "visitor.1", "my-web.3"
-"""The document's client on worker2; one on a node without backends; one on the node with one backend of my-web."""
+"""Three clients: the article's on worker2, one on a node without backends, and one on a node with a backend."""
 TIMEOUT = 10.0
 _PORTS = 9000
 _TCP_INFO_TOTAL_RETRANS = 100  # offset in struct tcp_info (include/uapi/linux/tcp.h)
 
 
 class Differs(Exception):
-    """The semantic does not hold; the message says what was seen."""
+    """The semantic does not hold. The message says what was seen."""
 
 
 class Seen(Struct, frozen=True):
-    """A connection or datagram as the backend that answered saw it."""
+    """A connection or datagram as its backend saw it."""
 
     task: str
     source: str
@@ -42,7 +42,7 @@ class Seen(Struct, frozen=True):
 
 
 class Pair(Struct, frozen=True):
-    """A connection's two ends, and the task at the far one."""
+    """The two ends of a connection, and the task at the far end."""
 
     client: socket.socket
     backend: socket.socket
@@ -50,7 +50,7 @@ class Pair(Struct, frozen=True):
 
 
 class Probe(Struct, frozen=True):
-    """A service a check has brought up for itself."""
+    """A service that a check has created for itself."""
 
     name: str
     vip: str
@@ -61,43 +61,46 @@ class World:
     """A lab as a check sees it."""
 
     def __init__(self, lab: Lab, numbers: Iterator[int] | None = None) -> None:
-        """`numbers`: of the services that checks bring up; no two in a lab have the same."""
+        """Create the view.
+
+        `numbers` numbers the services and ports of checks; no two checks in a lab use the same number.
+        """
         self.lab = lab
-        self.doing = "nothing yet"  # told when a check ends in an error of the network
+        self.doing = "nothing yet"  # the last action, which is reported if a check ends in an error of the network
         self._open: list[socket.socket] = []
         self._numbers = numbers or count(1)
 
     def sibling(self) -> World:
-        """The same lab as another check sees it at the same time."""
+        """Return a view of the same lab for another check that runs at the same time."""
         return World(self.lab, self._numbers)
 
-    # -- who is where --------------------------------------------------------------------------------------
+    # -- containers and services --------------------------------------------------------------------------------
 
     def vip(self, service: str) -> str:
-        """A service's VIP."""
+        """Return a service's VIP."""
         return self.lab.service(service).vip
 
     def address(self, container: str, network: str | None = None) -> str:
-        """A container's address on a network, its first if none is named."""
+        """Return a container's address on a network, or on its first network."""
         endpoints = self.lab.containers[container].endpoints
         return next(each.address for each in endpoints if network in (None, each.network))
 
     def tasks(self, service: str) -> list[str]:
-        """The names of a service's tasks, in the order of their servers' numbers."""
+        """Return the names of a service's tasks, in the order of their servers' numbers."""
         return [name for name, each in self.lab.containers.items() if each.task.service == service]
 
     def netns(self, container: str) -> str:
-        """A container's namespace."""
+        """Return a container's namespace."""
         return self.lab.containers[container].netns
 
     # -- connections ---------------------------------------------------------------------------------------
 
     def handle(self, container: str, kind: int, *, protocol: int = 0, family: int = socket.AF_INET) -> socket.socket:
-        """A socket of a container's, closed when the check ends at the latest."""
+        """Return a socket of a container. It is closed when the check ends at the latest."""
         return self._keep(self.lab.socket(container, kind, protocol, family=family))
 
     def handle_in(self, namespace: str) -> socket.socket:
-        """A TCP socket of a namespace that is no container's."""
+        """Return a TCP socket in a namespace that is not a container's."""
         with netns.inside(namespace):
             return self._keep(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
 
@@ -116,7 +119,7 @@ class World:
         protocol: int = 0,
         syns: int = 1,
     ) -> socket.socket:
-        """A TCP connection, or one of another protocol."""
+        """Return a TCP connection, or one of another protocol."""
         self.doing = f"{container} connects to {address}:{port}"
         made = self.handle(container, socket.SOCK_STREAM, protocol=protocol)
         if source_port:
@@ -125,25 +128,27 @@ class World:
         return self.open(made, address, port, syns=syns)
 
     def open(self, made: socket.socket, address: str, port: int = 80, *, syns: int = 1) -> socket.socket:
-        """Connect a socket. TCP does it by its first segment, or by one of so many, or it is a difference: what TCP
-        sends again a second later hides a loss."""
+        """Connect a socket.
+
+        Raises Differs if TCP needs more than `syns` SYNs, because a retransmission hides a loss.
+        """
         made.connect((address, port))
         if made.proto in (0, socket.IPPROTO_TCP) and (sent := 1 + retransmits(made)) > syns:
             raise Differs(f"connected to {address}:{port} only when the SYN had been sent {sent} times")
         return made
 
     def ask(self, container: str, address: str, port: int = 80, *, source_port: int = 0) -> Seen:
-        """Connect, have the backend say whom it sees, close."""
+        """Connect, have the backend tell whom it sees, and close."""
         with self.connect(container, address, port, source_port=source_port) as made:
             return self.who(made, container)
 
     def who(self, connection: socket.socket, container: str = CLIENT) -> Seen:
-        """Have the backend at the other end of a container's connection say whom it sees."""
+        """Have the backend at the other end of a container's connection tell whom it sees."""
         connection.sendall(b"w")
         return self.seen(container, connection.recv(256))
 
     def hang_up(self, container: str, address: str, source_port: int, *, syns: int = 1) -> Seen:
-        """A connection the server closes first, so that nothing lingers at the client."""
+        """Make a connection that the server closes first, so that no TIME_WAIT remains at the client."""
         with self.connect(container, address, source_port=source_port, syns=syns) as made:
             made.sendall(b"GET / HTTP/1.0\r\n\r\n")
             answer = b""
@@ -152,11 +157,11 @@ class World:
         return self.seen(container, answer.rpartition(b"\r\n")[2])
 
     def datagrams(self, container: str) -> socket.socket:
-        """An unconnected UDP socket."""
+        """Return an unconnected UDP socket."""
         return self.handle(container, socket.SOCK_DGRAM)
 
     def ask_udp(self, container: str, address: str, port: int = 80, *, by: socket.socket | None = None) -> Seen:
-        """Ask by one datagram; the answer must come from where it was asked."""
+        """Ask by one datagram. The answer must come from the address that was asked."""
         seen, source = self.heard(container, address, port, by=by)
         if source != address:
             raise Differs(f"asked {address}, answered by {source}")
@@ -165,7 +170,7 @@ class World:
     def heard(
         self, container: str, address: str, port: int = 80, *, by: socket.socket | None = None
     ) -> tuple[Seen, str]:
-        """Ask by one datagram: what the backend saw of it, and which address the answer came from."""
+        """Ask by one datagram. Return what the backend saw of it, and the address from which the answer came."""
         self.doing = f"{container} sends a datagram to {address}:{port}"
         handle = by or self.datagrams(container)
         handle.sendto(b"w", (address, port))
@@ -173,7 +178,7 @@ class World:
         return self.seen(container, answer), source
 
     def seen(self, client: str, answer: bytes) -> Seen:
-        """What a backend said whom it sees, and which one it is on the client's networks."""
+        """Parse a backend's answer, and find the backend among the containers on the client's networks."""
         if not answer.strip():
             raise ConnectionResetError("closed without an answer")
         number, source, source_port, destination, port, ttl = answer.decode().split()
@@ -181,7 +186,10 @@ class World:
         return Seen(owner, source, int(source_port), destination, int(port), int(ttl))
 
     def _owner(self, client: str, destination: str, number: int) -> str:
-        """Whose address it is, on the client's networks; with direct routing it is the VIP, and the number tells."""
+        """Return the container with this address on the client's networks.
+
+        With direct routing the address is the VIP, and the server's number decides.
+        """
         networks = {each.network for each in self.lab.containers[client].endpoints}
         for name, each in self.lab.containers.items():
             for endpoint in each.endpoints:
@@ -191,7 +199,7 @@ class World:
         return destination
 
     def ask_from_behind(self, container: str, address: str) -> Seen:
-        """The same from a machine behind a container, which forwards for it."""
+        """Connect from a machine behind a container, which forwards for it, and ask as `ask` does."""
         fabric = self.lab.fabric
         namespace = fabric.behind(self.lab.containers[container].endpoints[0])
         self.doing = f"a machine behind {container} connects to {address}:80"
@@ -202,17 +210,17 @@ class World:
             fabric.drop_namespace(namespace)
 
     def port(self) -> int:
-        """A port nobody else in the lab uses."""
+        """Return a port that nothing else in the lab uses."""
         return _PORTS + next(self._numbers)
 
     def listen(
         self, container: str, port: int, kind: int = socket.SOCK_STREAM, protocol: int = 0, *, address: str = ""
     ) -> socket.socket:
-        """A server of the check's own in a container, on every address it has or on one."""
+        """Start a server of the check in a container, on all its addresses or on one."""
         return self._listen(self.handle(container, kind, protocol=protocol), port, kind, address)
 
     def listen_in(self, namespace: str, port: int) -> socket.socket:
-        """A TCP server in a node's own namespace."""
+        """Start a TCP server in a node's own namespace."""
         return self._listen(self.handle_in(namespace), port, socket.SOCK_STREAM)
 
     def _listen(self, made: socket.socket, port: int, kind: int, address: str = "") -> socket.socket:
@@ -231,30 +239,32 @@ class World:
         *,
         own_address: bool = False,
     ) -> dict[str, socket.socket]:
-        """A server of the check's own in each task: on every address it has, or only on its own."""
+        """Start a server of the check in each task, on all its addresses or only on its own."""
         own = {task: self.address(task) if own_address else "" for task in tasks}
         return {task: self.listen(task, port, kind, protocol, address=own[task]) for task in tasks}
 
     def arrived(self, servers: Mapping[str, socket.socket]) -> str:
-        """The task whose server something has come to."""
+        """Return the task whose server has received something."""
         ready, _, _ = select.select(list(servers.values()), [], [], TIMEOUT)
         if not ready:
             raise TimeoutError("nothing came to any backend")
         return next(task for task, server in servers.items() if server is ready[0])
 
     def accept(self, servers: Mapping[str, socket.socket], client: socket.socket) -> Pair:
-        """The far end of a connection, at whichever backend it came to."""
+        """Accept a connection at the backend that it has reached."""
         task = self.arrived(servers)
         return Pair(client, self._keep(servers[task].accept()[0]), task)
 
     def pair(self, container: str, service: str, servers: Mapping[str, socket.socket], *, protocol: int = 0) -> Pair:
-        """A connection through a service's VIP to servers of the check's own."""
+        """Make a connection through a service's VIP to servers of the check."""
         port = next(iter(servers.values())).getsockname()[1]
         return self.accept(servers, self.connect(container, self.vip(service), port, protocol=protocol))
 
     def twins(self, container: str, service: str, servers: Mapping[str, socket.socket]) -> tuple[Pair, Pair]:
-        """Two connections to one backend of several. A plane that forgets them and chooses for each anew takes two
-        backends in turn, and one of them is wrong."""
+        """Return two connections to the same one of several backends.
+
+        A plane that forgets them and chooses anew for each takes two backends in turn, and one of the two is wrong.
+        """
         if len(servers) < 2:
             raise ValueError(f"{service} has one backend: whatever is chosen anew, it is the same")
         made: dict[str, Pair] = {}
@@ -268,7 +278,7 @@ class World:
 
     @contextmanager
     def service(self, *nodes: str, vip: str = "", remapped: bool = False) -> Iterator[Probe]:
-        """A service of the check's own on my-network, a task on each of the nodes; gone afterwards."""
+        """Create a service on my-network with a task on each of the nodes, and remove it after the block."""
         name = f"probe{next(self._numbers)}"
         tasks = [Task(f"{name}.{n + 1}", node, remapped=remapped) for n, node in enumerate(nodes)]
         self.lab.create_service(ServiceSpec(name, "my-network", vip, tasks=tasks))
@@ -279,21 +289,22 @@ class World:
             self.lab.remove_service(name)
 
     def close(self) -> None:
-        """Close what the check left open."""
+        """Close the sockets that the check left open."""
         for each in self._open:
             each.close()
         self._open.clear()
 
 
 def mapped(address: str) -> str:
-    """An IPv4 address as an IPv6 socket is given it (RFC 4291, 2.5.5.2)."""
+    """Return an IPv4 address in the form in which an IPv6 socket takes it (RFC 4291, 2.5.5.2)."""
     return f"::ffff:{address}"
 
 
 def lacks(what: str, family: int, kind: int, protocol: int = 0) -> Callable[[], str]:
-    """Why the running kernel makes no such sockets, or nothing: the obstacle of checks that need them."""
+    """Return the obstacle of checks that need such sockets: a function that says why the kernel makes none, or ""."""
 
     def obstacle() -> str:
+        """Return why the running kernel makes no such sockets, or ""."""
         try:
             socket.socket(family, kind, protocol).close()
         except OSError as error:
@@ -307,31 +318,31 @@ no_ipv6 = lacks("IPv6", socket.AF_INET6, socket.SOCK_STREAM)
 
 
 def retransmits(connection: socket.socket) -> int:
-    """How many segments this end has sent again."""
+    """Return how many segments this end has sent again."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
     return int(struct.unpack_from("=I", info, _TCP_INFO_TOTAL_RETRANS)[0])
 
 
 def carry(sender: socket.socket, receiver: socket.socket, data: bytes = b"chunk") -> None:
-    """What one end sends, the other gets."""
+    """Send data from one end, and demand that they arrive at the other."""
     sender.sendall(data)
     same("arrived", _whole(receiver, len(data)), data)
 
 
 def same(what: str, seen: object, expected: object) -> str:
-    """The observation, if it is the expected one."""
+    """Return the observation if it is the expected one. Raises Differs otherwise."""
     if seen != expected:
         raise Differs(f"{what}: {seen}, expected {expected}")
     return f"{what}: {seen}"
 
 
 def shares(seen: Sequence[str]) -> dict[str, int]:
-    """How often each was seen, by name."""
+    """Count how often each name was seen."""
     return {name: seen.count(name) for name in sorted(set(seen))}
 
 
 def bulk(world: World, pair: Pair) -> str:
-    """Have 256 KiB go each way on a connection."""
+    """Send 256 KiB each way on a connection."""
     block = bytes(range(256)) * 64
     for way, sender, receiver in (("to", pair.client, pair.backend), ("from", pair.backend, pair.client)):
         for number in range(16):
@@ -343,7 +354,7 @@ def bulk(world: World, pair: Pair) -> str:
 
 
 def _whole(connection: socket.socket, size: int) -> bytes:
-    """So many bytes, or what there is of them when the other end closes."""
+    """Return `size` bytes, or fewer if the other end closes."""
     got = b""
     while len(got) < size and (part := connection.recv(size - len(got))):
         got += part
@@ -351,7 +362,7 @@ def _whole(connection: socket.socket, size: int) -> bytes:
 
 
 def checksum(data: bytes) -> bytes:
-    """The checksum of IPv4, ICMP and TCP headers (RFC 1071), of an even number of bytes."""
+    """Return the checksum of IPv4, ICMP and TCP headers (RFC 1071) over an even number of bytes."""
     total = sum(struct.unpack(f">{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF)

@@ -1,4 +1,4 @@
-"""A guest from power-on to gone: rounds in real time, and a bound in instructions, which no load moves."""
+"""The time of a guest from power-on to power-off: rounds in real time, and a bound in instructions."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def test_the_first_command_runs_within_three_seconds_of_the_guests_time(benchmar
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, cwd=ROOT)
         uptimes.append(float(done.stdout))
 
-    benchmark.pedantic(boot, rounds=3, warmup_rounds=1)  # the first may have to fetch and unpack the kernel
+    benchmark.pedantic(boot, rounds=3, warmup_rounds=1)  # the first boot may fetch and unpack the kernel
     benchmark.extra_info["uptime_s"] = min(uptimes)
     assert min(uptimes) < 3

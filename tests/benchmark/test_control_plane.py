@@ -1,7 +1,8 @@
-"""How fast the planes are programmed: what is computed, and what a kernel takes. `pytest-benchmark compare` reads it.
+"""The time to program the planes: the part that is only computed, and the part of a kernel.
 
-./run tox -e benchmark -- --benchmark-save=before
-./run tox -e benchmark -- --benchmark-compare
+`pytest-benchmark compare` reads the results.
+
+./run tox -e benchmark -- --benchmark-save=before ./run tox -e benchmark -- --benchmark-compare
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataplanes.kernel.ipvs import MASQUERADE, destination_body, service_body
 from dataplanes.model import Backend, Service
 from dataplanes.nft import Nft, NftKnobs
 from dataplanes.nft_rules import Ruleset
+from dataplanes.selection import Selection
 from scenarios import topology
 from scenarios.axes import Axes
 from scenarios.journal import Journal
@@ -74,13 +76,13 @@ def test_load_a_scenario_with_a_hundred_containers_a_node(benchmark: Any) -> Non
 
 
 def test_plan_a_sweep(benchmark: Any) -> None:
-    names = [f"plane{n}" for n in range(12)]
-    assert len(benchmark(lambda: interleave(names, 50, connections=1000))) == 12 * 51
+    planes = [Selection(f"plane{n}", f"plane{n}") for n in range(12)]
+    assert len(benchmark(lambda: interleave(planes, 50, connections=1000))) == 12 * 51
 
 
 @pytest.fixture
 def namespace() -> Iterator[str]:
-    """An empty network namespace of this kernel's: root needed."""
+    """Yield an empty network namespace of this kernel. It needs root."""
     with Journal() as journal:
         name = f"{journal.run}-benchmark"
         journal.record("netns", name)
@@ -90,7 +92,7 @@ def namespace() -> Iterator[str]:
 
 @pytest.mark.parametrize("count", [100, 1000])
 def test_install_in_a_kernel(benchmark: Any, namespace: str, count: int) -> None:
-    """All services at once, in one transaction, and away again."""
+    """All services are added in one transaction, and removed again."""
     assert os.geteuid() == 0, "programming a kernel takes root"
     assert shutil.which("nft")
     director = Nft(NftKnobs()).open(site(namespace))
@@ -107,7 +109,7 @@ def test_install_in_a_kernel(benchmark: Any, namespace: str, count: int) -> None
 
 
 def test_one_service_more_in_a_kernel(benchmark: Any, namespace: str) -> None:
-    """Beside a thousand."""
+    """One service is added beside a thousand."""
     director = Nft(NftKnobs()).open(site(namespace))
     more = Service("more", "net", "10.200.0.1", tuple(Backend(a, 1) for a in BACKENDS))
     try:

@@ -1,7 +1,7 @@
-"""A director's world without a lab: a client, three machines with backends, and a bridge between them.
+"""The surroundings of a director without a lab: a client, three machines with backends, and a bridge between them.
 
-Everything is one thread: a connection is made, then whichever listener got it is asked. Listeners are bound to no
-address, so a machine holds as many backends as it has addresses.
+Everything runs in one thread: a connection is made, and then the listener that got it is asked. Listeners are bound to
+no address, so a machine holds as many backends as it has addresses.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ PREFIX = f"hnft-{os.getpid()}-"
 SWITCH, CLIENT, LB = PREFIX + "sw", PREFIX + "cl", PREFIX + "lb"
 MACHINES = [PREFIX + f"m{number}" for number in range(3)]
 PORTS = (80, 5353)
-IP_PKTINFO = 8  # Python has no name for it before 3.12
+IP_PKTINFO = 8  # Python before 3.12 has no name for it
 VIP, OTHER_VIP = "10.0.0.2", "10.0.0.6"
 ADDRESS = {SWITCH: "10.0.0.1", CLIENT: "10.0.0.7", LB: "10.0.0.9"}
-BACKENDS = [f"10.0.0.{20 + number}" for number in range(21)]  # in turn on the machines
+BACKENDS = [f"10.0.0.{20 + number}" for number in range(21)]  # spread over the machines in turn
 HOOKS: dict[Hook, tuple[Reply, str, str]] = {
     "output": ("own-source", CLIENT, "eth0"),
     "input": ("snat", LB, "eth0"),
@@ -34,6 +34,8 @@ FORWARDS = {"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.send_redirects": "0"}
 
 
 class World:
+    """The namespaces, listeners and directors of a test."""
+
     def __init__(self) -> None:
         self.tcp: list[socket.socket] = []
         self.udp: list[socket.socket] = []
@@ -88,7 +90,7 @@ class World:
         return director
 
     def own(self, hook: Hook, vip: str = VIP) -> None:
-        """What a placement does: the VIP is an address where it is balanced, but for locally generated packets."""
+        """Do what a placement does: give the balancing namespace the VIP as an address, except at the output hook."""
         _, name, interface = HOOKS[hook]
         if hook != "output":
             with Rtnl(name) as rtnl:
@@ -97,7 +99,10 @@ class World:
     def connect(
         self, vip: str = VIP, port: int = 80, *, at: str = CLIENT
     ) -> tuple[socket.socket, socket.socket, str, str]:
-        """A connection: (client's end, backend's end, backend's address, source it saw)."""
+        """Make a connection.
+
+        Return the client's end, the backend's end, the backend's address and the source it saw.
+        """
         with netns.inside(at):
             client = socket.socket()
         self.open.append(client)
@@ -127,7 +132,7 @@ class World:
         return client
 
     def exchange(self, client: socket.socket) -> tuple[str, str]:
-        """One datagram there and back: (backend's address, source it saw)."""
+        """Send one datagram and get it back. Return the backend's address and the source it saw."""
         client.send(b"?")
         server = self._ready(self.udp)
         _, info, _, peer = server.recvmsg(16, 64)
@@ -135,7 +140,7 @@ class World:
         server.sendmsg(
             [b"!"], [(socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 0, asked[8:12], bytes(4)))], 0, peer
         )
-        assert client.recv(16) == b"!"  # it is connected: from elsewhere than the VIP nothing would arrive
+        assert client.recv(16) == b"!"  # the socket is connected, so nothing arrives from another address than the VIP
         return socket.inet_ntoa(asked[8:12]), peer[0]
 
     def _ready(self, among: list[socket.socket]) -> socket.socket:

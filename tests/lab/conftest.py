@@ -1,4 +1,4 @@
-"""What the tests in namespaces share: a running lab per data plane, and a client's view from one of its containers."""
+"""Fixtures of the tests in namespaces: a running lab per data plane, and a client's view from one of its containers."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ class View:
         return handle
 
     def who(self, address: str = VIP, port: int = 80) -> list[str]:
-        """ID, source, source port, destination, destination port, TTL: as the backend that answered saw us."""
+        """Return ID, source, source port, destination, destination port and TTL as the answering backend saw them."""
         with self.connect(address, port) as handle:
             handle.sendall(b"w")
             return handle.recv(256).decode().split()
 
     def who_udp(self, address: str = VIP, port: int = 80) -> tuple[list[str], str]:
-        """The same by UDP, and the address the answer came from."""
+        """Ask as `ask` by UDP. Return also the address from which the answer came."""
         with self.datagram() as handle:
             handle.sendto(b"w", (address, port))
             answer, (source, _) = handle.recvfrom(256)
             return answer.decode().split(), source
 
     def spread(self, connections: int, address: str = VIP) -> Counter[str]:
-        """Connections one after another: how many each backend answered."""
+        """Make connections one after another. Return how many each backend answered."""
         return Counter(self.who(address)[0] for _ in range(connections))
 
     def resolve(self, name: str, kind: str = "A") -> tuple[str, list[str]]:
-        """(response code, addresses)."""
+        """Resolve a name. Return the response code and the addresses."""
         with self.datagram() as handle:
-            handle.settimeout(30)  # the first question waits for the resolver to load its library
+            handle.settimeout(30)  # the first query waits until the resolver has loaded its library
             handle.sendto(DNSRecord.question(name, kind).pack(), ("127.0.0.11", 53))
             reply = DNSRecord.parse(handle.recv(4096))
         from dnslib import RCODE
@@ -76,7 +76,7 @@ Labs = Callable[[str], Lab]
 
 @contextmanager
 def running(dataplane: str, scenario: str = "seed") -> Iterator[Lab]:
-    """A lab with a plane on."""
+    """Yield a lab with a data plane."""
     (selection,) = catalog.select(dataplane)
     with Journal() as journal, trial.build(topology.load(scenario), selection, journal) as lab:
         yield lab
@@ -84,7 +84,10 @@ def running(dataplane: str, scenario: str = "seed") -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def labs() -> Iterator[Labs]:
-    """The seed lab with a plane on, built once per module and plane. Only for tests that do not change it."""
+    """Yield the seed lab with a data plane, built once per module and plane.
+
+    It is only for tests that do not change it.
+    """
     with ExitStack() as stack:
         built: dict[str, Lab] = {}
 

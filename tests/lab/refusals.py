@@ -1,7 +1,7 @@
-"""The kernel refuses one operation, the one a test names by its number; and what a lab's kernel holds, as text.
+"""Refusals of single kernel operations, chosen by number, and the state of a lab's kernel as text.
 
-A netlink request is made one that the kernel does not know, so that it is the kernel that refuses it, and carries out
-the others of the same write. Programs, rulesets, settings and system calls are refused before they are begun.
+A netlink request is changed into one that the kernel does not know. So the kernel itself refuses it, and carries out
+the other requests of the same write. Programs, rulesets, settings and system calls are refused before they begin.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LOCAL, _DST, _LLADDR, _PERMANENT = 2, 1, 2, 0x80  # IFA_LOCAL, RTA_DST and NDA_
 
 
 class Refusals:
-    """Counts the operations, and has one refused."""
+    """A counter of operations, which refuses one of them."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -37,14 +37,14 @@ class Refusals:
 
     @contextmanager
     def of(self, number: int) -> Iterator[None]:
-        """Within, the operation of this number is refused."""
+        """Refuse the operation with this number within the block."""
         self.asked, self.refused, self._number = 0, False, number
         with pytest.MonkeyPatch.context() as patch:
             self._patch(patch)
             yield
 
     def now(self) -> bool:
-        """Is it this one? Counts."""
+        """Count an operation. Return True if it is the one to refuse."""
         found, self.asked = self.asked == self._number, self.asked + 1
         self.refused = self.refused or found
         return found
@@ -82,8 +82,8 @@ class Refusals:
 
 
 def _unknown(request: Request) -> Request:
-    """A request of the same subsystem that the kernel does not know."""
-    if request.kind >= 0x100:  # nfnetlink: subsystem and message; generic families are below
+    """Return a request of the same subsystem that the kernel does not know."""
+    if request.kind >= 0x100:  # nfnetlink: subsystem and message; generic families have lower numbers
         return Request(request.kind | 0xFF, request.flags, request.body)
     if request.kind >= 0x10 and len(request.body) >= 4 and request.body[1:4] == b"\1\0\0":  # struct genlmsghdr
         return Request(request.kind, request.flags, b"\xff" + request.body[1:])
@@ -91,7 +91,10 @@ def _unknown(request: Request) -> Request:
 
 
 def facts(lab: Lab) -> dict[str, Counter[object]]:
-    """What the kernel tells at once: the walk without programs, for a walk costs seconds where all is emulated."""
+    """Return the state that the kernel tells at once.
+
+    It is the walk without programs, which take seconds under emulation.
+    """
     found: dict[str, Counter[object]] = {}
     for _, _, name in lab.namespaces():
         found |= {f"{name}: {what}": Counter(seen) for what, seen in _facts(name)}
@@ -137,7 +140,7 @@ def _facts(name: str) -> Iterator[tuple[str, Iterable[object]]]:
 
 
 def held(lab: Lab) -> dict[str, list[str]]:
-    """The walk through all namespaces, and the plane's footprint, without what traffic and time leave."""
+    """Return the walk through all namespaces and the plane's footprint, without what traffic and time leave."""
     found = {}
     for namespace in walk.walk(lab)["namespaces"]:
         for section in namespace["sections"]:
@@ -163,7 +166,7 @@ def _name(value: bytes) -> str:
 
 
 def _plain(line: str) -> str:
-    """Without the numbers of links, the MACs the kernel makes up, the state of neighbours, and counters."""
+    """Remove the numbers of links, the MACs that the kernel makes up, the states of neighbours, and counters."""
     line = re.sub(r"^\d+: |@if\d+|master \d+|link-netns \S+|packets \d+ bytes \d+", "", line)
     line = re.sub(r"veth\d+", "veth", re.sub(r" state \w+|,LOWER_UP|NO-CARRIER,", "", line))
     if re.search(r"REACHABLE|STALE|DELAY|PROBE|FAILED|INCOMPLETE|NOARP", line):

@@ -1,8 +1,9 @@
-"""Connections through a VIP, packet by packet: both ends are raw sockets, so a connection stays in any state.
+"""Connections through a VIP, packet by packet. Both ends are raw sockets, so a connection stays in any state.
 
-A step is who does what. C is the client, B the backend; S is a SYN, SA a SYN with an acknowledgement, A that alone, D
-data, F a FIN, R a reset, RA the reset that refuses a SYN, U a port-unreachable about the last segment that arrived.
-`C:S B:SA C:A` is a connection a backend took. UDP has D and U. Of each step it is told where it arrived.
+A step names who sends what. C is the client, B the backend. S is a SYN, SA a SYN with an acknowledgement, A an
+acknowledgement alone, D data, F a FIN, R a reset, RA the reset that refuses a SYN, U a port-unreachable about the last
+segment that arrived. `C:S B:SA C:A` is a connection that a backend accepted. UDP has D and U. Each step tells where its
+packet arrived.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tests.lab.conftest import CLIENT
 
 PORT = 7000
 _TTL = 128
-"""Of what is sent here; what the kernels themselves say of connections they know nothing of has 64 and is kept back."""
+"""The TTL of packets that are sent here. The kernels' own answers to unknown connections have 64, and are kept back."""
 _QUIET = """
 add table ip quiet
 add chain ip quiet output { type filter hook output priority raw; }
@@ -34,13 +35,13 @@ add rule ip quiet output oifname "eth0" ip ttl 64 icmp type destination-unreacha
 _FLAGS = {"S": 0x02, "SA": 0x12, "A": 0x10, "D": 0x18, "F": 0x11, "R": 0x14, "RA": 0x14}
 _CHECKSUM = {socket.IPPROTO_TCP: 16, socket.IPPROTO_UDP: 6}
 _MARK = {socket.IPPROTO_TCP: slice(4, 12), socket.IPPROTO_UDP: slice(8, 12)}
-"""What one packet has and no other: TCP's two sequence numbers, a datagram's content."""
+"""The mark that distinguishes one packet from all others: TCP's two sequence numbers, or a datagram's content."""
 _ARRIVES = 0.2
-"""Seconds until what has not arrived is taken for lost. Nothing on the way waits for anything."""
+"""Seconds after which a packet that has not arrived counts as lost. Nothing on the way waits for anything."""
 
 
 class Arrival(Struct):
-    """An IPv4 packet as an end got it."""
+    """An IPv4 packet as an end received it."""
 
     end: End
     packet: bytes
@@ -58,11 +59,11 @@ class Arrival(Struct):
         return self.packet[9]
 
     def is_about(self, flow: Flow) -> bool:
-        """True if it is an ICMP error about one of the flow's packets."""
+        """Return True if it is an ICMP error about one of the flow's packets."""
         return self.protocol == socket.IPPROTO_ICMP and flow.port in struct.unpack(">HH", _quoted(self.payload)[:4])
 
     def intact(self) -> bool:
-        """True if the checksum fits: whoever changes addresses on the way changes it, too."""
+        """Return True if the checksum fits. Whoever changes addresses on the way must change it, too."""
         pseudo = (
             b""
             if self.protocol == socket.IPPROTO_ICMP
@@ -72,7 +73,7 @@ class Arrival(Struct):
 
 
 class End:
-    """A container's raw sockets, by protocol."""
+    """The raw sockets of a container, by protocol."""
 
     def __init__(self, lab: Lab, name: str) -> None:
         self.name = name
@@ -94,19 +95,19 @@ class End:
 
 
 class Flow:
-    """One connection: what each end sends next, and who its backend is, once it is chosen."""
+    """A connection: what each end sends next, and its backend once that is chosen."""
 
     def __init__(self, number: int, protocol: int) -> None:
         self.protocol = protocol
         self.port = 10_000 + number
         self.next = {"C": (number << 16) + 1, "B": (1 << 31) + (number << 16) + 1}
         self.backend: End | None = None
-        self.peer = ("", 0)  # the client, as the backend sees it
-        self.last: dict[str, bytes] = {}  # what arrived at each end
+        self.peer = ("", 0)  # the client's address and port as the backend sees them
+        self.last: dict[str, bytes] = {}  # the last packet that arrived at each end
 
 
 class Wire:
-    """A client and two backends of a service of the test's own."""
+    """A client, and two backends of a service that the test creates."""
 
     def __init__(self, lab: Lab, service: str, client: End, backends: list[End]) -> None:
         self.lab = lab
@@ -117,13 +118,17 @@ class Wire:
         self._flows = 0
 
     def flow(self, protocol: int = socket.IPPROTO_TCP) -> Flow:
-        """A connection that does not exist yet."""
+        """Return a connection that does not exist yet."""
         self._flows += 1
         return Flow(self._flows, protocol)
 
     def step(self, flow: Flow, step: str) -> str:
-        """One end sends; where it arrived: `backend`, `other` (the one whose connection it is not), `client`, `stray`
-        (at the client, but not from the VIP), `lost`. A reset or an ICMP error that the sender gets for it is told."""
+        """Send from one end, and return where the packet arrived.
+
+        The result is `backend`, `other` (a backend that the connection does not have), `client`, `stray` (at the
+        client, but not from the VIP) or `lost`. It also tells a reset or an ICMP error that the sender gets for the
+        packet.
+        """
         side, _, what = step.partition(":")
         for end in self._ends():
             _drain(end)
@@ -133,7 +138,7 @@ class Wire:
         assert sender, "no backend yet"
         segment = self._segment(flow, side, what) if flow.protocol == socket.IPPROTO_TCP else self._datagram(flow, side)
         sealed = _sealed(flow.protocol, segment, sender.address, destination)
-        with suppress(PermissionError):  # dropped in the sender's own namespace: to TCP a loss like any other
+        with suppress(PermissionError):  # dropped in the sender's own namespace, which TCP treats as any other loss
             sender.raw[flow.protocol].sendto(sealed, (destination, 0))
         arrived, told = "lost", ""
         for each in self._arrivals(sender):
@@ -147,8 +152,10 @@ class Wire:
         return arrived + told
 
     def turn_to_other(self, flow: Flow) -> None:
-        """Make the next new connection one to the backend that does not have this one: only then is a new decision
-        seen. Round robin: so the last one before it must have come to this one."""
+        """Make the next new connection go to the backend that does not have this one, so that a new decision is seen.
+
+        With round robin, the connection before it must therefore have gone to this one's backend.
+        """
         for _ in range(2 * len(self.backends)):
             probe = self.flow(flow.protocol)
             self.step(probe, "C:S" if flow.protocol == socket.IPPROTO_TCP else "C:D")
@@ -170,11 +177,12 @@ class Wire:
         return "backend"
 
     def _segment(self, flow: Flow, side: str, what: str) -> bytes:
-        """The TCP header and data, its checksum not yet made; what it takes of the sequence is taken."""
+        """Return the TCP header and data without a checksum, and advance the sequence number."""
         peer = "B" if side == "C" else "C"
         flags = _FLAGS[what]
         data = b"data" if what == "D" else b""
-        if what == "S" and flow.last:  # used again: RFC 9293, 3.6.1, a sequence above the last connection's
+        # A port that is used again needs a sequence number above the last connection's (RFC 9293, 3.6.1).
+        if what == "S" and flow.last:
             flow.next[side] += 1 << 14
         sequence = 0 if what == "RA" else flow.next[side]
         source, destination = (flow.port, PORT) if side == "C" else (PORT, flow.peer[1])
@@ -189,7 +197,7 @@ class Wire:
         return struct.pack(">HHHHI", source, destination, 12, 0, flow.next[side])
 
     def _complain(self, flow: Flow, side: str) -> str:
-        """Port unreachable; at the other end it must come from the one, and be about the segment, that end knows."""
+        """Return a port-unreachable. The other end must see it come from, and quote, addresses that it knows."""
         sender = self._client if side == "C" else flow.backend
         packet = flow.last[side]
         assert sender
@@ -212,7 +220,10 @@ class Wire:
         return [self._client, *self.backends]
 
     def _arrivals(self, sender: End) -> Iterator[Arrival]:
-        """What arrives anywhere until there is silence; what the sender gets is an answer of somebody's on the way."""
+        """Collect what arrives anywhere until nothing more comes.
+
+        A packet that the sender gets is an answer from the way.
+        """
         sockets = {each: end for end in self._ends() for each in end.raw.values()}
         until = time.monotonic() + _ARRIVES
         seen = False
@@ -223,7 +234,7 @@ class Wire:
 
 
 def _quoted(error: bytes) -> bytes:
-    """The transport header an ICMP error is about."""
+    """Return the transport header that an ICMP error quotes."""
     return error[8 + (error[8] & 15) * 4 :] if len(error) > 8 else b""
 
 
@@ -232,7 +243,7 @@ def _pseudo_header(addresses: bytes, protocol: int, length: int) -> bytes:
 
 
 def _sealed(protocol: int, segment: bytes, source: str, destination: str) -> bytes:
-    """The segment or datagram with its checksum."""
+    """Return the segment or datagram with its checksum."""
     addresses = socket.inet_aton(source) + socket.inet_aton(destination)
     checksum = _checksum(_pseudo_header(addresses, protocol, len(segment)) + segment)
     at = _CHECKSUM[protocol]
@@ -257,9 +268,9 @@ def _drain(end: End) -> None:
 
 @contextmanager
 def wire(lab: Lab) -> Iterator[Wire]:
-    """A service of its own, with a task on each worker."""
+    """Create a service with a task on each worker."""
     for _, _, name in lab.namespaces():
-        sysctl.write(name, {"net.ipv4.icmp_ratemask": "0"})  # every error is told, not some of them
+        sysctl.write(name, {"net.ipv4.icmp_ratemask": "0"})  # so that every error is reported
     tasks = [Task(f"cells.{n + 1}", node) for n, node in enumerate(("worker1", "worker2"))]
     lab.create_service(ServiceSpec("cells", "my-network", tasks=tasks))
     with ExitStack() as stack:

@@ -1,4 +1,7 @@
-"""The classifier at a bridge's vxlan devices: the kernel takes it, and it goes again. What it does is a check's."""
+"""The kernel accepts the classifier at a bridge's vxlan devices and removes it again.
+
+Its effect is tested by a check.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ NAME = f"hanew-{os.getpid()}"
 
 @pytest.fixture
 def bridged() -> Iterator[str]:
-    """A namespace with a bridge br0 and two ports, of which vxlan0 is a vxlan device."""
+    """Yield a namespace with a bridge br0 and two ports, of which vxlan0 is a vxlan device."""
     netns.create(NAME)
     try:
         with Rtnl(NAME) as rtnl:

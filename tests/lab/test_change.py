@@ -1,4 +1,4 @@
-"""Services change while the lab runs; and when it ends, nothing is left."""
+"""Services change while the lab runs, and nothing is left when it ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_scaling_takes_effect_both_ways(dataplane: str) -> None:
 
 
 def test_a_lab_waits_until_its_bridges_forward() -> None:
-    """A port is brought up a moment after the other end, and loses what comes before."""
+    """The kernel brings a port up some time after its other end, and loses packets that come before."""
     with running("direct") as lab:
         (endpoint,) = lab.containers[CLIENT].endpoints
         with Rtnl(endpoint.overlay_netns) as bridge, Rtnl(endpoint.netns) as container:
@@ -50,7 +50,7 @@ def test_a_vip_on_the_bridge_keeps_its_mac_whatever_port_comes(dataplane: str) -
         view = View(lab)
         assert view.who()
         (endpoint,) = lab.containers[CLIENT].endpoints
-        with Rtnl(endpoint.overlay_netns) as rtnl:  # as if a task had come whose port has the lowest MAC
+        with Rtnl(endpoint.overlay_netns) as rtnl:  # as if a task with the lowest MAC had been added
             rtnl.send([rtnl.link_set(endpoint.bridge_port, address="02:00:00:00:00:01")])
         assert view.who()
 

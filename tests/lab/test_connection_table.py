@@ -1,4 +1,4 @@
-"""The connection table of the eBPF planes at the veth: one entry per connection; who goes first when it is full."""
+"""The connection table of the eBPF planes at the veth: one entry per connection, a capacity, a rule when it is full."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from scenarios.lab import Lab
 from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, View, running
 
 SILENT = 7100
-"""A port where a server takes what comes and says nothing."""
+"""Listen on a port with a server that accepts connections and sends nothing."""
 CLOSED = 7101
 
 
 def entries(lab: Lab) -> list[Connection]:
-    """What is in the table of the client's node."""
+    """Return the entries of the table on the client's node."""
     mechanism = cast(Ebpf, cast(PlacedPlane, lab.plane)._mechanism)
     table = mechanism._tables["worker2", "my-network"]
     assert isinstance(table, _ServiceTable)
@@ -57,13 +57,13 @@ def narrow(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 def asks(handle: socket.socket) -> str:
-    """Which backend answers."""
+    """Return the backend that answers."""
     handle.sendall(b"w")
     return handle.recv(256).decode().split()[0]
 
 
 def end(handle: socket.socket) -> None:
-    """Both sides close, the client first."""
+    """Close both sides, the client first."""
     handle.shutdown(socket.SHUT_WR)
     while handle.recv(256):
         pass
@@ -71,7 +71,7 @@ def end(handle: socket.socket) -> None:
 
 
 def is_refused(handle: socket.socket, address: tuple[str, int]) -> bool:
-    """Whether a connection or datagram is refused; else it is silently lost or even answered."""
+    """Return True if a connection or datagram is refused. Otherwise it is lost silently, or answered."""
     try:
         handle.connect(address)
         handle.send(b"w")
@@ -84,7 +84,7 @@ def is_refused(handle: socket.socket, address: tuple[str, int]) -> bool:
 
 
 def unanswered(lab: Lab, undo: ExitStack) -> socket.socket:
-    """A flow of which the backend says nothing."""
+    """Start a flow to which the backend sends nothing."""
     for backend in ("my-web.1", "my-web.2", "my-web.3"):
         server = undo.enter_context(lab.socket(backend, socket.SOCK_DGRAM))
         server.bind(("", SILENT))
@@ -121,7 +121,7 @@ def test_what_is_refused_leaves_no_entry(roomy: Lab, kind: socket.SocketKind) ->
 
 
 def test_a_port_that_was_refused_is_served_at_once(roomy: Lab) -> None:
-    """One backend of three listens: a fixed port reaches it within three attempts (cilium/cilium#11742)."""
+    """If one of three backends listens, a fixed port reaches it within three attempts (cilium/cilium#11742)."""
     seen = []
     with roomy.socket("my-web.2", socket.SOCK_STREAM) as server:
         server.bind(("", 7102))
@@ -187,7 +187,7 @@ def test_a_removed_backends_places_are_free_again(narrow: Lab) -> None:
         view = View(narrow)
         held = [undo.enter_context(view.connect()) for _ in range(4)]
         gone = [each for each in held if asks(each) == "1"]
-        narrow.scale("my-web", 2)  # takes the third task away
+        narrow.scale("my-web", 2)  # removes the third task
         third = [each for each in held if each not in gone]
         assert len(entries(narrow)) < 4
         while len(entries(narrow)) < 4:
@@ -206,7 +206,7 @@ def test_a_hairpins_port_unreachable_reaches_the_sender(roomy: Lab) -> None:
 
 
 def test_a_hairpins_answer_to_a_closed_port_is_complained_about(roomy: Lab) -> None:
-    """The backend answers to a port its other end has closed meanwhile."""
+    """The backend answers to a port that its other end has closed meanwhile."""
     with roomy.socket(CLIENT, socket.SOCK_DGRAM) as server:
         server.settimeout(5)
         server.bind(("", 7103))

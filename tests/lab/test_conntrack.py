@@ -1,4 +1,4 @@
-"""Connection entries by the ten thousand, in the kernel's table."""
+"""Flushing of connection entries by the ten thousand, in the kernel's table."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def client(number: int) -> tuple[str, int]:
 
 
 def entry(number: int) -> Request:
-    """A connection that has ended: TIME_WAIT, for two minutes; every other one was to the backend to be removed."""
+    """Return the request for an ended connection, in TIME_WAIT for two minutes.
+
+    Every other one goes to the removed backend.
+    """
     backend = (REMOVED, KEPT)[number % 2]
     body = endpoints(1, client(number), (VIP, 80)) + endpoints(2, (backend, 80), client(number))
     body += attribute(3, struct.pack(">I", 1 << 3)) + attribute(7, struct.pack(">I", 120))  # CTA_STATUS, CTA_TIMEOUT
@@ -60,7 +63,7 @@ def entry(number: int) -> Request:
 
 
 def room(wanted: int) -> int:
-    """How many of so many connections this kernel has room for."""
+    """Return how many of these connections this kernel has room for."""
     with open("/proc/sys/net/netfilter/nf_conntrack_max", encoding="ascii") as file:
         return min(wanted, int(file.read()) * 9 // 10)
 
@@ -72,13 +75,13 @@ def test_a_removed_backend_is_forgotten_by_the_ten_thousand(table: Conntrack, wi
     assert table.flush({VIP: [KEPT]}) == many // 2
     assert table.count() == many - many // 2
     assert table.flush({VIP: [KEPT]}) == 0
-    others = {f"10.0.9.{number}": [KEPT] for number in range(9)}  # too many for the kernel to pick from
+    others = {f"10.0.9.{number}": [KEPT] for number in range(9)}  # more than the kernel is asked for one by one
     assert table.flush({VIP: [], **others}) == many - many // 2
     assert table.count() == 0
 
 
 def test_entries_that_expire_meanwhile_by_the_ten_thousand_are_fine(wire: Netlink) -> None:
-    """Each is answered by an error: more of them than the socket's buffer holds."""
+    """Each request gets an error, and together they are more than the socket's buffer holds."""
     gone = [Request(DELETE, 0, IPV4 + endpoints(1, client(number), (VIP, 80))) for number in range(20_000)]
     wire.send(gone, ignore=(errno.ENOENT,))
 
@@ -89,6 +92,6 @@ def test_after_a_refusal_the_next_answer_is_the_next_questions(table: Conntrack,
         wire.send(missing for _ in range(1000))
     wire.send([entry(0)])
     assert len(wire.dump(NEW | 1, IPV4)) == 1
-    wire._socket.send(wire._encode(missing, wire._sequence))  # an error that nobody waits for
+    wire._socket.send(wire._encode(missing, wire._sequence))  # an error that nothing waits for
     wire._sequence += 1
     assert len(wire.dump(NEW | 1, IPV4)) == 1

@@ -1,7 +1,8 @@
-"""Every state of a connection through a VIP, how long it is idle, and what comes then: where does it arrive?
+"""Every state of a connection through a VIP, every idle time and every event, and where the packet then arrives.
 
-conntrack_cells.toml has the states, the time-outs and what is right; conntrack_faults.toml what is wrong today, cell by
-cell. With two backends, a connection that a plane has lost is seen: a new decision leads to the other.
+conntrack_cells.toml has the states, the time-outs and the right outcomes. conntrack_faults.toml has today's wrong
+outcomes, cell by cell. There are two backends, so a connection that a plane has lost is noticed: a new decision leads
+to the other backend.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ When = Literal["remembered", "forgotten", "removed", "drained", "emptied"]
 
 
 class State(Struct, frozen=True, forbid_unknown_fields=True):
-    """A state: the steps into it, and the seconds each tracker remembers it."""
+    """A state: the steps that lead into it, and the seconds for which each tracker remembers it."""
 
     name: str
     steps: str
@@ -41,16 +42,16 @@ class State(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def waits(self) -> bool:
-        """Its steps include an idle time."""
+        """Return True if its steps include an idle time."""
         return any(step.isdecimal() for step in self.steps.split())
 
     def idles(self) -> list[int]:
-        """Shortly before and after each time-out, but where that is days."""
+        """Return times shortly before and after each time-out, unless that is days."""
         return sorted({round(part * t) for t in (self.conntrack, self.ipvs) if t <= 900 for part in (0.7, 1.3) if t})
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is seen where it matches; what it does not name it is about all of."""
+    """An expected outcome. A field that it does not name matches everything."""
 
     seen: str
     when: list[When]
@@ -73,7 +74,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Cells(Struct, frozen=True, forbid_unknown_fields=True):
-    """conntrack_cells.toml."""
+    """The content of conntrack_cells.toml."""
 
     events: dict[str, list[str]]
     trackers: dict[str, str]
@@ -107,7 +108,7 @@ def test_the_faults_are_of_cells_there_are() -> None:
 
 
 def judge(plane: str, seen: Seen, expected: Seen) -> None:
-    """Every cell as expected, but those known to be wrong, which are so still."""
+    """Every cell is as expected, except those that are known to be wrong, which still are."""
     wrong = {row: {what: got for what, got in seen[row].items() if got != expected[row][what]} for row in seen}
     known = FAULTS.get(plane, {})
     told = []
@@ -120,7 +121,7 @@ def judge(plane: str, seen: Seen, expected: Seen) -> None:
 
 
 def reach(wire: Wire, state: State, backend: int | None = None) -> Generator[float, None, Flow]:
-    """A connection in the state, with the backend asked for."""
+    """Bring a connection into the state, with the wanted backend."""
     while True:
         flow = wire.flow(getattr(socket, f"IPPROTO_{state.protocol}"))
         for step in state.steps.split():
@@ -136,19 +137,19 @@ def reach(wire: Wire, state: State, backend: int | None = None) -> Generator[flo
 
 
 def event(wire: Wire, flow: Flow, what: str) -> str:
-    """Where it arrives."""
+    """Return where the packet arrives."""
     seen = wire.step(flow, what)
     return "arrives" if seen in ("backend", "client") else seen
 
 
 def events_after(state: State) -> list[str]:
-    """An end complains only of what it got."""
+    """Return True if the event can happen: an end complains only about a packet that it got."""
     silent = [f"{side}:U" for side, peer in (("C", "B"), ("B", "C")) if f"{peer}:" not in state.steps]
     return [each for each in CELLS.events[state.protocol] if each not in silent]
 
 
 def cell(wire: Wire, state: State, idle: float, what: str) -> Generator[float, None, str]:
-    """One connection, idle for so long in a state, and then the event."""
+    """Idle with one connection in a state, and then cause the event."""
     flow = yield from reach(wire, state)
     if idle:
         yield idle
@@ -158,7 +159,7 @@ def cell(wire: Wire, state: State, idle: float, what: str) -> Generator[float, N
 
 
 def side_by_side(cells: dict[tuple[str, str], Generator[float, None, str]]) -> Seen:
-    """All of them at once, each idling for as long as it wants."""
+    """Run all of them at once, each with its own idle times."""
     seen: Seen = {}
     queue = [(0.0, number, *each) for number, each in enumerate(cells.items())]
     while queue:
@@ -174,11 +175,11 @@ def side_by_side(cells: dict[tuple[str, str], Generator[float, None, str]]) -> S
 
 
 def observe(plane: str, idles: dict[str, list[int]]) -> tuple[Seen, Seen]:
-    """What is seen of every state after its idle times, and what is expected."""
+    """Return the outcomes of every state after its idle times, and the expected ones."""
     cells = {}
     expected: Seen = {}
     with running(plane) as lab, open_wire(lab) as wire:
-        at_once(reach(wire, CELLS.states[0]))  # what Python has not yet read, it reads now
+        at_once(reach(wire, CELLS.states[0]))  # Python reads now what it has not read yet
         for state in CELLS.states:
             for idle in idles[state.name]:
                 row = f"{state.name}; {idle} s"
@@ -201,7 +202,7 @@ def test_what_comes_after_an_idle_time(plane: str) -> None:
 
 
 def at_once(going: Generator[float, None, Flow]) -> Flow:
-    """The end of what need not wait."""
+    """End the connections that need not wait."""
     try:
         raise AssertionError(f"it waits {next(going):g} s")
     except StopIteration as end:
@@ -211,7 +212,7 @@ def at_once(going: Generator[float, None, Flow]) -> Flow:
 
 @contextmanager
 def changed(wire: Wire, change: Change) -> Iterator[None]:
-    """The service's first backend, or every one, is gone from it or drained; the containers run on."""
+    """Remove or drain the service's first backend, or all of them. The containers run on."""
     plane = wire.lab.plane
     assert plane
     known = wire.lab.service(wire.service)
@@ -232,8 +233,8 @@ def test_what_comes_after_a_change(plane: str, change: Change) -> None:
         flows = {(state, what): at_once(reach(wire, state, 0)) for state in states for what in events_after(state)}
         spare = at_once(reach(wire, CELLS.states[0], 0))
         with changed(wire, change):
-            # IPVS's worker may still be forgetting connections (ip_vs_ctl.c, expire_nodest_conn_handler): then this is
-            # lost, and by the time that is known the worker is done.
+            # IPVS's worker may still be removing connections (ip_vs_ctl.c, expire_nodest_conn_handler). Then this
+            # packet is lost, and the worker has finished by the time that is known.
             wire.step(spare, "C:S")
             for state in states:
                 row = f"{state.name}; {change}"

@@ -1,7 +1,7 @@
-"""Whatever is refused, at whatever step: everything is as it was, and the same call succeeds when the obstacle is gone.
+"""Whatever is refused at whatever step, everything is as it was, and the same call succeeds when nothing is refused.
 
-A plane's whole life in a lab, call by call. Each call is made with its first operation refused, then with its second,
-and so on until it has no more; only then it is made without.
+A plane's whole life in a lab is run call by call. Each call is made with its first operation refused, then with its
+second, and so on until it has no more. Only then is it made without a refusal.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ tasks = [{ name = "client.1", node = "n2", address = "10.0.0.7" }]
 """
 
 Call = tuple[str, Callable[[], None], Callable[[], None]]
-"""What is called, the call, and the call that takes it back."""
+"""A step: its name, the call, and the call that undoes it."""
 
 
 def life(plane: DataPlane, lab: Lab) -> Iterator[Call]:
-    """A plane's life: each kind of call once, where it has most to do."""
+    """Yield a plane's life: each kind of call once, where it has most to do."""
     one, two = lab.fabric.segments.values()
     first, second, last = (endpoint for container in lab.containers.values() for endpoint in container.endpoints)
     web, client = lab.service("web"), lab.service("client")
     changed = [
-        replace(web, backends=(Backend("10.0.0.3", 0), Backend("10.0.0.9"))),  # one drained, one gone, one come
-        replace(client, vip="10.0.0.52"),  # its VIP is another
+        replace(web, backends=(Backend("10.0.0.3", 0), Backend("10.0.0.9"))),  # one drained, one removed, one added
+        replace(client, vip="10.0.0.52"),  # with another VIP
         *(Service(name, "net", vip, web.backends) for name, vip in (("a", "10.0.0.50"), ("b", "10.0.0.51"))),
     ]
 
@@ -107,7 +107,7 @@ def test_a_refusal_at_any_step_leaves_everything_as_it_was(dataplane: str, tmp_p
                     assert not told
                     break
                 refused[name] += 1
-                if not told:  # it did not matter
+                if not told:  # the refusal made no difference
                     back()
                 assert facts(lab) == before, f"{name}, operation {number}: {told}"
             if name == "apply":

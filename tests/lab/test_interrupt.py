@@ -1,4 +1,4 @@
-"""A run may end at any moment, by a signal or by kill -9: afterwards, at the latest after `clean`, nothing is left."""
+"""A run may end at any moment, by a signal or by kill -9. Nothing is left, at the latest after `bench clean`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import msgspec
 import pytest
 
 from bench.documents import Job
+from dataplanes import catalog
 from scenarios import journal
 
-JOB = msgspec.json.encode(Job("lab", "seed", "ipvs-container", command=["sleep", "1000"])).decode()
+JOB = msgspec.json.encode(Job("lab", "seed", catalog.select("ipvs-container"), command=["sleep", "1000"])).decode()
 
 
 def left() -> dict[str, object]:
-    """What a run could leave: namespaces, files, processes; and the starting namespace itself."""
+    """Return what a run could leave: namespaces, files, processes, and changes of the starting namespace."""
     commands = ("ip -o address", "ip rule", "ip route", "sysctl -a --pattern ^net.ipv4.(conf|ip_forward|vs)")
     texts = {
         each: subprocess.run(each.split(), capture_output=True, text=True, check=False).stdout for each in commands
@@ -31,7 +32,7 @@ def left() -> dict[str, object]:
 
 
 def running() -> list[str]:
-    """The programs a lab starts."""
+    """Return the programs that a lab has started."""
     found = []
     for each in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -63,7 +64,7 @@ def start() -> tuple[subprocess.Popen[bytes], int]:
 
 
 def ended(process: subprocess.Popen[bytes]) -> int:
-    """Its exit code. A run that does not end is told with what its processes are waiting for."""
+    """Return the exit code. If the run does not end, report what its processes wait for."""
     try:
         return process.wait(60)
     except subprocess.TimeoutExpired:
@@ -98,7 +99,7 @@ def time_to_ready() -> float:
 
 
 def wait_until_gone() -> None:
-    """Those that die with their parent are a moment behind it."""
+    """Wait for processes that end with their parent, which takes a moment."""
     deadline = time.monotonic() + 20
     while running() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -126,7 +127,7 @@ def test_a_signal_at_random_moments_leaves_nothing_to_clean(number: int, clean_b
         process, reading = start()
         time.sleep(moments.uniform(0.6, 1.2) * length)
         os.killpg(process.pid, number)
-        os.killpg(process.pid, number)  # impatient
+        os.killpg(process.pid, number)  # a second, impatient Ctrl-C
         assert ended(process) in (128 + number, -number)
         os.close(reading)
         wait_until_gone()

@@ -1,6 +1,7 @@
-"""The checks can fail: each plane is broken in eight ways and more, and for each the right cell turns red.
+"""The checks can fail. Each plane is broken in eight or more ways, and each time the right check fails.
 
-First a plane is told something else than what the lab says; then, told the truth, it loses something it needs.
+First a plane is told something else than the lab's state. Then a plane that knows the true state loses something it
+needs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataplanes.base import Counter, DataPlane, Footprint
 from dataplanes.kernel import process, sysctl
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.model import Backend, Endpoint, Segment, Service
-from dataplanes.requirements import Requirement
+from dataplanes.selection import Selection
 from dataplanes.vips import Addresses
 from scenarios import checks, topology
 from scenarios.checks import world
@@ -33,7 +34,7 @@ Damage = Callable[[Lab, ExitStack], None]
 
 
 class Mutant(DataPlane):
-    """A plane that is told something else than what the lab says."""
+    """A plane that is told something else than the lab's state."""
 
     def __init__(self, plane: DataPlane) -> None:
         self.plane = plane
@@ -41,10 +42,7 @@ class Mutant(DataPlane):
         self.before: dict[str, Service] = {}
         self.change: Change = lambda mutant, services: services
         self.forgets_removal = False
-        self.absent = ""  # a node where nothing is programmed
-
-    def requires(self) -> tuple[Requirement, ...]:
-        return self.plane.requires()
+        self.absent = ""  # a node on which nothing is programmed
 
     def add_segment(self, segment: Segment) -> None:
         if segment.node != self.absent:
@@ -129,18 +127,18 @@ MUTATIONS: dict[str, tuple[str, Callable[[Mutant], None]]] = {
     "a removed service stays": ("change.leaves-nothing", lambda mutant: setattr(mutant, "forgets_removal", True)),
     "one node is not programmed": ("reach.node-without-backend", lambda mutant: setattr(mutant, "absent", "manager1")),
 }
-"""What is broken -> the cell that must turn red, and how it is broken."""
+"""What is broken -> the check that must fail, and the way in which it is broken."""
 
 
 class Bench:
-    """A lab whose plane can be broken anew."""
+    """A lab whose plane can be broken again and again."""
 
     def __init__(self) -> None:
         self.breaks: Callable[[Mutant], None] = lambda mutant: None
         self.mutant: Mutant
         self.lab: Lab
 
-    def make(self, selection: catalog.Selection, lab: Lab) -> DataPlane:
+    def make(self, selection: Selection, lab: Lab) -> DataPlane:
         self.mutant = Mutant(catalog.make(selection, lab))
         self.breaks(self.mutant)
         return self.mutant
@@ -203,7 +201,7 @@ def _keeping_connections(lab: Lab, undo: ExitStack) -> None:
 
 
 def _with_every_second_segment_lost(lab: Lab, undo: ExitStack) -> None:
-    """Of the answers to a client's first segments, that is."""
+    """The counts of the answers to a client's first segments."""
     name = lab.containers[world.CLIENT].netns
     hook = "{ type filter hook input priority -300; }"
     rule = "tcp flags & (syn | ack) == syn | ack numgen inc mod 2 == 0 drop"
@@ -258,15 +256,15 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     ),
     "another container has the VIP, too": (
         "visible.arp",
-        _of("ipvs-lb ipvs-overlay nft-host", _with_a_second_owner),  # one of each placement; 6 s each
+        _of("ipvs-lb ipvs-overlay nft-host", _with_a_second_owner),  # one plane of each placement; 6 s each
     ),
-    # TCP makes it good a second later; the check must not.
+    # TCP repairs this a second later, and the check must not.
     "the answer to a first segment is lost": (
         "reach.other-node",
         _of("ipvs-host nft-lb ebpf-tc ebpf-redirect", _with_every_second_segment_lost),
     ),
 }
-"""What is lost -> the cell that must turn red, and how each plane that needs it loses it."""
+"""What is lost -> the check that must fail, and the way in which each plane that needs it loses it."""
 
 
 @pytest.mark.parametrize(
@@ -285,7 +283,7 @@ def test_what_is_lost_is_seen(broken: Bench, damage: str, monkeypatch: pytest.Mo
 
 
 class _Losing:
-    """The clock of a check that idles: instead of waiting, what the plane remembers is lost."""
+    """The clock of a check that idles. Instead of waiting, it removes what the plane remembers."""
 
     def __init__(self, lose: Callable[[], None]) -> None:
         self._lose = lose
@@ -301,7 +299,7 @@ class _Losing:
 
 
 def _lose_connections(lab: Lab) -> None:
-    """What time-outs do: of what connection tracking and a table of the plane's own remember nothing is left."""
+    """Do what time-outs do: remove everything that connection tracking and a plane's own table remember."""
     lab.reinstall()
     vips = {each.vip: () for each in lab.services()}
     for _, _, name in lab.namespaces():
@@ -329,7 +327,7 @@ def test_a_connection_that_idles_and_is_not_lost_goes_on(broken: Bench, monkeypa
 @pytest.mark.parametrize("name", _IDLES)
 @_FORGETFUL
 def test_a_connection_lost_while_it_idles_is_seen(broken: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even though a plane that chooses anew may choose the same backend."""
+    """The check notices it even though a plane that chooses anew may choose the same backend."""
     monkeypatch.setattr(world, "TIMEOUT", 1.0)
     monkeypatch.setattr(checks, "time", _Losing(lambda: _lose_connections(broken.lab)))
     observe(broken, name)

@@ -1,4 +1,4 @@
-"""The nft director on a real kernel, in a bridged world, at each hook."""
+"""The nft director on a real kernel, between bridged machines, at each hook."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def test_round_robin_goes_on_where_it_was_when_backends_come_and_go(world: World
         found += world.spread(1)
     assert found == {BACKENDS[0]: 6, BACKENDS[1]: 6}
     director.apply([service(*BACKENDS[:5])])
-    assert world.spread(2) == {BACKENDS[0]: 1, BACKENDS[2]: 1}  # the second had the last turn
-    director.apply([service(*BACKENDS[1:5])])  # three of five have not had their turn
+    assert world.spread(2) == {BACKENDS[0]: 1, BACKENDS[2]: 1}  # the second backend had the last turn
+    director.apply([service(*BACKENDS[1:5])])  # three of five backends have not had their turn
     assert world.spread(3) == dict.fromkeys((BACKENDS[1], *BACKENDS[3:5]), 1)
-    director.apply([service(BACKENDS[0], *BACKENDS[2:5])])  # as many as before: the newcomer has the vacant place
+    director.apply([service(BACKENDS[0], *BACKENDS[2:5])])  # as many backends as before: the new one has the free place
     assert world.spread(4) == dict.fromkeys((BACKENDS[0], *BACKENDS[2:5]), 1)
 
 
@@ -95,7 +95,7 @@ def test_round_robin_is_exact_for_two_services_in_turn(world: World, hook: Hook)
 def test_random_reaches_every_backend(world: World, hook: Hook) -> None:
     world.own(hook)
     world.director(hook, mechanism=Nft(NftKnobs("random"))).apply([service(*BACKENDS[:3])])
-    assert set(world.spread(90)) == set(BACKENDS[:3])  # missing one: 4e-16
+    assert set(world.spread(90)) == set(BACKENDS[:3])  # the probability of missing one is 4e-16
 
 
 def test_weights_are_shares(world: World) -> None:
@@ -114,7 +114,7 @@ def test_any_port_and_both_transports_and_the_source(world: World, hook: Hook) -
         assert world.connect(port=port)[3] == source
         client = world.datagrams(port=port)
         assert world.exchange(client)[1] == source
-        assert len({world.exchange(client) for _ in range(4)}) == 1  # a flow stays where it is
+        assert len({world.exchange(client) for _ in range(4)}) == 1  # a flow stays with its backend
         assert len({world.exchange(world.datagrams(port=port))[0] for _ in range(3)}) == 3
 
 
@@ -148,7 +148,7 @@ def test_without_a_backend_it_is_refused(world: World, hook: Hook, drained: tupl
     with pytest.raises(ConnectionRefusedError):
         client.recv(16)
     assert time.monotonic() - began < 3
-    assert world.spread(1, BACKENDS[4]) == {BACKENDS[4]: 1}  # what is no VIP is nobody's business
+    assert world.spread(1, BACKENDS[4]) == {BACKENDS[4]: 1}  # an address that is no VIP is not balanced
     director.apply([service(BACKENDS[1])])
     assert world.spread(2) == {BACKENDS[1]: 2}
     assert world.exchange(client)[0] == BACKENDS[1]
@@ -214,7 +214,7 @@ def test_other_connections_survive_a_removal(world: World) -> None:
 
 
 def test_a_flow_older_than_its_service_finds_it(world: World) -> None:
-    """Conntrack decides about NAT once per flow: one that began unbalanced is forgotten when the VIP appears."""
+    """Conntrack decides about NAT once per flow, so a flow that began unbalanced is forgotten when the VIP appears."""
     director = world.director("output")
     with Rtnl(CLIENT) as rtnl:
         rtnl.send([rtnl.neighbour_set("eth0", VIP, "02:42:0a:00:00:fe")])
@@ -233,10 +233,10 @@ def test_ping_is_answered_by_the_owner_only(world: World) -> None:
         raw.sendto(body[:2] + struct.pack(">H", 0xFFFF - 0x0800 - 77 - 1) + body[4:], (VIP, 0))
         answer, (source, _) = raw.recvfrom(128)
     assert source == VIP
-    assert answer[20] == 0  # echo reply
+    assert answer[20] == 0  # an echo reply
     with Conntrack(LB) as table:
         assert table.count() >= 1
-        assert table.flush({VIP: [BACKENDS[0]]}) == 1  # answered by the VIP itself
+        assert table.flush({VIP: [BACKENDS[0]]}) == 1  # the VIP itself answers
         assert table.flush({VIP: []}) == 0
 
 
@@ -265,7 +265,7 @@ def test_removal_and_close_leave_nothing(world: World, hook: Hook) -> None:
 def test_a_refused_transaction_changes_nothing(world: World) -> None:
     director = world.director("output")
     director.apply([service(*BACKENDS[:2])])
-    # Somebody deletes an element behind our back: a transaction that must delete it is refused as a whole.
+    # Somebody else deletes an element. A transaction that must delete it, too, is refused as a whole.
     assert director.intact()
     process.run(CLIENT, ("nft", "delete element ip vip-web_20_net services { 10.0.0.2 }"))
     before = ruleset(CLIENT)
@@ -318,6 +318,8 @@ def test_what_others_do_in_the_namespace_is_no_flush(world: World) -> None:
     assert not director.intact()
     director.resync()
     assert {each.backend: each.connections for each in director.counters()} == {BACKENDS[0]: 1, BACKENDS[1]: 0}
+    assert world.spread(1) == {BACKENDS[1]: 1}  # it is this backend's turn
+    assert {each.backend: each.connections for each in director.counters()} == dict.fromkeys(BACKENDS[:2], 1)
     process.run(CLIENT, ("nft", "delete table ip theirs"))
 
 
@@ -342,7 +344,7 @@ def test_counters_follow_the_backend(world: World) -> None:
     director = world.director("output")
     director.apply([service(*BACKENDS[:3])])
     world.spread(9)
-    director.apply([service(BACKENDS[1], BACKENDS[2], drained=(BACKENDS[0],))])  # slots move up
+    director.apply([service(BACKENDS[1], BACKENDS[2], drained=(BACKENDS[0],))])  # the slots move up
     client, server, _, _ = world.connect()
     client.send(b"second packet")
     server.settimeout(5)
@@ -377,7 +379,7 @@ def test_footprint_is_what_nft_lists(world: World, hook: Hook) -> None:
 
 
 def test_one_service_more_costs_a_fraction_of_many(world: World) -> None:
-    """Targets are 1 s for 1,000 and 20 ms for one more; as a ratio it holds under emulation as well."""
+    """The targets are 1 s for 1,000 services and 20 ms for one more. As a ratio this holds under emulation as well."""
     director = world.director("output")
 
     def numbered(number: int) -> Service:

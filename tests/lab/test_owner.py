@@ -1,4 +1,4 @@
-"""A lab on the host's kernel ends with its owner, with all that a user has started in it; and it has the terminal."""
+"""A lab on the host's kernel ends with its owner, as does everything the user started in it, and has the terminal."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def close(self) -> int:
-        """Hang up; how the program ended."""
+        """Close the terminal, and return how the program ended."""
         os.close(self._master)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
@@ -133,5 +133,5 @@ def test_a_signal_that_comes_as_the_command_is_started_is_not_lost() -> None:
 
 
 def _started(owner: subprocess.Popen[bytes]) -> bool:
-    """True when it has a child."""
+    """Return True once the process has a child."""
     return bool(Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text("ascii"))

@@ -1,14 +1,15 @@
-"""What others do to what a plane has programmed resync() restores, and after a flush the next change does."""
+"""resync() restores what others have done to a plane's state, and after a flush the next change restores it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
 
 from dataplanes.ebpf import Ebpf
-from dataplanes.kernel import bpf, sysctl
+from dataplanes.kernel import bpf, nft, process, sysctl
 from dataplanes.kernel.netlink import Request
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.placed import PlacedPlane
@@ -22,7 +23,7 @@ Damage = Callable[[Lab], None]
 
 
 def flush(lab: Lab) -> None:
-    """Packet filters, IPVS, classifiers, the programs of cgroups."""
+    """Flush packet filters, IPVS, classifiers and the programs of cgroups."""
     for _, _, name in lab.namespaces():
         list(disturb._flush(name))
     for container in lab.containers.values():
@@ -30,8 +31,30 @@ def flush(lab: Lab) -> None:
             assert bpf.detach_all(container.cgroup)
 
 
+def replace_rules(lab: Lab) -> None:
+    """Replace elements of the planes' nftables tables by as many others."""
+    for _, _, name in lab.namespaces():
+        for table in (table for table in nft.tables(name) if table.startswith(nft.OURS)):
+            listed = json.loads(process.run(name, ("nft", "-j", "-a", "list", "table", "ip", table)))["nftables"]
+            rules = [each["rule"] for each in listed if "rule" in each]
+            commands = [
+                f"replace rule ip {table} {each['chain']} handle {each['handle']} ip daddr 192.0.2.1 counter drop"
+                for each in rules
+            ]
+            process.run(name, ("nft", "; ".join(commands)))
+
+
+def replace_elements(lab: Lab) -> None:
+    """Replace a backend in the planes' nftables maps by an unused address."""
+    for _, _, name in lab.namespaces():
+        for table in (table for table in nft.tables(name) if table.startswith(nft.OURS)):
+            vip = lab.service("my-web").vip
+            process.run(name, ("nft", f"delete element ip {table} backends {{ {vip} . 1 }}"))
+            process.run(name, ("nft", f"add element ip {table} backends {{ {vip} . 1 : 10.0.0.99 }}"))
+
+
 def disown(lab: Lab) -> None:
-    """The VIPs are nobody's: neither as addresses nor as routes."""
+    """Remove the VIPs, both as addresses and as routes."""
     vips = [service.vip for service in lab.services()]
     for _, _, name in lab.namespaces():
         with Rtnl(name) as rtnl:
@@ -44,13 +67,13 @@ def disown(lab: Lab) -> None:
             gone += [
                 rtnl.local_del(names[each.get_attr("RTA_OIF")], each.get_attr("RTA_DST"))
                 for each in rtnl.routes()
-                if each.get_attr("RTA_DST") in vips and each["proto"] == 4  # RTPROT_STATIC: of no address
+                if each.get_attr("RTA_DST") in vips and each["proto"] == 4  # RTPROT_STATIC: no address has it
             ]
             rtnl.send(gone)
 
 
 def unset(lab: Lab) -> None:
-    """The settings are what they were before the plane came."""
+    """Set the sysctls to their values from before the plane."""
     assert isinstance(lab.plane, PlacedPlane)
     users = [lab.plane._placement, *(post.director for post in lab.plane._all_posts())]
     for settings in [user._settings for user in users if hasattr(user, "_settings")]:
@@ -59,7 +82,7 @@ def unset(lab: Lab) -> None:
 
 
 def empty(lab: Lab) -> None:
-    """Root has emptied the maps."""
+    """Empty the BPF maps, as root can."""
     assert isinstance(lab.plane, PlacedPlane)
     assert isinstance(lab.plane._mechanism, Ebpf)
     for table in lab.plane._mechanism._tables.values():
@@ -72,9 +95,10 @@ def damages(dataplane: str) -> dict[Damage, bool]:
     """What is done to a plane, and whether the next change notices it."""
     if dataplane.startswith("ebpf"):
         return {flush: True, empty: False}
-    if dataplane == "nft-container":
-        return {flush: True}
-    return {flush: True, unset: False, disown: False}
+    found: dict[Damage, bool] = {flush: True}
+    if dataplane.startswith("nft"):
+        found |= {replace_rules: True, replace_elements: True}
+    return found if dataplane == "nft-container" else found | {unset: False, disown: False}
 
 
 @pytest.mark.parametrize("dataplane", [*SERVING, "ipvs-lb-dsr"])

@@ -1,4 +1,4 @@
-"""The document's own statements about its own world, one test each."""
+"""The article's own statements about its own world (docs/sources.md), one test each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEB = {"my-web.1": "10.0.0.3", "my-web.2": "10.0.0.4", "my-web.3": "10.0.0.5"}
 PLACES = ("container", "lb", "overlay", "host")
 EBPF = ("ebpf-socket", "ebpf-tc", "ebpf-redirect")
 SERVING = [*(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES), *EBPF]
-"""Every plane but `direct`, and `ipvs-lb-dsr`, whose tasks cannot reach each other through the VIP."""
+"""Every plane except `direct`, and except `ipvs-lb-dsr`, whose tasks cannot reach each other through the VIP."""
 _COUNT = """
 add table ip filter
 add chain ip filter forward { type filter hook forward priority 0; }
@@ -119,7 +119,7 @@ def test_direct_routing_balances_clients_but_a_task_only_reaches_itself(labs: La
     ("dataplane", "source"), [("ipvs-lb", "10.0.0.10"), ("ipvs-host", "10.0.0.10"), ("ipvs-overlay", "10.0.0.7")]
 )
 def test_who_the_backends_see(labs: Labs, dataplane: str, source: str) -> None:
-    """lb and host SNAT to an address of the node's (the third taken there is worker2's), overlay keeps the client's."""
+    """The source is a node's address with lb and host (worker2 has the third), and the client's with overlay."""
     lab = labs(dataplane)
     seen = {View(lab).who()[1] for _ in range(3)}
     own = {e.address for e in lab.attachments() if e.node == "worker2"} or {source}
@@ -127,7 +127,7 @@ def test_who_the_backends_see(labs: Labs, dataplane: str, source: str) -> None:
 
 
 def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
-    """Against the dump of lb_wmoryy3na in the oracle (Docker 20.10.24), with this world's addresses."""
+    """The namespace is like the dump of a real lb_ namespace (docs/sources.md), with this world's addresses."""
     lab = labs("ipvs-lb@mute=false")
     (attachment,) = [e for e in lab.attachments() if e.node == "worker2"]
     name = attachment.netns
@@ -161,7 +161,7 @@ def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
     ],
 )
 def test_how_a_vip_is_owned(labs: Labs, dataplane: str, on: set[str]) -> None:
-    """Once on the client's node: as an address, or as a local route, which is no address anywhere."""
+    """The VIP is once on the client's node: as an address, or as a local route without an address."""
     found = set()
     for _, node, name in labs(dataplane).namespaces():
         with Rtnl(name) as rtnl:
@@ -173,7 +173,7 @@ def test_how_a_vip_is_owned(labs: Labs, dataplane: str, on: set[str]) -> None:
 
 
 def test_between_nodes_is_a_wire_which_no_netfilter_sees() -> None:
-    """As from Docker host to Docker host: their bridges hand their frames to netfilter, the switch does not."""
+    """Between Docker hosts, the hosts' bridges hand their frames to netfilter, and the switch does not."""
     with running("direct") as lab:
         overlay = next(name for kind, node, name in lab.namespaces() if (kind, node) == ("overlay", "worker1"))
         underlay = lab.fabric.host_netns("underlay")

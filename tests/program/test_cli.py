@@ -1,4 +1,4 @@
-"""The program as its user runs it: what it refuses, before anything exists; what it prints; what it returns."""
+"""The program as its user runs it: what it refuses before anything exists, what it prints, and what it returns."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from bench import kernels
@@ -90,7 +91,7 @@ def test_a_bad_scenario_is_refused_with_line_and_field(old: str, new: str, says:
 
 
 def test_what_the_machine_lacks_is_exit_3(tmp_path: Path) -> None:
-    kernels.resolve("guest", "wall")  # downloads it where it is not there yet: with a bare PATH it could not
+    kernels.resolve("guest", "wall")  # downloads the kernel if it is missing; with a bare PATH it could not
     empty = tmp_path / "bin"
     empty.mkdir()
     no_qemu = bench("lab", "--dataplane", "ipvs-container", "--kernel", "guest", "--", "true", PATH=str(empty))
@@ -143,7 +144,7 @@ DOCUMENTS = (str(ROOT / "results" / "connections.json"), str(ROOT / "results" / 
     ids=" ".join,
 )
 def test_a_reader_that_has_gone_is_no_regression(command: tuple[str, ...]) -> None:
-    """`bench compare ... | head` exited with 1, which says that something got worse: now as by SIGPIPE."""
+    """`bench compare ... | head` exited with 1, which means a regression. Now it ends by SIGPIPE."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -173,7 +174,9 @@ def test_compare_ends_with_a_line_that_says_what_failed(tmp_path: Path) -> None:
     assert "the kernels differ" in lacking.stdout.splitlines()[0]
     as_json = bench("compare", DOCUMENTS[0], str(new), "--allow", "kernel", "--json")
     assert (as_json.returncode, as_json.stderr) == (1, f"FAILED: nft-lb is not in {new}\n")
-    assert {each["dataplane"] for each in json.loads(as_json.stdout)} >= {"direct", "ipvs-lb"}
+    document = json.loads(as_json.stdout)
+    assert (document["kind"], document["schema"], document["verdict"]) == ("comparison", 2, as_json.stderr.strip())
+    assert {each["dataplane"] for each in document["comparisons"][0]["differences"]} >= {"direct", "ipvs-lb"}
     assert bench("compare", DOCUMENTS[1], DOCUMENTS[1]).returncode == 0
     assert bench("compare", *DOCUMENTS).returncode == 2
 
@@ -227,7 +230,8 @@ def test_run_prints_a_comparison_and_writes_the_document(tmp_path: Path) -> None
     assert "ipvs-container" in done.stdout
     assert "instruction clock" in done.stdout
     result = json.loads(file.read_text("utf-8"))
-    assert result["schema"] == 1
+    assert (result["kind"], result["schema"]) == ("result", 2)
+    assert result["units"]["connect_p50_us"] == "µs"
     assert [(each["dataplane"], each["warmup"]) for each in result["trials"]] == [
         ("direct", True),
         ("ipvs-container", True),
@@ -235,12 +239,12 @@ def test_run_prints_a_comparison_and_writes_the_document(tmp_path: Path) -> None
         ("ipvs-container", False),
     ]
     for trial in result["trials"][2:]:
-        metrics = trial["metrics"]
-        assert metrics["backends"] == {"1": 100, "2": 100, "3": 100}
-        assert metrics["errors"] == {}
-        assert metrics["connections_per_second"] > 100
-        assert metrics["instructions_per_connection"] > 10_000
-        assert metrics["connect_us"]["p50"] <= metrics["connect_us"]["p99"]
+        figures, work = trial["figures"], trial["work"]
+        assert work["backends"] == {"1": 100, "2": 100, "3": 100}
+        assert (work["errors"], work["operations"]) == ({}, 300)
+        assert figures["connections_per_second"] > 100
+        assert figures["instructions_per_connection"] > 10_000
+        assert figures["connect_p50_us"] <= figures["connect_p99_us"]
     held = {(each["place"], each["namespace"], each["what"]): each for each in result["trials"][3]["held"]}
     connections = held["container", "my-busybox.1", "ipvs connections"]
     assert connections["objects"] >= 300
@@ -262,6 +266,8 @@ def test_lab_runs_a_command_with_the_document_and_returns_its_code() -> None:
     assert done.returncode == 7
     assert "problem" in done.stderr
     lab = json.loads(done.stdout)
+    schema = json.loads((ROOT / "docs" / "schema" / "2" / "lab.schema.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(lab)
     assert [node["name"] for node in lab["nodes"]] == ["manager1", "worker1", "worker2"]
     assert lab["networks"][0]["subnet"] == "10.0.0.0/24"
     tasks = {task["name"]: task["addresses"]["my-network"] for task in lab["tasks"]}
@@ -295,7 +301,7 @@ def test_inspect_shows_what_the_plane_added() -> None:
     }
     assert ("lb", "nft list ruleset", "+") in marks
     assert ("lb", "ip address", "+") in marks
-    # The plane has no iptables rule; listing a table would make it, and with nat's comes connection tracking.
+    # The plane has no iptables rule. Listing a table would create it, and table nat switches connection tracking on.
     assert not [each for each in marks if each[1].startswith("iptables")]
     assert not [each for each in marks if each[0] == "container"]
     lb = next(each for each in every if each["kind"] == "lb")
@@ -315,7 +321,7 @@ def test_inspect_shows_where_bpf_programs_are() -> None:
     assert done.returncode == 0, done.stderr
     added = [line for line in done.stdout.splitlines() if line.startswith("+") and "_container" in line]
     assert sorted(added) == [
-        "+ veth0 egress: bpf to_container",  # a node has one container, the other three
+        "+ veth0 egress: bpf to_container",  # one node has one container, the other has three
         "+ veth0 egress: bpf to_container",
         "+ veth0 ingress: bpf from_container",
         "+ veth0 ingress: bpf from_container",
@@ -340,7 +346,7 @@ def test_sigint_ends_the_guest_and_is_passed_on() -> None:
 
 @pytest.mark.parametrize("seconds", [0, 2, 4, 6, 8])
 def test_a_signal_while_the_guest_boots_or_its_command_starts_is_not_lost(seconds: float) -> None:
-    process = subprocess.Popen(  # on one processor, where a command that is being started is not yet a session's leader
+    process = subprocess.Popen(  # on one processor, where a command that is just starting does not lead its session yet
         [*BENCH, "lab", "-d", "ipvs-container", "--kernel", "guest", "--clock", "instructions", "--", "sleep", "600"],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -370,7 +376,7 @@ def test_kill_9_takes_the_guest_along() -> None:
     assert guests
     process.kill()
     process.wait()
-    assert bench("clean").returncode == 0  # it may know nothing of a guest that had just been started
+    assert bench("clean").returncode == 0  # it may not know of a guest that was just started
     while any(Path(f"/proc/{pid}").exists() for pid in guests) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in guests)
@@ -429,7 +435,7 @@ def test_nohup_is_not_ended_by_a_hang_up() -> None:
 
 
 def test_an_interrupt_in_the_first_second_is_no_traceback(tmp_path: Path) -> None:
-    """The interpreter's own start, some 20 ms on an idle machine, is not ours."""
+    """The start of the interpreter itself, some 20 ms on an idle machine, does not count."""
     for moment in range(4, 60, 4):
         with subprocess.Popen(
             [*BENCH, "list", "checks"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -442,7 +448,7 @@ def test_an_interrupt_in_the_first_second_is_no_traceback(tmp_path: Path) -> Non
 
 
 def _guests_of(parent: int) -> list[int]:
-    """QEMU processes started by a process."""
+    """Return the QEMU processes that a process has started."""
     found = []
     for each in Path("/proc").glob("[0-9]*/stat"):
         try:

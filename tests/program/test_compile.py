@@ -1,4 +1,4 @@
-"""The eBPF programs compile with the headers of every kernel figures are published for, whichever comes first."""
+"""The eBPF programs compile with the headers of every kernel for which figures are published, in either order."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.conftest import ROOT
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_programs_compile_with_the_headers_of(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offered = packages.available()
-    release = offered.get(name) or max(offered.values())  # another distribution has others
+    release = offered.get(name) or max(offered.values())  # another distribution has other kernels
     kernel = resolve("host" if os.geteuid() == 0 else "guest", "wall")
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))  # else any kernel's headers will do
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))  # otherwise any kernel's headers will do
     environ = {**os.environ, "BCC_KERNEL_SOURCE": str(headers(release))}
     told: list[bytes] = []
     argv = (sys.executable, "-m", "dataplanes.ebpf_object", *PROGRAMS)

@@ -1,4 +1,4 @@
-"""docs/extending.md, followed word by word in a copy: what it makes is a data plane and a check like the others."""
+"""docs/extending.md is followed word by word in a copy, and gives a data plane and a check like the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that is full: a line that says so, exit code 3, what was there is there, and no namespace is left."""
+"""On a full disk a command ends with one line and exit code 3, keeps the existing files, and leaves no namespace."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ TRIAL = ("run", "-d", "nft-lb", "--kernel", "host", "--clock", "wall", "--repeat
 def bench(
     directory: Path, size: str, arguments: Sequence[str], after: str = "true", before: str = "true", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command where `directory` is a file system of a few pages, in a mount namespace of its own; `before` and
-    `after` are shell commands there. Nothing is left in /run/netns."""
+    """Run a command where `directory` is a file system of a few pages, in a mount namespace of its own.
+
+    `before` and `after` are shell commands that run there. The run leaves nothing in /run/netns.
+    """
     script = f"""
         mkdir -p /run/netns && mount -t tmpfs none /run/netns || exit 99
         mount -t tmpfs -o size={size} none "{directory}" || exit 99
@@ -38,7 +40,7 @@ def bench(
 
 
 def told(done: subprocess.CompletedProcess[str]) -> str:
-    """The error of a command that found the disk full."""
+    """Return the error of a command that found the disk full."""
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
@@ -53,7 +55,7 @@ def test_a_report_that_has_no_room_leaves_nothing(name: str, tmp_path: Path) -> 
     command = ("report", str(source), "-o", str(tmp_path / name))
     done = bench(tmp_path, "16k", command, after=f'ls -A "{tmp_path}"')
     assert f"{tmp_path / name}: cannot write the output file" in told(done)
-    assert done.stdout.split() == []  # no half of a page, and no empty one
+    assert done.stdout.split() == []  # no part of a page, and no empty page
 
 
 @pytest.mark.parametrize("command", ["list checks", "list checks --json", "report results/matrix.json", "--help"])
@@ -73,7 +75,7 @@ def test_a_run_whose_trials_have_no_room_keeps_those_it_has(tmp_path: Path) -> N
 
 
 def test_a_result_that_has_no_room_leaves_its_trials(tmp_path: Path) -> None:
-    """The trials fit, the result besides does not: with room again the run goes on to its end."""
+    """The trials fit, and the result does not. With free space again the run goes on to its end."""
     output = tmp_path / "result.json"
     done = bench(tmp_path, "24k", (*TRIAL, "-o", str(output)), after=f'ls -A "{tmp_path}"')
     told(done)
@@ -96,7 +98,7 @@ def test_a_full_cache_is_told(tmp_path: Path) -> None:
 
 
 def test_a_data_set_that_has_no_room_is_told(tmp_path: Path) -> None:
-    """All documents are there, so that nothing is measured; the pages made from them do not fit."""
+    """All documents exist, so nothing is measured, and the pages that are made from them do not fit."""
     documents = f'cp -rs "$PWD"/results/* "{tmp_path}"; rm "{tmp_path}"/report.html "{tmp_path}"/answer.md'
     done = bench(tmp_path, "64k", ("publish", str(tmp_path)), before=documents)
     assert "report.html: cannot write the output file" in told(done)

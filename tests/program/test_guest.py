@@ -1,4 +1,4 @@
-"""A guest is a kernel to run a command on: streams, exit codes, signals and time pass through."""
+"""A guest is a kernel on which to run a command: streams, exit codes, signals and time pass through."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_guest_cannot_write_outside() -> None:
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("then", ["-1", "0"])  # it restarts at once; it hangs
+@pytest.mark.parametrize("then", ["-1", "0"])  # it restarts at once, or it hangs
 def test_a_panic_is_exit_255_with_the_console(then: str) -> None:
     done = guest("sh", "-c", f"echo {then} > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger")
     assert done.returncode == 255
@@ -98,7 +98,7 @@ def test_idle_time_is_free_under_the_instruction_clock() -> None:
 
 @pytest.fixture
 def busy_machine() -> Iterator[None]:
-    """Twice as many busy loops as there are processors."""
+    """Run twice as many busy loops as there are processors."""
     loops = [
         subprocess.Popen(["timeout", "120", "sh", "-c", "while :; do :; done"])
         for _ in range(2 * (os.cpu_count() or 1))
@@ -128,14 +128,14 @@ time.sleep(900)
 def test_the_instruction_clock_does_not_leap_while_files_are_read() -> None:
     done = guest("/usr/bin/python3", "-c", _READ, clock="instructions")
     idle, elapsed, waited = map(float, done.stdout.split())
-    assert idle < 0.1, done.stdout  # 2 s without bench/kernels/awake.c
+    assert idle < 0.1, done.stdout  # without bench/kernels/awake.c it is 2 s
     assert 0 < elapsed < 2
     assert waited > 0
 
 
 @pytest.fixture(scope="session")
 def cloud_kernel(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Debian's kernel for clouds, as its package: it has no 9p."""
+    """Return the package of Debian's kernel for clouds, which has no 9p."""
     directory = tmp_path_factory.mktemp("cloud")
     directory.chmod(0o777)
     said = subprocess.run(
@@ -169,7 +169,7 @@ def test_the_instruction_clock_does_not_leap_over_virtiofs_either(cloud_kernel: 
 
 
 def test_modules_without_an_index_and_packed_ones_are_settled_in_the_cache(tmp_path: Path) -> None:
-    """As they come out of a package, before depmod has seen them; Debian 13 and Ubuntu pack them."""
+    """Return modules as they come out of a package, before depmod. Debian 13 and Ubuntu compress them."""
     kernel = packages.fetch(expand("guests")[0])
     release = packages.release(kernel)
     modules = tmp_path / "lib" / "modules" / str(release)
@@ -182,6 +182,6 @@ def test_modules_without_an_index_and_packed_ones_are_settled_in_the_cache(tmp_p
     before = set(base.glob("*"))
     done = guest("uname", "-r", kernel=str(tmp_path / "vmlinuz"))
     for made in set(base.glob("*")) - before:
-        shutil.rmtree(made)  # the cache keeps it for the next run with these modules, and there is none
+        shutil.rmtree(made)  # the cache keeps the index for the next run with these modules, and there is none
     assert done.stdout.decode().strip() == release, done.stderr
     assert not (modules / "modules.dep").exists()

@@ -1,4 +1,4 @@
-"""Input made to exhaust the machine is refused within a second of the processor and 200 MB."""
+"""Input that is made to exhaust the machine is refused within a second of processor time and 200 MB."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ finally:
 
 
 def refused(*arguments: str) -> None:
-    """A command ends with one line and exit code 2, in time and without using up the memory."""
+    """A command ends with one line and exit code 2, in time and within the memory."""
     argv = [sys.executable, "-c", _MEASURED, *arguments]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
@@ -68,7 +68,7 @@ def test_an_argument_of_any_bytes_is_refused_or_shown(tmp_path: Path) -> None:
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 2
     assert b"\\udcff\\x1b[31m.json: cannot read the file" in done.stderr
-    Path(os.fsdecode(name)).write_text(json.dumps({"schema": 1, "trials": [], "summary": []}), "utf-8")
+    Path(os.fsdecode(name)).write_text(json.dumps({"kind": "result", "schema": 2, "trials": []}), "utf-8")
     assert subprocess.run(argv, cwd=ROOT, capture_output=True, check=False).returncode == 2
     (Path(os.fsdecode(name))).write_bytes((ROOT / "results" / "readme" / "first.json").read_bytes())
     done = subprocess.run([*argv, b"-o", b"-"], cwd=ROOT, capture_output=True, check=False)

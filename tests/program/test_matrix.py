@@ -23,7 +23,7 @@ def test_a_part_of_the_matrix_in_every_format(tmp_path: Path) -> None:
     assert cells["ipvs-lb", "identity.source-same-node"]["reason"]
     assert "backend saw 10.0.0." in cells["ipvs-lb", "identity.source-same-node"]["detail"]
     assert cells["nft-lb", "idle.tcp-1000s"]["outcome"] == "pass"
-    assert cells["ipvs-lb", "idle.tcp-1000s"]["outcome"] == "fail"  # IPVS's 900 s: really waited for, in no time
+    assert cells["ipvs-lb", "idle.tcp-1000s"]["outcome"] == "fail"  # after IPVS's 900 s, which pass in no time
     assert "| reach.same-node | ● | ● |" in files[1].read_text("utf-8")
     assert len(ET.parse(files[2]).getroot()) == 2
     assert "nft-lb reach.same-node: pass: answered by: lone.1" in done.stderr

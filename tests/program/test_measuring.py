@@ -1,4 +1,4 @@
-"""Every workload on a real kernel; a run that is cut short; pages from what was measured."""
+"""Every workload on a real kernel, a run that is cut short, and pages from the measured figures."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def test_every_workload_gives_its_figures_and_a_page_shows_them(tmp_path: Path) 
         if not workload.tools:
             row = rows[name, "nft-lb"]
             assert row["n"] == 1, (name, row["note"])
-            assert {workload.primary, *workload.columns} <= row["metrics"].keys() | {"retransmits", "lost_percent"}
+            assert {workload.primary, *workload.columns} <= row["figures"].keys() | {"retransmits", "lost_percent"}
             assert workload.title in done.stdout
     assert rows["udp", "nft-lb"]["errors"] == {}
-    assert rows["churn", "nft-lb"]["metrics"]["changes"]["value"] >= 1
+    assert rows["churn", "nft-lb"]["figures"]["changes"]["value"] >= 1
     assert bench("report", str(file), "--output", str(page)).returncode == 0
     assert "Requests on long-lived connections" in page.read_text("utf-8")
     assert "| nft-lb" in bench("report", str(file)).stdout
@@ -69,9 +69,9 @@ def test_a_run_that_is_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
     done_before = kept.read_text("utf-8").count('"kind":"trial"')
     assert 3 <= done_before < 8
 
-    lines = kept.read_text("utf-8").splitlines()  # as if by another program
+    lines = kept.read_text("utf-8").splitlines()  # as if another program had measured
     identity = json.loads(lines[0])
-    identity[1]["sources"] = "000000000000"
+    identity["run"][1]["sources"] = "000000000000"
     other = tmp_path / "other.json.trials"
     other.write_text("\n".join([json.dumps(identity, separators=(",", ":")), *lines[1:], ""]))
     mixed = bench(*command[len(BENCH) : -1], str(tmp_path / "other.json"), "--timeout", "1")

@@ -1,4 +1,4 @@
-"""The report in a real browser: it runs without an error, its tables sort and filter, and it fits a telephone."""
+"""The report in a real browser runs without an error, its tables sort and filter, and it fits a telephone."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def report() -> str:
 
 
 def visit(browser: str, directory: Path, text: str, width: int) -> tuple[dict[str, Any], str]:
-    """(what the script in the page found, what the console said)."""
+    """Return what the script in the page found, and what the console said."""
     path = directory / "page.html"
     path.write_text(text.replace("</body>", _TRY), "utf-8")
     argv = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={directory / 'profile'}"]
@@ -75,7 +75,7 @@ def visit(browser: str, directory: Path, text: str, width: int) -> tuple[dict[st
 def test_the_page_works_in_a_browser(browser: str, report: str, tmp_path: Path) -> None:
     found, console = visit(browser, tmp_path, report, 1280)
     assert console == ""
-    assert found["planes"] == list(catalog.SUMMARIES)
+    assert found["planes"] == catalog.names()
     costs = [float(each) for each in found["ascending"]]
     assert costs == sorted(costs)
     assert [float(each) for each in found["descending"]] == sorted(costs, reverse=True)
@@ -83,9 +83,9 @@ def test_the_page_works_in_a_browser(browser: str, report: str, tmp_path: Path) 
     assert all(each.startswith("identity.") for each in found["identity"])
     assert len(found["identity"]) < found["all"]
     assert {"change.drain", "change.drain-udp"} <= set(found["drain"])
-    assert found["columns"] == 3  # the check, the plane, the reference
+    assert found["columns"] == 3  # the check, the plane and the reference
     assert ": fail: " in found["seen"]
-    assert all(any(plane in plot for plot in found["plots"]) for plane in catalog.SUMMARIES)
+    assert all(any(plane in plot for plot in found["plots"]) for plane in catalog.names())
     assert found["width"] <= 1280
 
 

@@ -1,15 +1,14 @@
-"""The published figures are what anybody gets: a sample of them, measured again."""
+"""The published figures are what anybody gets. A sample of them is measured again."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from bench.documents import Result, reading
 from bench.kernels import list_kernels
 from bench.report.model import PUBLISHED
 
@@ -19,9 +18,10 @@ COST = "instructions_per_connection"
 
 def figures(path: Path) -> tuple[str, dict[str, float]]:
     """(kernel release, instructions per connection by plane)."""
-    document: dict[str, Any] = json.loads(path.read_bytes())
-    rows = [row for row in document["summary"] if row["workload"] == "crr"]
-    return document["environment"]["kernel"], {row["dataplane"]: row["metrics"][COST]["value"] for row in rows}
+    document = reading.read(str(path))
+    assert isinstance(document, Result)
+    rows = [row for row in document.summary if row.workload == "crr"]
+    return document.environment["kernel"], {row.dataplane: row.figures[COST].value for row in rows}
 
 
 def test_a_sample_of_the_data_set_is_reproduced(tmp_path: Path) -> None:
@@ -35,6 +35,6 @@ def test_a_sample_of_the_data_set_is_reproduced(tmp_path: Path) -> None:
     kernel, found = figures(made)
     if kernel == published_kernel:
         assert all(abs(cost / published[plane] - 1) < 0.005 for plane, cost in found.items()), (found, published)
-    else:  # another kernel is another program; what the plane adds to the direct path is still about the same
+    else:  # another kernel is another program, but a plane adds about the same to the direct path
         added, was = found["nft-lb"] / found["direct"], published["nft-lb"] / published["direct"]
         assert abs(added / was - 1) < 0.1, (kernel, added, published_kernel, was)

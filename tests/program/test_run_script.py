@@ -1,4 +1,4 @@
-"""`./run COMMAND...`: prepares a checkout once, then gets out of the command's way."""
+"""`./run COMMAND...` prepares a checkout once, and then only runs the command."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def run(root: Path, *command: str, **options: object) -> subprocess.CompletedPro
 
 @pytest.fixture
 def clone(root: Path) -> Iterator[Path]:
-    """A checkout that nobody has prepared yet, which every user may read."""
+    """Return a checkout that nobody has prepared yet, and that every user may read."""
     with tempfile.TemporaryDirectory() as directory:
-        copy = Path(directory, "a checkout")  # a blank in the path is no reason to fail
+        copy = Path(directory, "a checkout")  # a blank in the path must not matter
         shutil.copytree(root, copy, ignore=shutil.ignore_patterns(".git", ".venv", ".tox", "results", "__pycache__"))
         Path(directory).chmod(0o755)
         yield copy
@@ -70,7 +70,7 @@ def test_it_becomes_the_command_so_that_signals_reach_it(root: Path) -> None:
     with subprocess.Popen([root / "run", "sh", "-c", "echo $$; exec sleep 60"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert int(process.stdout.readline()) == process.pid
-        process.send_signal(signal.SIGTERM)  # SIGINT is ignored under a shell's "&"
+        process.send_signal(signal.SIGTERM)  # under a shell's "&" SIGINT is ignored
         assert process.wait(10) == -signal.SIGTERM
 
 
@@ -93,7 +93,7 @@ def test_a_prepared_checkout_costs_less_than_a_second(root: Path) -> None:
 
 
 def test_what_cannot_be_installed_is_named_with_the_way_to_get_it(clone: Path) -> None:
-    """As a user who may not install; one who may finds out that apt does not have it either, and reads the same."""
+    """The user may not install packages. A user who may is told that apt does not have it, and reads the same."""
     script = clone / "run"
     before = script.read_text()
     script.write_text(before.replace('\nneeds="\n', '\nneeds="\nno-such-package command no-such-command\n'))

@@ -1,4 +1,4 @@
-"""Thirty kill -9 and signals at random moments, one `bench clean` after each: see tests/storm.py."""
+"""Thirty times kill -9 or a signal at a random moment, each followed by one `bench clean` (tests/storm.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load generator on its own, over loopback: what it counts is what happened."""
+"""The load generator alone, over loopback: it counts what has happened."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ import msgspec
 import pytest
 
 from bench import load
+from bench.documents.metrics import LATENCIES, METRICS
 
 pytestmark = pytest.mark.program
 
 
 @contextmanager
 def serving(count: int = 1) -> Iterator[list[str]]:
-    """Servers with ids 1 to `count`, each on a port of its own; yields their targets."""
+    """Run servers with the ids 1 to `count`, each on its own port. Yield their targets."""
     processes = []
     ports = list(itertools.islice(filter(_free, range(20_000, 30_000)), count))
     try:
@@ -42,7 +43,7 @@ def serving(count: int = 1) -> Iterator[list[str]]:
 
 
 def _free(port: int) -> bool:
-    """Below the ephemeral ports, of which clients leave any in TIME_WAIT."""
+    """Return a port below the ephemeral ones, of which clients leave some in TIME_WAIT."""
     with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(OSError):
@@ -70,9 +71,10 @@ def test_connections_go_to_the_targets_in_turn_and_every_latency_is_kept(threads
     pairs = list(struct.iter_unpack("<II", raw.read_bytes()))
     connects = sorted(pair[0] for pair in pairs)
     assert len(pairs) == 300
-    assert (found.connect_ns["min"], found.connect_ns["max"]) == (connects[0], connects[-1])
-    assert found.connect_ns["p50"] == connects[149]  # nearest rank
-    assert found.connect_ns["p99"] == connects[296]
+    ranks = {"p50": 149, "p90": 269, "p99": 296, "p99.9": 299}  # the nearest
+    assert {name: found.figures[f"connect_{name}_us"] for name in ranks} == {
+        name: connects[rank] / 1e3 for name, rank in ranks.items()
+    }
 
 
 def test_a_connection_can_ask_more_than_once() -> None:
@@ -133,7 +135,10 @@ def test_an_open_loop_keeps_its_rate(threads: int) -> None:
 
 
 def test_an_open_loop_counts_from_when_a_connection_was_due() -> None:
-    """A server that takes half a second for the first: those due meanwhile waited, and it shows."""
+    """The server takes half a second for the first connection.
+
+    Those that were due meanwhile waited, and the figures show it.
+    """
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         held = threading.Event()
 
@@ -152,7 +157,7 @@ def test_an_open_loop_counts_from_when_a_connection_was_due() -> None:
         found = run("load", target, connections=20, concurrency=1, rate=1000)
         thread.join()
     assert found["ok"] == 20
-    assert found["connect_ns"]["p50"] > 400e6
+    assert found["figures"]["connect_p50_us"] > 400e3
 
 
 def test_errors_have_a_class() -> None:
@@ -172,9 +177,10 @@ def test_datagrams_are_answered_counted_and_missed() -> None:
         fresh = msgspec.convert(run("udp", targets, exchanges=100, concurrency=4, fresh=1), load.DatagramResult)
     assert (found.ok, found.lost, found.late, found.refused) == (200, 0, 0, 0)
     assert sum(found.backends.values()) == 200
-    assert found.next_ns["p50"] > 0
+    assert found.figures["next_p50_us"] > 0
+    assert "first_p50_us" not in found.figures  # there was none: a figure of 0 would be taken for a measurement
     assert (fresh.ok, sum(fresh.backends.values())) == (100, 200)
-    assert fresh.first_ns["p50"] > 0
+    assert fresh.figures["first_p50_us"] > 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
         deaf.bind(("127.0.0.1", 0))
         target = [f"127.0.0.1:{deaf.getsockname()[1]}"]
@@ -185,7 +191,10 @@ def test_datagrams_are_answered_counted_and_missed() -> None:
 
 
 def test_a_flow_whose_reply_is_there_at_once_does_not_hold_up_the_others() -> None:
-    """On one processor a server often answers before send() returns; a flow served till it pauses starves the rest."""
+    """On one processor a server often answers before send() returns.
+
+    A flow that is served until it pauses starves the others.
+    """
     flows, each = 4, 20
     asked: list[int] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
@@ -223,13 +232,21 @@ def test_the_source_of_an_answer_is_the_kernels_choice_unless_told_otherwise(kin
     assert answered == source
 
 
+def test_every_figure_it_prints_is_a_metric_with_that_name() -> None:
+    """Nothing renames a figure on its way to the page."""
+    with serving() as targets:
+        found = run("load", targets, connections=20, concurrency=2)["figures"]
+        found |= run("udp", targets, exchanges=20, concurrency=1, fresh=1)["figures"]
+    assert found.keys() == {name for name, each in METRICS.items() if each.source == LATENCIES}
+
+
 def test_a_stream_arrives_whole() -> None:
     with serving() as targets:
         assert run("stream", targets, bytes=50_000_001)["bytes"] == 50_000_001
 
 
 def test_a_server_whose_starter_has_gone_goes_too() -> None:
-    adopted = ["sh", "-c", '"$@"; :', "sh", *load.serve_argv(1, tcp=[65_000])]  # its parent is not who it is told
+    adopted = ["sh", "-c", '"$@"; :', "sh", *load.serve_argv(1, tcp=[65_000])]  # its parent is another process
     assert subprocess.run(adopted, stdout=subprocess.PIPE, check=True, timeout=60).stdout == b""
 
 

@@ -12,6 +12,7 @@ import pytest
 from bench import api
 from bench.documents import tidy
 from dataplanes.errors import BenchError, Prerequisite, Usage
+from dataplanes.selection import split
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "results"
@@ -54,7 +55,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_has_a_plane_and_a_variant(name: str, parts: tuple[str, str]) -> None:
-    assert tidy.split(name) == parts
+    assert split(name) == parts
 
 
 def test_a_wrong_request_is_refused_before_anything_is_created() -> None:

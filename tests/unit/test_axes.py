@@ -1,4 +1,4 @@
-"""The axes: what a point is, what a sweep means, the scenario at a point."""
+"""The axes: the meaning of a point and of a sweep, and the scenario at a point."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bench.cli.options import axis_values
 from bench.outside.points import crowded, series
 from bench.outside.rounds import Series, interleave
 from dataplanes.errors import Usage
+from dataplanes.selection import REFERENCE, Selection
 from scenarios import axes, topology
 from scenarios.axes import Axes, Sweep
 
@@ -72,12 +73,15 @@ def test_options_go_before_the_files_sweeps_and_program_gets_services() -> None:
     assert not crowded(series(["crr"], {}, []))
 
 
+PLANES = [REFERENCE, Selection("a+x=1", "a"), Selection("b", "b")]
+
+
 def test_no_trial_is_planned_twice_and_planes_can_be_left_out() -> None:
     found = [
         Series(("crr",), (Axes(services=1), Axes(services=10)), ("b",)),
         Series(("crr", "program"), (Axes(services=1), Axes(containers=4))),
     ]
-    plans = interleave(["direct", "a+x=1", "b"], 1, connections=100, series=found)
+    plans = interleave(PLANES, 1, connections=100, series=found)
     measured = [(p.dataplane, p.workload, p.axes.label()) for p in plans if not p.warmup]
     assert len(set(measured)) == len(measured)
     assert ("b", "crr", "10 more services") not in measured
@@ -85,7 +89,7 @@ def test_no_trial_is_planned_twice_and_planes_can_be_left_out() -> None:
     assert ("direct", "program", "1 more services") not in measured
     warm = [(p.dataplane, p.workload) for p in plans if p.warmup]
     assert sorted(warm) == [("a+x=1", "crr"), ("b", "crr"), ("direct", "crr")]
-    each = interleave(["direct", "a+x=1", "b"], 1, connections=100, series=found, warm_each=True)
+    each = interleave(PLANES, 1, connections=100, series=found, warm_each=True)
     assert sorted((p.dataplane, p.workload) for p in each if p.warmup) == [
         ("a+x=1", "crr"),
         ("a+x=1", "program"),

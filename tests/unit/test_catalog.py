@@ -1,16 +1,21 @@
-"""What `--dataplane` accepts, and how it answers what it does not."""
+"""The values that `--dataplane` accepts, and its answers to those it does not."""
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from dataplanes import catalog, knobs
 from dataplanes.errors import Usage
+from dataplanes.placements import TcPlacement
+from dataplanes.recipe import Part
 from dataplanes.requirements import Feature
+from dataplanes.selection import DIRECT, Selection
+from tests.conftest import ROOT
 
 
 def test_all_names_every_plane_once() -> None:
-    assert [each.name for each in catalog.select("all")] == list(catalog.SUMMARIES)
+    assert [each.name for each in catalog.select("all")] == catalog.names()
     assert [each.name for each in catalog.select("direct,direct")] == ["direct"]
 
 
@@ -85,7 +90,7 @@ def test_a_knob_may_follow_the_planes_name() -> None:
 
 
 def test_every_knob_says_what_it_means_and_may_be() -> None:
-    for name in catalog.ROWS:
+    for name in catalog.BUILT_IN:
         default = catalog.default(name)
         assert default
         for knob in knobs.described(default):
@@ -97,4 +102,44 @@ def test_every_knob_says_what_it_means_and_may_be() -> None:
 def test_every_plane_but_direct_needs_something_of_the_kernel() -> None:
     for selection in catalog.select("all"):
         needs = [each for each in catalog.requires(selection) if isinstance(each, Feature)]
-        assert bool(needs) == (selection.dataplane != catalog.DIRECT), selection.name
+        assert bool(needs) == (selection.dataplane != DIRECT), selection.name
+
+
+def test_needs_are_those_of_the_chosen_knobs() -> None:
+    """The requirements were those of the default variant, whatever knobs were chosen."""
+    default, modern = catalog.select("ipvs-container,ipvs-container@modern")
+    more = set(catalog.requires(modern)) - set(catalog.requires(default))
+    assert [each.module for each in more if isinstance(each, Feature)] == ["xt_conntrack"]
+
+
+def test_nothing_is_made_to_learn_what_a_plane_needs() -> None:
+    class Dear(TcPlacement):
+        def __init__(self) -> None:
+            raise AssertionError("it was made")
+
+    part = Part(Dear)
+    assert part.requires() == TcPlacement.requires()
+    with pytest.raises(AssertionError, match="it was made"):
+        part.make()
+
+
+def test_a_selection_tells_where_it_balances_and_survives_the_way_to_the_kernel_under_test() -> None:
+    for selection in catalog.select("all"):
+        assert selection.placement == catalog.placement(selection.dataplane)
+        assert msgspec.json.decode(msgspec.json.encode(selection), type=Selection) == selection
+        assert catalog.needs_cgroups(selection) == (selection.placement == "socket")
+
+
+CALLERS = {
+    "bench/api.py",
+    "bench/cli/doctor.py",
+    "bench/cli/main.py",
+    "bench/cli/options.py",
+    "bench/outside/command.py",
+}
+"""Give each text that a user can write."""
+
+
+def test_a_name_is_parsed_where_a_user_gave_it_and_nowhere_else() -> None:
+    paths = [path for layer in ("bench", "scenarios", "dataplanes") for path in (ROOT / layer).rglob("*.py")]
+    assert {str(p.relative_to(ROOT)) for p in paths if "catalog.select(" in p.read_text()} == CALLERS

@@ -1,4 +1,4 @@
-"""Nobody is given an address that is taken, and the refusal comes before anything is programmed."""
+"""An address that is in use is refused, and the refusal comes before anything is programmed."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def service(vip: str, *backends: str, name: str = "thief") -> Service:
         ([service("10.0.0.3")], r"10\.0\.0\.3 is taken: it is the address of web\.1"),
         ([service("10.0.0.1")], r"10\.0\.0\.1 is taken: it is the address of the network's bridge"),
         ([service("10.0.1.2")], r"10\.0\.1\.2 is outside net: that is 10\.0\.0\.0/24"),
-        ([service("10.0.0.0")], r"10\.0\.0\.0 is nobody's"),
-        ([service("10.0.0.255")], r"10\.0\.0\.255 is nobody's"),
+        ([service("10.0.0.0")], r"10\.0\.0\.0 cannot be used"),
+        ([service("10.0.0.255")], r"10\.0\.0\.255 cannot be used"),
         ([service("10.0.0")], r"'10\.0\.0' is not an IPv4 address"),
         ([service("10.0.0.9", "10.0.0.3", "10.0.0.3")], r"10\.0\.0\.3 is a backend twice"),
         ([service("10.0.0.9", "10.0.0.9")], r"10\.0\.0\.9 is VIP and backend at once"),

@@ -1,4 +1,4 @@
-"""Two runs of the same are the same; one that is a percent slower is worse; noise is told from both."""
+"""Two equal runs are the same, a run that is a percent slower is worse, and noise is told from both."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from bench.analysis import compare
 from bench.documents import Interval, Result, Trial
+from bench.documents.comparison import Difference
 from scenarios.axes import Axes
 
 
@@ -25,7 +26,7 @@ def result(rate: float, spread: float, *, rounds: int = 5, seed: int = 1, clock:
 NOISE = 0.005
 
 
-def verdict(base: Result, new: Result) -> compare.Difference:
+def verdict(base: Result, new: Result) -> Difference:
     (found,) = compare.compare(base, new, NOISE)
     return found
 
@@ -57,7 +58,7 @@ def test_two_rounds_conclude_nothing() -> None:
 @pytest.mark.parametrize("spread", [0.0, 0.001, 0.02])
 @pytest.mark.parametrize("rounds", [3, 5, 8])
 def test_p_is_a_probability_and_says_what_the_interval_says(spread: float, rounds: int) -> None:
-    """It was twice a count of resamples, so up to 2, and about the noise threshold, where the interval is about 1."""
+    """The probability was twice a count of resamples, so up to 2. It was about the noise threshold, not about 1."""
     base = result(3000, spread, rounds=rounds)
     for number, rate in enumerate((3000, 2999, 2990, 2970, 3040, 3500)):
         found = verdict(base, result(rate, spread, rounds=rounds, seed=50 + number))
@@ -77,7 +78,7 @@ def lossy(*lost: float) -> Result:
 
 
 def test_what_was_nothing_and_is_something_is_worse() -> None:
-    """A figure of zero has no ratio; it was left out, so that half of all datagrams could be lost unseen."""
+    """A figure of zero has no ratio. It was left out, so half of all datagrams could be lost unnoticed."""
     found = verdict(lossy(0, 0, 0, 0), lossy(50, 48, 51, 50))
     assert (found.verdict, found.ratio, found.base, found.new) == ("worse", None, 0, 50)
     assert found.change() == "0 -> 50"
@@ -87,7 +88,7 @@ def test_what_was_nothing_and_is_something_is_worse() -> None:
 
 
 def planes(rates: dict[str, float], seed: int) -> Result:
-    """A run of many planes, each with its own rate, a tenth of a percent of noise."""
+    """Return a run of many planes, each with its own rate and a tenth of a percent of noise."""
     numbers = random.Random(seed)
     trials = [
         Trial(name, "seed", "crr", number, False, {"connections_per_second": rate * numbers.gauss(1, 0.001)})
@@ -105,11 +106,9 @@ def test_among_many_cells_the_one_that_changed_is_found_and_no_other() -> None:
 
 
 def test_what_one_figure_alone_would_tell_is_doubted_among_many() -> None:
-    def difference(name: str, p: float) -> compare.Difference:
+    def difference(name: str, p: float) -> Difference:
         ratio = Interval(0.98)
-        return compare.Difference(
-            "crr", Axes(), name, "connections_per_second", 1, 1, ratio, "worse", 5, p_noise=p, p=p
-        )
+        return Difference("crr", Axes(), name, "connections_per_second", 1, 1, ratio, "worse", 5, p_noise=p, p=p)
 
     alone = compare._holm([difference("a", 0.03)])
     many = compare._holm(

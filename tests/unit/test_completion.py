@@ -1,4 +1,4 @@
-"""What a shell completes, and what `bench list` has to say for it."""
+"""The words that a shell completes, and the lines of `bench list` for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataplanes import catalog
 
 
 def completed(*words: str) -> list[str]:
-    """What may stand in the place of the last word."""
+    """Return what may stand in the place of the last word."""
     *arguments, incomplete = words
     found = ShellComplete(main, {}, "bench", "_BENCH_COMPLETE").get_completions(list(arguments), incomplete)
     return [each.value for each in found if each.type == "plain"]
@@ -33,6 +33,7 @@ def completed(*words: str) -> list[str]:
         (("matrix", "--kernel", "debian-6.1,gue"), {"debian-6.1,guest", "debian-6.1,guests"}),
         (("lab", "--scenario", "s"), {"seed", "scale"}),
         (("list", "w"), {"workloads"}),
+        (("list", "m"), {"metrics"}),
         (("compare", "--fail-on", "instructions_per_c"), {"instructions_per_connection:"}),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, tuple) else "",
@@ -48,7 +49,7 @@ def test_names_are_completed(words: tuple[str, ...], has: set[str], monkeypatch:
 
 def test_planes_are_listed_with_what_can_be_chosen_about_them() -> None:
     rows = {row["name"]: row for row in listing.rows("dataplanes")}
-    assert list(rows) == list(catalog.SUMMARIES)
+    assert list(rows) == catalog.names()
     assert (rows["direct"]["variants"], rows["direct"]["knobs"]) == ({}, [])
     assert rows["ipvs-container"]["default"] == "1.12.6-tweaked"
     assert rows["ipvs-container"]["variants"]["17.09"]["vip_on"] == "lo"

@@ -1,4 +1,4 @@
-"""The lab's resolver is a process like any other: it may be killed."""
+"""The lab's resolver is a process that may be killed as any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of the walk: everything in it, what the plane added marked."""
+"""The picture of the walk shows everything, and marks what the plane added."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_namespaces_addresses_and_what_was_added_are_drawn() -> None:
     lines = re.findall(r"<text[^>]*>([^<]*)</text>", drawing)
     assert {"x on &lt;seed&gt;", "web.1", "w1.net", "w1", "underlay"} <= set(lines)
     assert "+ br0 10.0.0.2/32" in lines
-    assert "  br0 10.0.0.1/24" in lines  # it came up, it is not new
+    assert "  br0 10.0.0.1/24" in lines  # the link came up, and is not new
     assert "+ -A INPUT -d 10.0.0.2/32 -j MARK" in lines
     assert "+ 20 nft lines" in lines
     assert "plane" not in lines

@@ -1,4 +1,4 @@
-"""Estimates grow with what there is to build and to program, on every kernel; a run is told how long it takes."""
+"""Estimates grow with the amount to build and to program, on every kernel, and a run is told how long it takes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bench.cli.progress import announcement, progress
 from bench.documents import Event, Trial, TrialPlan
 from bench.kernels import Kernel
 from bench.outside import estimate
+from dataplanes import catalog
 from scenarios import topology
 from scenarios.axes import Axes
 
@@ -20,7 +21,9 @@ HERE = Axes()
 
 
 def seconds(plane: str = "nft-container", at: Axes = HERE, *, workload: str = "crr", connections: int = 2000) -> float:
-    return estimate.seconds(TrialPlan(plane, 1, False, connections, workload, at), topology.load("scale", at))
+    (selection,) = catalog.select(plane)
+    trial = TrialPlan(plane, 1, False, connections, workload, at)
+    return estimate.seconds(trial, selection, topology.load("scale", at))
 
 
 @pytest.mark.parametrize("plane", ["direct", "nft-lb", "nft-container", "ipvs-host", "ebpf-tc", "ebpf-socket"])
@@ -40,7 +43,7 @@ def test_services_take_longer_where_they_are_programmed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "axes"),  # measured with 2,000 connections on a busy host; within two and a half times is near
+    ("told", "axes"),  # measured with 2,000 connections on a busy host; a factor of two and a half counts as near
     [
         (1.0, {}),
         (2.7, {"services": 1000}),

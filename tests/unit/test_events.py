@@ -1,4 +1,4 @@
-"""What the inside tells the outside."""
+"""The events that the kernel under test sends to the program's own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data file of expectations, and what a matrix makes of it."""
+"""The data file of expectations, and its use in a matrix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scenarios import checks, expectations, topology
 def test_every_difference_names_checks_and_planes_there_are_and_gives_its_reason() -> None:
     for each in expectations.load():
         assert set(each.checks) <= set(checks.CHECKS)
-        assert {name.partition("@")[0] for name in each.planes} <= set(catalog.SUMMARIES)
+        assert {name.partition("@")[0] for name in each.planes} <= set(catalog.names())
         assert each.reason
         assert each.reference or each.expected == "pass"
 

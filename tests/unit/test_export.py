@@ -1,4 +1,4 @@
-"""What other programs read of a result."""
+"""Exported results for other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What failed is told again at the end of `./run tox`."""
+"""Failures are printed again at the end of `./run tox`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate fails on what is worse by a rule, on what is missing, and on what must not be compared; and says what."""
+"""The gate fails on regressions, on missing figures and on figures that must not be compared, and says which."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from bench.analysis import gate
-from bench.analysis.compare import Difference
 from bench.documents import Interval, Matrix, MatrixCell, Outcome, Result, Trial
+from bench.documents.comparison import Comparison, Difference
 from dataplanes.errors import Usage
 from scenarios.axes import Axes
 
@@ -40,7 +40,7 @@ def result(trials: Sequence[Trial] = BASE, *, knobs: dict[str, Any] = KNOBS, **e
 
 def judge(
     base: Result | Matrix, new: Result | Matrix, directory: Path, fail_on: str = "", allow: str = ""
-) -> tuple[gate.Comparison, str]:
+) -> tuple[Comparison, str]:
     (directory / "new.json").write_bytes(msgspec.json.encode(new))
     allowed = gate.parse_allowed(allow)
     found = gate.judge(base, str(directory / "new.json"), gate.parse_rules(fail_on), allowed=allowed)
@@ -82,7 +82,7 @@ def test_nothing_to_compare_fails(tmp_path: Path) -> None:
 
 def test_rounds_that_failed_are_not_left_out_in_silence(tmp_path: Path) -> None:
     bad = [
-        msgspec.structs.replace(t, metrics={}, error="2 of 6 failed") if t.round < 2 else t for t in rounds("nft-lb")
+        msgspec.structs.replace(t, figures={}, error="2 of 6 failed") if t.round < 2 else t for t in rounds("nft-lb")
     ]
     _, last = judge(result(rounds("nft-lb")), result(bad), tmp_path)
     assert last == "FAILED: nft-lb crr failed in 2 rounds: 2 of 6 failed"
@@ -214,6 +214,6 @@ def test_what_is_no_document_is_refused(tmp_path: Path) -> None:
     file.write_text("{}")
     with pytest.raises(Usage, match="neither a result"):
         gate.judge(result(), str(file))
-    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(result(), schema=2)))
-    with pytest.raises(Usage, match="schema is 2"):
+    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(result(), schema=3)))
+    with pytest.raises(Usage, match="schema is 3, and this version reads 1 and 2"):
         gate.judge(result(), str(file))

@@ -1,4 +1,4 @@
-"""A signal that ends a run is neither taken in the wrong place nor lost."""
+"""A signal that ends a run is neither taken in a wrong place nor lost."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_a_finalizer_swallowed_is_raised_before_anything_is_made(monkeypatc
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     generator = finalizer()
     next(generator)
-    del generator  # Python tells of the exception, and goes on
+    del generator  # Python prints the exception and goes on
     assert told
     with pytest.raises(KeyboardInterrupt) as raised:
         interrupt.strike_again()
@@ -73,7 +73,7 @@ def test_without_a_signal_nothing_is_raised() -> None:
 
 
 class Struck(subprocess.Popen[bytes]):
-    """A command whose end is noticed just as a signal strikes: the kernel has told its status, nobody has noted it."""
+    """A command whose end is noticed just as a signal strikes: its status was returned, and nobody has noted it."""
 
     strikes = 1
 

@@ -1,4 +1,4 @@
-"""The IPVS requests packed by hand are, byte for byte, what pyroute2 encodes."""
+"""The IPVS requests that are packed by hand are byte for byte what pyroute2 encodes."""
 
 from __future__ import annotations
 

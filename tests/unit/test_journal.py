@@ -1,4 +1,4 @@
-"""A state file is its owner's from the moment it exists, as long as that lives; then `clean` undoes what it names."""
+"""A state file belongs to its owner from the moment it exists until the owner ends. Then `clean` undoes its entries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def killed(work: str) -> None:
-    """A process that does some work with a journal, and dies of kill -9."""
+    """Run a process that does some work with a journal, and dies of kill -9."""
     code = f"import os\nfrom scenarios.journal import Journal\n{work}\nos.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT)
     assert done.returncode == -9
@@ -37,7 +37,7 @@ def killed(work: str) -> None:
 
 @contextmanager
 def living(work: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """A process that holds a journal."""
+    """Run a process that holds a journal."""
     code = f"import sys\nfrom scenarios.journal import Journal\njournal = Journal()\n{work}\nprint(flush=True)\ninput()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
@@ -49,7 +49,7 @@ def living(work: str = "") -> Iterator[subprocess.Popen[bytes]]:
 
 
 def written(state: Path, *lines: object, run: str = "b012345") -> Path:
-    """A state file that some dead run left."""
+    """Write a state file as a dead run leaves it."""
     state.mkdir(mode=0o700, exist_ok=True)
     file = state / f"{run}.jsonl"
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "ascii")
@@ -89,7 +89,7 @@ def test_a_live_runs_state_is_left_alone_and_so_is_what_is_no_state(state: Path,
 
 
 def test_a_child_that_outlives_the_owner_does_not_keep_its_state_from_being_cleaned(state: Path) -> None:
-    """The lab's resolver is such a child: forked, and never another program."""
+    """The lab's resolver is such a child: it is forked, and never becomes another program."""
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
     work = f"""
@@ -129,7 +129,10 @@ def test_two_cleans_at_once_do_each_thing_once(state: Path, tmp_path: Path) -> N
 
 
 def test_a_file_that_a_clean_removed_is_nobodys(state: Path) -> None:
-    """Between a state file's making and its locking a `clean` may take it for a dead run's: then another is made."""
+    """Between the creation of a state file and its lock a `clean` may take it for a dead run's.
+
+    Then another is created.
+    """
     stop = threading.Event()
 
     def clean() -> None:
@@ -152,7 +155,7 @@ def test_a_file_that_a_clean_removed_is_nobodys(state: Path) -> None:
     [
         ["netns", "../../tmp/victim"],
         ["netns", "b012345-../../../tmp/victim"],
-        ["netns", "b999999-web.1"],  # another run's
+        ["netns", "b999999-web.1"],  # another run's entry
         ["netns", "mine"],
         ["cgroup", "/sys/fs/cgroup/system.slice"],
         ["cgroup", "/sys/fs/cgroup/vip-bench-b012345/../system.slice"],
@@ -200,7 +203,7 @@ def test_what_is_recorded_has_the_runs_name_in_it() -> None:
 
 
 def test_names_that_a_run_records_are_undone(state: Path) -> None:
-    """What the lab, the cgroups and the kernels' packages record is of the shapes `clean` accepts."""
+    """The entries of the lab, the cgroups and the kernels' packages have the shapes that `clean` accepts."""
     with journal.Journal() as mine:
         for name in ("underlay", "worker1", "worker1.my-network", "lb.worker1.my-network", "my-web.1.behind"):
             assert journal._is_ours("netns", f"{mine.run}-{name}", mine.run)
@@ -248,7 +251,7 @@ def test_the_directory_is_for_its_owner_alone(state: Path) -> None:
 
 
 def test_a_full_disk_is_an_error_of_ours_and_leaves_nothing(state: Path, tmp_path: Path) -> None:
-    """The kernel's limit of a file's size stands for the disk's end: the write fails in its middle all the same."""
+    """The kernel's limit for a file's size stands in for a full disk: the write fails half-way in both cases."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))

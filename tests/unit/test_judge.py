@@ -1,11 +1,11 @@
-"""What a run is warned of, and what it is not."""
+"""The warnings of a run, and the cases without a warning."""
 
 from __future__ import annotations
 
 import pytest
 
 from bench.analysis.judge import warnings
-from bench.documents import Trial
+from bench.documents import Trial, Work
 from scenarios.axes import Axes
 
 INSTRUCTIONS = {"clock": "instructions"}
@@ -42,7 +42,7 @@ def test_a_generator_at_its_limit_is_told() -> None:
 
 
 def test_a_ceiling_that_is_exceeded_is_none() -> None:
-    """Direct at 950 was called generator-bound beside a plane at 1,100, over a ceiling of 1,000."""
+    """Direct at 950 was called generator-bound beside a plane at 1,100, with a ceiling of 1,000."""
     faster = [Trial("ebpf-tc", "seed", "crr-rst", n, False, {"connections_per_second": 1100.0}) for n in range(1, 4)]
     (told,) = warnings(trials(950, 950, 950) + faster, INSTRUCTIONS | {"generator_ceiling": 1000.0})
     assert told.startswith("ebpf-tc, crr-rst: 1,100 connections/s are more than the 1,000")
@@ -53,5 +53,5 @@ def test_a_ceiling_that_is_exceeded_is_none() -> None:
     ("connections", "sources", "told"), [(12_000, 0, False), (14_000, 0, True), (14_000, 1, False)]
 )
 def test_ports_that_run_out_are_told(connections: int, sources: int, told: bool) -> None:
-    trial = Trial("nft-lb", "seed", "crr", 1, False, {"connections": connections}, axes=Axes(sources=sources))
+    trial = Trial("nft-lb", "seed", "crr", 1, False, {}, axes=Axes(sources=sources), work=Work(operations=connections))
     assert any("half the client's ports" in each for each in warnings([trial], INSTRUCTIONS)) is told

@@ -1,4 +1,4 @@
-"""Which kernels apt offers, and which of them `guest` means."""
+"""The kernels that apt offers, and the one that `guest` means."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ esac
 
 @pytest.fixture(autouse=True)
 def ubuntu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What apt-cache says on Ubuntu 24.04."""
+    """The output of apt-cache on Ubuntu 24.04."""
     program = tmp_path / "apt-cache"
     program.write_text(_APT_CACHE)
     program.chmod(0o755)
@@ -35,7 +35,7 @@ def test_the_newest_of_each_series_is_offered() -> None:
 
 
 def test_the_guests_kernel_is_the_one_the_release_comes_with() -> None:
-    """Not the first by name: on Ubuntu that is a hardware enablement kernel."""
+    """It is not the first one by name, which on Ubuntu is a hardware enablement kernel."""
     assert packages.installed_by_default() == "ubuntu-6.8"
 
 

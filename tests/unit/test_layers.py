@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = ("dataplanes", "scenarios", "bench")  # lowest first
+LAYERS = ("dataplanes", "scenarios", "bench")  # the lowest first
 MODULES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 LONGEST = 400  # lines, exclusive
 
-# Each costs more to import than a whole trial takes where every instruction is emulated.
+# Each of these costs more to import than a whole trial takes where every instruction is emulated.
 HEAVY = {"click", "jinja2", "matplotlib", "numpy", "rich", "scipy"}
 
 
@@ -25,7 +25,7 @@ def dotted(path: Path) -> str:
 
 
 def imported(path: Path, source: str) -> Iterator[tuple[int, str]]:
-    """(line, absolute name) of everything a module imports, at its top or inside a function."""
+    """Yield (line, absolute name) of everything that a module imports, at its top or inside a function."""
     package = path.parent.parts
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -37,7 +37,7 @@ def imported(path: Path, source: str) -> Iterator[tuple[int, str]]:
 
 
 def upward(path: Path, source: str) -> list[str]:
-    """The imports of a module that point to a layer above its own, or to the tests."""
+    """Return the imports of a module that point to a layer above its own, or to the tests."""
     forbidden = {*LAYERS[LAYERS.index(path.parts[0]) + 1 :], "tests"}
     return [f"{path}:{line} imports {name}" for line, name in imported(path, source) if name.split(".")[0] in forbidden]
 
@@ -75,7 +75,7 @@ FLOORS = (
     ("start",),
     ("__main__",),
 )
-"""The rooms and modules of bench, lowest first: what stands on a floor imports what stands below it, and itself."""
+"""The rooms and modules of bench, the lowest first. Each imports only itself and what stands below it."""
 
 
 def rooms_imported(path: Path) -> Iterator[str]:
@@ -108,7 +108,7 @@ def test_nothing_is_named_as_a_module_of_the_standard_library(path: Path) -> Non
 
 
 def test_the_kernel_wrappers_know_nothing_of_data_planes() -> None:
-    """dataplanes.kernel is the lowest part of the lowest layer: of the rest it uses the errors only."""
+    """dataplanes.kernel is the lowest part of the lowest layer. Of the rest it uses only the errors."""
     found = [
         f"{path}:{line} imports {name}"
         for path in MODULES
@@ -126,7 +126,7 @@ def test_modules_stay_small(path: Path) -> None:
 
 
 def test_what_runs_in_the_guest_imports_nothing_heavy() -> None:
-    """Imports, in a fresh interpreter, everything a guest runs, and looks at what came along."""
+    """Import everything that a guest runs in a fresh interpreter, and list what was imported with it."""
     names = ["bench.inside.main", *(dotted(path) for path in MODULES if path.parts[0] != "bench")]
     program = f"""
 import importlib, json, sys

@@ -1,4 +1,4 @@
-"""Netlink the nft planes speak themselves, without a kernel: answers taken apart, requests held against pyroute2."""
+"""The netlink messages that the nft planes use themselves, without a kernel. Requests are compared with pyroute2's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel is told. `BENCH_REGOLD=1 pytest ...` writes the golden files anew: read the diff then."""
+"""The rules that the kernel is sent. `BENCH_REGOLD=1 pytest ...` writes the golden files again; read the diff then."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ruleset(hook: Hook = "output", scheduler: Scheduler = "rr") -> Ruleset:
 
 
 def steps(rules: Ruleset, *wanted: dict[str, Slots | None]) -> str:
-    """The site's life as one text: the fixed part, and each transaction."""
+    """Return the site's life as one text: the fixed part, and each transaction."""
     texts = [rules.base()]
     for each in wanted:
         change = rules.change(each)
@@ -148,7 +148,7 @@ def test_slots_go_on_with_whose_turn_it_is(old: Slots, new: Slots, taken: int, e
     [
         ("overlay1", "vip-overlay1"),
         ("my net", "vip-my_20_net"),
-        ("my_20_net", "vip-my_5f_20_5f_net"),  # not the same as the one before
+        ("my_20_net", "vip-my_5f_20_5f_net"),  # another backend than before
         ("a.b-c", "vip-a.b-c"),
         ("网", "vip-_7f51_"),
     ],

@@ -1,4 +1,4 @@
-"""Checks that idle wait side by side; one that fails takes no other along."""
+"""Checks that idle wait side by side, and one that fails does not end the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scenarios.checks.world import Differs, World
 
 
 class Clock:
-    """Time that passes only when somebody sleeps."""
+    """A clock that advances only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -33,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Bare(World):
-    """No lab: these checks look at nothing."""
+    """A stand-in for a lab: these checks look at nothing."""
 
     def __init__(self) -> None:
         super().__init__(None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""An output file is tried before the run, and is there only when there is something in it."""
+"""An output file is tried before the run, and exists only when it has content."""
 
 from __future__ import annotations
 

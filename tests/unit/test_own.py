@@ -1,4 +1,4 @@
-"""A kernel of one's own: what `--kernel PATH` may name, and how it answers what it cannot use."""
+"""A kernel of the user: the values that `--kernel PATH` accepts, and the answers to those it cannot use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def image(path: Path) -> Path:
-    """A file whose head says that it is a Linux kernel."""
+    """Write a file whose head says that it is a Linux kernel."""
     head = bytearray(0x1000)
     head[0x202:0x206] = b"HdrS"
     head[0x20E:0x210] = (0x300).to_bytes(2, "little")
@@ -31,7 +31,7 @@ def image(path: Path) -> Path:
 
 
 def package(directory: Path) -> str:
-    """A .deb of a directory's files."""
+    """Build a .deb from a directory's files."""
     control = directory / "DEBIAN" / "control"
     control.parent.mkdir(parents=True)
     control.write_text("Package: x\nVersion: 1\nArchitecture: amd64\nMaintainer: x <x@example.org>\nDescription: x\n")

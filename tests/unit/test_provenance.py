@@ -1,4 +1,4 @@
-"""A document says which program made it, on which kernel."""
+"""A document says which program made it, and on which kernel."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_running_kernel_is_emulated_by_nothing() -> None:
 
 
 def test_a_run_goes_on_with_the_same_program_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials before a change and after it were one run: the version was the same."""
+    """Trials before a change and after it counted as one run, because the version was the same."""
     for package in ("bench", "dataplanes"):
         (tmp_path / package).mkdir()
     source, compiled = tmp_path / "dataplanes" / "tc.c", tmp_path / "tc.json"

@@ -1,4 +1,4 @@
-"""The report and the answer follow from the documents, and from nothing else."""
+"""The report and the answer follow only from the documents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHECKS = (
 
 
 def matrix(failing: Mapping[tuple[str, str], str]) -> Matrix:
-    """Every check on every plane holds, but for those that fail, with their reason."""
+    """Return a matrix in which every check holds on every plane, except those that fail, with their reasons."""
     cells = []
     for plane in PLANES:
         for check in CHECKS:
@@ -149,7 +149,7 @@ def test_the_answer_says_which_placement_has_the_effect_what_it_costs_and_what_t
     assert "## lb: not the same effect" in told
     assert "- identity.source-udp: It is so: identity.source-udp. *SNAT*" in told
     assert "| nft-lb | 500,000 (1.25x) |" in told
-    assert "| There are many services | `nft-lb` |" in told  # the others' connections grow by a fortieth
+    assert "| There are many services | `nft-lb` |" in told  # the other planes' connections grow by a fortieth
     assert re.search(r"must see who calls \| `ipvs-overlay`, `ipvs-container` \|", told)
 
 
@@ -182,8 +182,8 @@ def test_the_page_needs_nothing_from_anywhere_and_says_everything(report: Report
     for drawing in re.findall(r"<svg.*?</svg>", made, re.S):
         ET.fromstring(drawing)
         assert "aria-label" in drawing
-        assert "#000000" not in drawing  # ink is the page's
-    assert ">0.789<" in made  # figures are whole, coordinates are not
+        assert "#000000" not in drawing  # ink has the page's colour
+    assert ">0.789<" in made  # figures are whole numbers, coordinates are not
     assert "identity.source-udp on nft-lb: k: fail: saw nft-lb (SNAT)" in made
     assert "x is unstable" in made
     assert made == page(report)

@@ -1,16 +1,17 @@
-"""The order of trials, and what rounds say together."""
+"""The order of trials, and the joint result of the rounds."""
 
 from __future__ import annotations
 
 import pytest
 
 from bench.analysis.intervals import interval, ratio, summarise
-from bench.documents import Trial
+from bench.documents import Trial, Work
 from bench.outside.rounds import interleave
+from dataplanes.selection import REFERENCE, Selection
 
 
 def test_rounds_are_interleaved_and_every_second_one_reversed() -> None:
-    plans = interleave(["direct", "a", "b"], 3, connections=1000)
+    plans = interleave([REFERENCE, Selection("a", "a"), Selection("b", "b")], 3, connections=1000)
     assert [(plan.round, plan.dataplane) for plan in plans] == [
         (0, "direct"),
         (0, "a"),
@@ -47,13 +48,9 @@ def test_ratio_is_paired_by_round() -> None:
 
 
 def trial(name: str, number: int, rate: float, *, warmup: bool = False, error: str = "") -> Trial:
-    metrics = {
-        "connections_per_second": rate,
-        "connect_us": {"p50": 1e6 / (rate or 1)},
-        "errors": {"timeout_connect": 1},
-        "backends": {"1": 10, "2": 10},
-    }
-    return Trial(name, "seed", "crr", number, warmup, {} if error else metrics, error)
+    figures = {"connections_per_second": rate, "connect_p50_us": 1e6 / (rate or 1)}
+    work = Work(errors={"timeout_connect": 1}, backends={"1": 10, "2": 10})
+    return Trial(name, "seed", "crr", number, warmup, {} if error else figures, error, work=Work() if error else work)
 
 
 def test_summary_leaves_out_warm_ups_and_adds_up_errors_and_backends() -> None:
@@ -61,8 +58,8 @@ def test_summary_leaves_out_warm_ups_and_adds_up_errors_and_backends() -> None:
     trials += [trial(name, n, rate) for n in (1, 2, 3) for name, rate in (("direct", 1000.0), ("a", 800.0))]
     direct, plane = summarise(trials)
     assert (direct.dataplane, direct.n, plane.n) == ("direct", 3, 3)
-    assert plane.metrics["connections_per_second"].value == 800
-    assert plane.metrics["connect_p50_us"].value == pytest.approx(1250)
+    assert plane.figures["connections_per_second"].value == 800
+    assert plane.figures["connect_p50_us"].value == pytest.approx(1250)
     assert plane.ratio_to_direct is not None
     assert plane.ratio_to_direct.value == pytest.approx(0.8)
     assert plane.errors == {"timeout_connect": 3}
@@ -71,5 +68,5 @@ def test_summary_leaves_out_warm_ups_and_adds_up_errors_and_backends() -> None:
 
 def test_a_plane_that_failed_has_no_number_but_a_reason() -> None:
     _, plane = summarise([trial("direct", 1, 1000.0), trial("a", 1, 0, error="a: 3 of 6 connections failed")])
-    assert (plane.n, plane.metrics, plane.ratio_to_direct) == (0, {}, None)
+    assert (plane.n, plane.figures, plane.ratio_to_direct) == (0, {}, None)
     assert plane.note == "a: 3 of 6 connections failed"

@@ -1,4 +1,4 @@
-"""A kernel in the cache is what was unpacked there, or it is fetched anew."""
+"""A kernel in the cache is what was unpacked there, or it is fetched again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dataplanes.errors import Prerequisite
 
 @pytest.fixture
 def sealed(tmp_path: Path) -> Path:
-    """A kernel as it was unpacked."""
+    """Return a kernel as it was unpacked."""
     kernel = tmp_path / "kernels" / "debian-6.1"
     _unpack(kernel)
     seal.write(kernel)
@@ -36,7 +36,7 @@ def _cut(kernel: Path) -> None:
 
 
 def _rot(kernel: Path) -> None:
-    """A flipped bit, which no file system wrote: the times are as before. Seen once per boot."""
+    """A bit that no file system wrote has flipped, and the times are as before. It is noticed once per boot."""
     before = (kernel / "vmlinux").stat()
     (kernel / "vmlinux").write_bytes(b"karnel" * 1000)
     os.utime(kernel / "vmlinux", ns=(before.st_atime_ns, before.st_mtime_ns))

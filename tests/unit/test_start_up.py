@@ -1,4 +1,4 @@
-"""What a python in a guest does not import: there each module costs some 20 ms."""
+"""The modules that a python in a guest must not import: each costs some 20 ms there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is counted of a change, by which clock."""
+"""The time that counts for a change, by each clock."""
 
 from __future__ import annotations
 

@@ -14,11 +14,12 @@ from scenarios.axes import Axes
 
 PLANS = [TrialPlan("a", number, False, 10, axes=Axes(services=5)) for number in range(3)]
 
+FIGURES = {"install_ms": 1.5}
 ENVIRONMENT = {"kernel": "6.1", "clock": "instructions"}
 
 
 def ended(plan: TrialPlan) -> Event:
-    trial = Trial(plan.dataplane, "seed", plan.workload, plan.round, plan.warmup, {"x": 1.5}, axes=plan.axes)
+    trial = Trial(plan.dataplane, "seed", plan.workload, plan.round, plan.warmup, FIGURES, axes=plan.axes)
     return Event("trial", data=msgspec.to_builtins(trial))
 
 
@@ -31,7 +32,7 @@ def test_what_ended_is_not_done_again(tmp_path: Path) -> None:
     first.close(discard=False)
     again = Store(path, ["run", 1])
     assert again.left(PLANS) == PLANS[1:]
-    assert (again.trials[0].metrics, again.environment) == ({"x": 1.5}, ENVIRONMENT)
+    assert (again.trials[0].figures, again.environment) == (FIGURES, ENVIRONMENT)
     again.add(ended(PLANS[1]))
     again.close(discard=True)
     assert not path.exists()
@@ -60,7 +61,7 @@ def test_another_runs_trials_are_not_taken_over(tmp_path: Path) -> None:
     store.close(discard=False)
     other = Store(path, "another")
     assert other.left(PLANS) == PLANS
-    assert (store.replaced, other.replaced) == (False, True)
+    assert (store.replaced, other.replaced) == ("", "of another run, program or kernel")
     other.close(discard=True)
 
 

@@ -24,7 +24,7 @@ PACKED = {
 
 
 def image(payload: bytes, sectors: int = 2) -> bytes:
-    """A bzImage as far as its header goes: `sectors` of set-up, some code, the payload."""
+    """Return a bzImage up to the end of its payload: `sectors` of set-up code, some code, the payload."""
     data = bytearray((sectors + 1) * 512)
     data[0x1F1] = sectors
     struct.pack_into("<II", data, 0x248, 100, len(payload))

@@ -1,4 +1,4 @@
-"""What the walk marks as the plane's is the plane's: not what was there, nor what comes and goes by itself."""
+"""The walk marks only what the plane has changed: no earlier lines, and none that change by themselves."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""What is said of a workload is what is measured."""
+"""The declared facts of a workload are those that are measured."""
 
 from __future__ import annotations
 
 import pytest
 
-from bench.documents.workloads import METRICS, WORKLOADS, demand_ports, parse
+from bench.documents.metrics import METRICS
+from bench.documents.workloads import WORKLOADS, demand_ports, parse
 from bench.inside.measure import MEASURES
 from dataplanes.errors import Usage
 from scenarios.axes import Axes
@@ -20,16 +21,9 @@ def test_names_are_parsed_and_a_sweeps_are_the_default() -> None:
     assert parse(None) == ["crr"]
     assert parse(None, ["rr", "crr", "rr"]) == ["rr", "crr"]
     assert parse("udp, first", ["rr"]) == ["udp", "first"]
-    assert set(WORKLOADS) - set(parse("all")) == {"wrk"}  # it takes programs that ./run does not install
+    assert set(WORKLOADS) - set(parse("all")) == {"wrk"}  # needs programs that ./run does not install
     with pytest.raises(Usage, match="unknown workload 'fast'"):
         parse("crr,fast")
-
-
-def test_a_column_tells_its_unit_once() -> None:
-    assert METRICS["connect_p50_us"].column() == "connect p50, µs"
-    assert METRICS["cpu_us_per_connection"].column() == "CPU µs/conn"
-    assert METRICS["connections_per_second"].column() == "connections/s"
-    assert METRICS["megabits_per_second"].column() == "Mbit/s"
 
 
 @pytest.mark.parametrize(

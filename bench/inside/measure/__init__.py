@@ -1,22 +1,22 @@
-"""Measure each workload in a lab: one function per workload, and figures with their unit in the name."""
+"""Measure each workload in a lab: one function per workload, and figures by their metrics' names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.documents import Held, TrialPlan
+from bench.documents import Figures, Held, TrialPlan, Work
 from bench.inside.measure import state, traffic
 from bench.inside.measure.churn import churn
 from bench.inside.measure.programming import program
-from bench.inside.measure.traffic import Metrics
+from bench.inside.measure.traffic import Measured
 from bench.inside.measure.wrk import wrk
-from dataplanes import catalog
 from dataplanes.errors import KernelRefused
+from dataplanes.selection import Selection
 from scenarios.lab import Lab
 
 _PROOF_PER_BACKEND = 2
 
-MEASURES: dict[str, Callable[[Lab, catalog.Selection, TrialPlan, str], Metrics]] = {
+MEASURES: dict[str, Callable[[Lab, Selection, TrialPlan, str], Measured]] = {
     "crr": traffic.crr,
     "crr-rst": traffic.crr_rst,
     "open": traffic.open_loop,
@@ -31,7 +31,7 @@ MEASURES: dict[str, Callable[[Lab, catalog.Selection, TrialPlan, str], Metrics]]
 }
 
 
-def prove(lab: Lab, selection: catalog.Selection) -> None:
+def prove(lab: Lab, selection: Selection) -> None:
     """Every backend must answer, or there is no figure. Raises KernelRefused."""
     backends = lab.service(lab.scenario.traffic.service).backends
     result = traffic.connect(lab, traffic.targets(lab, selection), _PROOF_PER_BACKEND * len(backends), 1)
@@ -45,13 +45,13 @@ def prove(lab: Lab, selection: catalog.Selection) -> None:
         )
 
 
-def measure(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> tuple[Metrics, list[Held]]:
+def measure(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> tuple[Figures, Work, list[Held]]:
     """Run a trial's workload in its lab, and see what it leaves in the kernel.
 
     Raises KernelRefused if nothing came of it: a figure of 0 would be taken for a measurement.
     """
-    metrics: Metrics = {"install_ms": lab.applied.by(clock)} | MEASURES[plan.workload](lab, selection, plan, clock)
-    if not metrics.get("operations", 1):
-        raise traffic.none_succeeded(plan.workload, selection.name, metrics["errors"])
+    figures, work = MEASURES[plan.workload](lab, selection, plan, clock)
+    if work.operations == 0:
+        raise traffic.none_succeeded(plan.workload, selection.name, work.errors)
     held = state.held(lab)
-    return metrics | state.sums(held), held
+    return {"install_ms": lab.applied.by(clock)} | figures | state.sums(held), work, held

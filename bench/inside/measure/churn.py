@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from bench.documents import TrialPlan
-from bench.inside.measure.traffic import Metrics, connections, finish, start, targets
+from bench.inside.measure.traffic import Measured, connections, finish, start, targets
 from bench.load import LoadResult
-from dataplanes import catalog
+from dataplanes.selection import Selection
 from scenarios.lab import Lab
 
 _SECONDS = 5.0
@@ -15,7 +15,7 @@ _TIMEOUT_MS = 3000
 _WINDOW = 4096
 
 
-def churn(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def churn(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     """One replica more, the newest one less, and again until the connections are made; they are spread over 5 s."""
     service = lab.scenario.traffic.service
     replicas = len(lab.service(service).backends)
@@ -27,4 +27,5 @@ def churn(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -
         lab.scale(service, replicas + 1 - changes % 2)
         changes += 1
     result = msgspec.json.decode(finish(lab, process), type=LoadResult)
-    return connections(result, clock) | {"changes": changes, "rate": rate}
+    figures, work = connections(result, clock, rate)
+    return figures | {"changes": changes}, work

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from bench.documents import TrialPlan
-from bench.inside.measure.traffic import Metrics
-from dataplanes import catalog
+from bench.documents import Figures, TrialPlan, Work
+from bench.inside.measure.traffic import Measured
 from dataplanes.model import Service
+from dataplanes.selection import Selection
 from scenarios.lab import Lab
 from scenarios.stopwatch import timed
 from scenarios.topology import ServiceSpec, Task
@@ -18,7 +18,7 @@ from scenarios.topology import ServiceSpec, Task
 _OBEY_SECONDS = 3.0
 
 
-def program(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def program(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     """What changes cost at size: all services at once, then one service, one backend, one container more or less."""
     plane = lab.plane
     assert plane
@@ -30,25 +30,24 @@ def program(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str)
     def took(act: Callable[[], object]) -> float:
         return timed(act).by(clock)
 
-    metrics: Metrics = {
+    figures: Figures = {
         "install_ms": took(lambda: plane.apply(rest)),
         "add_service_ms": took(lambda: plane.apply([one])),
     }
     answered: list[bool] = []
     obeyed = took(lambda: answered.append(_answers(lab, one.vip)))
     if answered[0]:
-        metrics["obey_ms"] = metrics["add_service_ms"] + obeyed
-    metrics |= {
+        figures["obey_ms"] = figures["add_service_ms"] + obeyed
+    figures |= {
         "remove_backend_ms": took(lambda: plane.apply([fewer])),
         "add_backend_ms": took(lambda: plane.apply([one])),
         "remove_service_ms": took(lambda: plane.remove([one])),
     }
-    metrics["join_ms"] = _joining(lab, spec, clock)
+    figures["join_ms"] = _joining(lab, spec, clock)
     held = plane.footprint()
-    metrics["objects"] = sum(each.objects for each in held)
-    metrics["bytes"] = sum(each.bytes or 0 for each in held)
-    metrics["errors"], metrics["backends"] = {}, {}
-    return metrics
+    figures["objects"] = sum(each.objects for each in held)
+    figures["bytes"] = sum(each.bytes or 0 for each in held)
+    return figures, Work()
 
 
 def _answers(lab: Lab, vip: str) -> bool:

@@ -6,8 +6,7 @@ import glob
 import os
 from contextlib import suppress
 
-from bench.documents import Held
-from bench.inside.measure.traffic import Metrics
+from bench.documents import Figures, Held
 from dataplanes.kernel import sysctl
 from scenarios.lab import Lab
 
@@ -31,7 +30,7 @@ def held(lab: Lab) -> list[Held]:
     ]
 
 
-def sums(state: list[Held]) -> Metrics:
+def sums(state: list[Held]) -> Figures:
     """Connection entries in all the lab, their memory, and IPVS's threads."""
     of = {what: [each for each in state if each.what == what] for what in CONNECTIONS}
     return {

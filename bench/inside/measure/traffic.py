@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from bench import load
-from bench.documents import TrialPlan
+from bench.documents import Figures, TrialPlan, Work
 from bench.documents.workloads import WORKLOADS
 from bench.load import Counted, DatagramResult, LoadResult, StreamResult
-from dataplanes import catalog
 from dataplanes.errors import KernelRefused
+from dataplanes.selection import Selection, balances
 from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
 
-Metrics = dict[str, Any]
+Measured = tuple[Figures, Work]
+"""What a workload's function returns: the figures, and what it did meanwhile."""
 _WARMUP_SHARE = 10  # the program paged in, neighbours and routes resolved
 _REQUESTS_PER_CONNECTION = 5  # rr makes so many times the requests crr makes connections
 _BYTES_PER_CONNECTION = 16 << 10  # stream moves as much for each connection crr makes
 
 
-def targets(lab: Lab, selection: catalog.Selection) -> list[str]:
+def targets(lab: Lab, selection: Selection) -> list[str]:
     """Where the client connects: the VIP, or without one every backend's own address in turn."""
-    return [_vip(lab, lab.scenario.traffic.service)] if catalog.balances(selection.dataplane) else own(lab)
+    return [_vip(lab, lab.scenario.traffic.service)] if balances(selection.dataplane) else own(lab)
 
 
 def own(lab: Lab) -> list[str]:
@@ -63,23 +63,23 @@ def connect(lab: Lab, to: list[str], connections: int, concurrency: int, **optio
     return msgspec.json.decode(finish(lab, start(lab, "load", to, **sizes, **options)), type=LoadResult)
 
 
-def crr(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def crr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     """Connect, 1-byte request, 1-byte reply, close."""
     return connections(connect(lab, targets(lab, selection), plan.connections, plan.axes.concurrency), clock)
 
 
-def crr_rst(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def crr_rst(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     """The same, closed by reset."""
     to = targets(lab, selection)
     return connections(connect(lab, to, plan.connections, plan.axes.concurrency, close="rst"), clock)
 
 
-def others(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def others(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     """What does not go to a VIP, with the plane on."""
     return connections(connect(lab, own(lab), plan.connections, plan.axes.concurrency), clock)
 
 
-def open_loop(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def open_loop(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     """At half the rate the closed loop reaches, found by trying: what a connection waits when there is room."""
     to = targets(lab, selection)
     tried = connect(lab, to, max(plan.connections // 4, 1), plan.axes.concurrency)
@@ -87,7 +87,7 @@ def open_loop(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: st
         raise none_succeeded("open", selection.name, tried.errors)
     rate = max(int(tried.ok / (tried.elapsed_ns / 1e9) / 2), 1)
     result = connect(lab, to, plan.connections, max(plan.axes.concurrency, 1024), rate=rate)
-    return connections(result, clock) | {"rate": rate}
+    return connections(result, clock, rate)
 
 
 def none_succeeded(workload: str, plane: str, errors: Mapping[str, int]) -> KernelRefused:
@@ -96,103 +96,106 @@ def none_succeeded(workload: str, plane: str, errors: Mapping[str, int]) -> Kern
     return KernelRefused(f"not one {WORKLOADS[workload].unit} succeeded", where=f"{plane}, {workload}", why=counts)
 
 
-def connections(result: LoadResult, clock: str) -> Metrics:
-    return {
-        "connections": result.ok,
+def connections(result: LoadResult, clock: str, rate: int | None = None) -> Measured:
+    """What connections cost; `rate`: how many were asked for per second, if it was a steady rate."""
+    figures = {
         "connections_per_second": result.ok / (result.elapsed_ns / 1e9),
-        "connect_us": _microseconds(result.connect_ns),
-        "request_us": _microseconds(result.request_ns),
+        **result.figures,
         "stalled_percent": 100 * result.stalled / result.connections,
         "lost_percent": 100 * (1 - result.ok / result.connections),
-        "errors": {name: count for name, count in result.errors.items() if count},
-        "backends": result.backends,
         **_cost(result, result.ok, "crr", clock),
     }
+    return figures, _work(result, result.ok, clock, result.errors, result.backends, rate)
 
 
-def rr(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def rr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     """Requests on connections that stay."""
     flows = plan.axes.concurrency
     each = max(plan.connections * _REQUESTS_PER_CONNECTION // flows, 1)
     result = connect(lab, targets(lab, selection), flows, flows, requests=each)
-    return {
+    figures = {
         "transactions_per_second": result.requests / (result.elapsed_ns / 1e9),
-        "request_us": _microseconds(result.request_ns),
-        "errors": {name: count for name, count in result.errors.items() if count},
-        "backends": result.backends,
+        **{name: value for name, value in result.figures.items() if name.startswith("request_")},  # none but connects
         **_cost(result, result.requests, "rr", clock),
     }
+    return figures, _work(result, result.requests, clock, result.errors, result.backends)
 
 
-def udp(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def udp(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     """Datagrams there and back in flows that stay."""
     return _datagrams(lab, selection, "udp", 2 * plan.connections, plan.axes.concurrency, clock)
 
 
-def first(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def first(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     """A new flow each time, one at a time: its first datagram and its second."""
     return _datagrams(lab, selection, "first", plan.connections, 1, clock, fresh=1)
 
 
 def _datagrams(
-    lab: Lab, selection: catalog.Selection, name: str, exchanges: int, flows: int, clock: str, **options: int
-) -> Metrics:
+    lab: Lab, selection: Selection, name: str, exchanges: int, flows: int, clock: str, **options: int
+) -> Measured:
     sizes = {"exchanges": exchanges, "concurrency": flows, "warmup": max(exchanges // _WARMUP_SHARE, flows)}
     out = finish(lab, start(lab, "udp", targets(lab, selection), **sizes, **options))
     result = msgspec.json.decode(out, type=DatagramResult)
     counts = {"lost": result.lost, "late": result.late, "refused": result.refused}
-    return {
+    figures = {
         "exchanges_per_second": result.ok / (result.elapsed_ns / 1e9),
-        "first_us": _microseconds(result.first_ns),
-        "next_us": _microseconds(result.next_ns),
+        **result.figures,
         "lost_percent": 100 * result.lost / result.exchanges,
-        "errors": {what: count for what, count in counts.items() if count},
-        "backends": result.backends,
         **_cost(result, result.ok, name, clock),
     }
+    return figures, _work(result, result.ok, clock, counts, result.backends)
 
 
-def stream(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def stream(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     """Bytes to a service with one backend, on another node than the client's."""
     traffic = lab.scenario.traffic
     away = next(n for n in (*lab.scenario.nodes,) if n != lab.containers[traffic.client].task.node)
     spec = ServiceSpec("sink", lab.service(traffic.service).network, tasks=[Task("sink.1", away)])
     lab.create_service(spec)
-    to = _vip(lab, "sink") if catalog.balances(selection.dataplane) else f"{spec.tasks[0].address}:{traffic.port}"
+    to = _vip(lab, "sink") if balances(selection.dataplane) else f"{spec.tasks[0].address}:{traffic.port}"
     moved = plan.connections * _BYTES_PER_CONNECTION
     result = msgspec.json.decode(finish(lab, start(lab, "stream", [to], bytes=moved)), type=StreamResult)
-    return {
+    figures = {
         "megabits_per_second": result.bytes * 8e3 / result.elapsed_ns,
         "retransmits": result.retransmits,
-        "errors": {},
-        "backends": {"1": 1},
         **_cost(result, result.bytes // 1000, "stream", clock),
     }
+    return figures, _work(result, result.bytes // 1000, clock, {}, {"1": 1})
 
 
-def _cost(result: Counted, operations: int, workload: str, clock: str) -> Metrics:
+def _work(
+    result: Counted,
+    operations: int,
+    clock: str,
+    errors: Mapping[str, int],
+    backends: dict[str, int],
+    rate: int | None = None,
+) -> Work:
+    return Work(
+        operations=operations,
+        elapsed_ns=result.elapsed_ns,
+        asked_per_second=rate,
+        syn_retransmits=result.syn_retransmits,
+        generator_share=sum(result.cpu_ns.values()) / result.elapsed_ns if clock == "wall" else None,
+        errors={name: count for name, count in errors.items() if count},
+        backends=backends,
+    )
+
+
+def _cost(result: Counted, operations: int, workload: str, clock: str) -> Figures:
     """What one operation costs the machine: kernel, both ends and all between."""
-    told: Metrics = {
-        "operations": operations,
-        "syn_retransmits": result.syn_retransmits,
-        "elapsed_ns": result.elapsed_ns,
-    }
-    if clock == "wall":
-        told["generator_share"] = sum(result.cpu_ns.values()) / result.elapsed_ns
-    return told | cost_of(result.elapsed_ns, result.stat_ns, operations, WORKLOADS[workload].unit, clock)
+    return cost_of(result.elapsed_ns, result.stat_ns, operations, workload, clock)
 
 
-def cost_of(elapsed_ns: int, states_ns: dict[str, int], operations: int, unit: str, clock: str) -> Metrics:
+def cost_of(elapsed_ns: int, states_ns: dict[str, int], operations: int, workload: str, clock: str) -> Figures:
     """Instructions or CPU time per operation, from the time that was not idle."""
     if not operations:
         return {}
+    metric = WORKLOADS[workload].cost(clock)
     if clock == "instructions":
         # One vCPU, one nanosecond per instruction: what was not idle was executed.
         idle = min(states_ns.get("idle", 0) + states_ns.get("iowait", 0), elapsed_ns)
-        return {f"instructions_per_{unit}": (elapsed_ns - idle) / operations}
+        return {metric: (elapsed_ns - idle) / operations}
     busy = sum(ns for name, ns in states_ns.items() if name not in ("idle", "iowait"))
-    return {f"cpu_us_per_{unit}": busy / 1e3 / operations}
-
-
-def _microseconds(latencies: dict[str, float]) -> dict[str, float]:
-    return {name: latencies[name] / 1e3 for name in ("p50", "p90", "p99", "p99.9")}
+    return {metric: busy / 1e3 / operations}

@@ -7,11 +7,11 @@ import re
 import subprocess
 import time
 
-from bench.documents import TrialPlan
-from bench.inside.measure.traffic import Metrics, cost_of, own
-from dataplanes import catalog
+from bench.documents import TrialPlan, Work
+from bench.inside.measure.traffic import Measured, cost_of, own
 from dataplanes.errors import KernelRefused
 from dataplanes.kernel.process import tied
+from dataplanes.selection import Selection
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 
@@ -30,7 +30,7 @@ http {{
 """
 
 
-def wrk(lab: Lab, selection: catalog.Selection, plan: TrialPlan, clock: str) -> Metrics:
+def wrk(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     """A connection per request, for a second (wrk counts in whole ones)."""
     service = lab.scenario.traffic.service
     with Journal() as journal:
@@ -86,7 +86,7 @@ def _states() -> dict[str, int]:
     return {name: int(value) * tick for name, value in zip(names, values, strict=False)}
 
 
-def _metrics(output: str, elapsed: int, states: dict[str, int], clock: str) -> Metrics:
+def _metrics(output: str, elapsed: int, states: dict[str, int], clock: str) -> Measured:
     rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
     requests = re.search(r"(\d+) requests in", output)
     if not rate or not requests or not int(requests[1]):
@@ -95,10 +95,7 @@ def _metrics(output: str, elapsed: int, states: dict[str, int], clock: str) -> M
     errors = (
         dict(zip(("connect", "read", "write", "timeout"), map(int, failed.groups()), strict=True)) if failed else {}
     )
-    return {
-        "connections": int(requests[1]),
-        "connections_per_second": float(rate[1]),
-        "errors": {name: count for name, count in errors.items() if count},
-        "backends": {},
-        **cost_of(elapsed, states, int(requests[1]), "connection", clock),
-    }
+    done = int(requests[1])
+    figures = {"connections_per_second": float(rate[1]), **cost_of(elapsed, states, done, "wrk", clock)}
+    failures = {name: count for name, count in errors.items() if count}
+    return figures, Work(operations=done, elapsed_ns=elapsed, errors=failures)

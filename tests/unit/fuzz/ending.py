@@ -1,4 +1,4 @@
-"""How a command may end, whatever it was given: with an exit code of ours and a line that says why."""
+"""The permitted ends of a command for any input: an exit code of ours, and a line that says why."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 @contextmanager
 def timed() -> Iterator[Callable[[], float]]:
-    """Tell the processor's time in the block, without the collector's: of a long campaign it has more than a second."""
+    """Yield the processor time of the block without the garbage collector's, which a long campaign makes large."""
     took: list[float] = []
     gc.disable()
     begun = time.process_time()
@@ -33,8 +33,11 @@ def timed() -> Iterator[Callable[[], float]]:
 
 
 def end(arguments: Sequence[str]) -> Result:
-    """Run a command in this process. Fails on a traceback, a code that means nothing, a control character, an error of
-    more than one line, or a refusal that took the processor more than a second."""
+    """Run a command in this process, and check how it ends.
+
+    Fails on a traceback, an unknown exit code, a control character, an error of more than one line, or a refusal that
+    took more than a second of processor time.
+    """
     with timed() as took:
         done = CliRunner().invoke(main, list(arguments))
     if done.exception and not isinstance(done.exception, SystemExit):

@@ -1,10 +1,12 @@
-"""Small valid input to start from: the published documents, cut down, and what a run writes on its way."""
+"""Small valid input to start from: published documents, cut down, those of version 0.1, and the trials of a run."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from bench import api
+from bench.documents import reading
 from scenarios import topology
 from tests.conftest import ROOT
 
@@ -12,8 +14,8 @@ PLANES = ("direct", "ipvs-container", "nft-overlay", "ipvs-lb")
 
 
 def result(name: str, planes: int = 3, rounds: int = 3, points: int = 2) -> dict[str, Any]:
-    """A published result with a few planes, rounds and points."""
-    found: dict[str, Any] = json.loads((ROOT / "results" / f"{name}.json").read_text("utf-8"))
+    """A published result with a few planes, rounds and points, as it is written today."""
+    found = _today(name)
     kept = PLANES[:planes]
     seen = list(dict.fromkeys(json.dumps([t["workload"], t.get("axes")]) for t in found["trials"]))[:points]
 
@@ -34,8 +36,8 @@ def result(name: str, planes: int = 3, rounds: int = 3, points: int = 2) -> dict
 
 
 def matrix(planes: int = 3, checks: int = 4) -> dict[str, Any]:
-    """The published matrix with a few planes and checks."""
-    found: dict[str, Any] = json.loads((ROOT / "results" / "matrix.json").read_text("utf-8"))
+    """The published matrix with a few planes and checks, as it is written today."""
+    found = _today("matrix")
     found["plan"]["checks"] = [each for each in found["plan"]["checks"] if each["name"].startswith("identity")][:checks]
     found["plan"]["dataplanes"] = [each for each in found["plan"]["dataplanes"] if each["name"] in PLANES[: planes + 1]]
     names = {each["name"] for each in found["plan"]["checks"]}
@@ -45,18 +47,29 @@ def matrix(planes: int = 3, checks: int = 4) -> dict[str, Any]:
     return found
 
 
+def earlier(name: str) -> dict[str, Any]:
+    """A document of schema 1."""
+    found: dict[str, Any] = json.loads((ROOT / f"tests/unit/golden/documents/1/{name}.json").read_text("utf-8"))
+    return found
+
+
+def _today(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(api.encoded(reading.read(str(ROOT / "results" / f"{name}.json"))))
+    return found
+
+
 def _plain(environment: dict[str, Any]) -> None:
     for key in ("mitigations", "config", "versions", "cmdline", "sysctl"):
         environment.pop(key, None)
 
 
 def scenario(name: str) -> str:
-    """A named scenario's file."""
+    """Return the file of a named scenario."""
     return (ROOT / "scenarios" / "files" / f"{name}.toml").read_text("utf-8")
 
 
 def trials(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The events that a .trials file of such a result holds."""
+    """Return the events that a .trials file of such a result holds."""
     found = [{"kind": "environment", "data": document["environment"]}]
     return found + [{"kind": "trial", "data": each} for each in document["trials"]]
 

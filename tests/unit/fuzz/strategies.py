@@ -1,6 +1,7 @@
-"""Input as nobody means it: values that break programs, and what becomes of a valid document under many hands.
+"""Hypothesis strategies for hostile input: values that break programs, and mutations of valid documents.
 
-`of_type` makes valid values of a message type, from its definition; `mutated` spoils a valid tree; `spoiled` its bytes.
+`of_type` makes valid values of a message type from its definition. `mutated` spoils a valid tree, and `spoiled` its
+bytes.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ texts = st.one_of(st.sampled_from(HOSTILE_TEXTS), st.text(max_size=20))
 
 
 def of_type(kind: type[msgspec.Struct], **known: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Valid trees of a message type, extremes included; `known`: what fields of a name are, wherever they are."""
+    """Return valid trees of a message type, including extremes. `known` gives strategies for fields by their names."""
     definition = inspect.type_info(kind)
     assert isinstance(definition, inspect.StructType)
     return _struct(definition, known)
@@ -134,7 +135,7 @@ def _leaf(definition: inspect.Type) -> st.SearchStrategy[Any]:
             return st.booleans()
         case inspect.NoneType():
             return st.none()
-    return st.sampled_from([None, 0, "x", {}, [], {"name": "x"}]).map(copy.deepcopy)  # what is free in form
+    return st.sampled_from([None, 0, "x", {}, [], {"name": "x"}]).map(copy.deepcopy)  # a field of free form
 
 
 def _between(least: int, most: int) -> st.SearchStrategy[int]:
@@ -143,7 +144,7 @@ def _between(least: int, most: int) -> st.SearchStrategy[int]:
 
 @st.composite
 def mutated(draw: st.DrawFn, tree: Any) -> Any:
-    """A valid tree after one to four accidents: deleted, doubled, of another type, nested, or another's value."""
+    """Return a valid tree after one to four accidents: a value is deleted, doubled, nested, replaced or converted."""
     made = {"": json.loads(json.dumps(tree))}
     for _ in range(draw(st.integers(1, 4))):
         _accident(draw, made)
@@ -172,7 +173,7 @@ def _accident(draw: st.DrawFn, tree: dict[str, Any]) -> None:
 
 
 def _somewhere(draw: st.DrawFn, tree: dict[str, Any]) -> tuple[Any, Any]:
-    """A place in the tree: what holds it, and its key there."""
+    """Return a place in the tree: the container and the key in it."""
     holder: Any = tree
     key: Any = ""
     while isinstance(inner := holder[key], dict | list) and inner and (holder is tree or draw(st.integers(0, 5))):
@@ -183,7 +184,7 @@ def _somewhere(draw: st.DrawFn, tree: dict[str, Any]) -> tuple[Any, Any]:
 
 @st.composite
 def spoiled(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes cut short, with some flipped, put in or doubled."""
+    """Return bytes that are cut short, or have some bytes flipped, inserted or doubled."""
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, max(len(data) - 1, 0)))
         match draw(st.sampled_from(["cut", "flip", "put", "double", "digits", "deep"])):
@@ -203,7 +204,7 @@ def spoiled(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def toml(tree: Any) -> bytes:
-    """A tree as TOML, as far as TOML goes; what it has no words for is left to its parser to refuse."""
+    """Write a tree as TOML as far as possible. What TOML cannot express is left for its parser to refuse."""
     pairs = tree.items() if isinstance(tree, dict) else {"x": tree}.items()
     return "\n".join(f"{_key(key)} = {_inline(value)}" for key, value in pairs).encode("utf-8", "replace")
 
@@ -213,7 +214,7 @@ def _inline(value: Any) -> str:
         return "{ " + ", ".join(f"{_key(key)} = {_inline(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ",\n ".join(map(_inline, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # null, NaN and Infinity are no TOML
+    return json.dumps(value, ensure_ascii=False)  # TOML has no null, NaN and Infinity of JSON
 
 
 def _key(key: str) -> str:

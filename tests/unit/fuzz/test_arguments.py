@@ -1,4 +1,4 @@
-"""Whatever is given as an argument is understood, or refused in a line."""
+"""Any argument is understood, or refused in a line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ hostile = st.sampled_from(HOSTILE_TEXTS)
 expressions = st.one_of(
     st.lists(st.sampled_from(_WORDS), max_size=12).map(" ".join), st.sampled_from(_DEEP), hostile, st.text(max_size=30)
 )
-_known, _knobs, _values = (st.sampled_from(each) for each in (sorted(catalog.SUMMARIES), _KNOBS, _VALUES))
+_known, _knobs, _values = (st.sampled_from(each) for each in (sorted(catalog.names()), _KNOBS, _VALUES))
 planes = st.one_of(
     st.builds("{}@{}+{}={}".format, _known, _values, _knobs, _values),
     st.builds("{}@{}={}".format, _known, _knobs, _values),
@@ -41,7 +41,7 @@ numbers = st.one_of(
     hostile,
 )
 NOWHERE = "/nowhere/vmlinuz"
-"""A kernel there is none of: what else is right is not run."""
+"""Return the arguments with a kernel that does not exist, so that right arguments start nothing."""
 
 
 @given(expression=expressions)

@@ -1,4 +1,4 @@
-"""Whatever a document holds, a command that reads it ends as it should, and nothing of it is obeyed by its reader."""
+"""Whatever a document holds, a command that reads it ends as it should, and its content commands no reader."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.documents import Interval, Matrix, Result, Summary, Trial, reading
-from bench.documents.workloads import METRICS, WORKLOADS
+from bench.documents import Interval, Matrix, Result, Summary, Trial, metrics, reading
+from bench.documents.earlier import Summary1, Trial1
+from bench.documents.metrics import METRICS
+from bench.documents.workloads import WORKLOADS
 from bench.report import matrix_table, model, pages, text
 from bench.report import result_table as table
 from bench.report.answer import answer
 from bench.report.digits import ratio
 from bench.report.words import CHINESE
 from dataplanes.errors import Usage
+from tests.conftest import ROOT
 from tests.unit.fuzz import samples
 from tests.unit.fuzz.ending import end
 from tests.unit.fuzz.strategies import mutated, of_type, spoiled, texts
@@ -31,12 +34,17 @@ RESULT = samples.result("connections", planes=2)
 TRAFFIC = samples.result("traffic", planes=2, rounds=1)
 SCALE = samples.result("scale", planes=2, points=3)
 MATRIX = samples.matrix(planes=2, checks=3)
-VALID = st.sampled_from([RESULT, TRAFFIC, SCALE, MATRIX, MATRIX])
+EARLIER = [samples.earlier(name) for name in ("instructions", "wall", "matrix")]
+VALID = st.sampled_from([RESULT, TRAFFIC, SCALE, MATRIX, MATRIX, *EARLIER])
 _plane = st.one_of(st.sampled_from(samples.PLANES), texts)
 _workload = st.sampled_from(sorted(WORKLOADS))
-_metrics = st.dictionaries(st.sampled_from(sorted(METRICS)), st.floats(0, 1e9), max_size=4)
-_figures = st.dictionaries(
-    st.sampled_from(sorted(METRICS)),
+_name = st.sampled_from(sorted(name for name in METRICS if not metrics.wrong(name, "instructions")))
+_measured = st.dictionaries(_name, st.floats(0, 1e9), max_size=4)
+_latencies = st.dictionaries(st.sampled_from(["p50", "p90", "p99", "p99.9", "max"]), st.floats(0, 1e9), max_size=3)
+_nested = st.dictionaries(st.sampled_from(["connect_us", "next_us", "later_us"]), _latencies, max_size=2)
+_metrics = st.builds(lambda some, more: some | more, _measured, _nested)
+_estimates = st.dictionaries(
+    _name,
     st.fixed_dictionaries(
         {"value": st.floats(-10, 1e18)},
         optional={"low": st.none() | st.floats(-1, 1e18), "high": st.none() | st.floats(0, 1)},
@@ -47,12 +55,15 @@ _figures = st.dictionaries(
 
 @st.composite
 def extreme(draw: st.DrawFn) -> dict[str, Any]:
-    """A valid result or matrix of the extremes its types allow."""
+    """A valid result of today or of schema 1, or a matrix, of the extremes its types allow."""
     if draw(st.booleans()):
-        found = json.loads(json.dumps(RESULT))
+        today = draw(st.booleans())
+        found = json.loads(json.dumps(RESULT if today else EARLIER[0]))
         known = {"dataplane": _plane, "workload": _workload}
-        found["trials"] = draw(st.lists(of_type(Trial, **known, metrics=_metrics), max_size=6))
-        found["summary"] = draw(st.lists(of_type(Summary, **known, metrics=_figures), max_size=6))
+        trials = of_type(Trial, **known, figures=_measured) if today else of_type(Trial1, **known, metrics=_metrics)
+        estimated = {"figures" if today else "metrics": _estimates}
+        found["trials"] = draw(st.lists(trials, max_size=6))
+        found["summary"] = draw(st.lists(of_type(Summary if today else Summary1, **known, **estimated), max_size=6))
         found["warnings"] = draw(st.lists(texts, max_size=2))
         return dict(found)
     found = json.loads(json.dumps(MATRIX))
@@ -89,7 +100,7 @@ COMMANDS: list[list[str]] = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the documents are."""
+    """Return the directory of the documents."""
     path = tmp_path_factory.mktemp("documents")
     (path / "base.json").write_text(json.dumps(RESULT), "utf-8")
     (path / "matrix.json").write_text(json.dumps(MATRIX), "utf-8")
@@ -109,7 +120,7 @@ def test_every_command_ends_well_whatever_a_document_holds(data: bytes, command:
 
 @given(data=documents, also=st.booleans())
 def test_what_is_made_of_a_document_is_harmless(data: bytes, also: bool, place: Path) -> None:
-    """What no command shows alone: the tables and the JUnit file of a document that was read."""
+    """Render what no command shows alone: the tables and the JUnit file of a document that was read."""
     (place / "any.json").write_bytes(data)
     try:
         found = reading.read(str(place / "any.json"))
@@ -146,12 +157,17 @@ def test_the_page_is_made_of_any_valid_document(data: dict[str, Any], place: Pat
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "deep": lambda: b"[" * 1_000_000,
-    "deep inside": lambda: b'{"schema":1,"trials":[],"environment":{"a":' + b"[" * 1_000_000,
-    "many values": lambda: b'{"schema":1,"trials":[],"environment":{"a":[' + b"[]," * 5_000_000 + b"[]]}}",
+    "deep inside": lambda: b'{"kind":"result","schema":2,"trials":[],"environment":{"a":' + b"[" * 1_000_000,
+    "deep inside, earlier": lambda: b'{"schema":1,"trials":[],"environment":{"a":' + b"[" * 1_000_000,
+    "many values": lambda: b'{"kind":"result","schema":2,"plan":{"a":[' + b"[]," * 5_000_000 + b'[]]},"trials":[]}',
     "large": lambda: b" " * (33 << 20),
     "a gzip bomb": lambda: gzip.compress(b" " * (64 << 20), 1),
     "digits": lambda: b'{"schema":' + b"1" * 100_000 + b"}",
-    "not UTF-8": lambda: b'{"schema":1,"trials":[],"cells":"\xff"}',
+    "not UTF-8": lambda: b'{"kind":"matrix","schema":2,"cells":"\xff"}',
+    "another kind": lambda: text.merged(model.load([str(ROOT / "results" / "readme" / "first.json")])),
+    "a later schema": lambda: json.dumps(RESULT | {"schema": 3}).encode(),
+    "no kind": lambda: json.dumps({key: value for key, value in RESULT.items() if key != "kind"}).encode(),
+    "another unit": lambda: json.dumps(RESULT | {"units": {"connect_p50_us": "ms"}}).encode(),
     "UTF-16": lambda: json.dumps(RESULT).encode("utf-16"),
     "infinite": lambda: json.dumps(RESULT).replace("1.0", "Infinity").encode(),
     "nothing": lambda: b"",
@@ -179,7 +195,7 @@ def test_an_error_is_told_with_its_field(place: Path) -> None:
 
 
 def test_what_ended_in_an_error_was_not_observed(place: Path) -> None:
-    """It is neither lost nor gained, and the reader is told."""
+    """The cell counts as neither lost nor gained, and the reader is told."""
     spoilt = json.loads(json.dumps(MATRIX))
     for cell in spoilt["cells"]:
         if cell["dataplane"] == "nft-overlay":

@@ -1,4 +1,7 @@
-"""What a run keeps for the next one is anybody's file: whole and ours, or made again, or refused by name."""
+"""A file that a run keeps for the next one may come from anybody.
+
+It is used if it is whole and ours, or made again, or refused by name.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,9 @@ from tests.unit.fuzz.strategies import mutated, spoiled
 
 EVENTS = samples.trials(samples.result("connections", planes=2))
 IDENTITY = ["a run"]
-FIRST = json.dumps(IDENTITY, separators=(",", ":")).encode()
+FIRST = json.dumps({"kind": "trials", "run": IDENTITY, "schema": 2}, separators=(",", ":")).encode()
+EARLIER = samples.trials(samples.earlier("instructions"))
+OTHERS = [b'["another"]', FIRST.replace(b"a run", b"another"), FIRST.replace(b":2}", b":3}")]
 
 
 def _file(events: list[Any]) -> bytes:
@@ -34,7 +38,7 @@ def _file(events: list[Any]) -> bytes:
 
 
 lines = st.one_of(
-    st.lists(st.sampled_from(EVENTS).flatmap(mutated), max_size=4).map(_file),
+    st.lists(st.sampled_from(EVENTS + EARLIER).flatmap(mutated), max_size=4).map(_file),
     st.just(_file(EVENTS)).flatmap(spoiled),
     st.binary(max_size=100),
 )
@@ -42,20 +46,24 @@ lines = st.one_of(
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the files are."""
+    """Return the directory of the files."""
     return tmp_path_factory.mktemp("kept")
 
 
-@given(rest=lines, ours=st.booleans())
-def test_trials_are_gone_on_with_or_refused_at_their_line(rest: bytes, ours: bool, place: Path) -> None:
+firsts = st.one_of(st.just(FIRST), st.sampled_from(OTHERS), st.just(FIRST).flatmap(spoiled), st.binary(max_size=20))
+
+
+@given(first=firsts, rest=lines)
+def test_trials_are_gone_on_with_or_refused_at_their_line(first: bytes, rest: bytes, place: Path) -> None:
     path = place / "result.json.trials"
-    path.write_bytes((FIRST if ours else b'["another"]') + b"\n" + rest)
+    path.write_bytes(first + b"\n" + rest)
     try:
         store = Store(path, IDENTITY)
     except Usage as error:
         assert error.where.startswith(f"{path}:")  # noqa: PT017
-        assert ours
+        assert first == FIRST
         return
+    assert bool(store.replaced) == (first.partition(b"\n")[0] != FIRST)
     store.close(discard=False)
     summarise(store.trials)
     if store.environment:
@@ -110,9 +118,9 @@ def test_a_program_that_was_cut_short_is_compiled_again(tmp_path: Path, monkeypa
 
 
 def test_plans_of_a_store_are_told_from_what_is_kept(place: Path) -> None:
-    """A trial of the file that nobody planned is not taken for one that was."""
+    """A trial in the file that was not planned is not taken for a planned one."""
     path = place / "other.json.trials"
-    path.write_bytes(msgspec.json.encode(IDENTITY) + b"\n" + _file(EVENTS))
+    path.write_bytes(FIRST + b"\n" + _file(EVENTS))
     store = Store(path, IDENTITY)
     plan = TrialPlan("ipvs-lb", 7, False, 10)
     assert store.left([plan]) == [plan]

@@ -1,4 +1,4 @@
-"""Whatever a scenario file holds: a world that can be built, or an error that names the file."""
+"""Whatever a scenario file holds, it gives a scenario that can be built, or an error that names the file."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _axes = {name: st.lists(st.sampled_from([most, 1, 1]), min_size=1, max_size=3) f
 
 @st.composite
 def plausible(draw: st.DrawFn) -> dict[str, Any]:
-    """A world somebody might mean, at the edges of what can be built."""
+    """Scenarios that somebody might mean, at the limits of what can be built."""
     nodes = [f"n{number}" for number in range(draw(st.sampled_from([1, 2, 3, 10, 100])))]
     names = ["web", "db", "x"][: draw(st.integers(1, 3))]
     services: list[dict[str, Any]] = [{"name": "caller", "network": "net", "tasks": [{"node": nodes[0]}]}]
@@ -105,7 +105,7 @@ points = st.builds(Axes, **{name: st.sampled_from([least, 1, 3, most]) for name,
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the scenario is."""
+    """Return the path of the scenario."""
     return tmp_path_factory.mktemp("scenarios") / "any.toml"
 
 
@@ -121,7 +121,7 @@ def test_a_scenario_is_one_that_can_be_built_or_is_refused(data: bytes, at: Axes
 
 
 def _loaded(path: str, at: Axes | None) -> Scenario | None:
-    """The world, or None if it is refused."""
+    """Return the scenario, or None if it is refused."""
     try:
         return topology.load(path, at)
     except Usage as error:
@@ -131,7 +131,7 @@ def _loaded(path: str, at: Axes | None) -> Scenario | None:
 
 
 def _can_be_built(world: Scenario) -> None:
-    """What the lab takes for granted."""
+    """Check what the lab takes for granted."""
     tasks = [*world.tasks(), *world.idlers]
     subnets = {network.name: IPv4Network(network.subnet) for network in world.networks}
     assert len(tasks) <= 2000

@@ -1,4 +1,4 @@
-"""Whatever is in the state folder, `bench clean` removes nothing that a dead run did not record, and ends well."""
+"""Whatever the state directory holds, `bench clean` removes only what a dead run recorded, and ends well."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_state_folder_of_anything_harms_nobody(
     undone: list[tuple[str, str]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_STATE", str(folder))
-        patch.setattr(journal, "_undo", lambda kind, name: undone.append((kind, name)))  # nothing is removed in earnest
+        patch.setattr(journal, "_undo", lambda kind, name: undone.append((kind, name)))  # nothing is really removed
         end(["clean"])
     for kind, name in undone:
         run = next(run for run in (RUN, "b000000") if run in name or kind in ("process", "empty-directory"))

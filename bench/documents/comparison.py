@@ -1,0 +1,93 @@
+"""What `bench compare` finds, as a document: each NEW against BASE, figure by figure or cell by cell."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+from bench.documents import SCHEMA, Interval, Name, Outcome, Share
+from scenarios.axes import Axes
+
+Verdict = Literal["better", "worse", "same", "inconclusive"]
+
+
+class Difference(Struct, frozen=True):
+    """One metric of one plane: NEW over BASE with its interval, and what that means."""
+
+    workload: str
+    axes: Axes
+    dataplane: str
+    metric: str
+    base: float
+    new: float
+    ratio: Interval | None  # None where BASE is zero: there is nothing to divide by
+    verdict: Verdict
+    rounds: int  # of the side that has fewer
+    rounds_needed: int | None = None  # in each run, when inconclusive
+    p: float | None = None  # of no change at all; below 0.05 exactly where the interval leaves out 1
+    p_noise: float | None = None  # of no change beyond noise: what a verdict among many is doubted by
+
+    def change(self) -> str:
+        """Tell the change in percent, with its interval."""
+        if self.ratio is None:
+            return f"{self.base:,.6g} -> {self.new:,.6g}"
+        told = f"{self.ratio.value - 1:+.1%}"
+        if self.ratio.low is None or self.ratio.high is None:
+            return told
+        return f"{told} [{self.ratio.low - 1:+.1%}, {self.ratio.high - 1:+.1%}]"
+
+
+class CellChange(Struct, frozen=True):
+    """A cell that both matrices have, with different outcomes."""
+
+    kernel: str
+    dataplane: str
+    check: Name
+    base: Outcome
+    new: Outcome
+    detail: str  # what NEW observed
+    what: Literal["gained", "lost", "changed"]
+
+
+class Comparison(Struct):
+    """One NEW document, compared with BASE. It passes if the list of failures is empty."""
+
+    name: str
+    kind: Literal["result", "matrix"]
+    noise: Share = 0  # smaller changes are taken for noise
+    differences: list[Difference] = []
+    changes: list[CellChange] = []
+    cells: int = 0  # both matrices have
+    added: list[str] = []  # what only NEW has
+    warnings: list[str] = []
+    failures: list[str] = []
+
+    def tally(self) -> str:
+        """Count the figures or cells that were compared, by verdict, in one line."""
+        if self.kind == "matrix":
+            lists = {what: sum(each.what == what for each in self.changes) for what in ("gained", "lost", "changed")}
+            return _several(self.cells, "cell") + _counted(lists)
+        verdicts = [each.verdict for each in self.differences]
+        counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
+        return _several(len(verdicts), "figure") + _counted({str(each): count for each, count in counts.items()})
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _counted(counts: dict[str, int]) -> str:
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f" ({told})" if told else ""
+
+
+class Comparisons(Struct, tag_field="kind", tag="comparison"):
+    """What `bench compare --json` prints. `units` are those of the figures in it."""
+
+    tool: dict[str, Any]
+    base: str  # the path
+    comparisons: list[Comparison]
+    verdict: str  # the last line of the output
+    units: dict[str, str] = field(default_factory=dict)
+    schema: Literal[2] = SCHEMA
