@@ -8,11 +8,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from dataplanes import knobs
+from dataplanes import extensions, knobs
 from dataplanes.base import Attachments, DataPlane, Mechanism, Placement
 from dataplanes.direct import Direct
 from dataplanes.ebpf import Ebpf, EbpfKnobs, RedirectKnobs, ShortKnobs
 from dataplanes.errors import Usage
+from dataplanes.extensions import Extension
 from dataplanes.ipvs import IpvsMechanism
 from dataplanes.ipvs_knobs import DOCKER, MODERN
 from dataplanes.nft import Nft, NftKnobs
@@ -25,7 +26,7 @@ from dataplanes.placements import (
     SocketPlacement,
     TcPlacement,
 )
-from dataplanes.recipe import Part, Recipe
+from dataplanes.recipe import Part, Recipe, wrong
 from dataplanes.requirements import Requirement
 from dataplanes.selection import DIRECT, REFERENCE, SHORT, Selection, split
 from dataplanes.vips import LocalRoutes
@@ -118,17 +119,40 @@ _DIRECT = "no load balancer: the client calls the backends' own addresses in tur
 
 
 def names() -> list[str]:
-    """Return the names of all data planes, the direct path first."""
-    return [DIRECT, *BUILT_IN]
+    """Return the names of all data planes: the direct path, our own, those of other packages.
+
+    Raises Prerequisite if a package has a plane by a name that is taken.
+    """
+    return [DIRECT, *BUILT_IN, *_extensions()]
+
+
+def _extensions() -> dict[str, Extension]:
+    return extensions.planes(taken=("all", DIRECT, *BUILT_IN))
 
 
 def recipe(plane: str) -> Recipe:
-    """Return the recipe of a plane other than the direct path. Raises Usage, which names the nearest plane."""
-    if plane not in BUILT_IN:
+    """Return the recipe of a plane other than the direct path.
+
+    Raises Usage, which names the nearest plane, and Prerequisite if another package has the plane and cannot be used.
+    """
+    if plane in BUILT_IN:
+        return BUILT_IN[plane]
+    if plane not in _extensions():
         near = difflib.get_close_matches(plane, names(), 1)
         hint = f"did you mean {near[0]}?" if near else "`bench list dataplanes` shows them"
         raise Usage(f"unknown data plane {plane!r}", fix=hint)
-    return BUILT_IN[plane]
+    found = _extensions()[plane]
+    made = found.load()
+    if why := wrong(made, plane):
+        raise found.refused(why)
+    assert isinstance(made, Recipe)
+    return made
+
+
+def package(plane: str) -> str:
+    """Return the package that a plane comes from and its version, or "" for one of our own."""
+    found = {} if plane in BUILT_IN else _extensions()
+    return found[plane].package if plane in found else ""
 
 
 def summary(plane: str) -> str:
@@ -152,9 +176,10 @@ def placement(plane: str) -> str:
 
 def select(text: str) -> list[Selection]:
     """Parse a `--dataplane` value: comma-separated planes, or `all`. Raises Usage, which names the nearest plane."""
-    chosen = names() if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
+    known = names()
+    chosen = known if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
     if not chosen:
-        raise Usage("no data plane named", fix=f"one or more of: {', '.join(names())}, or all")
+        raise Usage("no data plane named", fix=f"one or more of: {', '.join(known)}, or all")
     return [_select(name) for name in dict.fromkeys(chosen)]
 
 
@@ -172,7 +197,7 @@ def _select(text: str) -> Selection:
         named = ", ".join(filter(None, found.variants)) or "none"
         raise Usage(f"{plane} has no variant {variant!r}", fix=f"it has: {named}; a knob is KNOB=VALUE")
     chosen = knobs.change(text, found.variants[variant], changes)
-    return Selection(text, plane, variant, asdict(chosen), placement(plane))
+    return Selection(text, plane, variant, asdict(chosen), placement(plane), package(plane))
 
 
 def _parts(selection: Selection) -> tuple[Part[Placement], Part[Mechanism]]:

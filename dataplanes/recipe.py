@@ -6,7 +6,7 @@ To learn what a plane is and needs, neither is made: a `Part` knows the class an
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from msgspec import Struct
 
@@ -41,3 +41,34 @@ class Recipe(Struct, frozen=True):
     parts: Callable[[Any], tuple[Part[Placement], Part[Mechanism]]]
     variants: dict[str, Struct]
     default: str = ""
+
+
+def wrong(made: object, plane: str) -> str:
+    """Return what is wrong with the recipe of a plane, or "" if nothing is."""
+    if not isinstance(made, Recipe):
+        return f"it is no Recipe, but {type(made).__name__}"
+    if made.name != plane:
+        return f"its recipe is called {made.name!r}"
+    if made.default not in made.variants:
+        return f"its default variant {made.default!r} is none of its variants"
+    for name, chosen in made.variants.items():
+        try:
+            found = (
+                _wrong_parts(*made.parts(chosen)) if isinstance(chosen, Struct) else "its knobs are no msgspec.Struct"
+            )
+        except Exception as error:  # another package's code may raise anything
+            found = f"{type(error).__name__}: {error}"
+        if found:
+            return f"variant {name!r}: {found}"
+    return ""
+
+
+def _wrong_parts(placement: object, mechanism: object) -> str:
+    for part, kind in ((placement, Placement), (mechanism, Mechanism)):
+        if not (isinstance(part, Part) and issubclass(part.kind, kind)):
+            return f"its parts are no Part of a Placement and Part of a Mechanism, but {part!r}"
+        if lacking := sorted(getattr(part.kind, "__abstractmethods__", ())):
+            return f"{part.kind.__name__} does not define {', '.join(lacking)}"
+        if strange := [need for need in part.requires() if not isinstance(need, get_args(Requirement))]:
+            return f"{part.kind.__name__} requires {strange[0]!r}, which is no Requirement"
+    return ""

@@ -15,6 +15,7 @@ class Selection(Struct, frozen=True):
     variant: str = ""
     knobs: dict[str, object] = {}
     placement: str = ""  # the name of the plane's placement; none for the direct path
+    package: str = ""  # the package that it comes from and its version; none for our own
 
 
 DIRECT = "direct"

@@ -1,4 +1,7 @@
-"""The expected outcome of each check on each plane. expected.toml lists every difference with its reason."""
+"""The expected outcome of each check on each plane. expected.toml lists every difference with its reason.
+
+Another package has a file of its own, for its planes and its checks.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from dataplanes.selection import Selection
+from dataplanes import extensions
+from dataplanes.extensions import Extension
+from dataplanes.selection import Selection, split
+from scenarios import checks
 
 _FILE = os.path.join(os.path.dirname(__file__), "expected.toml")
 
@@ -34,9 +40,34 @@ PLAIN = Expectation([], [], "", "pass")
 
 @cache
 def load() -> list[Expectation]:
-    """Return every expectation in the order of the file. If several match, the last one holds."""
-    with open(_FILE, encoding="utf-8") as file:
+    """Return every expectation in the order of the files. If several match, the last one holds.
+
+    Raises Prerequisite if another package's file cannot be used.
+    """
+    found = _differences(_FILE)
+    for each in extensions.group(extensions.EXPECTED):
+        found += _of(each)
+    return found
+
+
+def _differences(path: str) -> list[Expectation]:
+    with open(path, encoding="utf-8") as file:
         return msgspec.toml.decode(file.read(), type=_Differences).difference
+
+
+def _of(extension: Extension) -> list[Expectation]:
+    """Return the expectations of another package. They are about its own planes or its own checks."""
+    try:
+        found = _differences(os.path.join(extension.directory(), "expected.toml"))
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise extension.refused(f"expected.toml: {error}") from error
+    planes = {each.name for each in extensions.group(extensions.PLANES) if each.package == extension.package}
+    own = {name for name, each in checks.known().items() if each.package == extension.package}
+    for each in found:
+        if not (set(each.checks) <= own or {split(name)[0] for name in each.planes} <= planes):
+            told = f"{', '.join(each.checks)} on {', '.join(each.planes)}"
+            raise extension.refused(f"expected.toml: neither its own planes nor its own checks: {told}")
+    return found
 
 
 def expected(selection: Selection, check: str, release: str) -> Expectation:

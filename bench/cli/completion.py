@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import click
 from click.shell_completion import CompletionItem
 
 from bench.cli import listing
 from dataplanes import catalog, knobs
+from dataplanes.errors import BenchError
 from dataplanes.selection import DIRECT, split
 
 Completer = Callable[[click.Context, click.Parameter, str], list[str]]
@@ -17,7 +19,9 @@ Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 def dataplane(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete names of data planes, then @VARIANT and +KNOB=VALUE of the last name."""
     done, comma, last = incomplete.rpartition(",")
-    return [f"{done}{comma}{each}" for each in _planes(last) if each.startswith(last)]
+    with suppress(BenchError):  # another package cannot be used: the command itself says so
+        return [f"{done}{comma}{each}" for each in _planes(last) if each.startswith(last)]
+    return []
 
 
 def _planes(last: str) -> Iterable[str]:
@@ -33,7 +37,9 @@ def _planes(last: str) -> Iterable[str]:
 
 
 def _variants(plane: str) -> list[str]:
-    return [] if plane == DIRECT else [f"{plane}@{each}" for each in catalog.recipe(plane).variants if each]
+    with suppress(BenchError):  # of a package that cannot be used there is the name
+        return [] if plane == DIRECT else [f"{plane}@{each}" for each in catalog.recipe(plane).variants if each]
+    return []
 
 
 def _ways(knob: knobs.Knob) -> list[str]:
@@ -47,7 +53,9 @@ def listed(*kinds: str, more: Iterable[str] = (), several: bool = False) -> Comp
 
     def complete(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
         done, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
-        names = [*more, *(row["name"] for kind in kinds for row in listing.rows(kind))]
+        names = list(more)
+        with suppress(BenchError):
+            names += [row["name"] for kind in kinds for row in listing.rows(kind)]
         return [f"{done}{comma}{name}" for name in names if name.startswith(last)]
 
     return complete

@@ -10,7 +10,8 @@ from msgspec.structs import asdict
 from dataplanes import catalog, knobs
 
 Row = dict[str, Any]
-"""A name and a summary; the row of a data plane also has its variants and knobs, and that of a metric its fields."""
+"""A name and a summary. The rows of planes and checks have the package that they come from, "" for our own. The rows of
+planes have variants and knobs, and those of metrics their fields."""
 
 
 def rows(what: str) -> list[Row]:
@@ -23,7 +24,8 @@ def lines(what: str) -> Iterator[str]:
     found = rows(what)
     width = max((len(row["name"]) for row in found), default=0)
     for row in found:
-        yield f"{row['name']:<{width}}  {row['summary']}"
+        origin = f" ({row['package']})" if row.get("package") else ""
+        yield f"{row['name']:<{width}}  {row['summary']}{origin}"
     if what == "dataplanes":
         yield from _choices(found)
 
@@ -47,7 +49,10 @@ def _choices(found: list[Row]) -> Iterator[str]:
 
 
 def _dataplanes() -> list[Row]:
-    return [{"name": name, "summary": catalog.summary(name), **_settings(name)} for name in catalog.names()]
+    return [
+        {"name": name, "summary": catalog.summary(name), "package": catalog.package(name), **_settings(name)}
+        for name in catalog.names()
+    ]
 
 
 def _settings(name: str) -> Row:
@@ -87,7 +92,7 @@ def _metrics() -> list[Row]:
 def _checks() -> list[Row]:
     from scenarios import checks
 
-    return _named({name: each.statement for name, each in checks.CHECKS.items()})
+    return [{"name": name, "summary": each.statement, "package": each.package} for name, each in checks.known().items()]
 
 
 def _kernels() -> list[Row]:

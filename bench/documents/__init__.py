@@ -11,6 +11,7 @@ from msgspec import Meta, Struct, field
 
 from dataplanes import errors
 from dataplanes.errors import BenchError
+from dataplanes.extensions import Extension
 from dataplanes.selection import Selection
 from scenarios.axes import Axes
 
@@ -184,6 +185,7 @@ class Job(Struct):
     checks: list[str] = field(default_factory=list)  # matrix: their names
     evidence: bool = False  # matrix: look into cells that are not as expected
     pause: bool = False  # matrix: a shell in the lab of a cell that is not as expected
+    extensions: list[Extension] = field(default_factory=list)  # where planes and checks of other packages are
 
 
 class Event(Struct, omit_defaults=True):

@@ -21,7 +21,7 @@ import msgspec
 from bench.documents import Event, Job
 from bench.inside import environment, trial
 from bench.inside.measure.ceiling import ceiling
-from dataplanes import catalog, files
+from dataplanes import catalog, extensions, files
 from dataplanes.errors import BenchError
 from dataplanes.kernel import interrupt
 from dataplanes.kernel.process import become_shell, tied
@@ -164,4 +164,5 @@ def main() -> int:
 def _do() -> int:
     _allow_files()
     job = msgspec.json.decode(sys.argv[1], type=Job)
+    extensions.adopt(job.extensions)
     return _KINDS[job.kind](job, os.environ.get("BENCH_CLOCK", "wall"))

@@ -27,7 +27,7 @@ _EVIDENCE = 2
 def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Lab], object]) -> int:
     """Observe every cell of the job; an unexpected one a second time, with evidence."""
     tell(Event("environment", data=environment.collect(clock)))
-    wanted = [checks.CHECKS[name] for name in job.checks]
+    wanted = checks.named(job.checks)
     for selection in job.selections:
         for scenario in checks.scenarios(wanted):
             observer = _Observer(selection, scenario, clock, tell, pause if job.pause else None)

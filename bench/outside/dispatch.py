@@ -12,7 +12,7 @@ from bench.documents import Event, Job
 from bench.kernels import Command, Kernel, headers
 from bench.prepare import preflight
 from bench.prepare.ready import make_ready, requirements
-from dataplanes import errors
+from dataplanes import errors, extensions
 
 _decoder = msgspec.json.Decoder(Event)
 _UNDISTURBED = ("env", "--block-signal=HUP,INT,TERM")
@@ -34,6 +34,7 @@ def dispatch(
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> int:
     """Run a job on a kernel; returns the exit code. Raises what the inside raised, as if it had happened here."""
+    job = msgspec.structs.replace(job, extensions=list(extensions.known()))
     make_ready(job.selections, kernel, {trial.workload for trial in job.trials})
     failure: list[errors.BenchError] = []
 

@@ -77,7 +77,8 @@ def run(
         plan={
             "dataplanes": [msgspec.to_builtins(each) for each in selections],
             "checks": [
-                {"name": c.name, "theme": c.theme, "statement": c.statement, "source": c.source} for c in checks
+                {"name": c.name, "theme": c.theme, "statement": c.statement, "source": c.source, "package": c.package}
+                for c in checks
             ],
             "command": provenance.command(),
         },

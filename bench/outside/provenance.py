@@ -13,7 +13,7 @@ from typing import Any
 
 from bench import __version__, load
 from bench.kernels import Kernel
-from dataplanes import catalog, ebpf_object
+from dataplanes import catalog, ebpf_object, extensions
 from dataplanes.requirements import Compiled
 from dataplanes.selection import Selection
 from dataplanes.texts import clean
@@ -45,11 +45,14 @@ def tool() -> dict[str, str]:
 def identity(under_test: Kernel, selections: Sequence[Selection]) -> dict[str, str]:
     """What two trials must have in common to be of one run: the program as it is, changed files included, what was
     compiled from it, and the kernel it runs on. All of it must have been prepared (bench.outside.dispatch)."""
+    packages = {each.package for each in selections}
+    others = {path for each in extensions.known() if each.package in packages for path in each.files()}
     objects = {need.name for each in selections for need in catalog.requires(each) if isinstance(need, Compiled)}
     compiled = {f"{name}.bpf": ebpf_object.cached(name) for name in sorted(objects)}
     return {
         "python": platform.python_version(),
         "sources": _sources(),
+        "extensions": _digest(sorted(others)),
         "kernel": under_test.fingerprint(),
         **{name: _digest([path]) for name, path in {"vipload": load.binary(), **compiled}.items()},
     }

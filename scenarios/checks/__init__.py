@@ -7,14 +7,20 @@ D46, docs/sources.md), or the thread in which a user met the behaviour.
 
 from __future__ import annotations
 
+import re
+import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from heapq import heappop, heappush
+from types import ModuleType
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from dataplanes import extensions
 from dataplanes.errors import BenchError, Usage
+from dataplanes.extensions import Extension
 from scenarios.checks.world import Differs, World
 from scenarios.stopwatch import Steadiness
 
@@ -22,6 +28,7 @@ Outcome = Literal["pass", "fail", "skip", "error"]
 Waiting = Generator[float, None, str]
 """A check that idles. It yields the seconds that it waits, and returns what it saw."""
 Observe = Callable[[World], "str | Waiting"]
+_NAME = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 
 
 class Check(Struct, frozen=True):
@@ -35,6 +42,7 @@ class Check(Struct, frozen=True):
     skip: str = ""
     idles: bool = False  # it idles for minutes, so it is observed only where idle time is free
     obstacle: Callable[[], str] | None = None  # returns why it cannot be observed on the running kernel, or ""
+    package: str = ""  # the package that it comes from and its version; none for our own
 
     @property
     def theme(self) -> str:
@@ -54,6 +62,7 @@ class Cell(Struct):
 
 
 CHECKS: dict[str, Check] = {}
+"""The checks whose modules are imported: our own, and those of other packages after `known` or `named`."""
 
 
 def check(
@@ -68,11 +77,53 @@ def check(
     """Enter a function as a check. Its docstring is the statement that holds or does not hold."""
 
     def enter(observe: Observe) -> Observe:
+        if name in CHECKS:
+            raise Usage(f"there is a check {name} already", where=observe.__module__)
         statement = " ".join((observe.__doc__ or "").split())
         CHECKS[name] = Check(name, statement, source, scenario, observe, skip, idles, obstacle)
         return observe
 
     return enter
+
+
+def known() -> Mapping[str, Check]:
+    """Return all checks by name. Raises Prerequisite if another package's checks cannot be used."""
+    for each in extensions.group(extensions.CHECKS):
+        _enter(each)
+    return CHECKS
+
+
+def named(names: Iterable[str]) -> list[Check]:
+    """Return checks by their names. Other packages are imported only if a check is not one of our own."""
+    names = list(names)
+    found = CHECKS if all(name in CHECKS for name in names) else known()
+    return [found[name] for name in names]
+
+
+@cache
+def _enter(extension: Extension) -> None:
+    """Import a module of checks, which enters them. If it cannot be used, neither it nor a check of it stays."""
+    before = dict(CHECKS)
+    try:
+        module = extension.load()
+        if not isinstance(module, ModuleType):
+            raise extension.refused(f"it is no module, but {type(module).__name__}")
+        own = {name: each for name, each in CHECKS.items() if _of(each, module.__name__)}
+        if not own:
+            raise extension.refused("it enters no check")
+        for name, each in own.items():
+            if not _NAME.fullmatch(name) or not each.statement:
+                raise extension.refused(f"{name!r} is not THEME.NAME, or its function has no docstring")
+            CHECKS[name] = structs.replace(each, package=extension.package)
+    except BenchError:
+        CHECKS.clear()
+        CHECKS.update(before)
+        sys.modules.pop(extension.value, None)
+        raise
+
+
+def _of(each: Check, module: str) -> bool:
+    return f"{each.observe.__module__}.".startswith(f"{module}.")
 
 
 def skipped(each: Check, clock: str) -> str:
@@ -148,7 +199,7 @@ def select(expression: str) -> list[Check]:
 
     Raises Usage if the expression cannot be read or selects nothing.
     """
-    found = [each for each in CHECKS.values() if not expression or _matches(expression, each.name)]
+    found = [each for each in known().values() if not expression or _matches(expression, each.name)]
     if not found:
         raise Usage(f"no check matches {expression!r}", fix="`bench list checks` shows them")
     return found
@@ -160,7 +211,6 @@ _LONGEST = 1000
 
 def _matches(expression: str, name: str) -> bool:
     import ast
-    import re
 
     def value(node: ast.expr) -> bool:
         if isinstance(node, ast.BoolOp):

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.program
 SEED = (ROOT / "scenarios" / "files" / "seed.toml").read_text("utf-8")
-RUN = ("--dataplane", "ipvs-lb", "--kernel", "guest", "--clock", "instructions", "--repeat", "5", "-n", "500")
+RUN = ("--dataplane", "ipvs-lb", "--kernel", "guest", "--clock", "instructions", "--repeat", "3", "-n", "1000")
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
