@@ -5,12 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from bench.outside import matrix
 from dataplanes import catalog, knobs
 from dataplanes.errors import Usage
 from dataplanes.placements import TcPlacement
 from dataplanes.recipe import Part
 from dataplanes.requirements import Feature
-from dataplanes.selection import DIRECT, Selection
+from dataplanes.selection import DIRECT, Selection, balances
 from tests.conftest import ROOT
 
 
@@ -143,3 +144,19 @@ CALLERS = {
 def test_a_name_is_parsed_where_a_user_gave_it_and_nowhere_else() -> None:
     paths = [path for layer in ("bench", "scenarios", "dataplanes") for path in (ROOT / layer).rglob("*.py")]
     assert {str(p.relative_to(ROOT)) for p in paths if "catalog.select(" in p.read_text()} == CALLERS
+
+
+@pytest.mark.parametrize(
+    ("name", "has_vips"),
+    [("direct", False), ("direct-short", False), ("direct-short@endpoints=9", False), ("ebpf-redirect", True)],
+)
+def test_the_reference_and_the_limit_have_no_vips(name: str, has_vips: bool) -> None:
+    assert balances(name) == has_vips
+
+
+def test_a_limit_is_no_plane_to_observe() -> None:
+    assert [each.name for each in matrix.planes(catalog.select("direct,direct-short,ebpf-redirect"))] == [
+        "ebpf-redirect"
+    ]
+    with pytest.raises(Usage, match="direct-short: nothing to observe"):
+        matrix.planes(catalog.select("direct-short"))
