@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* What becomes of a container's packets to VIPs, and of the packets that come back. The program that includes this
- * defines send_to(), which sends a packet on to a backend.
+/* How a container's packets to VIPs are handled, and the packets that come back. A program that includes this file
+ * defines send_to() first, which sends a packet on to a backend.
  *
  * The client's address stays, except where a backend is sent to itself: there the VIP takes the place of the client's
  * address. Ports never change, so only addresses are rewritten. */
@@ -191,7 +191,6 @@ static __always_inline int to_vip(struct __sk_buff *skb, struct packet *packet, 
 	remember_fragment(packet, &rewrite);
 	return forward(skb, packet, &rewrite);
 }
-
 
 /* Puts the VIP back into a packet that comes to a client: a backend's reply, or an error about a request. Returns false
  * if the packet belongs to no connection through a VIP. */

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Service VIPs on the node's end of each container's veth, past the bridge. `from_container` does for a container's
- * packets to VIPs what that of tc.c does, but sends them straight into the backend's namespace, or out of the vxlan
- * device. Replies are met where they begin on this node, at the backend's veth, or where they arrive, at the vxlan
- * device (`from_wire`), and go straight into the client's namespace. So a container needs no program on what it
- * receives. */
+/* Service VIPs on the node's end of each container's veth, past the bridge. `from_container` handles packets to VIPs as
+ * that of tc.c does, but it sends them into the backend's namespace, or out of the vxlan device. Replies are recognised
+ * where this node sees them first: at the backend's veth, or at the vxlan device (`from_wire`). They go straight into the
+ * client's namespace, so no program is needed on what a container receives. */
 
 #include "services.h"
 #include "packet.h"
@@ -23,26 +22,25 @@ static __always_inline int send_to(struct __sk_buff *skb, u32 backend)
 		return over_the_bridge(backend);
 	if (station->remote) /* the kernel knows the MAC of a neighbour on another node */
 		return to_neighbour(station->device, backend);
-	bpf_skb_store_bytes(skb, 0, station->mac, sizeof(station->mac), 0);
-	return hand_over(skb, station);
+	return deliver(skb, station);
 }
 
 #include "balance.h"
 
-/* Hands a packet that the VIP was put back into to its client. Its frame is addressed to the client already, but for an
- * error of the vxlan device's own, which is addressed to that device. An address that is none of a container's first
- * ones the bridge knows the way to. */
+/* Hands a packet to its client, once the VIP is put back. Its frame is addressed to the client already, unless it is an
+ * error of the vxlan device, which is addressed to that device. To any address but a container's first one the bridge
+ * knows the way. */
 static __always_inline int to_client(struct __sk_buff *skb, u32 client)
 {
 	struct station *station = stations.lookup(&client);
 
 	if (!station || station->remote)
 		return TC_ACT_OK;
-	bpf_skb_store_bytes(skb, 0, station->mac, sizeof(station->mac), 0);
-	return hand_over(skb, station);
+	return deliver(skb, station);
 }
 
-/* Takes a packet to no VIP. Most concern none, and are let go after one look into the connection table. */
+/* Handles a packet that goes to no VIP. Most such packets concern no VIP at all, and are released after one look-up in
+ * the connection table. */
 static __always_inline int pass_on(struct __sk_buff *skb, struct packet *packet)
 {
 	u32 zero = 0;

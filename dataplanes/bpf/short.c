@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* The shortest way between the containers of a network, and nothing else: no VIP, no connection. It is the limit of what
- * a plane on this way can reach. */
+/* The shortest path between the containers of a network, without VIPs and connections. It is the limit of what a plane
+ * that goes past the bridge can reach. */
 
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>
