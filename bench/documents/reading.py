@@ -69,7 +69,7 @@ def read(path: str) -> Result | Matrix:
 
 def _type(head: _Head, path: str) -> type[Result | Matrix | Result1 | Matrix1]:
     kind = head.told()
-    if kind not in READ:
+    if not isinstance(kind, str) or kind not in READ:
         raise Usage(_NEITHER, where=path, why=f"its kind is {kind!r:.40}" if kind else "", fix=_FIX)
     if not isinstance(head.schema, int) or head.schema not in READ[kind]:
         known = " and ".join(map(str, READ[kind]))
