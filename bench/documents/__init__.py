@@ -14,6 +14,7 @@ from dataplanes.errors import BenchError
 from dataplanes.extensions import Extension
 from dataplanes.selection import Selection
 from scenarios.axes import Axes
+from scenarios.outcomes import Expected, Outcome
 
 SCHEMA: Literal[2] = 2
 """The version of every document's schema. A reader that must know of a change is told by another number, and
@@ -30,10 +31,8 @@ Bytes = Annotated[Count, Meta(extra_json_schema={"x-unit": "B"})]
 Nanoseconds = Annotated[Count, Meta(extra_json_schema={"x-unit": "ns"})]
 Seconds = Annotated[Figure, Meta(extra_json_schema={"x-unit": "s"})]
 PerSecond = Annotated[Figure, Meta(extra_json_schema={"x-unit": "1/s"})]
-Share = Annotated[Figure, Meta(extra_json_schema={"x-unit": "1"})]
+Fraction = Annotated[Figure, Meta(extra_json_schema={"x-unit": "1"})]
 """A part of a whole, 0 to 1; or a ratio."""
-Outcome = Literal["pass", "fail", "skip", "error"]
-Expected = Literal["pass", "fail", "skip"]
 
 
 class Function(Struct, frozen=True):
@@ -41,14 +40,14 @@ class Function(Struct, frozen=True):
 
     name: str
     part: str
-    share: Share
+    share: Fraction
     calls: Figure | None = None
 
 
 class Profile(Struct, frozen=True):
     """Where a trial's time went: by part of the kernel, the largest first, and the functions with most of it."""
 
-    parts: dict[str, Share]
+    parts: dict[str, Fraction]
     functions: list[Function]
 
 

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from bench.documents import SCHEMA, Interval, Name, Outcome, Share
+from bench.documents import SCHEMA, Fraction, Interval, Name
 from scenarios.axes import Axes
+from scenarios.outcomes import Outcome
 
 Verdict = Literal["better", "worse", "same", "inconclusive"]
 
@@ -55,7 +56,7 @@ class Comparison(Struct):
 
     name: str
     kind: Literal["result", "matrix"]
-    noise: Share = 0  # smaller changes are taken for noise
+    noise: Fraction = 0  # smaller changes are taken for noise
     differences: list[Difference] = []
     changes: list[CellChange] = []
     cells: int = 0  # both matrices have

@@ -26,7 +26,7 @@ class Curve(Struct, frozen=True):
     planes: dict[str, list[tuple[int, Interval]]]
 
 
-class Verdict(Struct, frozen=True):
+class PlaneOverview(Struct, frozen=True):
     """One plane in a line. Against the reference, checks: `same` outcome, `more` hold here only, `less` there only."""
 
     dataplane: str
@@ -47,7 +47,7 @@ class Verdict(Struct, frozen=True):
 class Overview(Struct, tag_field="kind", tag="report"):
     """What `bench report -o x.json` writes. `units` are those of the figures in it."""
 
-    verdicts: list[Verdict]
+    verdicts: list[PlaneOverview]
     curves: list[Curve]
     units: dict[str, str]
     schema: Literal[2] = SCHEMA

@@ -8,7 +8,7 @@ from bench.documents import Figures, Held, TrialPlan, Work
 from bench.inside.measure import state, traffic
 from bench.inside.measure.churn import churn
 from bench.inside.measure.programming import program
-from bench.inside.measure.traffic import Measured
+from bench.inside.measure.traffic import FiguresAndWork
 from bench.inside.measure.wrk import wrk
 from dataplanes.errors import KernelRefused
 from dataplanes.selection import Selection
@@ -16,7 +16,7 @@ from scenarios.lab import Lab
 
 _PROOF_PER_BACKEND = 2
 
-MEASURES: dict[str, Callable[[Lab, Selection, TrialPlan, str], Measured]] = {
+MEASURES: dict[str, Callable[[Lab, Selection, TrialPlan, str], FiguresAndWork]] = {
     "crr": traffic.crr,
     "crr-rst": traffic.crr_rst,
     "open": traffic.open_loop,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bench.documents import TrialPlan
-from bench.inside.measure.traffic import Measured, connections, finish, start, targets
+from bench.inside.measure.traffic import FiguresAndWork, connections, finish, start, targets
 from bench.load import LoadResult
 from dataplanes.selection import Selection
 from scenarios.lab import Lab
@@ -15,7 +15,7 @@ _TIMEOUT_MS = 3000
 _WINDOW = 4096
 
 
-def churn(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
+def churn(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """One replica more, the newest one less, and again until the connections are made; they are spread over 5 s."""
     service = lab.scenario.traffic.service
     replicas = len(lab.service(service).backends)

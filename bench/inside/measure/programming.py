@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from bench.documents import Figures, TrialPlan, Work
-from bench.inside.measure.traffic import Measured
+from bench.inside.measure.traffic import FiguresAndWork
 from dataplanes.model import Service
 from dataplanes.selection import Selection
 from scenarios.lab import Lab
@@ -18,7 +18,7 @@ from scenarios.topology import ServiceSpec, Task
 _OBEY_SECONDS = 3.0
 
 
-def program(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
+def program(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """What changes cost at size: all services at once, then one service, one backend, one container more or less."""
     plane = lab.plane
     assert plane

@@ -16,7 +16,7 @@ from dataplanes.selection import DIRECT, Selection
 from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
 
-Measured = tuple[Figures, Work]
+FiguresAndWork = tuple[Figures, Work]
 """What a workload's function returns: the figures, and what it did meanwhile."""
 _WARMUP_SHARE = 10  # the program paged in, neighbours and routes resolved
 _REQUESTS_PER_CONNECTION = 5  # rr makes so many times the requests crr makes connections
@@ -63,23 +63,23 @@ def connect(lab: Lab, to: list[str], connections: int, concurrency: int, **optio
     return msgspec.json.decode(finish(lab, start(lab, "load", to, **sizes, **options)), type=LoadResult)
 
 
-def crr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
+def crr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Connect, 1-byte request, 1-byte reply, close."""
     return connections(connect(lab, targets(lab, selection), plan.connections, plan.axes.concurrency), clock)
 
 
-def crr_rst(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
+def crr_rst(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """The same, closed by reset."""
     to = targets(lab, selection)
     return connections(connect(lab, to, plan.connections, plan.axes.concurrency, close="rst"), clock)
 
 
-def others(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
+def others(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """What does not go to a VIP, with the plane on."""
     return connections(connect(lab, own(lab), plan.connections, plan.axes.concurrency), clock)
 
 
-def open_loop(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
+def open_loop(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """At half the rate the closed loop reaches, found by trying: what a connection waits when there is room."""
     to = targets(lab, selection)
     tried = connect(lab, to, max(plan.connections // 4, 1), plan.axes.concurrency)
@@ -96,7 +96,7 @@ def none_succeeded(workload: str, plane: str, errors: Mapping[str, int]) -> Kern
     return KernelRefused(f"not one {WORKLOADS[workload].unit} succeeded", where=f"{plane}, {workload}", why=counts)
 
 
-def connections(result: LoadResult, clock: str, rate: int | None = None) -> Measured:
+def connections(result: LoadResult, clock: str, rate: int | None = None) -> FiguresAndWork:
     """What connections cost; `rate`: how many were asked for per second, if it was a steady rate."""
     figures = {
         "connections_per_second": result.ok / (result.elapsed_ns / 1e9),
@@ -108,7 +108,7 @@ def connections(result: LoadResult, clock: str, rate: int | None = None) -> Meas
     return figures, _work(result, result.ok, clock, result.errors, result.backends, rate)
 
 
-def rr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
+def rr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Requests on connections that stay."""
     flows = plan.axes.concurrency
     each = max(plan.connections * _REQUESTS_PER_CONNECTION // flows, 1)
@@ -121,19 +121,19 @@ def rr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
     return figures, _work(result, result.requests, clock, result.errors, result.backends)
 
 
-def udp(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
+def udp(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Datagrams there and back in flows that stay."""
     return _datagrams(lab, selection, "udp", 2 * plan.connections, plan.axes.concurrency, clock)
 
 
-def first(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
+def first(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """A new flow each time, one at a time: its first datagram and its second."""
     return _datagrams(lab, selection, "first", plan.connections, 1, clock, fresh=1)
 
 
 def _datagrams(
     lab: Lab, selection: Selection, name: str, exchanges: int, flows: int, clock: str, **options: int
-) -> Measured:
+) -> FiguresAndWork:
     sizes = {"exchanges": exchanges, "concurrency": flows, "warmup": max(exchanges // _WARMUP_SHARE, flows)}
     out = finish(lab, start(lab, "udp", targets(lab, selection), **sizes, **options))
     result = msgspec.json.decode(out, type=DatagramResult)
@@ -147,7 +147,7 @@ def _datagrams(
     return figures, _work(result, result.ok, clock, counts, result.backends)
 
 
-def stream(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
+def stream(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Bytes to a service with one backend, on another node than the client's."""
     traffic = lab.scenario.traffic
     away = next(n for n in (*lab.scenario.nodes,) if n != lab.containers[traffic.client].task.node)

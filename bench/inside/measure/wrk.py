@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from bench.documents import TrialPlan, Work
-from bench.inside.measure.traffic import Measured, cost_of, own
+from bench.inside.measure.traffic import FiguresAndWork, cost_of, own
 from dataplanes.errors import KernelRefused
 from dataplanes.kernel.process import tied
 from dataplanes.selection import Selection
@@ -30,7 +30,7 @@ http {{
 """
 
 
-def wrk(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
+def wrk(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """A connection per request, for a second (wrk counts in whole ones)."""
     service = lab.scenario.traffic.service
     with Journal() as journal:
@@ -86,7 +86,7 @@ def _states() -> dict[str, int]:
     return {name: int(value) * tick for name, value in zip(names, values, strict=False)}
 
 
-def _metrics(output: str, elapsed: int, states: dict[str, int], clock: str) -> Measured:
+def _metrics(output: str, elapsed: int, states: dict[str, int], clock: str) -> FiguresAndWork:
     rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
     requests = re.search(r"(\d+) requests in", output)
     if not rate or not requests or not int(requests[1]):
