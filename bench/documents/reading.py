@@ -26,7 +26,7 @@ READ: dict[str, dict[int, type[Result | Matrix | Result1 | Matrix1]]] = {
     "result": {1: Result1, SCHEMA: Result},
     "matrix": {1: Matrix1, SCHEMA: Matrix},
 }
-"""By kind and schema: what a document is read as."""
+"""By kind and schema, the type as which a document is read."""
 _MOST = 32 << 20
 """Bytes of one unpacked document. The largest published document has 3 MB."""
 _ROUNDS = 1000

@@ -1,4 +1,4 @@
-"""Connections at a steady rate while replicas come and go in good order: whom it costs what."""
+"""The workload `churn`: connections at a steady rate while replicas are added and removed in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WINDOW = 4096
 
 
 def churn(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
-    """One replica more, the newest one less, and again until the connections are made; they are spread over 5 s."""
+    """Add a replica, remove the newest one, and repeat until the connections are made. These are spread over 5 s."""
     service = lab.scenario.traffic.service
     replicas = len(lab.service(service).backends)
     rate = max(int(plan.connections / _SECONDS), 1)
