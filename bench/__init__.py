@@ -1,3 +1,3 @@
-"""The program: command line, kernels, trials, statistics, reports."""
+"""The program: command line, kernels, trials, analysis, reports."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""`python -m bench` is `bench`."""
+"""Runs the program for `python -m bench`."""
 
 from bench.start import main
 

@@ -5,9 +5,9 @@
     measured = api.measure(["ipvs-container", "nft-lb"], axes={"services": [1, 100]}, rounds=3)
     print(measured.frame().groupby(["plane", "services"])["value"].median())
 
-The command line is its first caller. Importing it is cheap; each function imports what it needs. Every function raises
-`dataplanes.errors.BenchError` and its kinds, and nothing else on purpose: `Usage` for a request that is wrong,
-`Prerequisite` for what the machine lacks, both before anything is created.
+The command line is its first caller. Importing it is cheap, because each function imports what it needs. Every function
+raises only `dataplanes.errors.BenchError` and its kinds: `Usage` for a wrong request, and `Prerequisite` for something
+that the machine lacks, both before anything is created.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from bench.outside.run import Run
 
 Planes = str | Iterable[str | Selection]
-"""Names as `--dataplane` takes them, or what `catalog.select` made of them."""
+"""Names as `--dataplane` takes them, or the result of `catalog.select`."""
 _ROUNDS = 5
 _CONNECTIONS = {"instructions": 2000, "wall": 10_000}
-"""Of a trial, by clock."""
+"""The default number of connections in one trial, by clock."""
 
 
 class _Tidy(ABC):
-    """A document as rows."""
+    """A document that can be read as rows."""
 
     columns: tuple[str, ...]
 
@@ -91,7 +91,10 @@ class Observed(_Tidy):
 
 
 def load(path: str | Path) -> Measured | Observed:
-    """Read a document that `bench run -o`, `bench matrix -o` or `save` wrote. Raises Usage if it is none."""
+    """Read a document that `bench run -o`, `bench matrix -o` or `save` wrote.
+
+    Raises Usage if it is not such a document.
+    """
     from bench.documents import reading
 
     found = reading.read(str(path))
@@ -99,7 +102,7 @@ def load(path: str | Path) -> Measured | Observed:
 
 
 class Plan:
-    """A measurement that was planned and not begun: its trials, the kernel they run on and why that one was chosen."""
+    """A measurement that is planned and not begun: its trials, their kernel and the reason for its choice."""
 
     def __init__(self, trials: Sequence[TrialPlan], kernel: Kernel, run: Run) -> None:
         self.trials = trials
@@ -109,7 +112,7 @@ class Plan:
     def execute(
         self, *, timeout: float | None = None, on_event: Callable[[Event], None] = lambda event: None
     ) -> Measured:
-        """Have the trials done that are left, in `timeout` seconds of real time at most; `on_event` hears of each."""
+        """Do the trials that are left, within `timeout` seconds of real time. `on_event` is called for each event."""
         return Measured(self.run.execute(timeout=timeout, on_event=on_event))
 
 
@@ -129,10 +132,11 @@ def plan(
 ) -> Plan:
     """Plan a measurement of data planes against the direct path, and check that it can be done.
 
-    `planes` are names as `--dataplane` takes them; `workloads` are names, by default those of the scenario's sweeps, or
-    `crr`; `axes` are values by the names in `scenarios.axes.AXES`, and every combination is measured. `connections` are
-    those of one trial: 2,000 by the instruction clock and 10,000 by the wall clock if it is None. `jobs` limits the
-    guests. `output` is the file of the result: trials are kept beside it as they end.
+    `planes` takes names as `--dataplane` does. `workloads` has names; by default they are those of the scenario's
+    sweeps, or `crr`. `axes` has values by the names in `scenarios.axes.AXES`, and every combination is measured.
+    `connections` is the number in one trial; if it is None, that is 2,000 by the instruction clock and 10,000 by the
+    wall clock. `jobs` is the largest number of guests at a time. `output` is the file of the result; trials are kept
+    beside it when they end. Raises Usage for a wrong request, and Prerequisite for something that the machine lacks.
     """
     from bench.documents.workloads import parse
     from bench.outside import choose, points
@@ -169,7 +173,10 @@ def measure(
     timeout: float | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Measured:
-    """Measure data planes against the direct path in interleaved rounds, each trial in a fresh lab; see `plan`."""
+    """Measure data planes against the direct path in interleaved rounds, each trial in a fresh lab.
+
+    See `plan` for arguments.
+    """
     planned = plan(
         planes,
         workloads,
@@ -198,9 +205,10 @@ def observe(
 ) -> Observed:
     """Observe the semantics of a VIP on data planes.
 
-    `checks` is an expression as `-k` takes it; all checks if it is empty. `kernel` may name several, with commas, or
-    `guests`. `on_event` hears of each cell with the kernel's name. `evidence` is a directory for captures and walks of
-    cells that are not as expected; `pause` opens a shell in their labs.
+    `checks` is an expression as `-k` takes it; if it is empty, all checks are observed. `kernel` may have several
+    names, separated by commas, or `guests`. `on_event` is called for each cell with the kernel's name. `evidence` is a
+    directory for captures and walks of cells that are not as expected. `pause` opens a shell in their labs. Raises
+    Usage for a wrong request, and Prerequisite for something that the machine lacks.
     """
     from bench import kernels as under_test
     from bench.outside import choose
@@ -237,7 +245,7 @@ def frame(rows: Sequence[tidy.Row], columns: Sequence[str]) -> pandas.DataFrame:
 
 
 def parquet(table: pandas.DataFrame) -> bytes:
-    """Return a frame as a parquet file has it. Raises Prerequisite without pyarrow."""
+    """Return a frame as the bytes of a parquet file. Raises Prerequisite without pyarrow."""
     try:
         return bytes(table.to_parquet())
     except ImportError as error:
@@ -246,12 +254,12 @@ def parquet(table: pandas.DataFrame) -> bytes:
 
 
 def encoded(document: msgspec.Struct) -> bytes:
-    """Return a document as its file has it: JSON, indented, with a last line."""
+    """Return a document as the bytes of its file: indented JSON that ends with a line feed."""
     return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
 
 
 def _selected(planes: Planes) -> list[Selection]:
-    """Return the planes as they are chosen: names are parsed here, and nowhere behind this."""
+    """Return the chosen planes. Names are parsed here, and nowhere else."""
     if isinstance(planes, str):
         return catalog.select(planes)
     return [found for each in planes for found in ([each] if isinstance(each, Selection) else catalog.select(each))]

@@ -1,4 +1,4 @@
-"""C programs, compiled when first needed. `python -m bench.native` compiles them all."""
+"""C programs that are compiled when they are first needed. `python -m bench.native` compiles them all."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ PROGRAMS: dict[str, tuple[Path, ...]] = {
 
 
 def binary(name: str) -> Path:
-    """The program, statically linked, from the cache; its name there holds the hash of what it was made of.
+    """Return the path of the program in the cache, statically linked. Its name there holds the hash of its sources.
 
-    Raises Prerequisite without a compiler, BenchError when the source does not compile.
+    Raises Prerequisite without a compiler, and BenchError if the source does not compile.
     """
     return _made(name, cache() / "bin")
 
 
-@functools.cache  # a lab asks for every container, and in an emulated guest the reading takes a quarter of a second
+# A lab asks for every container, and in an emulated guest the reading takes a quarter of a second.
+@functools.cache
 def _made(name: str, directory: Path) -> Path:
     sources = PROGRAMS[name]
     headers = sorted({header for source in sources for header in source.parent.glob("*.h")})
@@ -46,7 +47,7 @@ def _made(name: str, directory: Path) -> Path:
 
 
 def _whole(program: Path) -> bool:
-    """True if the file is there to its end, where the linker puts the table of sections (elf(5))."""
+    """Return True if the file is complete: the linker puts the table of sections at its end (elf(5))."""
     try:
         with program.open("rb") as file:
             head = file.read(64)

@@ -1,6 +1,6 @@
-"""Where python begins: `bench`, and `python -m bench.start inside|lane ARGUMENT...` for what it starts of itself.
+"""The entry point of python: `bench`, and `python -m bench.start inside|lane ARGUMENT...` for the program's own parts.
 
-An interrupt while modules are imported is what it is to any program, its end, and not a traceback: nothing exists yet.
+An interrupt while modules are imported ends the program without a traceback. Nothing has been created at that time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 
 
 def main() -> None:
-    """The program."""
+    """Run the program."""
     from bench.cli.main import main as program
 
     program(prog_name="bench")

@@ -73,7 +73,7 @@ class IpvsMechanism(Mechanism):
         return _IpvsDirector(self, site)
 
 
-_Step = tuple[Request, list[Request]]
+_Undoable = tuple[Request, list[Request]]
 """A request to IPVS, and the requests that undo it."""
 _ALREADY = (errno.ENOENT, errno.EEXIST, errno.ESRCH)
 
@@ -201,7 +201,7 @@ class _IpvsDirector(Director):
         drains = self._mechanism.knobs.weight0
         return {backend.address: backend for backend in service.backends if backend.weight or drains}
 
-    def _steps(self, service: Service) -> Iterator[_Step]:
+    def _steps(self, service: Service) -> Iterator[_Undoable]:
         """Yield the steps that program a service. Destinations are added before any is removed."""
         ipvs, forward, mark = self._ipvs, self._forward, self._mechanism.mark(service)
         known, new = self._services.get(service.name), self._wanted(service)
@@ -220,7 +220,7 @@ class _IpvsDirector(Director):
                 way = [ipvs.add_destination(mark, address, forward, backend.weight)]
                 yield ipvs.del_destination(mark, address), way
 
-    def _gone(self, service: Service) -> _Step:
+    def _gone(self, service: Service) -> _Undoable:
         mark = self._mechanism.mark(service)
         return self._ipvs.del_service(mark), list(self._whole(service))
 
@@ -230,7 +230,7 @@ class _IpvsDirector(Director):
         for address, backend in self._wanted(service).items():
             yield self._ipvs.add_destination(mark, address, self._forward, backend.weight)
 
-    def _send(self, steps: Sequence[_Step], undo: Undo) -> None:
+    def _send(self, steps: Sequence[_Undoable], undo: Undo) -> None:
         """Carry out the steps. A step that IPVS refused is not undone, because its object is not ours."""
         refused: frozenset[int] = frozenset()
 

@@ -13,7 +13,7 @@ from dataplanes.errors import BenchError, Usage
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint, Segment, Service
 
-_Key = tuple[str, str]
+_Place = tuple[str, str]
 
 
 class _Post:
@@ -46,10 +46,10 @@ class PlacedPlane(DataPlane):
         self._mechanism = mechanism
         self._attachments = attachments
         self._claims = Claims()
-        self._segments: dict[_Key, Segment] = {}
-        self._endpoints: dict[_Key, Endpoint] = {}
-        self._segment_posts: dict[_Key, list[_Post]] = {}
-        self._endpoint_posts: dict[_Key, list[_Post]] = {}
+        self._segments: dict[_Place, Segment] = {}
+        self._endpoints: dict[_Place, Endpoint] = {}
+        self._segment_posts: dict[_Place, list[_Post]] = {}
+        self._endpoint_posts: dict[_Place, list[_Post]] = {}
         self._services: dict[str, dict[str, Service]] = {}
 
     # -- networks and containers --------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +15,7 @@ from dataplanes import extensions
 from dataplanes.extensions import Extension
 from dataplanes.selection import Selection, split
 from scenarios import checks
+from scenarios.outcomes import Expected
 
 _FILE = os.path.join(os.path.dirname(__file__), "expected.toml")
 
@@ -26,7 +26,7 @@ class Expectation(Struct, frozen=True, forbid_unknown_fields=True):
     checks: list[str]
     planes: list[str]  # names; `name@variant` means only that variant
     reason: str
-    expected: Literal["pass", "fail", "skip"] = "fail"
+    expected: Expected = "fail"
     reference: str = ""
     kernels: list[str] = []  # prefixes of kernel releases; empty: all kernels
 

@@ -143,7 +143,7 @@ def load(name_or_path: str, at: Axes | None = None) -> Scenario:
     scenario.name = scenario.name or os.path.basename(path).removesuffix(".toml")
     if at and scenario.nodes:
         _move(scenario, at)
-    _Completer(path, text, scenario, at or Axes()).complete()
+    _Finisher(path, text, scenario, at or Axes()).finish()
     return scenario
 
 
@@ -219,7 +219,7 @@ def _key_line(lines: list[str], start: int, key: str) -> int:
     return start
 
 
-class _Completer:
+class _Finisher:
     """A scenario that is checked for contradictions, and whose open fields are filled in."""
 
     def __init__(self, path: str, text: str, scenario: Scenario, at: Axes) -> None:
@@ -227,7 +227,7 @@ class _Completer:
         self._pools: dict[str, Pool] = {}
         self._names: dict[str, str] = {}
 
-    def complete(self) -> None:
+    def finish(self) -> None:
         scenario = self._scenario
         self._refuse(size.too_large(scenario, self._at))
         if scenario.idlers:

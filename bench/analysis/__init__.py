@@ -1,1 +1,1 @@
-"""What figures say: intervals, noise, differences between runs. No presentation, no kernel."""
+"""Conclusions from figures: intervals, noise, differences between runs. It has no presentation, and knows no kernel."""

@@ -96,7 +96,7 @@ def _changes(base: Sequence[float], new: Sequence[float]) -> np.ndarray[Any, Any
 
 
 def _p(changes: np.ndarray[Any, Any], low: float, high: float) -> float:
-    """The two-sided probability, by the resamples, that the ratio lies within these bounds."""
+    """Return the two-sided probability, by the resamples, that the ratio lies within these bounds."""
     within = min(int(np.sum(changes >= low)), int(np.sum(changes <= high)))
     return min(1.0, 2 * (1 + within) / (1 + _RESAMPLES))
 

@@ -36,17 +36,17 @@ class Rule(Struct, frozen=True):
     change: float  # -0.05
 
     def broken_by(self, difference: Difference) -> bool:
-        """True if the whole interval is beyond the rule's change."""
+        """Return True if the whole interval is beyond the rule's change."""
         if difference.metric != self.metric or difference.rounds < _ROUNDS:
             return False
         ratio = difference.ratio
-        if ratio is None or ratio.low is None or ratio.high is None:  # nothing has become something
+        if ratio is None or ratio.low is None or ratio.high is None:  # a figure of zero has changed to another value
             return self.change > 0 and difference.verdict in ("better", "worse")
         return ratio.high < 1 + self.change if self.change < 0 else ratio.low > 1 + self.change
 
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
-    """The last line of the output: `ok: ...`, or `FAILED: ...` with the first failure."""
+    """Return the last line of the output: `ok: ...`, or `FAILED: ...` with the first failure."""
     failures = [failure for each in comparisons for failure in each.failures]
     if failures:
         return f"FAILED: {failures[0]}" + (f", and {len(failures) - 1} more" if failures[1:] else "")

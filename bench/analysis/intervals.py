@@ -1,4 +1,7 @@
-"""What several rounds say together. The unit is the round; comparisons are paired within it. Needs numpy and scipy."""
+"""Intervals over the rounds of a run.
+
+The unit is the round, and comparisons are paired within it. Needs numpy and scipy.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _SEED = 20161012
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The median with its 95 % BCa bootstrap interval (Efron 1987); no interval below three values."""
+    """Return the median with its 95 % BCa bootstrap interval (Efron 1987). Below three values there is no interval."""
     sample = np.asarray(values, dtype=float)
     middle = float(np.median(sample))
     if len(sample) < 3:
@@ -27,20 +30,20 @@ def interval(values: Sequence[float]) -> Interval:
     if np.ptp(sample) == 0:
         return Interval(middle, middle, middle)
     low, high = _bootstrap(sample, "BCa")
-    if math.isnan(low):  # BCa is undefined when every jackknife median is the same; the percentile one is not
+    if math.isnan(low):  # BCa is undefined if all jackknife medians are the same; the percentile method is not
         low, high = _bootstrap(sample, "percentile")
     return Interval(middle, low, high)
 
 
 def _bootstrap(sample: np.ndarray[Any, Any], method: str) -> tuple[float, float]:
     with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy's DegenerateDataWarning is what the caller's fall-back is for
+        warnings.simplefilter("ignore")  # scipy's DegenerateDataWarning is the case of the caller's fall-back
         found = bootstrap((sample,), np.median, n_resamples=_RESAMPLES, method=method, rng=np.random.default_rng(_SEED))
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def ratio(values: dict[int, float], base: dict[int, float]) -> Interval | None:
-    """The median of the paired ratios, round by round, through their logarithms."""
+    """Return the median of the paired ratios of the rounds, computed through their logarithms."""
     rounds = sorted(values.keys() & base.keys())
     if not rounds:
         return None
@@ -50,7 +53,10 @@ def ratio(values: dict[int, float], base: dict[int, float]) -> Interval | None:
 
 
 def summarise(trials: Sequence[Trial], base: str = "direct") -> list[Summary]:
-    """One summary per workload, size and data plane, in the order they first ran; warm-ups do not count."""
+    """Return a summary per workload, point and data plane, in the order in which they first ran.
+
+    Warm-ups do not count.
+    """
     groups: dict[tuple[str, Axes, str], list[Trial]] = {}
     for trial in trials:
         group = groups.setdefault((trial.workload, trial.axes, trial.dataplane), [])
@@ -64,7 +70,7 @@ def summarise(trials: Sequence[Trial], base: str = "direct") -> list[Summary]:
 
 
 def _primary(trials: Sequence[Trial]) -> dict[int, float]:
-    """By round, what planes are compared by in this workload."""
+    """Return, by round, the figure by which planes are compared in this workload."""
     found = {t.round: t.figures.get(WORKLOADS[t.workload].primary) for t in trials if not t.error}
     return {number: value for number, value in found.items() if value}
 

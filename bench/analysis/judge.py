@@ -1,4 +1,4 @@
-"""What a reader should know before believing a run: noise, drift, outliers, a generator at its limit."""
+"""Warnings about a run: noise, drift, outliers, a generator at its limit."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from scenarios.axes import Axes
 
 NOISE = {"instructions": 0.005, "wall": 0.03}
 """By clock: runs of one tree on one machine differ by less (README, "How to read the figures")."""
-_UNSTABLE = 4  # times the noise: what rounds may be apart, the largest from the smallest
+_UNSTABLE = 4  # the largest round may exceed the smallest by this many times the noise
 _OUTLIER = 3.5  # modified z-score (Iglewicz and Hoaglin 1993)
 _BOUND = 0.9
 _PORT_RANGE = "net.ipv4.ip_local_port_range"
-_LEAST = 5  # rounds, to speak of outliers and drift
+_LEAST = 5  # rounds that are needed to find outliers and drift
 
 
 def warnings(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]:
-    """One line per thing that is wrong with a series of rounds; none if all is well."""
+    """Return one line for each fault of a series of rounds."""
     noise = NOISE.get(str(environment.get("clock")), 0.03)
     told = []
     for key, values in _series(trials).items():
@@ -34,7 +34,7 @@ def warnings(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[st
 
 
 def _series(trials: Sequence[Trial]) -> dict[tuple[str, str, Axes], list[float]]:
-    """By plane, workload and point: the primary figure of each round, in order."""
+    """Return the primary figure of each round, in order, by plane, workload and point."""
     found: dict[tuple[str, str, Axes], list[float]] = {}
     for trial in trials:
         if not trial.warmup and not trial.error:
@@ -63,10 +63,13 @@ def _wrong(values: Sequence[float], noise: float) -> list[str]:
 
 
 def _ports(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]:
-    """Connecting looks for a free port among those of one parity, one by one (net/ipv4/inet_hashtables.c,
-    __inet_hash_connect): when TIME_WAIT has them all, the search costs more than everything that is to be measured."""
+    """Warn if connections use up half the client's ports.
+
+    connect() looks for a free port among those of one parity, one by one (net/ipv4/inet_hashtables.c,
+    __inet_hash_connect). If all of them are in TIME_WAIT, the search costs more than everything that is measured.
+    """
     bounds = [int(n) for n in environment.get("sysctl", {}).get(_PORT_RANGE, "").split() if re.fullmatch(r"\d{1,5}", n)]
-    least, most = bounds if len(bounds) == 2 else (32768, 60999)  # the kernel's default, where it could not be read
+    least, most = bounds if len(bounds) == 2 else (32768, 60999)  # the kernel's default, if it could not be read
     half = (most - least + 1) // 2
     asked = [t for t in trials if t.workload == "crr" and not t.warmup]
     most = max(((t.work.operations or 0) // (1 + t.axes.sources) for t in asked), default=0)
@@ -79,7 +82,10 @@ def _ports(trials: Sequence[Trial], environment: Mapping[str, Any]) -> list[str]
 
 
 def _bound(trials: Sequence[Trial], ceiling: float | None) -> list[str]:
-    """Who comes near what the generator itself reaches over loopback; that is no ceiling if somebody is above it."""
+    """Warn of series that come near the rate that the generator reaches over loopback.
+
+    If a series is above that rate, the rate is not the generator's limit, and no series is called generator-bound.
+    """
     rates = {key: values for key, values in _series(trials).items() if ceiling and _generated(key[1])}
     above = max(rates, key=lambda key: max(rates[key]), default=None)
     if not ceiling or above is None:
@@ -97,7 +103,7 @@ def _bound(trials: Sequence[Trial], ceiling: float | None) -> list[str]:
 
 
 def _generated(workload: str) -> bool:
-    """True if its connections per second are our own generator's."""
+    """Return True if its connections per second are those of our own generator."""
     known = WORKLOADS[workload]
     return known.primary == "connections_per_second" and not known.tools
 

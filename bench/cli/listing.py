@@ -9,12 +9,12 @@ from msgspec.structs import asdict
 
 from dataplanes import catalog, knobs
 
-Row = dict[str, Any]
+Listed = dict[str, Any]
 """A name and a summary. The rows of planes and checks have the package that they come from, "" for our own. The rows of
 planes have variants and knobs, and those of metrics their fields."""
 
 
-def rows(what: str) -> list[Row]:
+def rows(what: str) -> list[Listed]:
     """Return the rows of one kind."""
     return LISTS[what]()
 
@@ -30,9 +30,9 @@ def lines(what: str) -> Iterator[str]:
         yield from _choices(found)
 
 
-def _choices(found: list[Row]) -> Iterator[str]:
+def _choices(found: list[Listed]) -> Iterator[str]:
     """List variants and knobs, once for all planes that have the same knobs with the same defaults."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[Listed]] = {}
     for row in found:
         if row["knobs"]:
             groups.setdefault(str(row["knobs"]), []).append(row)
@@ -48,14 +48,14 @@ def _choices(found: list[Row]) -> Iterator[str]:
             yield f"  {knob['name']}={knob['values']}  {knob['meaning']} (default: {knob['default']})"
 
 
-def _dataplanes() -> list[Row]:
+def _dataplanes() -> list[Listed]:
     return [
         {"name": name, "summary": catalog.summary(name), "package": catalog.package(name), **_settings(name)}
         for name in catalog.names()
     ]
 
 
-def _settings(name: str) -> Row:
+def _settings(name: str) -> Listed:
     default = catalog.default(name)
     if default is None:
         return {"default": "", "variants": {}, "knobs": []}
@@ -67,41 +67,41 @@ def _settings(name: str) -> Row:
     }
 
 
-def _named(found: dict[str, str]) -> list[Row]:
+def _named(found: dict[str, str]) -> list[Listed]:
     return [{"name": name, "summary": summary} for name, summary in found.items()]
 
 
-def _scenarios() -> list[Row]:
+def _scenarios() -> list[Listed]:
     from scenarios import topology
 
     return _named(topology.named())
 
 
-def _workloads() -> list[Row]:
+def _workloads() -> list[Listed]:
     from bench.documents import workloads
 
     return _named({name: each.summary for name, each in workloads.WORKLOADS.items()})
 
 
-def _metrics() -> list[Row]:
+def _metrics() -> list[Listed]:
     from bench.documents.metrics import METRICS
 
     return [{"name": name, "summary": each.summary(), **asdict(each)} for name, each in METRICS.items()]
 
 
-def _checks() -> list[Row]:
+def _checks() -> list[Listed]:
     from scenarios import checks
 
     return [{"name": name, "summary": each.statement, "package": each.package} for name, each in checks.known().items()]
 
 
-def _kernels() -> list[Row]:
+def _kernels() -> list[Listed]:
     from bench import kernels
 
     return _named(kernels.list_kernels())
 
 
-LISTS: dict[str, Callable[[], list[Row]]] = {
+LISTS: dict[str, Callable[[], list[Listed]]] = {
     "dataplanes": _dataplanes,
     "scenarios": _scenarios,
     "checks": _checks,

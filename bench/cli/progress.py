@@ -27,8 +27,8 @@ from dataplanes import files
 from dataplanes.errors import Prerequisite
 from dataplanes.paths import cache
 
-Told = Callable[[Event], None]
-Pace = Annotated[float, Meta(gt=0, le=1e6)]
+OnEvent = Callable[[Event], None]
+_Factor = Annotated[float, Meta(gt=0, le=1e6)]
 _EVERY = 15.0
 """Seconds between two lines where there is no terminal for a bar."""
 
@@ -38,7 +38,7 @@ Shares = Mapping[tuple[object, ...], float]
 
 
 @contextmanager
-def progress(work: Shares, title: str, guess: float, *, done: int = 0, lanes: int = 1) -> Iterator[Told]:
+def progress(work: Shares, title: str, guess: float, *, done: int = 0, lanes: int = 1) -> Iterator[OnEvent]:
     """Show trials as they end; yields the function that is told about events.
 
     `guess`: how many times as long all takes here, where no run has told. `done`: trials of an earlier, cut-short run.
@@ -86,7 +86,7 @@ class _Pace:
         return f", about {_span(pace * self._left / self._lanes)} {basis}" if self._left else ""
 
     def _known(self) -> dict[str, float]:
-        return files.kept(self._file, dict[str, Pace]) or {}
+        return files.kept(self._file, dict[str, _Factor]) or {}
 
     def count(self, event: Event) -> float:
         """The share of a trial that has ended; 0 of any other event."""

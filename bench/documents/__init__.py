@@ -1,6 +1,7 @@
-"""The documents the program writes, and the messages between its outside and its inside. JSON, versioned.
+"""The documents that the program writes, and the messages between its own process and the kernel under test.
 
-Figures are named as in bench.documents.metrics, which has their units. docs/documents.md shows a reader what is what.
+They are JSON with a schema version. Figures are named as in bench.documents.metrics, which has their units.
+docs/documents.md explains the documents to readers.
 """
 
 from __future__ import annotations
@@ -14,41 +15,42 @@ from dataplanes.errors import BenchError
 from dataplanes.extensions import Extension
 from dataplanes.selection import Selection
 from scenarios.axes import Axes
+from scenarios.outcomes import Expected, Outcome
 
 SCHEMA: Literal[2] = 2
-"""The version of every document's schema. A reader that must know of a change is told by another number, and
-bench.documents.earlier then has what turns a document of this one into one of that."""
+"""The version of every document's schema.
+
+It changes if a reader must know of a change. bench.documents.earlier then converts documents of the earlier version.
+"""
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)")]
-"""Of a data plane, a check, a kernel: one line."""
+"""The name of a data plane, a check or a kernel, in one line."""
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Figure = Annotated[float, Meta(ge=-1e18, le=1e18)]
-"""A number that can be reckoned with: neither infinite nor none."""
+"""A finite number."""
 Figures = dict[str, Figure]
-"""Figures by their metrics' names."""
+"""Figures by the names of their metrics."""
 Bytes = Annotated[Count, Meta(extra_json_schema={"x-unit": "B"})]
 Nanoseconds = Annotated[Count, Meta(extra_json_schema={"x-unit": "ns"})]
 Seconds = Annotated[Figure, Meta(extra_json_schema={"x-unit": "s"})]
 PerSecond = Annotated[Figure, Meta(extra_json_schema={"x-unit": "1/s"})]
-Share = Annotated[Figure, Meta(extra_json_schema={"x-unit": "1"})]
+Fraction = Annotated[Figure, Meta(extra_json_schema={"x-unit": "1"})]
 """A part of a whole, 0 to 1; or a ratio."""
-Outcome = Literal["pass", "fail", "skip", "error"]
-Expected = Literal["pass", "fail", "skip"]
 
 
 class Function(Struct, frozen=True):
-    """A kernel function: its part of the kernel, its own share of all time, and calls per operation where counted."""
+    """A kernel function: its part of the kernel, its own share of all time, and its calls per operation if counted."""
 
     name: str
     part: str
-    share: Share
+    share: Fraction
     calls: Figure | None = None
 
 
 class Profile(Struct, frozen=True):
-    """Where a trial's time went: by part of the kernel, the largest first, and the functions with most of it."""
+    """The time of a trial by part of the kernel, the largest first, and the functions with the largest shares."""
 
-    parts: dict[str, Share]
+    parts: dict[str, Fraction]
     functions: list[Function]
 
 
@@ -59,23 +61,23 @@ class Held(Struct, frozen=True):
     namespace: str  # without the run's number
     what: str  # conntrack entries, ipvs services, nft elements, ...
     objects: Count
-    bytes: Bytes = 0  # where the kernel tells
+    bytes: Bytes = 0  # 0 if the kernel does not tell
 
 
 class Work(Struct, frozen=True):
-    """What a workload did while it was measured. No figure: how much there was to do is the plan's choice."""
+    """The work of a workload while it was measured. It is no figure, because the plan chooses the amount."""
 
-    operations: Count | None = None  # that succeeded; None: it has none
+    operations: Count | None = None  # operations that succeeded; None if the workload has none
     elapsed_ns: Nanoseconds | None = None
-    asked_per_second: PerSecond | None = None  # connections, where they begin at a steady rate
+    asked_per_second: PerSecond | None = None  # connections per second, if they begin at a steady rate
     syn_retransmits: Count | None = None
-    generator_share: Figure | None = None  # processor time of the client per elapsed time; by the wall clock
+    generator_share: Figure | None = None  # processor time of the client per elapsed time, by the wall clock
     errors: dict[str, Count] = field(default_factory=dict)  # by class
-    backends: dict[str, Count] = field(default_factory=dict)  # requests answered, by the server's number
+    backends: dict[str, Count] = field(default_factory=dict)  # answered requests by the server's number
 
 
 class Trial(Struct):
-    """One measurement of one data plane in a fresh lab. It has no figures when `error` says why there are none."""
+    """One measurement of one data plane in a fresh lab. If `error` is set, it has no figures."""
 
     dataplane: Name
     scenario: str
@@ -85,18 +87,21 @@ class Trial(Struct):
     figures: Figures
     error: str = ""
     axes: Axes = Axes()
-    settings: dict[str, dict[str, str]] = field(default_factory=dict)  # on the client's node, by kind; warm-ups only
-    profile: Profile | None = None  # warm-ups of a profiled run only
-    held: list[Held] = []  # warm-ups and first rounds only
+    settings: dict[str, dict[str, str]] = field(default_factory=dict)  # by kind, on the client's node; only in warm-ups
+    profile: Profile | None = None  # only in the warm-ups of a profiled run
+    held: list[Held] = []  # only in warm-ups and first rounds
     work: Work = Work()
 
     def key(self) -> tuple[object, ...]:
-        """What tells it from the others of its run."""
+        """Return the key that distinguishes it from other trials of its run."""
         return self.dataplane, self.workload, self.axes, self.round
 
 
 class Interval(Struct):
-    """An estimate in the unit of its metric, with its 95 % bootstrap interval. Below three rounds there is none."""
+    """An estimate in the unit of its metric, with its 95 % bootstrap interval.
+
+    Below three rounds there is no interval.
+    """
 
     value: Figure
     low: Figure | None = None
@@ -104,7 +109,7 @@ class Interval(Struct):
 
 
 class Summary(Struct):
-    """What the rounds of one data plane say together: medians, and the ratio to `direct` in the same rounds."""
+    """The rounds of one data plane as one: medians, and the ratio to `direct` in the same rounds."""
 
     dataplane: Name
     scenario: str
@@ -114,12 +119,12 @@ class Summary(Struct):
     ratio_to_direct: Interval | None
     errors: dict[str, Count]
     backends: dict[str, Count]
-    note: str = ""  # why there is no number
+    note: str = ""  # why there are no figures
     axes: Axes = Axes()
 
 
 class Result(Struct, tag_field="kind", tag="result"):
-    """What `bench run` writes. `units` are those of the figures in it."""
+    """The document that `bench run` writes. `units` has the units of its figures."""
 
     tool: dict[str, Any]
     environment: dict[str, Any]
@@ -132,7 +137,7 @@ class Result(Struct, tag_field="kind", tag="result"):
 
 
 class TrialPlan(Struct):
-    """One trial to be done inside."""
+    """A trial that is to be done in the kernel under test."""
 
     dataplane: str
     round: int
@@ -143,12 +148,12 @@ class TrialPlan(Struct):
     profile: bool = False
 
     def key(self) -> tuple[object, ...]:
-        """The key of the trial it will be."""
+        """Return the key of its trial."""
         return self.dataplane, self.workload, self.axes, self.round
 
 
 class MatrixCell(Struct):
-    """What one check saw on one plane and kernel, what was expected, and why where that is not a pass."""
+    """The outcome of one check on one plane and kernel, the expected outcome, and its reason if that is not a pass."""
 
     kernel: Name
     dataplane: Name
@@ -162,7 +167,7 @@ class MatrixCell(Struct):
 
 
 class Matrix(Struct, tag_field="kind", tag="matrix"):
-    """What `bench matrix` writes; environment and clock per kernel."""
+    """The document that `bench matrix` writes. It has the environment and the clock of each kernel."""
 
     tool: dict[str, Any]
     environment: dict[str, Any]
@@ -172,24 +177,24 @@ class Matrix(Struct, tag_field="kind", tag="matrix"):
 
 
 class Job(Struct):
-    """What the inside is asked to do. `kind`: trials, lab, inspect or matrix.
+    """A job for the kernel under test. `kind` is trials, lab, inspect or matrix.
 
-    `selections`: the planes as they were parsed outside, in order. A lab and an inspection have one.
+    `selections` has the parsed planes in order. A lab and an inspection have one.
     """
 
     kind: str
     scenario: str = "seed"
     selections: list[Selection] = field(default_factory=list)
     trials: list[TrialPlan] = field(default_factory=list)
-    command: list[str] = field(default_factory=list)  # lab: empty means a shell
-    checks: list[str] = field(default_factory=list)  # matrix: their names
-    evidence: bool = False  # matrix: look into cells that are not as expected
-    pause: bool = False  # matrix: a shell in the lab of a cell that is not as expected
-    extensions: list[Extension] = field(default_factory=list)  # where planes and checks of other packages are
+    command: list[str] = field(default_factory=list)  # for a lab; if empty, a shell
+    checks: list[str] = field(default_factory=list)  # for a matrix: the names of the checks
+    evidence: bool = False  # for a matrix: collect evidence of cells that are not as expected
+    pause: bool = False  # for a matrix: open a shell in the lab of a cell that is not as expected
+    extensions: list[Extension] = field(default_factory=list)  # the planes and checks of other packages
 
 
 class Event(Struct, omit_defaults=True):
-    """One message from the inside. `kind`: stage, environment, trial, report, cell, evidence, or error."""
+    """One message from the kernel under test. `kind` is stage, environment, trial, report, cell, evidence or error."""
 
     kind: str
     text: str = ""
@@ -197,12 +202,15 @@ class Event(Struct, omit_defaults=True):
 
     @classmethod
     def of(cls, error: BenchError) -> Event:
-        """An error as an event. One of a kind that a module keeps to itself is told as what everybody knows it for."""
+        """Return an error as an event.
+
+        An error of a module's own kind is sent as the known kind that it derives from.
+        """
         known = next(each.__name__ for each in type(error).__mro__ if each.__module__ == errors.__name__)
         parts = {"message": error.message, "where": error.where, "why": error.why, "fix": error.fix}
         return cls("error", known, parts)
 
     def error(self) -> BenchError:
-        """The error an event tells of, as if it had happened here."""
+        """Return the error that the event carries, as if it had been raised here."""
         made: BenchError = getattr(errors, self.text)(**self.data)
         return made

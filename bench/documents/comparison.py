@@ -1,4 +1,4 @@
-"""What `bench compare` finds, as a document: each NEW against BASE, figure by figure or cell by cell."""
+"""The document of `bench compare`: each NEW against BASE, figure by figure or cell by cell."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from bench.documents import SCHEMA, Interval, Name, Outcome, Share
+from bench.documents import SCHEMA, Fraction, Interval, Name
 from scenarios.axes import Axes
+from scenarios.outcomes import Outcome
 
 Verdict = Literal["better", "worse", "same", "inconclusive"]
 
 
 class Difference(Struct, frozen=True):
-    """One metric of one plane: NEW over BASE with its interval, and what that means."""
+    """One metric of one plane: the ratio of NEW to BASE with its interval, and the verdict."""
 
     workload: str
     axes: Axes
@@ -21,12 +22,12 @@ class Difference(Struct, frozen=True):
     metric: str
     base: float
     new: float
-    ratio: Interval | None  # None where BASE is zero: there is nothing to divide by
+    ratio: Interval | None  # None if BASE is zero
     verdict: Verdict
-    rounds: int  # of the side that has fewer
-    rounds_needed: int | None = None  # in each run, when inconclusive
-    p: float | None = None  # of no change at all; below 0.05 exactly where the interval leaves out 1
-    p_noise: float | None = None  # of no change beyond noise: what a verdict among many is doubted by
+    rounds: int  # rounds of the side that has fewer
+    rounds_needed: int | None = None  # rounds that each run needs if the verdict is inconclusive
+    p: float | None = None  # the probability of no change; below 0.05 exactly if the interval does not contain 1
+    p_noise: float | None = None  # the probability of no change beyond noise, for the correction of many verdicts
 
     def change(self) -> str:
         """Tell the change in percent, with its interval."""
@@ -55,11 +56,11 @@ class Comparison(Struct):
 
     name: str
     kind: Literal["result", "matrix"]
-    noise: Share = 0  # smaller changes are taken for noise
+    noise: Fraction = 0  # smaller changes are taken for noise
     differences: list[Difference] = []
     changes: list[CellChange] = []
-    cells: int = 0  # both matrices have
-    added: list[str] = []  # what only NEW has
+    cells: int = 0  # cells that both matrices have
+    added: list[str] = []  # cells or figures that only NEW has
     warnings: list[str] = []
     failures: list[str] = []
 
@@ -83,10 +84,10 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 class Comparisons(Struct, tag_field="kind", tag="comparison"):
-    """What `bench compare --json` prints. `units` are those of the figures in it."""
+    """The document that `bench compare --json` prints. `units` has the units of its figures."""
 
     tool: dict[str, Any]
-    base: str  # the path
+    base: str  # the path of BASE
     comparisons: list[Comparison]
     verdict: str  # the last line of the output
     units: dict[str, str] = field(default_factory=dict)

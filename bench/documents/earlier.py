@@ -36,7 +36,7 @@ _LATENCIES = ("connect", "request", "first", "next")
 
 
 class _Metrics1(Struct):
-    """What schema 1 has in a trial's `metrics` beside figures by today's names."""
+    """The fields that schema 1 has in a trial's `metrics` beside figures with today's names."""
 
     errors: dict[str, Count] = field(default_factory=dict)
     backends: dict[str, Count] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class _Metrics1(Struct):
     first_us: dict[str, Figure] = field(default_factory=dict)
     next_us: dict[str, Figure] = field(default_factory=dict)
     operations: Count | None = None
-    connections: Count | None = None  # the operations, of workloads that make connections
+    connections: Count | None = None  # the operations of workloads that make connections
     elapsed_ns: Count | None = None
     rate: Figure | None = None
     syn_retransmits: Count | None = None

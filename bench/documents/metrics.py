@@ -1,7 +1,7 @@
-"""The metrics: every figure that is measured, by the one name it has from the generator's output to the page.
+"""The metrics. A figure has one name from the load generator's output to the page.
 
 A trial, a summary, a comparison, a tidy row, a rule of `--fail-on` and a curve all name a figure as it is named here.
-Units, headings and directions are told from here, and from nowhere else.
+Units, headings and directions are defined only here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ _ENTRIES = "the kernel, over all namespaces of the lab"
 
 
 class Metric(Struct, frozen=True):
-    """A figure: how it is headed, what it is counted in, where it comes from, which way is better, and under which
-    clocks it means something."""
+    """A figure: its heading, unit, source and better direction, and the clocks by which it has a meaning."""
 
     title: str
     unit: str

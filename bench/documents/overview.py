@@ -1,4 +1,4 @@
-"""What a report says of the planes in its documents, as a document: a verdict on each, and its curves."""
+"""The document of `bench report`: a verdict on each plane, and its curves."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bench.documents.workloads import WORKLOADS
 Answer = Literal["yes", "no", "partly", ""]
 _COSTS = WORKLOADS["crr"].costs
 SHOWN = (*_COSTS, "connect_p50_us")
-"""The figures that a verdict has, of the workload `crr` in the scenario's own world."""
+"""The figures of a verdict, from the workload `crr` at the scenario's own size."""
 
 
 class Curve(Struct, frozen=True):
-    """A metric against an axis: per plane, (value of the axis, figure) in order."""
+    """A metric against an axis: per plane, pairs of the axis's value and the figure, in order."""
 
     workload: str
     metric: str
@@ -26,8 +26,12 @@ class Curve(Struct, frozen=True):
     planes: dict[str, list[tuple[int, Interval]]]
 
 
-class Verdict(Struct, frozen=True):
-    """One plane in a line. Against the reference, checks: `same` outcome, `more` hold here only, `less` there only."""
+class PlaneOverview(Struct, frozen=True):
+    """One plane in a line.
+
+    Of the checks it names those with the `same` outcome as the reference, and those that hold only here (`more`) or
+    only there (`less`).
+    """
 
     dataplane: str
     summary: str
@@ -40,14 +44,14 @@ class Verdict(Struct, frozen=True):
 
     @property
     def cost(self) -> Interval | None:
-        """What a connection costs: instructions, or processor time by the wall clock."""
+        """The cost of a connection: instructions, or processor time by the wall clock."""
         return next((self.figures[name] for name in _COSTS if name in self.figures), None)
 
 
 class Overview(Struct, tag_field="kind", tag="report"):
-    """What `bench report -o x.json` writes. `units` are those of the figures in it."""
+    """The document that `bench report -o x.json` writes. `units` has the units of its figures."""
 
-    verdicts: list[Verdict]
+    verdicts: list[PlaneOverview]
     curves: list[Curve]
     units: dict[str, str]
     schema: Literal[2] = SCHEMA

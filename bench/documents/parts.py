@@ -1,7 +1,7 @@
-"""The parts of a document that are free in form: the program, the environment, the plan.
+"""The parts of a document with a free form: the program, the environment, the plan.
 
-A writer may tell more than what is here. What is here has these types in every document, and what has no default is in
-every document: readers look it up, and the schemas tell it.
+A writer may add more facts. The fields here have these types in every document, and a field without a default is in
+every document, because readers look it up. The schemas list them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Writer(Struct):
     name: str = ""
     version: str = ""
     python: str = ""
-    revision: str = ""  # the commit; with a "+" if the program has changed since
+    revision: str = ""  # the commit, with a "+" if the program has changed since
 
 
 class Environment(Struct):
@@ -29,16 +29,16 @@ class Environment(Struct):
     kernel: Annotated[str, Meta(description="uname -r")]
     clock: Clock
     kernel_name: str = ""  # as --kernel takes it
-    kernel_reason: str = ""  # why it was chosen
+    kernel_reason: str = ""  # the reason for its choice
     kernel_version: Annotated[str, Meta(description="uname -v")] = ""
     machine: Annotated[str, Meta(description="uname -m")] = ""
     cpu: str = ""
     cpus: Count | None = None
-    memory_kb: str = ""  # with its unit, as /proc/meminfo tells it
-    accelerated: bool = False  # by KVM
+    memory_kb: str = ""  # with its unit, as in /proc/meminfo
+    accelerated: bool = False  # True with KVM
     emulator: str = ""
-    generator_ceiling: PerSecond = 0  # connections that the generator makes over loopback
-    config: dict[str, str] = {}  # what a packet pays for of the kernel's build
+    generator_ceiling: PerSecond = 0  # connections per second that the generator reaches over loopback
+    config: dict[str, str] = {}  # options of the kernel's build that affect the cost of a packet
     mitigations: dict[str, str] = {}
     versions: dict[str, str] = {}
     sysctl: dict[str, str] = {}
@@ -61,7 +61,7 @@ class Named(Struct):
 
 
 class ResultPlan(Struct):
-    """What `bench run` was asked to measure."""
+    """The request to `bench run`."""
 
     scenario: str = ""
     trials: list[Planned] = []
@@ -70,7 +70,7 @@ class ResultPlan(Struct):
 
 
 class MatrixPlan(Struct):
-    """What `bench matrix` was asked to observe."""
+    """The request to `bench matrix`."""
 
     dataplanes: list[Named]
     checks: list[Named]

@@ -26,7 +26,7 @@ READ: dict[str, dict[int, type[Result | Matrix | Result1 | Matrix1]]] = {
     "result": {1: Result1, SCHEMA: Result},
     "matrix": {1: Matrix1, SCHEMA: Matrix},
 }
-"""By kind and schema: what a document is read as."""
+"""By kind and schema, the type as which a document is read."""
 _MOST = 32 << 20
 """Bytes of one unpacked document. The largest published document has 3 MB."""
 _ROUNDS = 1000
@@ -69,7 +69,7 @@ def read(path: str) -> Result | Matrix:
 
 def _type(head: _Head, path: str) -> type[Result | Matrix | Result1 | Matrix1]:
     kind = head.told()
-    if kind not in READ:
+    if not isinstance(kind, str) or kind not in READ:
         raise Usage(_NEITHER, where=path, why=f"its kind is {kind!r:.40}" if kind else "", fix=_FIX)
     if not isinstance(head.schema, int) or head.schema not in READ[kind]:
         known = " and ".join(map(str, READ[kind]))

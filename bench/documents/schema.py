@@ -1,7 +1,7 @@
-"""The JSON schemas of the documents, one per kind and version. A test keeps the committed ones true.
+"""The JSON schemas of the documents, one for each kind and version. A test keeps the committed files up to date.
 
-`python -m bench.documents.schema` writes them. Keywords of this project begin with `x-`: the unit of a number, and of a
-figure also the direction that is better, the clocks by which it has a meaning, and where it comes from.
+`python -m bench.documents.schema` writes them. Keywords of this project begin with `x-`: the unit of a number, and for
+a figure also its better direction, the clocks by which it has a meaning, and its source.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DOCUMENTS: dict[tuple[str, int], Any] = {
     ("report", SCHEMA): Overview,
     ("lab", SCHEMA): LabDocument,
 }
-"""By kind and version: the type of a document."""
+"""By kind and version, the type of a document."""
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE = "#/$defs/{name}"
 _PARTS: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ _PARTS: dict[str, dict[str, Any]] = {
     "Matrix": {"tool": Writer, "environment": dict[str, Environment], "plan": MatrixPlan},
     "Comparisons": {"tool": Writer},
 }
-"""The parts that are free in form, and what readers rely on in them."""
+"""The parts with a free form, and the types of the fields that readers look up in them."""
 
 
 def path(kind: str, version: int) -> Path:
@@ -59,10 +59,10 @@ def render(kind: str, version: int) -> str:
 
 
 def _complete(made: Tree) -> None:
-    """Add what the types do not tell: the parts that are free in form, the figures, and that every field is written."""
+    """Add what the types do not tell: the parts with a free form, the figures, and that every field is written."""
     defined: Tree = made["$defs"]
     for name, each in defined.items():
-        if name != Axes.__name__:  # what is 0 is not written
+        if name != Axes.__name__:  # a field that is 0 is not written
             each["required"] = list(each["properties"])
     _figures(defined)
     for name in [each for each in _PARTS if each in defined]:
@@ -73,7 +73,7 @@ def _complete(made: Tree) -> None:
 
 
 def _figures(defined: Tree) -> None:
-    """Give every figure its metric, and let there be no other."""
+    """Give every figure its metric, and allow no other figure."""
     for each in defined.values():
         properties: Tree = each["properties"]
         if "figures" in properties:

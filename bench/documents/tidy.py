@@ -1,7 +1,7 @@
-"""Documents as tidy rows: one row per figure and round, or per cell of a matrix. Every row has the same columns.
+"""Documents as tidy rows: one row per figure and round, or per cell of a matrix. All rows have the same columns.
 
-Axes are columns with what the point says: 0 means what the scenario has. `plane` and `variant` are the two parts of the
-name that was selected: `nft-lb` and `scheduler=random` of `nft-lb+scheduler=random`.
+Each axis is a column; 0 means the scenario's own value. `plane` and `variant` are the two parts of the selected name:
+`nft-lb` and `scheduler=random` of `nft-lb+scheduler=random`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CELL = ("plane", "variant", "check", "outcome", "expected", "detail", "seconds",
 
 
 def figures(result: Result) -> Iterator[Row]:
-    """The figures of every round that counts, in the order of the trials. Rows have the columns FIGURE."""
+    """Yield the figures of every round that counts, in the order of the trials. Rows have the columns FIGURE."""
     common = {
         "clock": result.environment.get("clock", ""),
         "kernel": result.environment.get("kernel", ""),
@@ -37,7 +37,7 @@ def figures(result: Result) -> Iterator[Row]:
 
 
 def cells(matrix: Matrix) -> Iterator[Row]:
-    """The cells of a matrix. Rows have the columns CELL; `seconds` are by the clock of the kernel under test."""
+    """Yield the cells of a matrix. Rows have the columns CELL; `seconds` are by the clock of the kernel under test."""
     for cell in matrix.cells:
         plane, variant = split(cell.dataplane)
         yield {

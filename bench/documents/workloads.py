@@ -1,4 +1,4 @@
-"""The workloads, and which metrics each is told by. bench.inside.measure runs them."""
+"""The workloads, and the metrics that describe each. bench.inside.measure runs them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from scenarios.axes import AXES, USUAL_PORTS, Axes
 
 
 class Workload(Struct, frozen=True):
-    """A workload. `unit`: what one of its operations is called; `primary`: what planes are compared by."""
+    """A workload. `unit` is the name of one operation, and `primary` is the metric by which planes are compared."""
 
     summary: str
     title: str
     primary: str
     columns: tuple[str, ...]
     unit: str = "connection"
-    needs_vip: bool = False  # nothing to do without a plane
-    filled: bool = True  # services that make up the number are there before it begins
+    needs_vip: bool = False  # it needs a plane, so `direct` does not run it
+    filled: bool = True  # filler services exist before it begins
     tools: tuple[Tool, ...] = ()
-    ports: float = 0  # of the client's, that each connection takes away for a minute: closed by FIN, it is in TIME_WAIT
-    spread: bool = False  # over all addresses the client has
-    own_addresses: bool = False  # goes to the backends, whatever the plane
+    # The client's ports that each connection occupies for a minute: closed by FIN, it is in TIME_WAIT.
+    ports: float = 0
+    spread: bool = False  # it uses all addresses of the client
+    own_addresses: bool = False  # it calls the backends' own addresses, on any plane
 
     @property
     def costs(self) -> tuple[str, str]:
-        """What one operation costs the machine: the metric by the instruction clock, and the one by the wall clock."""
+        """The metrics of one operation's cost: by the instruction clock, and by the wall clock."""
         return f"instructions_per_{self.unit}", f"cpu_us_per_{self.unit}"
 
     def cost(self, clock: str) -> str:
@@ -39,7 +40,7 @@ class Workload(Struct, frozen=True):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The metrics that a table has columns of; of the two costs, the one that was measured."""
+        """The metrics that a table has columns for. Of the two costs it shows the one that was measured."""
         return self.primary, *self.columns, *self.costs
 
 
@@ -49,7 +50,7 @@ WORKLOADS: dict[str, Workload] = {
         "connect / request / reply / close",
         "connections_per_second",
         ("connect_p50_us", "connect_p99_us"),
-        ports=1.1,  # with its warm-up
+        ports=1.1,  # including its warm-up
         spread=True,
     ),
     "crr-rst": Workload(
@@ -60,11 +61,11 @@ WORKLOADS: dict[str, Workload] = {
         spread=True,
     ),
     "open": Workload(
-        "as crr, at half the rate it reached: latencies from when each connection was due",
+        "as crr, at half the rate that it reached; latencies count from the time at which a connection was due",
         "connections at half the closed loop's rate",
         "connect_p50_us",
         ("connect_p99_us", "connect_p99.9_us"),
-        ports=1.375,  # with what it tries before
+        ports=1.375,  # including the connections that it tries before
         spread=True,
     ),
     "rr": Workload(
@@ -76,36 +77,36 @@ WORKLOADS: dict[str, Workload] = {
         spread=True,
     ),
     "udp": Workload(
-        "datagrams there and back in flows that stay; what is lost, late, and answered by whom",
+        "requests and replies by datagrams in flows that stay, with those that are lost, late or refused",
         "UDP requests and replies",
         "exchanges_per_second",
         ("next_p50_us", "next_p99_us", "lost_percent"),
         "exchange",
     ),
     "first": Workload(
-        "the first datagram of a new UDP flow against the next one: what a new connection costs on the way",
+        "the first datagram of a new UDP flow against the next one, which shows the cost of a new connection",
         "UDP, a new flow each time, one at a time",
         "first_p50_us",
         ("first_p99_us", "next_p50_us", "next_p99_us"),
         "exchange",
     ),
     "stream": Workload(
-        "bytes down one connection to a service with one backend on another node",
+        "bytes through one connection to a service with one backend on another node",
         "bulk transfer to another node",
         "megabits_per_second",
         ("retransmits",),
         "kilobyte",
     ),
     "churn": Workload(
-        "connections at a steady rate while replicas come and go: what is lost, stalled or sent to the dead",
-        "connections while replicas come and go",
+        "connections at a steady rate while replicas are added and removed, with those that are lost or stalled",
+        "connections while replicas are added and removed",
         "connections_per_second",
         ("lost_percent", "stalled_percent", "changes", "connect_p99_us"),
         needs_vip=True,
         ports=1,
     ),
     "others": Workload(
-        "crr to the backends' own addresses while the plane is on: what it costs those that use no VIP",
+        "crr to the backends' own addresses while the plane is on, which shows its cost for other connections",
         "connections to a backend's own address, the plane on",
         "connections_per_second",
         ("connect_p50_us", "connect_p99_us"),
@@ -114,7 +115,7 @@ WORKLOADS: dict[str, Workload] = {
         own_addresses=True,
     ),
     "program": Workload(
-        "time to program all services at once, and one service, backend, container more",
+        "time to program all services at once, and one more service, backend or container",
         "time to program, ms",
         "install_ms",
         ("add_service_ms", "obey_ms", "remove_service_ms", "add_backend_ms", "remove_backend_ms", "join_ms", "objects"),
@@ -122,7 +123,7 @@ WORKLOADS: dict[str, Workload] = {
         filled=False,
     ),
     "wrk": Workload(
-        "crr by other people's programs, wrk and nginx: the generator's cross-check",
+        "crr by wrk and nginx, as a check of the generator",
         "a connection per request, by wrk to nginx",
         "connections_per_second",
         (),
@@ -165,7 +166,10 @@ def demand_ports(name: str, connections: int, at: Axes, targets: int) -> None:
 
 
 def parse(text: str | None, swept: Sequence[str] = ()) -> Sequence[str]:
-    """The names of a `--workload` value, `all` included; by default what a sweep asks for, or crr. Raises Usage."""
+    """Return the names in a `--workload` value, which may be `all`.
+
+    The default is those of a sweep, or crr. Raises Usage.
+    """
     if text == "all":
         return [name for name, each in WORKLOADS.items() if not each.tools]
     names = list(swept) or ["crr"]

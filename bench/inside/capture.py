@@ -1,6 +1,6 @@
 """A bounded packet capture of several namespaces at once, without a process or a thread.
 
-The kernel keeps what a packet socket has not been asked for, up to its buffer: that is the bound.
+The kernel keeps unread packets of a packet socket up to the size of its buffer, which is the bound.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ _HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, _SNAPLEN, 1)  # nanose
 
 @contextmanager
 def capture(namespaces: Sequence[str]) -> Iterator[dict[str, bytes]]:
-    """Capture during the block; afterwards the yielded dict has a pcap file's content per namespace that saw any."""
+    """Capture during the block.
+
+    Afterwards the yielded dict has the content of a pcap file for each namespace with packets.
+    """
     taps: dict[str, socket.socket] = {}
     files: dict[str, bytes] = {}
     try:

@@ -1,4 +1,4 @@
-"""What a figure depends on: kernel, CPU, settings, versions. Collected where the trials run; lean imports."""
+"""The facts that a figure depends on: kernel, CPU, settings, versions. They are collected where the trials run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SYSCTLS = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_bucket
 
 
 def collect(clock: str) -> dict[str, Any]:
-    """Facts about the running kernel and machine; what cannot be read is left out."""
+    """Return facts about the running kernel and machine. Facts that cannot be read are left out."""
     return {
         "kernel": platform.release(),
         "kernel_version": platform.version(),
@@ -45,7 +45,7 @@ def collect(clock: str) -> dict[str, Any]:
 
 
 def _bcc() -> str:
-    """From its metadata: importing it takes its compiler along."""
+    """Return bcc's version from its metadata, because importing it would load its compiler."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -55,7 +55,7 @@ def _bcc() -> str:
 
 
 def settings() -> dict[str, str]:
-    """In the current network namespace: every `net.ipv4.vs.*` and conntrack setting in force, the links' offloads."""
+    """Return the `net.ipv4.vs.*` and conntrack settings of the current network namespace, and its links' offloads."""
     found = {}
     for pattern in ("/proc/sys/net/ipv4/vs/*", "/proc/sys/net/netfilter/nf_conntrack_*"):
         for path in sorted(glob.glob(pattern)):
@@ -66,11 +66,12 @@ def settings() -> dict[str, str]:
 
 
 def _offloads() -> dict[str, str]:
-    """What the links of the current network namespace leave to their devices, as `ethtool -k` names it.
+    """Return the offloads of the current network namespace's links, with the names of `ethtool -k`.
 
-    By the links' names less their number: `offload.veth`. Where such links differ, every way there is.
+    The keys are the links' names without their number: `offload.veth`. If such links differ, the value has every set.
     """
-    from pyroute2.ethtool.ioctl import IoctlEthtool  # a second's import under emulation, that most trials do without
+    # The import takes a second under emulation, and most trials do not need it.
+    from pyroute2.ethtool.ioctl import IoctlEthtool
 
     found: dict[str, set[str]] = {}
     link = IoctlEthtool()
@@ -95,4 +96,5 @@ def _last_line(argv: Sequence[str]) -> str:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
     except OSError:
         return ""
-    return (done.stdout or done.stderr).strip().rpartition("\n")[2]  # before it, what ipvsadm has to say of modprobe
+    # The lines before the last one are ipvsadm's messages about modprobe.
+    return (done.stdout or done.stderr).strip().rpartition("\n")[2]

@@ -1,7 +1,7 @@
-"""What runs on the kernel under test: one job, given as JSON in argv, told about on the event channel.
+"""The program on the kernel under test. It does one job, which is JSON in argv, and sends events on the event channel.
 
-The same on the host and in the guest. Started as `python -m bench.start inside JOB`; imports stay lean, because under
-emulation they cost more than the work.
+It is the same on the host and in the guest, and is started as `python -m bench.start inside JOB`. Its imports are few,
+because under emulation they cost more than the work.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _lab(job: Job, clock: str) -> int:
 
 
 def _command(lab: Lab, argv: list[str]) -> int:
-    """Run a command, or a shell, with the lab at hand."""
+    """Run a command or a shell in the lab."""
     with Journal() as journal:
         path, tool = journal.scratch("lab.json"), journal.scratch("container")
         files.keep(Path(path), msgspec.json.format(_encoder.encode(document(lab)), indent=1))
@@ -73,7 +73,7 @@ def _command(lab: Lab, argv: list[str]) -> int:
         _tell(Event("stage", "ready"))
         interrupt.strike_again()
         try:
-            with interrupt.held():  # between fork and exec a child loses what it gets
+            with interrupt.held():  # between fork and exec a child would lose a signal
                 become = tied() if argv or not os.isatty(0) else partial(become_shell, os.getpid())
                 process = subprocess.Popen(command, env=environ, preexec_fn=become)
         except OSError as error:
@@ -89,7 +89,7 @@ def _matrix(job: Job, clock: str) -> int:
 
 
 def _enter(lab: Lab) -> str:
-    """The script `container NAME COMMAND...`: a command in a container's namespace and, for some planes, cgroup."""
+    """Return the script `container NAME COMMAND...`, which runs a command in a container's namespace and cgroup."""
     cases = [
         f"{name}) netns={each.netns} cgroup={each.cgroup or ''} ;;" for name, each in sorted(lab.containers.items())
     ]
@@ -110,11 +110,11 @@ def _enter(lab: Lab) -> str:
 
 
 def _wait(process: subprocess.Popen[Any]) -> int:
-    """The command's exit code as a shell tells it. A signal for us is one for it, too; its end is ours to wait for."""
+    """Wait for the command, and return its exit code as a shell does. Pass signals on to it."""
     while True:
         try:
-            # Not process.wait(): struck between the system call and the note of its result, it takes the command for
-            # one that ended well (subprocess.Popen._try_wait, ChildProcessError).
+            # process.wait() is not used. If a signal strikes between its system call and the storing of the result, it
+            # takes the command for one that ended with 0 (subprocess.Popen._try_wait, ChildProcessError).
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             break
         except KeyboardInterrupt as caught:
@@ -140,7 +140,10 @@ _KINDS = {"trials": _trials, "lab": _lab, "inspect": _inspect, "matrix": _matrix
 
 
 def _allow_files() -> None:
-    """A lab holds several sockets per namespace: 300 containers are more than the usual 1024 descriptors."""
+    """Raise the limit of open files.
+
+    A lab holds several sockets per namespace, and 300 containers exceed the usual 1024.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # raising the hard limit takes a capability that not every root has
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, _FILES), max(most, _FILES)))
@@ -149,7 +152,7 @@ def _allow_files() -> None:
 
 
 def main() -> int:
-    """Do the job; an error goes out as an event and as the exit code."""
+    """Do the job. An error is sent as an event, and becomes the exit code."""
     try:
         interrupt.catch()
         with interrupt.prevailing():

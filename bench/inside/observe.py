@@ -1,4 +1,7 @@
-"""The matrix on the kernel under test: a lab per plane and scenario, every check in it, what was seen as events."""
+"""The matrix on the kernel under test: a lab per plane and scenario, with all its checks.
+
+Outcomes are sent as events.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,14 @@ from scenarios.lab import Lab
 
 Tell = Callable[[Event], None]
 _EVIDENCE = 2
-"""Cells per plane and scenario that are looked into: under emulation the walk through a lab takes a minute."""
+"""The largest number of cells per plane and scenario with evidence.
+
+Under emulation a walk through a lab takes a minute.
+"""
 
 
 def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Lab], object]) -> int:
-    """Observe every cell of the job; an unexpected one a second time, with evidence."""
+    """Observe every cell of the job. Observe an unexpected one a second time, with evidence."""
     tell(Event("environment", data=environment.collect(clock)))
     wanted = checks.named(job.checks)
     for selection in job.selections:
@@ -37,7 +43,10 @@ def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Lab], object]) -> 
 
 
 class _Observer:
-    """One plane in one scenario. Checks share a lab; one that ends in an error gets the next a fresh one."""
+    """One plane in one scenario.
+
+    The checks share a lab; after a check that ends in an error the next gets a fresh lab.
+    """
 
     def __init__(
         self, selection: Selection, scenario: str, clock: str, tell: Tell, pause: Callable[[Lab], object] | None
@@ -70,7 +79,7 @@ class _Observer:
                     well = self._observe(batch, world)
 
     def _observe(self, batch: Sequence[Check], world: World) -> bool:
-        """False if the lab is not to be trusted any more."""
+        """Observe checks in a lab. Return False if the lab cannot be used any more."""
         well = True
         for cell in checks.observe(batch, world, self._selection.name):
             well = well and cell.outcome != "error"
@@ -84,7 +93,7 @@ class _Observer:
         return stack.enter_context(trial.build(self._scenario, self._selection, journal))
 
     def _report(self, cell: Cell) -> bool:
-        """Tell; True if it is as expected."""
+        """Report a cell. Return True if its outcome is the expected one."""
         found = expectations.expected(self._selection, cell.check, platform.release())
         if why := checks.skipped(checks.CHECKS[cell.check], self._clock):
             found = msgspec.structs.replace(found, expected="skip", reason=why)
@@ -94,7 +103,7 @@ class _Observer:
         return cell.outcome == cell.expected
 
     def _show(self, check: Check) -> None:
-        """The same once more in a lab of its own, with every namespace's packets and the walk through the lab."""
+        """Observe a check again in its own lab, with the packets of every namespace and the walk through the lab."""
         try:
             with ExitStack() as stack:
                 lab = self._enter(stack)

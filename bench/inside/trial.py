@@ -1,4 +1,4 @@
-"""One trial: a fresh lab, the plane programmed, reachability proven, the load run, everything taken down."""
+"""One trial: a fresh lab is built, the plane is programmed, all backends are reached, and the load is run."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ def build(
     make: Callable[[Lab], DataPlane] | None = None,
     udp_as_asked: bool = False,
 ) -> Lab:
-    """The lab of a scenario with one plane on, every task serving; with cgroups if that or another plane needs them.
+    """Return the lab of a scenario with one plane on and all tasks serving.
 
-    `make` makes the plane, if it is not simply the selected one. `udp_as_asked`: the servers answer datagrams from the
-    address they were asked at, which with direct routing an ordinary server does not.
+    Containers have cgroups if the plane, or the one in `cgroups_for`, needs them. `make` makes the plane if it is not
+    simply the selected one. With `udp_as_asked` the servers answer datagrams from the address that these were sent to;
+    with direct routing an ordinary server does not.
     """
-    ids: dict[str, list[str]] = {}  # service -> its tasks in the order they came
+    ids: dict[str, list[str]] = {}  # service -> its tasks in the order of their creation
     port = scenario.traffic.port
 
     def server(task: Task) -> list[str]:
@@ -51,7 +52,7 @@ def build(
 
 
 def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:
-    """Measure once, in the scenario at the plan's point. A plane that cannot reach its backends gets no number."""
+    """Measure once, in the scenario at the plan's point. A plane that cannot reach its backends gets no figure."""
     world = topology.load(scenario, plan.axes)
     if not WORKLOADS[plan.workload].filled:
         world.filler = None
@@ -74,7 +75,7 @@ def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Tri
                 trial.held = held
         if leapt := steadiness.broken():
             raise BenchError(leapt, where=plan.dataplane, fix="measure again on a machine that is less busy")
-    except Prerequisite:  # of the machine, not of the plane: no other trial would do better
+    except Prerequisite:  # the machine lacks something, so no other trial would succeed
         raise
     except BenchError as error:
         trial.error, trial.figures, trial.work = str(error), {}, Work()
@@ -86,7 +87,7 @@ def _measure(
 ) -> tuple[Figures, Work, list[Held], Profile | None]:
     if not plan.profile:
         return *measure(lab, selection, plan, clock), None
-    from bench.inside.measure.profiler import Profiler  # bcc takes its compiler along
+    from bench.inside.measure.profiler import Profiler  # importing bcc loads its compiler
 
     with Profiler() as profiler:
         with profiler.sampling():
@@ -98,21 +99,24 @@ def _measure(
 
 @contextmanager
 def _own_ports(lab: Lab) -> Iterator[None]:
-    """The client has ports that are used nowhere else: on some planes a connection to a backend itself does not get
-    through on one that was just used to it through a VIP (identity.direct-after-vip)."""
+    """Give the client source ports for the block that nothing else uses.
+
+    On some planes a port that was used through a VIP does not reach the same backend directly
+    (identity.direct-after-vip).
+    """
     _ports(lab, 20_000, 29_999)
     yield
     _ports(lab, axes.FIRST_PORT, axes.LAST_PORT)
 
 
 def _ports(lab: Lab, first: int, last: int) -> None:
-    """The client's ephemeral ports."""
+    """Set the client's ephemeral ports."""
     client = lab.containers[lab.scenario.traffic.client]
     sysctl.write(client.netns, {"net.ipv4.ip_local_port_range": f"{first}\t{last}"})
 
 
 def _settings(lab: Lab) -> dict[str, dict[str, str]]:
-    """IPVS's and conntrack's settings, and offloads, where the workload passes: the client's container and its node."""
+    """Return the settings of IPVS and conntrack and the offloads, in the client's container and on its node."""
     client = lab.containers[lab.scenario.traffic.client]
     found = {}
     for kind, node, name in lab.namespaces():

@@ -168,6 +168,8 @@ static void build_root(void)
 	make_mount("pts", "/new/dev/pts", "devpts", 0, "ptmxmode=666");
 	make_mount("shm", "/new/dev/shm", "tmpfs", 0, NULL);
 	make_mount("run", "/new/run", "tmpfs", 0, "mode=755");
+	/* The machine's own labs come and go in its /etc/netns, and would be seen through the overlay. */
+	make_mount("netns", "/new/etc/netns", "tmpfs", 0, "mode=755");
 	make_mount("cgroup2", "/new/sys/fs/cgroup", "cgroup2", 0, NULL);
 	mount("bpf", "/new/sys/fs/bpf", "bpf", 0, NULL);
 	mount("tracefs", "/new/sys/kernel/tracing", "tracefs", 0, NULL);

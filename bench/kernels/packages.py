@@ -28,7 +28,7 @@ from dataplanes.paths import cache
 from scenarios.journal import Journal
 
 _NEEDED_MB = 900
-_Name = Annotated[str, msgspec.Meta(pattern=r"^(debian|ubuntu)-\d+\.\d+$")]
+_KernelName = Annotated[str, msgspec.Meta(pattern=r"^(debian|ubuntu)-\d+\.\d+$")]
 _IMAGE = re.compile(r"linux-image-((\d+\.\d+)\.[0-9.]+(?:-\d+|\+deb\d+)?-(?:amd64|generic))\Z")
 _KEEP = (
     *("kernel/net", "kernel/lib", "kernel/crypto", "kernel/arch", "kernel/kernel"),
@@ -69,7 +69,7 @@ def installed_by_default() -> str | None:
     Asked once per release: where apt keeps no index, as in containers, each answer takes it a second.
     """
     mark = _default_mark()
-    if mark and (kept := files.kept(mark, _Name)):
+    if mark and (kept := files.kept(mark, _KernelName)):
         return kept
     wanted = _images(_apt_cache("depends", "linux-image-amd64", "linux-image-generic"))
     found = next((name for name, _ in wanted), None)

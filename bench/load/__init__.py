@@ -1,4 +1,4 @@
-"""The load generator: a small C program, server and clients; here its command lines and its results."""
+"""The load generator, which is a small C program of a server and clients: its command lines and its results."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ from msgspec import Struct
 
 
 class Counted(Struct, frozen=True):
-    """What the kernel counted while a client ran."""
+    """The kernel's counts while a client ran."""
 
     elapsed_ns: int
     syn_retransmits: int
     retransmits: int
-    cpu_ns: dict[str, int]  # of the client process
-    stat_ns: dict[str, int]  # /proc/stat: softirq work is in no process's account
+    cpu_ns: dict[str, int]  # of the client process, by user and system
+    stat_ns: dict[str, int]  # from /proc/stat, because softirq work is in no process's account
 
 
 class LoadResult(Counted, frozen=True):
-    """What `load` measured. `figures` has the latencies by their names in bench.documents.metrics, exact."""
+    """The result of `load`. `figures` has exact latencies by their names in bench.documents.metrics."""
 
     connections: int
     concurrency: int
     threads: int
     ok: int
-    requests: int  # answered
+    requests: int  # requests that were answered
     stalled: int  # connections that took more than a second, and were answered
-    errors: dict[str, int]  # by class, every class named
-    backends: dict[str, int]  # requests answered, by server id
+    errors: dict[str, int]  # by class, with every class
+    backends: dict[str, int]  # answered requests by server id
     figures: dict[str, float]
 
 
 class DatagramResult(Counted, frozen=True):
-    """What `udp` measured. `figures` has the latencies by their names in bench.documents.metrics: of a flow's first
-    datagram, only with fresh flows, and of all others."""
+    """The result of `udp`. `figures` has exact latencies by their names in bench.documents.metrics.
+
+    They are those of a flow's first datagram, which is measured only with fresh flows, and those of all other
+    datagrams.
+    """
 
     exchanges: int
     concurrency: int
@@ -48,14 +51,14 @@ class DatagramResult(Counted, frozen=True):
 
 
 class StreamResult(Counted, frozen=True):
-    """What `stream` measured."""
+    """The result of `stream`."""
 
     bytes: int
 
 
 def binary() -> Path:
-    """The compiled program; see bench.native."""
-    from bench import native  # only here: what runs in the guest finds it compiled
+    """Return the path of the compiled program (see bench.native)."""
+    from bench import native  # imported only here: in the guest the program is already compiled
 
     return native.binary("vipload")
 
@@ -63,13 +66,19 @@ def binary() -> Path:
 def serve_argv(
     number: int, *, tcp: Sequence[int] = (), udp: Sequence[int] = (), udp_as_asked: Sequence[int] = ()
 ) -> list[str]:
-    """A server that answers with `number` (1 to 255) and ends with this process, which is to start it."""
+    """Return the command of a server that answers with `number` (1 to 255).
+
+    It ends with this process, which must start it.
+    """
     kinds = {"--tcp": tcp, "--udp": udp, "--udp-as-asked": udp_as_asked}
     ports = [item for option, ports in kinds.items() for port in ports for item in (option, str(port))]
     return [str(binary()), "serve", "--id", str(number), *ports, "--with-parent", str(os.getpid())]
 
 
 def argv(command: str, targets: Sequence[str], **options: int | str) -> list[str]:
-    """A client, `load`, `udp` or `stream`, to IP:PORT targets in turn; options as `vipload --help` names them."""
+    """Return the command of a client: `load`, `udp` or `stream`.
+
+    Targets are IP:PORT; `vipload --help` names the options.
+    """
     named = [item for name, value in options.items() for item in (f"--{name}", str(value))]
     return [str(binary()), command, "--to", ",".join(targets), *named]

@@ -1,1 +1,1 @@
-"""What is made before a kernel is booted, once, and kept in the cache: checks of prerequisites, compiled programs."""
+"""Preparations before a kernel boots, whose results are cached: checks of prerequisites, compiled programs."""

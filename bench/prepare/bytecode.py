@@ -1,4 +1,4 @@
-"""Our own modules' bytecode, made outside: the guest cannot keep it, and would compile at every start."""
+"""Our own modules' bytecode. The program's own process compiles it, because a guest could not keep it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ _ROOT = Path(__file__).parents[2]
 
 
 def compile_bytecode() -> None:
-    """Compile what has changed. A tree that cannot be written to is compiled in the guest then, slowly."""
+    """Compile changed modules. If the tree is not writable, the guest compiles them, which is slow."""
     for package in ("bench", "scenarios", "dataplanes"):
         compileall.compile_dir(str(_ROOT / package), quiet=2, optimize=0)

@@ -17,9 +17,12 @@ from dataplanes.requirements import Compiled, Requirement
 
 
 def compile_missing(requirements: Iterable[Requirement], kernel: Kernel) -> None:
-    """Compile what they name and is missing. Raises Prerequisite without headers, BenchError on a compiler's error.
+    """Compile the eBPF objects that are required and missing.
 
-    bcc must be root. In a guest anybody is, but there it takes forty seconds, and two on the machine itself.
+    Raises Prerequisite without headers, BenchError on an error.
+
+    bcc must be root. In a guest every user is root, but there it takes forty seconds, and two seconds on the machine
+    itself.
     """
     names = [need.name for need in requirements if isinstance(need, Compiled)]
     missing = _missing(names)

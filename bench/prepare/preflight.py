@@ -1,4 +1,4 @@
-"""Is everything a plane needs there? Asked by doctor, by a run before it starts, and by the tests: one source."""
+"""Checks of requirements. `bench doctor`, a run before it starts, and the tests use this one source."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Availability(Struct, frozen=True):
 
 
 def availability(requirement: Requirement, kernel: Kernel) -> Availability:
-    """Whether a kernel (or, for a tool, this machine, whose root file system the guest shares) has it."""
+    """Return whether a kernel has it. For a tool, look on this machine, whose root file system a guest shares."""
     if isinstance(requirement, Feature):
         return _feature(requirement, kernel)
     if isinstance(requirement, Condition):
         why = requirement.obstacle() if kernel.name == "host" else ""
         return Availability(requirement.name, requirement.purpose, not why, why, "use --kernel guest" if why else "")
-    if isinstance(requirement, Compiled):  # it is compiled before the run; what that takes is asked for on its own
+    if isinstance(requirement, Compiled):  # the run compiles it; compiling has its own requirements
         return Availability(requirement.purpose, "", True)
     if isinstance(requirement, Package):
         ok = importlib.util.find_spec(requirement.name) is not None
@@ -50,7 +50,7 @@ def availability(requirement: Requirement, kernel: Kernel) -> Availability:
 def _feature(feature: Feature, kernel: Kernel) -> Availability:
     name = f"CONFIG_{feature.config}"
     config: Mapping[str, str] | None = kernel.config()
-    if config is None:  # the kernel does not say how it was built: ask for the module
+    if config is None:  # the kernel does not publish its configuration, so look for the module
         ok = not feature.module or kernel.has_module(feature.module)
         why = "" if ok else f"no module {feature.module}, and the kernel does not publish its configuration"
     elif config.get(name) == "y":
@@ -64,12 +64,12 @@ def _feature(feature: Feature, kernel: Kernel) -> Availability:
 
 
 def missing(requirements: Iterable[Requirement], kernel: Kernel) -> list[Availability]:
-    """The requirements that are not met."""
+    """Return the requirements that are not met."""
     return [found for found in (availability(each, kernel) for each in requirements) if not found.ok]
 
 
 def demand(requirements: Iterable[Requirement], kernel: Kernel, where: str) -> None:
-    """Raise Prerequisite naming everything that is missing, if anything is."""
+    """Raise Prerequisite with everything that is missing, if anything is."""
     lacking = missing(requirements, kernel)
     if lacking:
         reasons = "; ".join(f"{each.what}: {each.why}" for each in lacking)
@@ -78,6 +78,6 @@ def demand(requirements: Iterable[Requirement], kernel: Kernel, where: str) -> N
 
 
 def modules(requirements: Iterable[Requirement]) -> tuple[str, ...]:
-    """The modules to load before anything starts: loading them on demand costs a process each."""
+    """Return the modules to load before anything starts. Loading a module on demand would cost a process."""
     named = (each.module for each in requirements if isinstance(each, Feature))
     return tuple(dict.fromkeys(name for name in named if name))

@@ -1,4 +1,4 @@
-"""Get a kernel ready for a job: check what the job needs, and make what is missing."""
+"""Get a kernel ready for a job: check the job's requirements, and make what is missing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from scenarios.requires import REQUIRES
 
 
 def requirements(selections: Iterable[Selection]) -> tuple[Requirement, ...]:
-    """What the lab and the planes need together."""
+    """Return the requirements of the lab and of the planes."""
     return tuple(dict.fromkeys((*REQUIRES, *(need for each in selections for need in catalog.requires(each)))))
 
 
 def make_ready(selections: Sequence[Selection], kernel: Kernel, workloads: Iterable[str] = ()) -> None:
-    """Everything that is made once and kept. Raises Prerequisite if the kernel or the machine lacks something."""
+    """Check the requirements, and compile everything that is cached. Raises Prerequisite if something is missing."""
     tools = [tool for name in workloads for tool in WORKLOADS[name].tools]
     preflight.demand((*requirements(selections), *tools), kernel, ", ".join(selection.name for selection in selections))
     load.binary()  # the guest can run it, but not compile it into the cache

@@ -17,7 +17,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from bench.documents import Interval, Matrix, Result
-from bench.documents.overview import Verdict
+from bench.documents.overview import PlaneOverview
 from bench.documents.workloads import WORKLOADS
 from bench.report.digits import number
 from bench.report.model import QUESTIONS, REFERENCE, Report
@@ -37,7 +37,7 @@ _CONTAINERS = (1, 10, 100)
 class Standing(Struct, frozen=True):
     """What is said of a plane: whether it has the same effect."""
 
-    verdict: Verdict
+    verdict: PlaneOverview
     effect: str  # "the same effect", "nearly the same effect", "not the same effect"
 
     @property
@@ -68,11 +68,11 @@ def rankings(report: Report) -> list[Ranking]:
     return [Ranking(name, planes) for name, planes in groups.items()]
 
 
-def _rank(verdict: Verdict) -> tuple[float, ...]:
+def _rank(verdict: PlaneOverview) -> tuple[float, ...]:
     return (len(verdict.less), -len(verdict.more), verdict.cost.value if verdict.cost else 0)
 
 
-def _effect(report: Report, verdict: Verdict) -> str:
+def _effect(report: Report, verdict: PlaneOverview) -> str:
     holds = {cell.check for cell in report.cells() if cell.dataplane == REFERENCE and cell.outcome == "pass"}
     if not verdict.less:
         return "the same effect"

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from bench.documents import Held, Interval, Matrix, MatrixCell, Result, Summary, reading
 from bench.documents.metrics import Clock
-from bench.documents.overview import SHOWN, Answer, Curve, Verdict
+from bench.documents.overview import SHOWN, Answer, Curve, PlaneOverview
 from bench.documents.workloads import WORKLOADS
 from dataplanes import catalog
 from dataplanes.errors import Usage
@@ -209,13 +209,13 @@ class Report:
             return ""
         return "yes" if all(outcomes) else "partly" if any(outcomes) else "no"
 
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[PlaneOverview]:
         """One line per plane; `direct` first if it was measured."""
         rows, made = self.rows("crr"), []
         for name in self.planes():
             row, _ = rows.get(name, (None, ""))
             made.append(
-                Verdict(
+                PlaneOverview(
                     name,
                     _summary(name),
                     row.ratio_to_direct if row else None,

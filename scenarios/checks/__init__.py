@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from functools import cache
 from heapq import heappop, heappush
 from types import ModuleType
-from typing import Literal
 
 from msgspec import Struct, structs
 
@@ -22,9 +21,9 @@ from dataplanes import extensions
 from dataplanes.errors import BenchError, Usage
 from dataplanes.extensions import Extension
 from scenarios.checks.world import Differs, World
+from scenarios.outcomes import Expected, Outcome
 from scenarios.stopwatch import Steadiness
 
-Outcome = Literal["pass", "fail", "skip", "error"]
 Waiting = Generator[float, None, str]
 """A check that idles. It yields the seconds that it waits, and returns what it saw."""
 Observe = Callable[[World], "str | Waiting"]
@@ -58,7 +57,7 @@ class Cell(Struct):
     outcome: Outcome
     detail: str
     seconds: float  # by the clock of the kernel under test
-    expected: Literal["pass", "fail", "skip"] = "pass"
+    expected: Expected = "pass"
 
 
 CHECKS: dict[str, Check] = {}

@@ -6,12 +6,13 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from bench.documents import Expected, Matrix, MatrixCell, Outcome
+from bench.documents import Matrix, MatrixCell
 from bench.outside.matrix import planes, unexpected
 from bench.report import matrix_table
 from dataplanes import catalog
 from dataplanes.errors import Usage
 from scenarios import checks, expectations, topology
+from scenarios.outcomes import Expected, Outcome
 
 
 def test_every_difference_names_checks_and_planes_there_are_and_gives_its_reason() -> None:

@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from bench.analysis import gate
-from bench.documents import Interval, Matrix, MatrixCell, Outcome, Result, Trial
+from bench.documents import Interval, Matrix, MatrixCell, Result, Trial
 from bench.documents.comparison import Comparison, Difference
 from dataplanes.errors import Usage
 from scenarios.axes import Axes
+from scenarios.outcomes import Outcome
 
 HERE, AT = Axes(), Axes(services=100)
 KNOBS = {"name": "nft-lb", "dataplane": "nft-lb", "variant": "", "knobs": {"scheduler": "rr"}}

@@ -17,10 +17,16 @@ SEVERAL = {"measure", "observe", "demand"}
 
 
 def _definitions() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Where each class and each public function, method or alias is defined, by its name without underscores."""
+    """Return where classes and types, and public functions and methods, are defined, by name without underscores."""
     classes, functions = defaultdict(list), defaultdict(list)
     for path in MODULES:
-        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        tree = ast.parse((ROOT / path).read_text())
+        for each in tree.body:  # a type has a name like a class
+            if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name):
+                name = each.targets[0].id
+                if re.fullmatch(r"_?[A-Z]\w*[a-z]\w*", name):
+                    classes[name.lstrip("_")].append(f"{dotted(path)}.{name}")
+        for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 classes[node.name.lstrip("_")].append(f"{dotted(path)}.{node.name}")
             elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
@@ -31,7 +37,7 @@ def _definitions() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
 CLASSES, FUNCTIONS = _definitions()
 
 
-def test_a_class_name_is_defined_once() -> None:
+def test_the_name_of_a_class_or_a_type_is_defined_once() -> None:
     assert {name: found for name, found in CLASSES.items() if len(found) > 1} == {}
 
 

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from bench import __version__
 from dataplanes import errors
 from scenarios import checks
 from tests.conftest import ROOT
@@ -44,3 +45,12 @@ def test_every_environment_variable_that_is_read_is_explained() -> None:
     sources = [path for room in ("bench", "scenarios", "dataplanes") for path in (ROOT / room).rglob("*.py")]
     named = {name for path in sources for name in re.findall(r"\bBENCH_[A-Z_]+\b", path.read_text("utf-8"))}
     assert named - {"BENCH_COMPLETE"} <= set(re.findall(r"`(BENCH_[A-Z_]+)`", page))
+
+
+def test_the_version_is_written_once_and_has_a_section_of_the_changelog() -> None:
+    number = re.escape(__version__)
+    assert re.search(
+        rf"^## \[{number}\] - \d{{4}}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert "\nversion:" not in (ROOT / "CITATION.cff").read_text("utf-8"), "the version is in bench/__init__.py"
+    assert not re.search(r"^version *=", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)

@@ -13,13 +13,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.documents import Expected, Held, Interval, Matrix, MatrixCell, Profile, Result, Summary, Trial, reading
+from bench.documents import Held, Interval, Matrix, MatrixCell, Profile, Result, Summary, Trial, reading
 from bench.report import answer, text
 from bench.report.model import QUESTIONS, Report, State
 from bench.report.page import page
 from dataplanes.errors import Usage
 from scenarios import checks
 from scenarios.axes import Axes
+from scenarios.outcomes import Expected
 
 PLANES = ("ipvs-container", "ipvs-overlay", "nft-lb")
 CHECKS = (

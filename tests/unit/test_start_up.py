@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from tests.conftest import ROOT
+from tests.unit.test_layers import MODULES
 
 
 def python(program: str) -> str:
@@ -22,3 +23,15 @@ def test_all_of_pyroute2_is_there_when_asked_for() -> None:
     asked = "from pyroute2 import IPRoute, NDB; import pyroute2; print(IPRoute.__name__, NDB is pyroute2.NDB)"
     assert python(f"import dataplanes.kernel; {asked}") == "IPRoute True\n"
     assert python(f"{asked}; import dataplanes.kernel; print(pyroute2.IPRoute.__name__)").endswith("IPRoute\n")
+
+
+def test_what_pyroute2_does_not_have_is_told_as_usual() -> None:
+    program = "import dataplanes.kernel, pyroute2; print(hasattr(pyroute2, 'NoSuchThing'), bool(pyroute2.__version__))"
+    assert python(program) == "False True\n"
+
+
+def test_no_module_replaces_a_method_or_a_module_of_another() -> None:
+    """It would have to be found by its effect. One place does: the package that is imported lazily."""
+    signs = ("method-assign", "setattr(", "sys.modules[", "__dict__[", "__class__ =")
+    found = {str(path) for path in MODULES if any(sign in (ROOT / path).read_text() for sign in signs)}
+    assert found - {"bench/kernels/guest.py"} == {"dataplanes/kernel/lazy.py"}  # termios.tcsetattr()

@@ -8,7 +8,7 @@ from bench.documents import Figures, Held, TrialPlan, Work
 from bench.inside.measure import state, traffic
 from bench.inside.measure.churn import churn
 from bench.inside.measure.programming import program
-from bench.inside.measure.traffic import Measured
+from bench.inside.measure.traffic import FiguresAndWork
 from bench.inside.measure.wrk import wrk
 from dataplanes.errors import KernelRefused
 from dataplanes.selection import Selection
@@ -16,7 +16,7 @@ from scenarios.lab import Lab
 
 _PROOF_PER_BACKEND = 2
 
-MEASURES: dict[str, Callable[[Lab, Selection, TrialPlan, str], Measured]] = {
+MEASURES: dict[str, Callable[[Lab, Selection, TrialPlan, str], FiguresAndWork]] = {
     "crr": traffic.crr,
     "crr-rst": traffic.crr_rst,
     "open": traffic.open_loop,
@@ -32,7 +32,7 @@ MEASURES: dict[str, Callable[[Lab, Selection, TrialPlan, str], Measured]] = {
 
 
 def prove(lab: Lab, selection: Selection) -> None:
-    """Every backend must answer, or there is no figure. Raises KernelRefused."""
+    """Demand that every backend answers, because there is no figure otherwise. Raises KernelRefused."""
     backends = lab.service(lab.scenario.traffic.service).backends
     result = traffic.connect(lab, traffic.targets(lab, selection), _PROOF_PER_BACKEND * len(backends), 1)
     failed = {name: count for name, count in result.errors.items() if count}
@@ -46,9 +46,9 @@ def prove(lab: Lab, selection: Selection) -> None:
 
 
 def measure(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> tuple[Figures, Work, list[Held]]:
-    """Run a trial's workload in its lab, and see what it leaves in the kernel.
+    """Run a trial's workload in its lab, and collect the kernel state that it leaves.
 
-    Raises KernelRefused if nothing came of it: a figure of 0 would be taken for a measurement.
+    Raises KernelRefused if nothing succeeded, because a figure of 0 would be wrong.
     """
     figures, work = MEASURES[plan.workload](lab, selection, plan, clock)
     if work.operations == 0:

@@ -1,4 +1,4 @@
-"""The generator's own ceiling: what it reaches over loopback, where there is no network to wait for."""
+"""The rate that the generator reaches over loopback, without any network. It is the limit of the generator itself."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dataplanes.kernel.rtnl import Rtnl
 from scenarios.journal import Journal
 
 _PORT = 80
-_MOST = 5000  # beyond, looking for a free port would be what is measured (bench.analysis.judge)
+_MOST = 5000  # beyond this the search for a free port would dominate (bench.analysis.judge)
 
 
 def ceiling(connections: int, concurrency: int) -> float:
-    """Connections per second in one namespace, to a server for each processor: no fewer than the generator has threads.
+    """Return the connections per second in one namespace, with a server for each processor.
 
-    Raises KernelRefused.
+    There are as many servers as the generator has threads. Raises KernelRefused if the generator fails.
     """
     with Journal() as journal:
         name = f"{journal.run}-ceiling"

@@ -1,11 +1,11 @@
-"""Connections at a steady rate while replicas come and go in good order: whom it costs what."""
+"""The workload `churn`: connections at a steady rate while replicas are added and removed in order."""
 
 from __future__ import annotations
 
 import msgspec
 
 from bench.documents import TrialPlan
-from bench.inside.measure.traffic import Measured, connections, finish, start, targets
+from bench.inside.measure.traffic import FiguresAndWork, connections, finish, start, targets
 from bench.load import LoadResult
 from dataplanes.selection import Selection
 from scenarios.lab import Lab
@@ -15,8 +15,8 @@ _TIMEOUT_MS = 3000
 _WINDOW = 4096
 
 
-def churn(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
-    """One replica more, the newest one less, and again until the connections are made; they are spread over 5 s."""
+def churn(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    """Add a replica, remove the newest one, and repeat until the connections are made. These are spread over 5 s."""
     service = lab.scenario.traffic.service
     replicas = len(lab.service(service).backends)
     rate = max(int(plan.connections / _SECONDS), 1)

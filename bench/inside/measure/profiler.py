@@ -1,7 +1,7 @@
-"""Where the time goes: kernel functions by their own time, and how often the ones that matter are called. With bcc.
+"""A profile by bcc: the time of kernel functions, and the number of calls of selected functions.
 
-Time is sampled by the CPU clock (under the instruction clock every so many instructions, exactly), calls are counted by
-kprobes; in a trial that is not in the figures, because both cost.
+Time is sampled by the CPU clock; under the instruction clock that is exactly every so many instructions. Calls are
+counted by kprobes. Both cost time, so a profiled trial does not count for the figures.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _COUNTED = (
     "tcf_classify",
     "__cgroup_bpf_run_filter_sock_addr",
 )
-"""By the names of Linux 6.1 to 6.18; what a kernel does not have is left out."""
+"""These are the names of Linux 6.1 to 6.18. Functions that a kernel does not have are left out."""
 _PARTS: dict[str, tuple[str, ...]] = {
     name: tuple(prefixes.split())
     for name, prefixes in msgspec.toml.decode((Path(__file__).parent / "parts.toml").read_text("utf-8")).items()
@@ -64,13 +64,17 @@ _COUNTER = "int called_%d(struct pt_regs *ctx) { calls.increment(%d); return 0; 
 
 
 class Profiler:
-    """Watches the whole kernel: what runs while `sampling`, what is called while `counting`.
+    """A profiler of the whole kernel: it samples time while `sampling`, and counts calls while `counting`.
 
-    Not both at once: a kprobe costs more than many a function it counts, and would be most of the samples.
+    It does not do both at once. A kprobe costs more than many of the functions it counts, and would be most of the
+    samples.
     """
 
     def __enter__(self) -> Profiler:
-        """Raises Prerequisite without bcc, BenchError where the kernel does not let it watch."""
+        """Compile the programs.
+
+        Raises Prerequisite without bcc, and BenchError if the kernel does not permit profiling.
+        """
         try:
             from bcc import BPF, PerfSWConfig, PerfType  # type: ignore[import-not-found, unused-ignore]
         except ImportError as error:
@@ -86,7 +90,7 @@ class Profiler:
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
-        """See what runs, every so often."""
+        """Sample the running functions during the block."""
         with _translated():
             self._bpf.attach_perf_event(**self._clock, fn_name="sample", sample_period=_PERIOD_NS)
         try:
@@ -96,7 +100,7 @@ class Profiler:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """See how often the functions that matter are called; those this kernel lets be counted."""
+        """Count the calls of the selected functions during the block, as far as this kernel permits it."""
         there = _symbols()
         self._counted = [(n, name) for n, name in enumerate(_COUNTED) if name in there and self._count(n, name)]
         try:
@@ -106,7 +110,7 @@ class Profiler:
                 self._bpf.detach_kprobe(event=name)
 
     def _count(self, number: int, name: str) -> bool:
-        """Count a function's calls; False where the kernel has no kprobes, or not of this function."""
+        """Count a function's calls. Return False if the kernel has no kprobes, or none for this function."""
         try:
             self._bpf.attach_kprobe(event=name, fn_name=f"called_{number}")
         except Exception:  # bcc raises bare Exceptions
@@ -114,7 +118,7 @@ class Profiler:
         return True
 
     def profile(self, operations: int) -> Profile:
-        """What was seen; calls per operation of what was counted."""
+        """Return the profile. Counted calls are per operation."""
         hits: Counter[str] = Counter()
         for ip, count in self._bpf["hits"].items():
             hits[_symbol(self._bpf.ksym(ip.value).decode())] += count.value
@@ -146,14 +150,17 @@ def _symbols() -> set[str]:
 
 
 def _symbol(name: str) -> str:
-    """Without the compiler's suffixes; what is no kernel symbol is the programs' own."""
+    """Return a function's name without the compiler's suffixes.
+
+    An address that is no kernel symbol belongs to the programs.
+    """
     if name.startswith("bpf_prog_"):
         return "bpf_prog"
     return "(programs)" if name in ("[unknown]", "") else name.partition(".")[0]
 
 
 def part(name: str) -> str:
-    """The part of the kernel a function belongs to, by its name."""
+    """Return the part of the kernel that a function belongs to, by its name."""
     if name == "(programs)":
         return "user space"
     return next((title for title, prefixes in _PARTS.items() if name.startswith(prefixes)), "other")

@@ -1,4 +1,4 @@
-"""What changes cost at size: all services at once, then one service, one backend, one container more or less."""
+"""The workload `program`: the time to program all services at once, and the time of single changes beside them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from bench.documents import Figures, TrialPlan, Work
-from bench.inside.measure.traffic import Measured
+from bench.inside.measure.traffic import FiguresAndWork
 from dataplanes.model import Service
 from dataplanes.selection import Selection
 from scenarios.lab import Lab
@@ -18,8 +18,8 @@ from scenarios.topology import ServiceSpec, Task
 _OBEY_SECONDS = 3.0
 
 
-def program(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
-    """What changes cost at size: all services at once, then one service, one backend, one container more or less."""
+def program(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    """Measure all services at once, and then one service, one backend and one container more or less."""
     plane = lab.plane
     assert plane
     services = lab.fillers(plan.axes.services, plan.axes.backends or 3)
@@ -51,9 +51,10 @@ def program(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Meas
 
 
 def _answers(lab: Lab, vip: str) -> bool:
-    """True as soon as the VIP answers the client; False if it never does.
+    """Return True as soon as the VIP answers the client, and False if it never does.
 
-    With direct routing it does not: a filler's VIP is on no task's lo, its backends are another service's.
+    With direct routing it never does: a filler's VIP is on no task's lo, because its backends belong to another
+    service.
     """
     traffic = lab.scenario.traffic
     deadline = time.monotonic() + _OBEY_SECONDS
@@ -68,6 +69,9 @@ def _answers(lab: Lab, vip: str) -> bool:
 
 
 def _joining(lab: Lab, spec: ServiceSpec, clock: str) -> float:
-    """What the plane does when a container joins: the container itself is not the plane's work."""
+    """Return the time that the plane needs when a container joins.
+
+    The creation of the container itself does not count.
+    """
     lab.create_service(spec)
     return lab.joined.by(clock)

@@ -1,4 +1,4 @@
-"""The workloads that send packets: `vipload` from the client's container, and what the kernel counted meanwhile."""
+"""The workloads that send packets: `vipload` in the client's container, and the kernel's counters meanwhile."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from dataplanes.selection import Selection, balances
 from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
 
-Measured = tuple[Figures, Work]
-"""What a workload's function returns: the figures, and what it did meanwhile."""
-_WARMUP_SHARE = 10  # the program paged in, neighbours and routes resolved
-_REQUESTS_PER_CONNECTION = 5  # rr makes so many times the requests crr makes connections
-_BYTES_PER_CONNECTION = 16 << 10  # stream moves as much for each connection crr makes
+FiguresAndWork = tuple[Figures, Work]
+"""The result of a workload's function: the figures, and the work that was done."""
+_WARMUP_SHARE = 10  # a tenth: it pages in the program, and resolves neighbours and routes
+_REQUESTS_PER_CONNECTION = 5  # rr makes this many requests for each connection of crr
+_BYTES_PER_CONNECTION = 16 << 10  # stream sends this many bytes for each connection of crr
 
 
 def targets(lab: Lab, selection: Selection) -> list[str]:
-    """Where the client connects: the VIP, or without one every backend's own address in turn."""
+    """Return the client's targets: the VIP, or on a plane without VIPs every backend's own address in turn."""
     return [_vip(lab, lab.scenario.traffic.service)] if balances(selection.dataplane) else own(lab)
 
 
 def own(lab: Lab) -> list[str]:
-    """Every backend's own address."""
+    """Return every backend's own address."""
     traffic = lab.scenario.traffic
     return [f"{backend.address}:{traffic.port}" for backend in lab.service(traffic.service).backends]
 
@@ -45,8 +45,8 @@ def start(lab: Lab, command: str, to: list[str], **options: int | str) -> subpro
 
 
 def finish(lab: Lab, process: subprocess.Popen[bytes]) -> bytes:
-    """Its output. Raises KernelRefused if it failed."""
-    out, err = process.communicate()  # it gives up on a connection by itself
+    """Return the client's output. Raises KernelRefused if the client failed."""
+    out, err = process.communicate()  # there is no time-out here: the client itself gives up on a connection
     if process.returncode:
         where = f"{lab.scenario.traffic.client}: vipload"
         raise KernelRefused("the load generator failed", where=where, why=err.decode().strip())
@@ -54,7 +54,7 @@ def finish(lab: Lab, process: subprocess.Popen[bytes]) -> bytes:
 
 
 def connect(lab: Lab, to: list[str], connections: int, concurrency: int, **options: int | str) -> LoadResult:
-    """So many connections, in turn from all addresses the client has on the network."""
+    """Make connections, in turn from all addresses that the client has on the network."""
     client = lab.containers[lab.scenario.traffic.client]
     if client.aliases:
         options["sources"] = ",".join((client.endpoints[0].address, *client.aliases))
@@ -63,24 +63,24 @@ def connect(lab: Lab, to: list[str], connections: int, concurrency: int, **optio
     return msgspec.json.decode(finish(lab, start(lab, "load", to, **sizes, **options)), type=LoadResult)
 
 
-def crr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
-    """Connect, 1-byte request, 1-byte reply, close."""
+def crr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    """Measure connect, 1-byte request, 1-byte reply, close."""
     return connections(connect(lab, targets(lab, selection), plan.connections, plan.axes.concurrency), clock)
 
 
-def crr_rst(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
-    """The same, closed by reset."""
+def crr_rst(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    """Measure the same as `crr`, with connections that are closed by reset."""
     to = targets(lab, selection)
     return connections(connect(lab, to, plan.connections, plan.axes.concurrency, close="rst"), clock)
 
 
-def others(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
-    """What does not go to a VIP, with the plane on."""
+def others(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    """Measure connections to the backends' own addresses while the plane is on."""
     return connections(connect(lab, own(lab), plan.connections, plan.axes.concurrency), clock)
 
 
-def open_loop(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
-    """At half the rate the closed loop reaches, found by trying: what a connection waits when there is room."""
+def open_loop(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    """Measure latencies at half the rate that the closed loop reaches, which a first run finds."""
     to = targets(lab, selection)
     tried = connect(lab, to, max(plan.connections // 4, 1), plan.axes.concurrency)
     if not tried.ok:
@@ -91,13 +91,16 @@ def open_loop(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Me
 
 
 def none_succeeded(workload: str, plane: str, errors: Mapping[str, int]) -> KernelRefused:
-    """Nothing was measured: an error of the run, and no figure of 0."""
+    """Return the error of a run in which nothing succeeded, because a figure of 0 would be wrong."""
     counts = ", ".join(f"{count} {name}" for name, count in errors.items() if count)
     return KernelRefused(f"not one {WORKLOADS[workload].unit} succeeded", where=f"{plane}, {workload}", why=counts)
 
 
-def connections(result: LoadResult, clock: str, rate: int | None = None) -> Measured:
-    """What connections cost; `rate`: how many were asked for per second, if it was a steady rate."""
+def connections(result: LoadResult, clock: str, rate: int | None = None) -> FiguresAndWork:
+    """Return the figures of connections.
+
+    `rate` is the number that was asked for per second, if it was a steady rate.
+    """
     figures = {
         "connections_per_second": result.ok / (result.elapsed_ns / 1e9),
         **result.figures,
@@ -108,32 +111,34 @@ def connections(result: LoadResult, clock: str, rate: int | None = None) -> Meas
     return figures, _work(result, result.ok, clock, result.errors, result.backends, rate)
 
 
-def rr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
-    """Requests on connections that stay."""
+def rr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    """Measure requests on connections that stay."""
     flows = plan.axes.concurrency
     each = max(plan.connections * _REQUESTS_PER_CONNECTION // flows, 1)
     result = connect(lab, targets(lab, selection), flows, flows, requests=each)
     figures = {
         "transactions_per_second": result.requests / (result.elapsed_ns / 1e9),
-        **{name: value for name, value in result.figures.items() if name.startswith("request_")},  # none but connects
+        **{
+            name: value for name, value in result.figures.items() if name.startswith("request_")
+        },  # the rest is connects
         **_cost(result, result.requests, "rr", clock),
     }
     return figures, _work(result, result.requests, clock, result.errors, result.backends)
 
 
-def udp(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
-    """Datagrams there and back in flows that stay."""
+def udp(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    """Measure requests and replies by datagrams in flows that stay."""
     return _datagrams(lab, selection, "udp", 2 * plan.connections, plan.axes.concurrency, clock)
 
 
-def first(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
-    """A new flow each time, one at a time: its first datagram and its second."""
+def first(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    """Measure the first and the second datagram of new flows, one flow at a time."""
     return _datagrams(lab, selection, "first", plan.connections, 1, clock, fresh=1)
 
 
 def _datagrams(
     lab: Lab, selection: Selection, name: str, exchanges: int, flows: int, clock: str, **options: int
-) -> Measured:
+) -> FiguresAndWork:
     sizes = {"exchanges": exchanges, "concurrency": flows, "warmup": max(exchanges // _WARMUP_SHARE, flows)}
     out = finish(lab, start(lab, "udp", targets(lab, selection), **sizes, **options))
     result = msgspec.json.decode(out, type=DatagramResult)
@@ -147,8 +152,8 @@ def _datagrams(
     return figures, _work(result, result.ok, clock, counts, result.backends)
 
 
-def stream(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
-    """Bytes to a service with one backend, on another node than the client's."""
+def stream(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    """Measure the transfer to a service with one backend, which is on another node than the client."""
     traffic = lab.scenario.traffic
     away = next(n for n in (*lab.scenario.nodes,) if n != lab.containers[traffic.client].task.node)
     spec = ServiceSpec("sink", lab.service(traffic.service).network, tasks=[Task("sink.1", away)])
@@ -184,17 +189,17 @@ def _work(
 
 
 def _cost(result: Counted, operations: int, workload: str, clock: str) -> Figures:
-    """What one operation costs the machine: kernel, both ends and all between."""
+    """Return the cost of one operation for the whole machine: both ends and everything between them."""
     return cost_of(result.elapsed_ns, result.stat_ns, operations, workload, clock)
 
 
 def cost_of(elapsed_ns: int, states_ns: dict[str, int], operations: int, workload: str, clock: str) -> Figures:
-    """Instructions or CPU time per operation, from the time that was not idle."""
+    """Return instructions or microseconds of CPU time per operation, from the time that was not idle."""
     if not operations:
         return {}
     metric = WORKLOADS[workload].cost(clock)
     if clock == "instructions":
-        # One vCPU, one nanosecond per instruction: what was not idle was executed.
+        # There is one vCPU, and one nanosecond per instruction, so the time that was not idle was executed.
         idle = min(states_ns.get("idle", 0) + states_ns.get("iowait", 0), elapsed_ns)
         return {metric: (elapsed_ns - idle) / operations}
     busy = sum(ns for name, ns in states_ns.items() if name not in ("idle", "iowait"))

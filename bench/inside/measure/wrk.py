@@ -1,4 +1,4 @@
-"""crr again by other people's programs, wrk and nginx: is what `vipload` says of the planes true of them?"""
+"""The workload `wrk`: crr by wrk and nginx, which checks the figures of `vipload`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from bench.documents import TrialPlan, Work
-from bench.inside.measure.traffic import Measured, cost_of, own
+from bench.inside.measure.traffic import FiguresAndWork, cost_of, own
 from dataplanes.errors import KernelRefused
 from dataplanes.kernel.process import tied
 from dataplanes.selection import Selection
@@ -30,8 +30,8 @@ http {{
 """
 
 
-def wrk(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Measured:
-    """A connection per request, for a second (wrk counts in whole ones)."""
+def wrk(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    """Measure a connection per request for a second (wrk counts in whole seconds)."""
     service = lab.scenario.traffic.service
     with Journal() as journal:
         names = [task.name for spec in lab.specs() if spec.name == service for task in spec.tasks]
@@ -62,7 +62,7 @@ def _serve(lab: Lab, journal: Journal, task: str) -> subprocess.Popen[bytes]:
 
 
 def _await(lab: Lab) -> None:
-    """Until every backend's nginx listens."""
+    """Wait until every backend's nginx listens."""
     deadline = time.monotonic() + _STARTS
     for target in own(lab):
         address = target.rpartition(":")[0]
@@ -78,7 +78,7 @@ def _await(lab: Lab) -> None:
 
 
 def _states() -> dict[str, int]:
-    """/proc/stat's first line in nanoseconds."""
+    """Return the first line of /proc/stat in nanoseconds."""
     with open("/proc/stat", encoding="ascii") as file:
         values = file.readline().split()[1:]
     tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -86,7 +86,7 @@ def _states() -> dict[str, int]:
     return {name: int(value) * tick for name, value in zip(names, values, strict=False)}
 
 
-def _metrics(output: str, elapsed: int, states: dict[str, int], clock: str) -> Measured:
+def _metrics(output: str, elapsed: int, states: dict[str, int], clock: str) -> FiguresAndWork:
     rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
     requests = re.search(r"(\d+) requests in", output)
     if not rate or not requests or not int(requests[1]):

@@ -166,6 +166,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "not UTF-8": lambda: b'{"kind":"matrix","schema":2,"cells":"\xff"}',
     "another kind": lambda: text.merged(model.load([str(ROOT / "results" / "readme" / "first.json")])),
     "a later schema": lambda: json.dumps(RESULT | {"schema": 3}).encode(),
+    "a kind that is no name": lambda: json.dumps(RESULT | {"kind": ["result"]}).encode(),
     "no kind": lambda: json.dumps({key: value for key, value in RESULT.items() if key != "kind"}).encode(),
     "another unit": lambda: json.dumps(RESULT | {"units": {"connect_p50_us": "ms"}}).encode(),
     "UTF-16": lambda: json.dumps(RESULT).encode("utf-16"),

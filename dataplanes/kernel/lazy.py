@@ -1,0 +1,39 @@
+"""Packages whose modules are imported without the rest of them."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
+from typing import Any
+
+
+class LazyPackage(ModuleType):
+    """A package whose `__init__.py` has not run yet. It runs when a name is asked for that is none of its modules'.
+
+    The import system finds the package's modules by its `__path__`, and for that its `__init__.py` need not run.
+    """
+
+    _complete = False
+
+    def __getattr__(self, name: str) -> Any:
+        if find_spec(f"{self.__name__}.{name}"):  # `from PACKAGE import MODULE` asks here before it imports the module
+            return import_module(f"{self.__name__}.{name}")
+        if self._complete:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        self._complete = True
+        assert self.__spec__
+        assert self.__spec__.loader
+        self.__spec__.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def import_lazily(package: str) -> None:
+    """Let `import PACKAGE.MODULE` import that module alone. Nothing is done if the package is imported already."""
+    spec = find_spec(package)
+    if package in sys.modules or spec is None:
+        return
+    made = LazyPackage(package)
+    made.__dict__.update(module_from_spec(spec).__dict__)
+    sys.modules[package] = made
