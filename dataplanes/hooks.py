@@ -41,6 +41,10 @@ class Hooks(ABC):
     def count(self, endpoint: Endpoint) -> int:
         """Return how many programs are attached for a container."""
 
+    def shared(self) -> int:
+        """Return how many programs are attached for all containers of the node."""
+        return 0
+
     @abstractmethod
     def close(self) -> None:
         """Release what would outlive the namespaces. Idempotent."""
@@ -172,6 +176,9 @@ class RedirectHooks(TcHooks):
         if self._wire:
             self._classifiers.attach(rtnl, self._wire, self._programs({"ingress": "from_wire"}))
         self._stations.add(endpoint, rtnl.index(endpoint.bridge_port))
+
+    def shared(self) -> int:
+        return int(bool(self._wire and self._there))
 
     def _forget(self, endpoint: Endpoint, rtnl: Rtnl) -> None:
         self._stations.drop(endpoint)

@@ -12,8 +12,9 @@ from typing import cast
 import pytest
 from msgspec.structs import replace
 
-from dataplanes.ebpf import Ebpf, _ServiceTable
+from dataplanes.ebpf import Ebpf
 from dataplanes.ebpf_connections import Connection
+from dataplanes.ebpf_services import ServiceTable
 from dataplanes.placed import PlacedPlane
 from scenarios.lab import Lab
 from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, View, running
@@ -27,7 +28,7 @@ def entries(lab: Lab) -> list[Connection]:
     """Return the entries of the table on the client's node."""
     mechanism = cast(Ebpf, cast(PlacedPlane, lab.plane)._mechanism)
     table = mechanism._tables["worker2", "my-network"]
-    assert isinstance(table, _ServiceTable)
+    assert isinstance(table, ServiceTable)
     assert table.connections is not None
     return list(table.connections)
 

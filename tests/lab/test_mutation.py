@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from bench.inside import trial
-from dataplanes import catalog, classifiers, ebpf
+from dataplanes import catalog, classifiers, ebpf_services
 from dataplanes.base import Counter, DataPlane, Footprint
 from dataplanes.kernel import process, sysctl
 from dataplanes.kernel.conntrack import Conntrack
@@ -197,7 +197,7 @@ def _with_sysctl(kind: str, key: str, value: str, lab: Lab, undo: ExitStack) -> 
 def _keeping_connections(lab: Lab, undo: ExitStack) -> None:
     patch = undo.enter_context(pytest.MonkeyPatch.context())
     patch.setattr(Conntrack, "flush", lambda self, keep: 0)
-    patch.setattr(ebpf._ServiceTable, "_forget_flows", lambda self, lost: None)
+    patch.setattr(ebpf_services.ServiceTable, "_forget_flows", lambda self, lost: None)
 
 
 def _with_every_second_segment_lost(lab: Lab, undo: ExitStack) -> None:
