@@ -27,16 +27,17 @@ static __always_inline int send_to(struct __sk_buff *skb, u32 backend)
 
 #include "balance.h"
 
-/* Hands a packet to its client, once the VIP is put back. Its frame is addressed to the client already, unless it is an
- * error of the vxlan device, which is addressed to that device. To any address but a container's first one the bridge
- * knows the way. */
-static __always_inline int to_client(struct __sk_buff *skb, u32 client)
+/* Hands a packet to its client, once the VIP is put back. A reply's frame is addressed to the client already. An error may
+ * be the vxlan device's own, and is then addressed to that device. The bridge knows the way to any address but a
+ * container's first one. */
+static __always_inline int to_client(struct __sk_buff *skb, struct packet *packet)
 {
+	u32 client = packet->destination;
 	struct station *station = stations.lookup(&client);
 
 	if (!station || station->remote)
 		return TC_ACT_OK;
-	return deliver(skb, station);
+	return packet->protocol == IPPROTO_ICMP ? deliver(skb, station) : hand_over(skb, station);
 }
 
 /* Handles a packet that goes to no VIP. Most such packets concern no VIP at all, and are released after one look-up in
@@ -47,7 +48,7 @@ static __always_inline int pass_on(struct __sk_buff *skb, struct packet *packet)
 	u32 *all = every.lookup(&zero);
 
 	if (put_back(skb, packet))
-		return to_client(skb, packet->destination);
+		return to_client(skb, packet);
 	return all && *all ? pass_by(skb, packet->destination) : TC_ACT_OK;
 }
 
