@@ -127,3 +127,21 @@ def test_every_node_knows_the_containers_that_there_are() -> None:
         here = {each.address for container in lab.containers.values() for each in container.endpoints} - {"10.0.0.3"}
         nodes = {container.task.node for container in lab.containers.values()}
         assert known(lab) == dict.fromkeys(nodes, here)
+
+
+def test_the_error_of_the_vxlan_device_is_addressed_to_the_client() -> None:
+    """The device answers the frame it was given, in which it was the sender itself."""
+    with running("ebpf-redirect", "narrow") as lab:
+        (endpoint,) = lab.containers[CLIENT].endpoints
+        with (
+            lab.socket(CLIENT, socket.SOCK_RAW, socket.htons(0x0800), family=socket.AF_PACKET) as here,
+            lab.socket(CLIENT, socket.SOCK_DGRAM) as client,
+        ):
+            here.settimeout(5)
+            here.bind(("eth0", 0x0800))
+            client.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER: IP_PMTUDISC_DO
+            client.connect((lab.service("lone").vip, 80))
+            client.send(bytes(1400))
+            error = next(frame for frame in iter(lambda: here.recv(2048), b"") if frame[23] == socket.IPPROTO_ICMP)
+    assert error[34:36] == bytes((3, 4))  # destination unreachable: fragmentation needed
+    assert error[:6] == bytes.fromhex(endpoint.mac.replace(":", ""))
