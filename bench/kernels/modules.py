@@ -21,7 +21,7 @@ class Modules:
 
     @cached_property
     def _dependencies(self) -> dict[str, tuple[str, list[str]]]:
-        """name -> its path, and the paths that it needs, the nearest first"""
+        """Map each name to its path, and the paths that it needs, the nearest first."""
         found = {}
         for line in self._lines("modules.dep"):
             path, _, needs = line.partition(":")

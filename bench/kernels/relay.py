@@ -33,7 +33,7 @@ class Lines:
 
 @contextmanager
 def signals() -> Iterator[int]:
-    """A descriptor that receives the number of every signal that is to be forwarded, instead of its default action."""
+    """Yield a descriptor that receives the numbers of the signals to forward, instead of their default actions."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
