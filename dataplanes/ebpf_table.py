@@ -24,6 +24,7 @@ class Table:
         self._forget = forget
 
     def close(self) -> None:
+        """Remove the programs and the maps. Idempotent."""
         self._forget()
         self.hooks.close()
         self.loaded.close()
@@ -38,9 +39,11 @@ class Table:
         """Do nothing: the hooks restore the other maps."""
 
     def counters(self) -> list[Counter]:
+        """Return what each backend of each service was sent."""
         return []
 
     def footprint(self) -> list[Footprint]:
+        """Return what the node holds in the kernel, besides the containers' attachments."""
         shared = self.hooks.shared()
         attached = [Footprint(self.node, "bpf attachments", shared)] if shared else []
         return attached + [

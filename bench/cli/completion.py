@@ -19,7 +19,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 def dataplane(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete names of data planes, then @VARIANT and +KNOB=VALUE of the last name."""
     done, comma, last = incomplete.rpartition(",")
-    with suppress(BenchError):  # another package cannot be used: the command itself says so
+    with suppress(BenchError):  # another package cannot be used: the command itself reports it
         return [f"{done}{comma}{each}" for each in _planes(last) if each.startswith(last)]
     return []
 
@@ -37,7 +37,7 @@ def _planes(last: str) -> Iterable[str]:
 
 
 def _variants(plane: str) -> list[str]:
-    with suppress(BenchError):  # of a package that cannot be used there is the name
+    with suppress(BenchError):  # only the name of a package that cannot be used is known
         return [] if plane == DIRECT else [f"{plane}@{each}" for each in catalog.recipe(plane).variants if each]
     return []
 
@@ -49,7 +49,7 @@ def _ways(knob: knobs.Knob) -> list[str]:
 
 
 def listed(*kinds: str, more: Iterable[str] = (), several: bool = False) -> Completer:
-    """Complete names that `bench list` shows, and `more`. `several`: the value is a list with commas."""
+    """Complete names that `bench list` shows, and `more`. With `several` the value is a list with commas."""
 
     def complete(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
         done, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)

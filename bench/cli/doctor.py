@@ -1,4 +1,4 @@
-"""`bench doctor`: what every data plane needs, on every kernel there is."""
+"""The command `bench doctor`: the requirements of every data plane, on every kernel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataplanes.errors import BenchError
 
 
 def examine(*, as_json: bool) -> int:
-    """Print the answer per plane and kernel. Returns 0 if every plane runs on some kernel, else 3."""
+    """Print the answers per plane and kernel. Return 0 if every plane runs on some kernel, else 3."""
     found: dict[str, dict[str, list[str]]] = {}
     reasons: dict[str, str] = {}
     for name in kernels.list_kernels():

@@ -1,4 +1,4 @@
-"""The commands that read documents and need no kernel: compare, report, answer; and publish, which makes them."""
+"""The commands that read documents and need no kernel (compare, report, answer), and publish, which makes them."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _page(found: Any) -> bytes:
 )
 @click.option("--output", "-o", default="-", metavar="FILE", help="Write the Markdown to FILE; - is stdout.")
 def answer(files: tuple[str, ...], language: str, output: str) -> None:
-    """Answer the closing question from documents: which places have the same effect, and at what cost.
+    """Answer the article's closing question from documents: which places have the same effect, and at what cost.
 
     Without FILES it is answered from the published data.
     """

@@ -10,8 +10,11 @@ from msgspec.structs import asdict
 from dataplanes import catalog, knobs
 
 Listed = dict[str, Any]
-"""A name and a summary. The rows of planes and checks have the package that they come from, "" for our own. The rows of
-planes have variants and knobs, and those of metrics their fields."""
+"""A name and a summary.
+
+The rows of planes and checks have the package that they come from, "" for our own. The rows of planes have variants and
+knobs, and those of metrics their fields.
+"""
 
 
 def rows(what: str) -> list[Listed]:

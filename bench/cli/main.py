@@ -1,4 +1,4 @@
-"""The command line: arguments in, one function call each, errors to one line and an exit code."""
+"""The command line: it parses arguments, makes one function call, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class _Program(click.Group):
-    """Turns the project's errors into one line on stderr and their exit code; SIGINT is re-raised after clean-up."""
+    """A group of commands that turns the project's errors into one line on stderr and their exit code.
+
+    SIGINT is raised again after the clean-up.
+    """
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:
         try:
@@ -62,16 +65,16 @@ class _Program(click.Group):
                 done = super().invoke(ctx)
                 terminal.flush()
                 return done
-        except BrokenPipeError:  # everything is undone here, too
+        except BrokenPipeError:  # everything has been undone here, too
             terminal.end_as_a_filter()
         except OSError as error:
             ctx.exit(terminal.lost(error))
         except BenchError as error:
             terminal.say(line(f"bench: {error}"), err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt as caught:  # everything is undone; die as a program that does not catch it does
+        except KeyboardInterrupt as caught:  # everything is undone; die as a program that does not catch it
             number = caught.args[0] if caught.args else signal.SIGINT
-            with suppress(OSError):  # a terminal that was closed
+            with suppress(OSError):  # the terminal was closed
                 click.echo(f"bench: ended by {signal.Signals(number).name}", err=True)
                 sys.stdout.flush()
             signal.signal(number, signal.SIG_DFL)
@@ -250,7 +253,7 @@ def matrix(
 def lab(
     dataplane: str, scenario: str, kernel: str, clock: str | None, timeout: float | None, command: tuple[str, ...]
 ) -> None:
-    """Build the lab with a plane on, run COMMAND or a shell in it, and take it down. The exit code is COMMAND's.
+    """Build the lab with a plane on, run COMMAND or a shell in it, and remove it. The exit code is COMMAND's.
 
     In the lab `container NAME COMMAND...` runs a command in a container. BENCH_CLIENT names the container that calls
     the service. BENCH_LAB is the path of a JSON document with every namespace, address and service.
@@ -336,7 +339,7 @@ def list_(what: str, as_json: bool) -> None:
 
 @main.command()
 def clean() -> None:
-    """Remove what dead runs have left. Only what their state files name is touched."""
+    """Remove what dead runs have left. Only things that their state files list are touched."""
     from scenarios import journal
 
     for removed in journal.clean():

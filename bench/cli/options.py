@@ -1,4 +1,4 @@
-"""What the commands' arguments have in common: options, and the arguments they check themselves."""
+"""The common parts of the commands: options, and checks of their arguments."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ _AXES = {
 
 
 def axis_options(command: Any) -> Any:
-    """An option per axis, each a value or a list."""
+    """Return an option for each axis, which takes a value or a list."""
     for name, (_, least, most) in reversed(axes.AXES.items()):
         default = axes.CONCURRENCY if name == "concurrency" else "what the scenario has"
         told = f"{_AXES[name]}; {least:,} to {most:,}, by default {default}."
@@ -126,7 +126,7 @@ def axis_options(command: Any) -> Any:
 
 
 def axis_values(given: Mapping[str, str | None]) -> dict[str, list[int]]:
-    """Return the values of the axes that were given. Raises Usage for what is no list of numbers."""
+    """Return the values of the given axes. Raises Usage for a value that is not a list of numbers."""
     return {name: axes.parse(name, text) for name, text in given.items() if text is not None}
 
 
@@ -139,7 +139,7 @@ def one(dataplane: str) -> list[Selection]:
 
 
 def output_writer(path: str | None) -> Callable[[bytes], object]:
-    """A writer for the result, opened before anything runs: a bad path fails in a second, not after ten minutes."""
+    """Return a writer for the result. It is opened before anything runs, so that a wrong path fails at once."""
     if path is None:
         return lambda data: None
     if path == "-":

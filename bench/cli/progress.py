@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar with an estimate on a terminal, a line per trial elsewhere."""
+"""Progress on stderr: a bar with an estimate on a terminal, and a line per trial elsewhere."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ from dataplanes.paths import cache
 OnEvent = Callable[[Event], None]
 _Factor = Annotated[float, Meta(gt=0, le=1e6)]
 _EVERY = 15.0
-"""Seconds between two lines where there is no terminal for a bar."""
+"""Seconds between two lines if there is no terminal for a bar."""
 
 
 Shares = Mapping[tuple[object, ...], float]
-"""How long each trial takes, by its key: seconds at the processor's speed (bench.outside.estimate)."""
+"""The estimated seconds of each trial by its key, at the processor's speed (bench.outside.estimate)."""
 
 
 @contextmanager
 def progress(work: Shares, title: str, guess: float, *, done: int = 0, lanes: int = 1) -> Iterator[OnEvent]:
-    """Show trials as they end; yields the function that is told about events.
+    """Show trials as they end. Yield the function that is called for each event.
 
-    `guess`: how many times as long all takes here, where no run has told. `done`: trials of an earlier, cut-short run.
+    `guess` is the factor by which everything takes longer here, as long as no run has told it. `done` has the trials of
+    an earlier run that was cut short.
     """
     out = console(stderr=True)
     pace = _Pace(title, work, guess, lanes)
@@ -63,14 +64,14 @@ def progress(work: Shares, title: str, guess: float, *, done: int = 0, lanes: in
 
 
 def announcement(work: Shares, title: str, guess: float, *, done: int = 0, lanes: int = 1) -> str:
-    """What is about to be done, and how long that takes by the size of it and by how fast the last run was here."""
+    """Print what is about to be done, and its estimated time from its size and from the pace of the last run here."""
     kept = f", {done} done before" if done else ""
     shared = f" in {lanes} guests" if lanes > 1 else ""
     return f"{title}: {len(work)} trials{shared}{kept}{_Pace(title, work, guess, lanes).estimate()}"
 
 
 class _Pace:
-    """How fast trials end, here and now or in the last run of the like; tells it in lines."""
+    """The pace of trials, now or in the last similar run, and its report in lines."""
 
     def __init__(self, title: str, work: Shares, guess: float, lanes: int) -> None:
         self._file = cache() / "paces.json"
@@ -89,7 +90,7 @@ class _Pace:
         return files.kept(self._file, dict[str, _Factor]) or {}
 
     def count(self, event: Event) -> float:
-        """The share of a trial that has ended; 0 of any other event."""
+        """Return the share of a trial that has ended; 0 for any other event."""
         if event.kind == "environment" and not self.ended:
             self._begun = time.monotonic()  # the kernel is up
         if event.kind != "trial":
@@ -110,7 +111,7 @@ class _Pace:
     def remember(self) -> None:
         if self.ended and self.ended == len(self._work):
             pace = (time.monotonic() - self._begun) / sum(self._work.values()) * self._lanes
-            with suppress(Prerequisite):  # a guess is not worth an error
+            with suppress(Prerequisite):  # failing to keep a guess is no error
                 files.keep(self._file, msgspec.json.encode(self._known() | {self._title: pace}))
 
 
@@ -120,7 +121,7 @@ def _span(seconds: float) -> str:
 
 @contextmanager
 def cells(total: int) -> Iterator[Callable[[str, Event], None]]:
-    """A line per cell as it is observed, what was seen in it; on a terminal above a bar with an estimate."""
+    """Print a line per cell when it is observed, with what was seen; on a terminal, above a bar with an estimate."""
     out = console(stderr=True)
     with _bar(out, MofNCompleteColumn()) as bar:
         bar.live.auto_refresh = out.is_terminal

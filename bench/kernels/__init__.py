@@ -1,4 +1,4 @@
-"""The kernel under test: the host's own, or one booted in a guest. Both run a command and look alike from outside."""
+"""The kernel under test: the host's, or one that boots in a guest. Both run a command, and have the same interface."""
 
 from bench.kernels.base import Command, Kernel
 from bench.kernels.choice import expand, list_kernels, resolve

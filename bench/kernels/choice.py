@@ -1,4 +1,4 @@
-"""Which kernels there are, and the one a name means."""
+"""The list of kernels, and the kernel that a name means."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from dataplanes.paths import cache
 
 _PROBE_SECONDS = 20.0
 PUBLISHED = ("debian-6.1", "debian-6.12")
-"""The kernels figures are published for."""
+"""The kernels for which figures are published."""
 
 
 def list_kernels() -> dict[str, str]:
-    """Every kernel that can be named, with what it is."""
+    """Return every kernel that can be named, with its description."""
     found = {"host": f"{platform.release()}, the running kernel"}
     try:
         offered = packages.available()
@@ -40,7 +40,10 @@ def list_kernels() -> dict[str, str]:
 
 
 def expand(names: str) -> list[str]:
-    """The kernels of a comma-separated list. `guests`: those figures are published for, or the distribution's own."""
+    """Return the kernels of a comma-separated list.
+
+    `guests` means those with published figures, or the distribution's own.
+    """
     found: list[str] = []
     for name in names.split(","):
         offered = [each for each in PUBLISHED if _known(each)] if name == "guests" else [name]
@@ -49,9 +52,10 @@ def expand(names: str) -> list[str]:
 
 
 def resolve(name: str, clock: str | None) -> Kernel:
-    """The kernel of a name: host, guest (the distribution's own), NAME, or a path (bench.kernels.own).
+    """Return the kernel of a name: host, guest (the distribution's own), NAME, or a path (bench.kernels.own).
 
-    Downloads it if need be. Raises Usage for what there is not, Prerequisite for what cannot be had.
+    Download it if necessary. Raises Usage for a kernel that does not exist, and Prerequisite for one that cannot be
+    had.
     """
     if name == "host":
         if clock == "instructions":
@@ -71,12 +75,12 @@ def resolve(name: str, clock: str | None) -> Kernel:
 
 
 def _known(name: str) -> bool:
-    """Whether there is such a kernel; apt is not asked for one that is unpacked."""
+    """Return True if the kernel exists. apt is not asked for one that is already unpacked."""
     return name in packages.unpacked() or name in list_kernels()
 
 
 def _own() -> str:
-    """The kernel the distribution comes with; without apt, or another kind of kernel, the first one there is."""
+    """Return the kernel that the distribution comes with; without apt, or for another kind, the first one."""
     try:
         default = packages.installed_by_default()
     except Prerequisite:
@@ -93,7 +97,10 @@ def _guest(name: str, clock: str | None, vmlinuz: Path, modules: Modules, config
 
 
 def _kvm_works(name: str, vmlinuz: Path, modules: Modules, config: Path) -> bool:
-    """Found out by booting, once: /dev/kvm may be there and not work, and QEMU then hangs or aborts."""
+    """Return True if KVM works.
+
+    It is found out once, by booting: /dev/kvm may exist and not work, and QEMU then hangs or aborts.
+    """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
     mark = cache() / "kvm" / f"{modules.directory.name}-{platform.release()}-{_qemu_version()}"

@@ -1,8 +1,8 @@
 """A kernel booted in QEMU over this machine's own root file system, read-only, with one command to run.
 
-Needs neither root nor KVM, and makes no file: the initramfs is in memory, the console and the command's streams are
-sockets. QEMU ends with us (owned.py). init powers off when we hang up. A guest that hangs, coming up or going down, is
-ended.
+It needs neither root nor KVM and creates no file: the initramfs is in memory, and the console and the command's streams
+are sockets. QEMU ends with this process (owned.py), and init powers off when the sockets are closed. A guest that hangs
+while it boots or ends is killed.
 """
 
 from __future__ import annotations
@@ -36,28 +36,30 @@ _PORTS = ("in", "out", "err", "events", "control")
 _STREAMS = ("console", *_PORTS)
 _MEMORY = "2G"
 _CPUS = 2
-"""Of a guest under the wall clock; the instruction clock is one processor's."""
+"""The processors of a guest under the wall clock. The instruction clock has one."""
 _CONSOLE_TAIL = 15
 _COMES_UP = 120.0
-"""Seconds of processor time in which a guest must come to run its command; emulated it takes four. Not of real time:
-what that is depends on how busy the machine is."""
+"""Seconds of processor time within which a guest must run its command. An emulated guest takes four.
+
+It is not real time, which depends on the load of the machine.
+"""
 _STANDS_STILL = 30.0
-"""Seconds of real time in which a guest that comes up must get some processor time; one that gets none hangs."""
+"""Seconds of real time within which a booting guest must get some processor time. A guest that gets none hangs."""
 _GOES_DOWN = 10.0
-"""Seconds from its command's end, or its kernel's panic, until it must be gone."""
+"""Seconds from the end of its command, or from its kernel's panic, within which a guest must end."""
 _PANIC = "Kernel panic - not syncing"
 _CMDLINE = (
     "console=ttyS0 quiet loglevel=4 panic=-1 nokaslr norandmaps random.trust_cpu=on tsc=reliable no_timer_check"
-    # khugepaged puts some process's pages together every ten seconds: some 20 million instructions in one round and
-    # not in the next.
+    # khugepaged collapses some process's pages every ten seconds: some 20 million instructions in one round and none in
+    # the next.
     " transparent_hugepage=never"
-    # Debian's kernels test every cipher while they boot: 0.7 of 3 s.
+    # Debian's kernels test every cipher while they boot, which takes 0.7 of 3 s.
     " cryptomgr.notests"
 )
 
 
 class Guest(Kernel):
-    """A kernel image and its modules, as they lie unpacked in a directory."""
+    """A kernel image and its modules, unpacked in a directory."""
 
     emulator = QEMU
 
@@ -105,7 +107,7 @@ class Guest(Kernel):
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     pass_fds=(*passed, *shared.passed),
-                    start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
+                    start_new_session=True,  # this process passes on a terminal's Ctrl-C
                 )
             )
             stack.callback(_end, process)
@@ -118,7 +120,7 @@ class Guest(Kernel):
             return exit_code(code, session.caught)
 
     def _argv(self, shared: Shared, initrd: int, console: int, *ports: int) -> list[str]:
-        """The QEMU command line."""
+        """Return the QEMU command line."""
         argv = [QEMU, "-nodefaults", "-no-user-config", "-display", "none"]
         argv += ["-no-reboot", "-M", "q35", "-m", _MEMORY, "-kernel", str(self._vmlinuz)]
         argv += ["-initrd", f"/proc/self/fd/{initrd}", "-append", _CMDLINE]
@@ -128,9 +130,9 @@ class Guest(Kernel):
         elif self.accelerated:
             argv += ["-cpu", "host", "-smp", str(self.cpus), "-accel", "kvm"]
         else:
-            # Not a thread for each processor: in QEMU 7.2 and 8.0 one may run into an int3 that another, patching a
-            # static key, has taken away again, and the kernel panics: one boot of 6.12 in 25 (LKML, July 2023,
-            # "qemu-x86_64 booting with 8.0.0 stil see int3"; https://bugzilla.redhat.com/2216496).
+            # A thread for each processor cannot be used. In QEMU 7.2 and 8.0 a thread may run into an int3 that another
+            # thread, which patches a static key, has already removed; the kernel then panics in one boot of 6.12 in 25
+            # (LKML, July 2023, "qemu-x86_64 booting with 8.0.0 stil see int3"; https://bugzilla.redhat.com/2216496).
             argv += ["-cpu", "max", "-smp", str(self.cpus), "-accel", "tcg,thread=single"]
         argv += ["-device", "virtio-serial-pci,max_ports=8"]
         for name, port in zip(_PORTS, ports, strict=True):
@@ -140,7 +142,7 @@ class Guest(Kernel):
         return argv
 
     def _down(self, process: subprocess.Popen[bytes], session: _Session) -> BenchError:
-        """What to say when the guest has gone, or had to be ended, without an exit code."""
+        """Return the error for a guest that has ended, or had to be ended, without an exit code."""
         _end(process)
         said = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
         lines = session.console
@@ -154,7 +156,7 @@ class Guest(Kernel):
 
 
 class _Session:
-    """The conversation with one guest: four streams, the control port, and what its kernel has to say."""
+    """The connection with one guest: four streams, the control port, and the console of its kernel."""
 
     def __init__(
         self,
@@ -168,7 +170,7 @@ class _Session:
         self._ports = dict(zip(_STREAMS, ports, strict=True))
         self._on_event = on_event
         self._relay = Relay(_STANDS_STILL)
-        self._used = 0.0  # processor time, when last looked at
+        self._used = 0.0  # processor time at the last look
         self._code: int | None = None
         self._panicked = False
         self.running = False
@@ -176,7 +178,7 @@ class _Session:
         self.caught: list[int] = []
 
     def run(self) -> int | None:
-        """Until the guest is gone; its command's exit code, or None if it never told one."""
+        """Relay until the guest has ended. Return its command's exit code, or None if it told none."""
         relay, ports = self._relay, self._ports
         with ExitStack() as stack:
             stack.callback(relay.close)
@@ -198,7 +200,7 @@ class _Session:
             if not ended:
                 self._process.kill()
                 relay.expire(None)
-                relay.run()  # what it had to say until then
+                relay.run()  # its last output
                 if self.caught and self._code is None:  # it was asked to end, and did not
                     self._code = 128 + self.caught[0]
                 if self.running and not self._panicked and self._code is None:
@@ -207,7 +209,7 @@ class _Session:
         return self._code
 
     def _comes_up(self) -> bool:
-        """True for a guest that does not run its command yet but may still come to it."""
+        """Return True if the guest does not run its command yet and may still do so."""
         before, self._used = self._used, _processor_time(self._process.pid)
         return not (self.running or self._panicked or self._code is not None) and before < self._used < _COMES_UP
 
@@ -225,7 +227,7 @@ class _Session:
 
     def _pass_on(self, handle: int, data: bytes) -> None:
         write_all(handle, data)
-        if self._code is not None:  # whoever reads may be slow
+        if self._code is not None:  # the reader may be slow
             self._relay.expire(_GOES_DOWN)
 
     def _told(self, line: bytes) -> None:
@@ -248,7 +250,7 @@ class _Session:
             if number == signal.SIGWINCH:
                 self._tell_size()
                 continue
-            if not self.running or self.caught:  # nothing of the command's is at stake yet, or it was asked before
+            if not self.running or self.caught:  # the command has not begun, or was asked to end before
                 self._code = 128 + number
                 self._process.kill()
             self.caught.append(number)
@@ -266,7 +268,7 @@ class _Session:
 
 
 def _inside(command: Command) -> Command:
-    # BENCH_STATE is ours: the guest has a state directory of its own, which goes with it.
+    # BENCH_STATE is not passed on: the guest has its own state directory, which ends with it.
     environment = {name: value for name, value in command.env.items() if name != "BENCH_STATE"}
     environment |= {"BENCH_EVENTS_FD": str(EVENTS_FD), "HOME": command.env.get("HOME", "/root")}
     environment["PATH"] = command.env.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
@@ -276,7 +278,7 @@ def _inside(command: Command) -> Command:
 
 
 def _processor_time(pid: int) -> float:
-    """Seconds that a process has used; 0 if it has gone."""
+    """Return the seconds of processor time that a process has used; 0 if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
     except OSError:
@@ -295,7 +297,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _memory(name: str, content: bytes) -> Iterator[int]:
-    """A file in memory, open for QEMU to inherit."""
+    """Return a file in memory that is open for QEMU to inherit."""
     handle = os.memfd_create(name)
     try:
         os.write(handle, content)

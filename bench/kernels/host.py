@@ -24,7 +24,7 @@ from dataplanes.kernel.process import pid_namespace
 
 
 class HostKernel(Kernel):
-    """This machine's kernel."""
+    """This machine's own kernel."""
 
     name = "host"
     clock = "wall"
@@ -44,7 +44,7 @@ class HostKernel(Kernel):
 
     def execute(self, command: Command, on_event: Callable[[bytes], None]) -> int:
         keep = str(native.binary("keep"))
-        netns.share_run()  # namespaces made in `keep`'s mount namespace are seen in ours
+        netns.share_run()  # namespaces that are created in `keep`'s mount namespace are visible here
         script = f'exec {EVENTS_FD}>&"$0" "$@"'
         relay = Relay(command.timeout)
         caught: list[int] = []
@@ -56,8 +56,8 @@ class HostKernel(Kernel):
                 stack.enter_context(_foreground())
             interrupts = stack.enter_context(signals())
             with pid_namespace():
-                # A session of its own, so that signals reach it and all it started through us; but a shell needs our
-                # terminal.
+                # The child gets its own session, so that signals reach it and all its descendants through this process.
+                # A shell needs this process's terminal, so it gets none.
                 process = stack.enter_context(
                     owned(
                         (keep, str(kept.fileno()), *argv),
@@ -65,10 +65,10 @@ class HostKernel(Kernel):
                         cwd=command.cwd,
                         pass_fds=(writing.fileno(), kept.fileno()),
                         start_new_session=not command.tty,
-                        preexec_fn=None,  # `keep` ties itself; and a first process loses a signal it does not block
+                        preexec_fn=None,  # `keep` ties itself; a first process loses a signal it does not block
                     )
                 )
-            stack.callback(_end, process)  # what an event was told to may fail: a disk that is full
+            stack.callback(_end, process)  # the receiver of an event may fail, for example on a full disk
             writing.close()
             kept.close()
 
@@ -81,7 +81,7 @@ class HostKernel(Kernel):
                     with suppress(ProcessLookupError):
                         if not command.tty:
                             os.killpg(process.pid, number)
-                        elif number != signal.SIGINT:  # that one a terminal tells everybody itself
+                        elif number != signal.SIGINT:  # a terminal itself sends this one to everybody
                             process.send_signal(number)
 
             relay.watch(reading.fileno(), Lines(on_event).feed)
@@ -98,7 +98,7 @@ class HostKernel(Kernel):
 
 @contextmanager
 def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Both ends of a pipe."""
+    """Return both ends of a pipe."""
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as from_here, open(writing, "wb", buffering=0) as to_here:
         yield from_here, to_here
@@ -106,19 +106,19 @@ def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 
 @contextmanager
 def _foreground() -> Iterator[None]:
-    """The terminal is ours again when a shell that took it has ended: from its PID namespace it cannot give it back."""
+    """Take the terminal back after a shell that had it. From its PID namespace the shell cannot give it back."""
     ours = os.getpgrp()
     try:
         yield
     finally:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
-        with suppress(OSError):  # it was closed
+        with suppress(OSError):  # the terminal was closed
             os.tcsetpgrp(0, ours)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Have it undo what it did, if it has not ended."""
+    """Let the command undo its work, if it has not ended."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

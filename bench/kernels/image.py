@@ -1,6 +1,6 @@
 """Initial RAM file systems in cpio's "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst).
 
-Archives may be concatenated: the base one is made once per kernel, the job's is put behind it.
+Archives may be concatenated: the base archive is made once per kernel, and the job's archive follows it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from bench.kernels.base import Command
 from bench.kernels.modules import Modules
 
 _BOOT = ("virtio_pci", "virtio_console", "overlay")
-"""What it takes to speak to the outside, and to write over the machine's file system."""
+"""The modules for the virtio-serial ports, and for the overlay over the machine's file system."""
 
 _REGULAR, _DIRECTORY = 0o100000, 0o040000
 
 
 def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
-    """An archive of (name, mode with type, content)."""
+    """Return an archive of (name, mode with type, content)."""
     parts = []
     for number, (name, mode, content) in enumerate((*entries, ("TRAILER!!!", 0, b"")), 1):
         fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
@@ -29,7 +29,7 @@ def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
 
 
 def base(modules: Modules) -> bytes:
-    """init and the modules it needs before there is a root."""
+    """Return the archive with init and the modules that it needs before there is a root."""
     files = modules.order((*_BOOT, *shares.needed(modules)))
     entries = [
         ("init", _REGULAR | 0o755, native.binary("init").read_bytes()),
@@ -43,9 +43,10 @@ def base(modules: Modules) -> bytes:
 
 
 def job(command: Command, modules: Modules, paths: Mapping[str, str], now: int, *, awake: bool) -> bytes:
-    """What init is to do; `paths` are those of the shares by their tags, `now` seconds since the epoch.
+    """Return the archive with init's instructions.
 
-    `awake`: the processor does not idle while a file is waited for, because it would leap over time (awake.c).
+    `paths` are those of the shares by their tags, and `now` is in seconds since the epoch. With `awake` the processor
+    does not idle while a file is waited for, because the clock would leap (awake.c).
     """
     flags = {"tty": command.tty, "awake": awake}
     options = [f"cwd {command.cwd}", f"time {now}", *(flag for flag, on in flags.items() if on)]

@@ -1,4 +1,4 @@
-"""Kernel modules of one release: which there are, and in which order they load."""
+"""The kernel modules of one release, and the order in which they are loaded."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def _name(path: str) -> str:
 
 
 class Modules:
-    """A modules directory (/lib/modules/RELEASE) with its modules.dep."""
+    """A directory of modules (/lib/modules/RELEASE) with its modules.dep."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     @cached_property
     def _dependencies(self) -> dict[str, tuple[str, list[str]]]:
-        """Name -> its path, and the paths it needs, nearest first."""
+        """Map each name to its path, and the paths that it needs, the nearest first."""
         found = {}
         for line in self._lines("modules.dep"):
             path, _, needs = line.partition(":")
@@ -39,13 +39,13 @@ class Modules:
             return []
 
     def has(self, name: str) -> bool:
-        """True if the module can be loaded, or is built in."""
+        """Return True if the module can be loaded, or is built in."""
         return name.replace("-", "_") in self._dependencies or name.replace("-", "_") in self._builtin
 
     def order(self, names: Iterable[str]) -> list[Path]:
-        """The files to load for these modules, dependencies first; built-in ones need none.
+        """Return the files to load for these modules, dependencies first. A built-in module needs none.
 
-        Raises Prerequisite naming a module this kernel does not have.
+        Raises Prerequisite for a module that this kernel does not have.
         """
         order: dict[str, None] = {}
         for name in (each.replace("-", "_") for each in names):

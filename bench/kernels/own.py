@@ -52,7 +52,7 @@ def _from_packages(text: str, debs: list[Path]) -> tuple[Path, Modules, Path]:
             fix = "the package is called linux-image-RELEASE; linux-image-amd64 only depends on it"
             raise Usage("no kernel in the package", where=text, fix=fix)
         release = images[0].name.removeprefix("vmlinuz-")
-        _release(images[0])  # raises Usage for an image of another architecture
+        _release(images[0])  # an image of another architecture raises Usage
         directories = [*whole.glob(f"lib/modules/{release}/kernel"), *whole.glob(f"usr/lib/modules/{release}/kernel")]
         if not directories:
             fix = f"give the package that has them, too: {debs[0].name}:linux-modules-{release}...deb"
@@ -84,7 +84,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _usable(directory: Path) -> Path:
-    """Return the directory if a guest can load its modules, else a copy in the cache, made anew when they change."""
+    """Return the directory if a guest can load its modules, or else a copy in the cache, made anew when they change."""
     files = _files(directory)
     if (directory / "modules.dep").exists() and all(path.suffix == ".ko" for path in files):
         return directory
@@ -103,7 +103,10 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _release(image: Path) -> str:
-    """What a bzImage says it is (Documentation/arch/x86/boot.rst: kernel_version at 0x20E, from 0x200)."""
+    """Return the release in a bzImage's header.
+
+    It is described in Documentation/arch/x86/boot.rst: kernel_version is at 0x20E, from 0x200.
+    """
     try:
         with image.open("rb") as file:
             head = file.read(0x8000)

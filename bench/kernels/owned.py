@@ -1,13 +1,13 @@
-"""Processes that end with us, whatever we end of, kill -9 included.
+"""Processes that end with this process, however it ends, even by kill -9.
 
-How it is done, everywhere: a process we start asks the kernel for its parent's death (prctl(2), PR_SET_PDEATHSIG), and
-so do those it starts, bench, its workers, QEMU: the chain needs no privilege. But the wish is not inherited, and what a
-user starts in a lab asks for nothing: so the last link is always a first process, QEMU, whose guest ends with it, or
-on the host `keep` (bench/kernels/keep.c), the first process of a PID namespace, which the kernel ends with it. Whatever
-session, parent or cgroup a process has given itself, it does not leave these two.
+A process that we start asks the kernel for its parent's death (prctl(2), PR_SET_PDEATHSIG). So do the processes that it
+starts: bench, its workers, QEMU. This chain needs no privilege. But the request is not inherited, and a user's programs
+in a lab do not make it. So the last link is always a first process. In a guest that is QEMU, with which everything in
+the guest ends. On the host it is `keep` (bench/kernels/keep.c), the first process of a PID namespace, with which the
+kernel ends the namespace. No session, parent or cgroup of a process lets it leave these two.
 
-(The wish is also lost when a set-user-ID program is executed, and granted when the *thread* ends that started us. We
-execute none, and the first thread, which ends last, starts all.)
+(The request is also lost when a set-user-ID program is executed, and it is granted when the *thread* ends that started
+the process. We execute no such program, and our first thread, which ends last, starts all processes.)
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from scenarios.journal import Journal
 
 @contextmanager
 def owned(argv: Sequence[str], **popen: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process; on leaving it is gone. The state file names it: `bench clean` need not wait for its end.
+    """Start a process, and end it when the block is left.
 
-    SIGINT, SIGTERM and SIGHUP are blocked while it is started. A `preexec_fn` of one's own may leave them so.
+    The state file lists it, so `bench clean` need not wait for its end.
+
+    SIGINT, SIGTERM and SIGHUP are blocked while it is started. A `preexec_fn` may leave them so.
     """
     process: subprocess.Popen[bytes] | None = None
     with Journal() as journal:
@@ -37,7 +39,7 @@ def owned(argv: Sequence[str], **popen: Any) -> Iterator[subprocess.Popen[bytes]
             yield process
         finally:
             if process:
-                process.kill()  # nothing happens to one that was waited for
+                process.kill()  # no error for a process that has already been waited for
                 process.wait()
                 for stream in (process.stdout, process.stderr):
                     if stream:

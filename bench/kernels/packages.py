@@ -1,7 +1,7 @@
-"""Kernels from the distribution's packages: downloaded and verified by apt, unpacked into the cache, not installed.
+"""Kernels from the distribution's packages: apt downloads and verifies them, and they are unpacked and not installed.
 
-A kernel is named after its series, debian-6.1, and stays as it is in the cache until it is removed there: figures stay
-comparable. CACHE/kernels/NAME/ holds vmlinuz, vmlinux, config and lib/modules/RELEASE, all under a seal.
+A kernel is named after its series, such as debian-6.1. It stays as it is in the cache until it is removed there, so
+figures stay comparable. CACHE/kernels/NAME/ holds vmlinuz, vmlinux, config and lib/modules/RELEASE, all under a seal.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ _DROP = ("kernel/drivers/net/wireless", "kernel/drivers/net/ethernet", "kernel/d
 
 
 def directory(name: str) -> Path:
-    """Where a packaged kernel is, or would be, unpacked."""
+    """Return the directory of a packaged kernel in the cache."""
     return cache() / "kernels" / name
 
 
 def release(path: Path) -> str | None:
-    """The release of the kernel unpacked there, or None if there is none."""
+    """Return the release of the kernel that is unpacked there, or None."""
     found = sorted(path.glob("lib/modules/*/modules.dep"))
     return found[0].parent.name if found and (path / "vmlinuz").exists() else None
 
 
 def unpacked() -> list[str]:
-    """The names of the kernels in the cache."""
+    """Return the names of the kernels in the cache."""
     return sorted(path.name for path in (cache() / "kernels").glob("*-*") if release(path))
 
 
 def available() -> dict[str, str]:
-    """What apt can download: name -> release, the newest of each series."""
+    """Return the kernels that apt can download: name -> release, the newest of each series."""
     newest: dict[str, tuple[list[int], str]] = {}
     for name, found in _images(_apt_cache("pkgnames", "linux-image-")):
         version = [int(number) for number in re.findall(r"\d+", found)]
@@ -64,9 +64,11 @@ def available() -> dict[str, str]:
 
 
 def installed_by_default() -> str | None:
-    """The name of the kernel this distribution's release comes with, where apt knows: what its metapackage wants.
+    """Return the name of the kernel that this release of the distribution comes with, or None without apt.
 
-    Asked once per release: where apt keeps no index, as in containers, each answer takes it a second.
+    The kernel's metapackage names it.
+
+    apt is asked once per release. Without an index, as in containers, each answer takes apt a second.
     """
     mark = _default_mark()
     if mark and (kept := files.kept(mark, _KernelName)):
@@ -74,13 +76,13 @@ def installed_by_default() -> str | None:
     wanted = _images(_apt_cache("depends", "linux-image-amd64", "linux-image-generic"))
     found = next((name for name, _ in wanted), None)
     if found and mark:
-        with suppress(Prerequisite):  # a cache that is only read has its kernels all the same
+        with suppress(Prerequisite):  # a cache that is only readable still has its kernels
             files.keep(mark, msgspec.json.encode(found))
     return found
 
 
 def _default_mark() -> Path | None:
-    """Where it is written down; nowhere, on a distribution that has no releases."""
+    """Return the file in which the answer is kept, or None on a distribution that has no releases."""
     try:
         about = platform.freedesktop_os_release()
         return cache() / "default" / f"{about['ID']}-{about['VERSION_ID']}"
@@ -89,9 +91,9 @@ def _default_mark() -> Path | None:
 
 
 def fetch(name: str) -> Path:
-    """A kernel's directory, downloaded and unpacked if it is not there, or not as it was unpacked.
+    """Return a kernel's directory. Download and unpack the kernel if it is missing, or not as it was unpacked.
 
-    Raises Prerequisite: no apt, no such kernel, no room, or the download failed.
+    Raises Prerequisite without apt, for an unknown kernel, without room, or if the download fails.
     """
     target = directory(name)
     wrong = seal.broken(target)
@@ -123,9 +125,9 @@ def _fetch(name: str, kept: str | None, made: Path) -> None:
 
 
 def headers(kernel: str) -> Path:
-    """Kernel headers for bcc: this release's own if they can be had, else any: see dataplanes/ebpf_object.py.
+    """Return kernel headers for bcc: those of this release if possible, or else any (see dataplanes/ebpf_object.py).
 
-    Raises Prerequisite where there are none.
+    Raises Prerequisite if there are none.
     """
     own = Path("/lib/modules", kernel, "build")
     if own.exists():
@@ -147,12 +149,12 @@ def headers(kernel: str) -> Path:
 
 
 def _common(kernel: str) -> str:
-    """The package with what is the same for every flavour."""
+    """Return the package with the headers that all flavours share."""
     return f"{kernel.removesuffix('-amd64')}-common" if kernel.endswith("-amd64") else kernel.removesuffix("-generic")
 
 
 def _merge_headers(kernel: str, debs: Sequence[Path], target: Path) -> Path:
-    """Distributions split them in two; bcc searches one directory."""
+    """Join the two directories into which distributions split headers, because bcc searches one."""
     whole = target.with_name("whole")
     extract(debs, whole)
     for name in (_common(kernel), kernel):
@@ -164,7 +166,7 @@ def _merge_headers(kernel: str, debs: Sequence[Path], target: Path) -> Path:
 
 def _image_packages(kernel: str) -> list[str]:
     packages = [f"linux-image-{kernel}"]
-    if kernel.endswith("-generic"):  # Ubuntu splits its modules off
+    if kernel.endswith("-generic"):  # Ubuntu has the modules in a separate package
         packages += [f"linux-modules-{kernel}", f"linux-modules-extra-{kernel}"]
     return packages
 
@@ -187,7 +189,7 @@ def _unpack(kernel: str, debs: Sequence[Path], target: Path) -> Path:
 
 
 def assemble(kernel: str, whole: Path, modules: Path, target: Path) -> Path:
-    """Make the directory of a kernel from its packages' files."""
+    """Make the directory of a kernel from the files of its packages."""
     assemble_modules(modules, target, shutil.move)
     shutil.move(whole / "boot" / f"vmlinuz-{kernel}", target / "vmlinuz")
     configs = [
@@ -202,7 +204,7 @@ def assemble(kernel: str, whole: Path, modules: Path, target: Path) -> Path:
 
 
 def assemble_modules(modules: Path, target: Path, bring: Callable[[Path, Path], object]) -> Path:
-    """Bring what a guest may need of a modules directory to target/lib/modules, plain, with its modules.dep."""
+    """Copy the modules that a guest may need to target/lib/modules, uncompressed, with their modules.dep."""
     kept = target / "lib" / "modules" / modules.name
     kept.mkdir(parents=True)
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
@@ -223,11 +225,11 @@ def assemble_modules(modules: Path, target: Path, bring: Callable[[Path, Path], 
 
 
 def once(target: Path, make: Callable[[Path], object]) -> Path:
-    """What `make` makes at a path it is given: done by one process, only whole in its place, and sealed."""
+    """Let `make` make a directory. One process does so at a time, and the result appears complete and sealed."""
     if not seal.broken(target):
         return target
     with _lock(target.parent):
-        if seal.broken(target):  # nobody else was quicker
+        if seal.broken(target):  # no other process was quicker
             _demand_room(target.parent)
             try:
                 with _work(target) as work:
@@ -243,7 +245,7 @@ def once(target: Path, make: Callable[[Path], object]) -> Path:
 
 
 def extract(debs: Sequence[Path], target: Path) -> None:
-    """Unpack packages into a directory, without installing them."""
+    """Unpack packages into a directory without installing them."""
     for deb in debs:
         argv = ("dpkg-deb", "-x", deb, target)
         done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=tied())
@@ -252,7 +254,7 @@ def extract(debs: Sequence[Path], target: Path) -> None:
 
 
 def _decompress(modules: Path) -> None:
-    """Here, not in the guest: there it takes ten times as long, and at every start."""
+    """Run depmod here, because in a guest it takes ten times as long, at every start."""
     for path in modules.rglob("*.ko.xz"):
         try:
             path.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
@@ -288,7 +290,7 @@ def _demand_room(path: Path) -> None:
 
 @contextmanager
 def _work(target: Path) -> Iterator[Path]:
-    """A directory beside what is to be made, for as long as that takes."""
+    """Yield a temporary directory beside the one that is to be made."""
     with Journal() as journal:
         work = Path(journal.partial(target))
         work.mkdir()
@@ -297,7 +299,7 @@ def _work(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """One process unpacks at a time; the directory itself is the lock."""
+    """Let one process unpack at a time. The directory itself is the lock."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDONLY)
@@ -311,7 +313,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _images(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The name and release of each package that is a kernel: linux-image-6.8.0-31-generic is ubuntu-6.8."""
+    """Return the name and release of each package that is a kernel: linux-image-6.8.0-31-generic is ubuntu-6.8."""
     for match in filter(None, map(_IMAGE.match, packages)):
         yield f"{'debian' if match[1].endswith('-amd64') else 'ubuntu'}-{match[2]}", match[1]
 

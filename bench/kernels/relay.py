@@ -1,4 +1,4 @@
-"""Moves bytes and signals between us and a command until it ends, in one thread."""
+"""A relay of bytes and signals between this process and a command until it ends, in one thread."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from types import FrameType
 from dataplanes.kernel import interrupt
 
 GRACE = 60.0
-"""Seconds a command gets to clean up after a signal, or when its time is up."""
+"""Seconds that a command gets to clean up after a signal, or after its time is up."""
 
 
 class Lines:
-    """Cuts a stream into lines."""
+    """A splitter of a stream into lines."""
 
     def __init__(self, act: Callable[[bytes], None]) -> None:
         self._act = act
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Act on every line that is complete."""
+        """Act on every complete line."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._act(line)
@@ -33,16 +33,16 @@ class Lines:
 
 @contextmanager
 def signals() -> Iterator[int]:
-    """A descriptor that receives the number of every signal that is to be forwarded, instead of its default action."""
+    """Yield a descriptor that receives the numbers of the signals to forward, instead of their default actions."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
 
     def ignore(number: int, frame: FrameType | None) -> None:
-        """The wake-up descriptor has it."""
+        """Do nothing: the wake-up descriptor has the signal."""
 
     taken = (*interrupt.taken(), signal.SIGWINCH)
-    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)  # ahead of the handlers: none is lost
+    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)  # first, so that no signal is lost
     before = {number: signal.signal(number, ignore) for number in taken}
     try:
         yield ours.fileno()
@@ -67,9 +67,9 @@ def write_all(handle: int, data: bytes) -> None:
 
 
 def exit_code(code: int, caught: Sequence[int]) -> int:
-    """The exit code, unless the command ended of a signal that we caught for it: then it is ours as well.
+    """Return the exit code, unless the command ended by a signal that this process caught for it.
 
-    Raises KeyboardInterrupt with the signal's number.
+    In that case the signal ends this process as well: raise KeyboardInterrupt with its number.
     """
     for number in caught:
         if code == 128 + number:
@@ -86,14 +86,14 @@ class Relay:
         self.open = 0
 
     def expire(self, seconds: float | None) -> None:
-        """Time is up in so many seconds from now; None: never."""
+        """Set the deadline, in seconds from now. None means that there is none."""
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def watch(self, handle: int, act: Callable[[bytes], None], *, counts: bool = True) -> None:
-        """Hand what arrives to `act`, b"" at the end. Descriptors that count keep the loop going."""
+        """Hand arriving bytes to `act`, and b"" at the end. Descriptors that count keep the loop running."""
         try:
             self._selector.register(handle, selectors.EVENT_READ, (act, counts))
-        except PermissionError:  # epoll refuses plain files: they are always ready
+        except PermissionError:  # epoll refuses plain files, which are always ready
             while data := os.read(handle, 65536):
                 act(data)
             act(b"")
@@ -101,7 +101,7 @@ class Relay:
         self.open += counts
 
     def forget(self, handle: int) -> None:
-        """Stop watching. Idempotent."""
+        """Stop watching a descriptor. Idempotent."""
         try:
             _, counts = self._selector.unregister(handle).data
         except KeyError:
@@ -109,7 +109,7 @@ class Relay:
         self.open -= counts
 
     def run(self) -> bool:
-        """Until every descriptor that counts has ended; False when time ran out first."""
+        """Run until every descriptor that counts has ended. Return False if time runs out first."""
         while self.open:
             left = None if self._deadline is None else self._deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -123,12 +123,12 @@ class Relay:
             data = os.read(handle, 1 << 16)
         except BlockingIOError:
             return
-        except OSError:  # a pty or a socket whose other end is gone
+        except OSError:  # the other end of a pty or a socket is closed
             data = b""
         if not data:
             self.forget(handle)
         act(data)
 
     def close(self) -> None:
-        """Close the selector; the descriptors are the caller's."""
+        """Close the selector. The descriptors stay open."""
         self._selector.close()

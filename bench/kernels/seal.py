@@ -58,7 +58,7 @@ def broken(directory: Path) -> str:
     for name, known in sealed.items():
         if _hash(directory / name) != known.sha256:
             return f"{name} has another content than what was unpacked"
-    with suppress(Prerequisite):  # a cache that is only read is checked every time
+    with suppress(Prerequisite):  # a cache that is only readable is checked every time
         files.keep(directory / _VERIFIED, mark)
     return ""
 

@@ -26,14 +26,14 @@ _TRANSPORTS = {"9p": ("9pnet_virtio", "9p"), "virtiofs": ("virtiofs",)}
 
 
 class Shared(Struct, frozen=True):
-    """QEMU's arguments for the shares, and the descriptors that the arguments name."""
+    """The QEMU arguments of the shares, and the descriptors that they name."""
 
     argv: tuple[str, ...]
     passed: tuple[int, ...] = ()
 
 
 def transport(modules: Modules) -> str:
-    """The file system type that a kernel can mount its root by. Raises Prerequisite if it has neither."""
+    """Return the type of file system by which a kernel can mount its root. Raises Prerequisite if it has neither."""
     for name, needed in _TRANSPORTS.items():
         if all(modules.has(each) for each in needed):
             return name
@@ -52,7 +52,7 @@ def demand(modules: Modules) -> None:
 
 
 def needed(modules: Modules) -> tuple[str, ...]:
-    """The modules that a guest needs to mount its root."""
+    """Return the modules that a guest needs to mount its root."""
     return _TRANSPORTS[transport(modules)]
 
 
@@ -86,7 +86,7 @@ def _9p(tag: str, path: str) -> Sequence[str]:
 
 
 def _daemon_argv(path: str, handle: int, *, writable: bool) -> Sequence[str]:
-    """The daemon's command line. The daemon writes only if `writable`.
+    """Return the daemon's command line. The daemon writes only if `writable`.
 
     Raises Prerequisite if the daemon is not installed, or if it needs root and this user is not root.
     """
@@ -96,16 +96,16 @@ def _daemon_argv(path: str, handle: int, *, writable: bool) -> Sequence[str]:
         fix = "apt-get install virtiofsd (Debian 12 and Ubuntu 22.04: qemu-system-common)"
         raise Prerequisite("no virtiofsd", why=why, fix=fix)
     known = subprocess.run((program, "--help"), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    # Submounts are not announced: overlayfs takes no directory that another file system may be mounted on (EREMOTE).
-    # QEMU's own virtiofsd does not unless it is told to, its successor does.
+    # Submounts are not announced: overlayfs accepts no directory on which another file system may be mounted (EREMOTE).
+    # QEMU's own virtiofsd announces them only on request, and its successor does so by default.
     silent = ("--no-announce-submounts",) if "--no-announce-submounts" in known.stdout else ()
     if "--preserve-noatime" in known.stdout:
         options = ("--shared-dir", path, "--sandbox", "none", "--cache", "always", *silent)
         access = () if writable else ("--readonly",)
         return program, f"--fd={handle}", *options, *access
     if os.geteuid():
-        # overlayfs opens with O_NOATIME (fs/overlayfs/file.c), which the kernel permits a file's owner and root alone.
-        # QEMU's 9p tries again without, later daemons drop it.
+        # overlayfs opens files with O_NOATIME (fs/overlayfs/file.c), which the kernel permits only to a file's owner
+        # and to root. QEMU's 9p tries again without it, and later daemons drop it.
         fix = "run it as root, install virtiofsd 1.13 or later, or take a kernel that has 9p, as the distribution's"
         raise Prerequisite("not root", why=f"{why}, and this virtiofsd serves root alone", fix=fix)
     wrapper = (sys.executable, "-I", str(Path(__file__).with_name("virtiofsd.py")), "rw" if writable else "ro")

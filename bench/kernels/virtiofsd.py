@@ -1,4 +1,4 @@
-"""Becomes virtiofsd in a mount namespace of its own: `virtiofsd.py ro|rw PROGRAM ARGUMENT...`.
+"""A program that becomes virtiofsd in a mount namespace of its own: `virtiofsd.py ro|rw PROGRAM ARGUMENT...`.
 
 With `ro` every mount in this namespace is read-only. The guest's root user can mount a share for writing, and the
 virtiofsd of QEMU 7 has no option that forbids it. This program needs root.

@@ -1,7 +1,7 @@
-"""The kernel inside a bzImage, so that the guest need not decompress itself.
+"""The kernel inside a bzImage, extracted so that the guest need not decompress itself.
 
-That takes an emulated guest 5 s of its time, and the machine 1 s, once. QEMU boots a vmlinux by its PVH entry
-(Documentation/arch/x86/boot.rst has the bzImage's header; pc-bios/optionrom/pvh.S in QEMU what it does with the entry).
+Decompression takes an emulated guest 5 s of its time, and the machine 1 s, once. QEMU boots a vmlinux by its PVH entry
+(Documentation/arch/x86/boot.rst describes the bzImage's header; pc-bios/optionrom/pvh.S in QEMU uses the entry).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _XZ, _ZSTD, _GZIP, _ELF = b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"\x7fE
 
 
 def bootable(directory: Path) -> Path:
-    """What QEMU is to boot of the kernel unpacked there: its vmlinux, or else the image as it is."""
+    """Return the file that QEMU is to boot: the vmlinux of the kernel unpacked there, or else its image."""
     plain = directory / "vmlinux"
     return plain if plain.exists() else directory / "vmlinuz"
 
@@ -33,7 +33,7 @@ def unpack(directory: Path) -> None:
 
 
 def decompressed(image: bytes) -> bytes:
-    """The payload of a bzImage; nothing if it is packed in a way we cannot unpack, or damaged."""
+    """Return the payload of a bzImage, or b"" if it is damaged or packed in an unknown way."""
     try:
         return _decompressed(image)
     except (IndexError, struct.error, lzma.LZMAError, zlib.error):
@@ -50,7 +50,7 @@ def _decompressed(image: bytes) -> bytes:
     if payload.startswith(_GZIP):
         return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(payload)
     if payload.startswith(_ZSTD):
-        return _unzstd(payload[:-4])  # behind it is its size (scripts/Makefile.lib, size_append)
+        return _unzstd(payload[:-4])  # its size follows it (scripts/Makefile.lib, size_append)
     return b""
 
 

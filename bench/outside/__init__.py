@@ -1,4 +1,4 @@
-"""What happens outside the kernel under test: plan the work, choose a kernel, hand out jobs, gather their events.
+"""The program's own process: it plans the work, chooses a kernel, hands out jobs and gathers their events.
 
-Runs in the user's own Python. It never imports `bench.inside`; it starts it, on the host or in a guest.
+It runs in the user's own Python. It never imports `bench.inside`, but starts it, on the host or in a guest.
 """

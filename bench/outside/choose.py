@@ -1,4 +1,4 @@
-"""Which kernel a run uses, and why."""
+"""The choice of a run's kernel, with the reason."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dataplanes.selection import Selection
 def choose(
     name: str, clock: str | None, selections: Sequence[Selection], *, measuring: bool = True
 ) -> tuple[Kernel, str]:
-    """The kernel `--kernel` and `--clock` mean for these planes, with the reason.
+    """Return the kernel that `--kernel` and `--clock` mean for these planes, and the reason.
 
-    `auto` is the host when every plane can run there, else the guest. Where nothing is measured the clock is the wall's
-    unless asked for otherwise: it boots faster, and a person's `sleep 1` takes a second. Raises Usage for an unknown
-    kernel and Prerequisite where the chosen one cannot be had.
+    `auto` is the host if every plane can run there, and else the guest. A command that measures nothing has the wall
+    clock unless another is asked for: a guest boots faster with it, and a person's `sleep 1` takes a second. Raises
+    Usage for an unknown kernel, and Prerequisite if the chosen one cannot be had.
     """
     if name == "auto" and clock != "instructions":
         obstacle = _obstacle(kernels.resolve("host", "wall"), selections)
@@ -42,7 +42,7 @@ def _clock(clock: str | None, measuring: bool) -> str | None:
 
 
 def _obstacle(host: Kernel, selections: Sequence[Selection]) -> str:
-    """Why these planes cannot run on the host's kernel, or nothing."""
+    """Return why these planes cannot run on the host's kernel, or ""."""
     if os.geteuid() != 0:
         return "not root"
     lacking = preflight.missing(requirements(selections), host)

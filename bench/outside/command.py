@@ -1,6 +1,6 @@
-"""`python -m bench.outside.command [--cpus N] KERNEL CLOCK COMMAND...`: run one command on a kernel.
+"""The program `python -m bench.outside.command [--cpus N] KERNEL CLOCK COMMAND...`, which runs a command on a kernel.
 
-How the tests get into a guest.
+The tests run in a guest by it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataplanes.errors import BenchError
 
 
 def main() -> int:
-    """Returns the command's exit code."""
+    """Run the command, and return its exit code."""
     asked = _asked()
     try:
         kernel = resolve(asked.kernel, asked.clock)

@@ -1,4 +1,4 @@
-"""Hand a job to the inside on some kernel, and bring its events and errors back."""
+"""Hand a job to the kernel under test, and bring its events and errors back."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dataplanes import errors, extensions
 
 _decoder = msgspec.json.Decoder(Event)
 _UNDISTURBED = ("env", "--block-signal=HUP,INT,TERM")
-"""A signal waits until python can take it: while it starts, an interrupt is a traceback (see interrupt.catch)."""
+"""Signals wait until python can take them. An interrupt while it starts would be a traceback (see interrupt.catch)."""
 
 
 def _headers(job: Job, kernel: Kernel) -> dict[str, str]:
-    """Where bcc finds the kernel's headers, if the job profiles."""
+    """Return the variable that tells bcc where the kernel's headers are, if the job profiles."""
     profiled = any(trial.profile for trial in job.trials)
     return {"BCC_KERNEL_SOURCE": str(headers(kernel.release))} if profiled else {}
 
@@ -33,7 +33,10 @@ def dispatch(
     tty: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> int:
-    """Run a job on a kernel; returns the exit code. Raises what the inside raised, as if it had happened here."""
+    """Run a job on a kernel and return the exit code.
+
+    Raises the error of the kernel under test as if it had happened here.
+    """
     job = msgspec.structs.replace(job, extensions=list(extensions.known()))
     make_ready(job.selections, kernel, {trial.workload for trial in job.trials})
     failure: list[errors.BenchError] = []

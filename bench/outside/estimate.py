@@ -17,23 +17,23 @@ from scenarios.topology import Scenario
 _LAB = 0.2  # the underlay, names, the generator
 _NODE = 0.05
 _TASK = 0.025  # a container that serves
-_IDLER = 0.008  # one that is only there
-_SITE = 0.03  # where a plane is programmed: in every container, or once per node
-_SERVICE = 0.00025  # of one site
-_BACKEND = 1 / 30  # of a service, in services
+_IDLER = 0.008  # a container that does nothing
+_SITE = 0.03  # a plane, where it is programmed: in every container, or once per node
+_SERVICE = 0.00025  # one site of a plane
+_BACKEND = 1 / 30  # the services on which programming one more costs as much as the service itself
 _CONNECTION = 1 / 8000
 _COSTS: Mapping[str, float] = {"open": 1.6, "rr": 0.7, "udp": 0.5, "stream": 0.3}
-"""How long one operation takes, in connections, for the workloads whose operation is another one."""
+"""The duration of one operation, in connections, for workloads with another operation."""
 _CHURN = 5.0
 """The seconds over which `churn` spreads its connections."""
 _PROFILED = 3.0
-"""A profiled trial measures twice, with bcc's compiler in between."""
+"""A profiled trial measures twice, and runs bcc's compiler in between."""
 
 _EMULATED, _EMULATED_COUNTING = 6.0, 5.5
-"""How many times as long all of it takes under emulation, by wall clock and by the instruction clock."""
+"""The factor by which everything takes longer under emulation, by wall clock and by the instruction clock."""
 
 _IN_CONTAINERS = ("container", "socket", "tc")
-"""Placements that are programmed once per container."""
+"""The placements that are programmed once per container."""
 
 
 def seconds(trial: TrialPlan, plane: Selection, world: Scenario) -> float:
@@ -52,14 +52,14 @@ def _programmed(trial: TrialPlan, plane: Selection, world: Scenario, containers:
     sites = containers if plane.placement in _IN_CONTAINERS else len(world.nodes) * len(world.networks)
     fillers = (world.filler.count, world.filler.backends) if world.filler else (0, 0)
     services = len(world.services) + fillers[0] * (1 + fillers[1] * _BACKEND)
-    # Programs and maps are a node's: every container only has them attached.
+    # Programs and maps belong to a node. A container only has them attached.
     programmed = len(world.nodes) if plane.placement in ("socket", "tc") else sites
     again = 1 if WORKLOADS[trial.workload].filled else 3
     return sites * _SITE + programmed * services * _SERVICE * again
 
 
 def pace(kernel: Kernel) -> float:
-    """Guess how many times as long a trial takes on a kernel, as long as no run there has told it."""
+    """Guess the factor by which a trial takes longer on a kernel, as long as no run there has told it."""
     if kernel.accelerated:
         return 1.0
     return _EMULATED_COUNTING if kernel.clock == "instructions" else _EMULATED

@@ -1,4 +1,4 @@
-"""The process of a lane: `python -m bench.start lane PARENT`. It has one share of the work done on one kernel.
+"""The process of a lane: `python -m bench.start lane PARENT`. It does one share of the work on one kernel.
 
 The order is JSON on its stdin. Events go to its stdout, a JSON line each. Signals end it, and it ends with its parent.
 """
@@ -22,35 +22,35 @@ from dataplanes.kernel import interrupt
 from dataplanes.kernel.process import die_with
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "bench.start", "lane")
-"""What runs in a lane; the last argument is its parent's process number."""
+"""The command of a lane. The process number of its parent is the last argument."""
 
 
 class Order(Struct, frozen=True):
-    """What a lane is to do."""
+    """The order of a lane."""
 
     kernel: str
     clock: str
     job: Job
-    timeout: float | None = None  # seconds of real time
+    timeout: float | None = None  # in seconds of real time
 
 
 @contextmanager
 def running(order: Order) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a lane; on leaving it is gone.
+    """Start a lane, and end it when the block is left.
 
-    It ties itself to this process: to run Python between fork and exec is safe in a process with one thread only.
+    The lane ties itself to this process, because Python code between fork and exec is safe only with a single thread.
     """
     argv = (*PROGRAM, str(os.getpid()))
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with owned(argv, **streams, start_new_session=True, preexec_fn=None) as process:
         assert process.stdin
-        with suppress(BrokenPipeError), process.stdin:  # its end is told by its exit code
+        with suppress(BrokenPipeError), process.stdin:  # its exit code tells how it ended
             process.stdin.write(msgspec.json.encode(order))
         yield process
 
 
 def main() -> int:
-    """Have the order carried out; returns the exit code."""
+    """Carry out the order, and return the exit code."""
     from bench import kernels
     from bench.outside.dispatch import dispatch
 

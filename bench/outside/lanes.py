@@ -1,6 +1,6 @@
-"""Where the guests of a command run that share its work: `Here`, on this machine, or on others (outside/cluster.py).
+"""The lanes in which guests share a command's work: `Here`, on this machine, or on others (outside/cluster.py).
 
-By the instruction clock another guest's load is nothing to a figure, and neither is the machine. So a command's data
+By the instruction clock neither the load by other guests nor the machine matters to a figure. So a command's data
 planes are dealt to lanes, and each lane does its share in a guest of its own.
 """
 
@@ -30,16 +30,18 @@ from dataplanes.kernel import interrupt
 from dataplanes.kernel.procfs import field
 
 Told = Callable[[str, Event], None]
-"""Called with the kernel's name and each event."""
+"""A function that is called with the kernel's name and each event."""
 _T = TypeVar("_T")
 _decoder = msgspec.json.Decoder(Event)
 _GUEST_KB = 1 << 20
-"""The memory of this machine that a guest comes to use: half of it in the seed's world, all of it at 10,000 services or
-with bcc's compiler in it."""
+"""The part of this machine's memory that a guest comes to use.
+
+It is half in the seed's world, and all of it with 10,000 services or with bcc's compiler.
+"""
 
 
 class Share(Struct, frozen=True):
-    """What one guest does: a job for some data planes on one kernel."""
+    """The work of one guest: a job for some data planes on one kernel."""
 
     kernel: Kernel
     job: Job
@@ -50,7 +52,7 @@ class Share(Struct, frozen=True):
         return {trial.workload for trial in self.job.trials}
 
     def order(self, timeout: float | None) -> Order:
-        """Return the share as a process of its own is told about it."""
+        """Return the share as the order of a separate process."""
         return Order(self.kernel.name, self.kernel.clock, self.job, timeout)
 
 
@@ -58,28 +60,30 @@ class Lanes(ABC):
     """Guests that run side by side and share the work of a command."""
 
     def clock(self, asked: str | None) -> str | None:
-        """Return the clock to use if `asked` was asked for. Raises Usage if it cannot be used in these lanes."""
+        """Return the clock to use if `asked` was asked for. Raises Usage if these lanes cannot use it."""
         return asked
 
     @abstractmethod
     def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1) -> int:
-        """Return how many guests share so many planes' work on one of so many kernels at the same time."""
+        """Return how many guests share the work of so many planes on one of so many kernels at the same time."""
 
     @abstractmethod
     def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1) -> list[list[_T]]:
-        """Return the planes of each guest: whole planes, because a guest warms up what it measures."""
+        """Return the planes of each guest. A guest gets whole planes, because it warms up what it measures."""
 
     @abstractmethod
     def run(self, shares: Sequence[Share], take: Told, timeout: float | None = None) -> None:
-        """Have every share done, and tell `take` each event. The first error ends all of them, and is raised.
+        """Have every share done, and call `take` for each event. The first error ends all shares and is raised.
 
         Raises TimedOut after `timeout` seconds.
         """
 
 
 class Here(Lanes):
-    """Guests on this machine, in `jobs` lanes at most. Several have a process each: a kernel's signals and streams want
-    one to themselves."""
+    """Guests on this machine, in `jobs` lanes at most.
+
+    Several guests have a process each, because a kernel's signals and streams need a process of their own.
+    """
 
     def __init__(self, jobs: int | None = None) -> None:
         self._jobs = jobs
@@ -116,13 +120,13 @@ def make_all_ready(shares: Sequence[Share]) -> None:
 
 
 def batches(shares: Sequence[_T], jobs: int | None) -> list[Sequence[_T]]:
-    """Return the shares that may run side by side; all of them, if nobody says how many."""
+    """Return how many shares may run side by side; all of them, if no number is given."""
     size = jobs or max(len(shares), 1)
     return [shares[start : start + size] for start in range(0, len(shares), size)]
 
 
 def early(where: str, code: int) -> BenchError:
-    """Return the error of a lane that ended with an exit code, and did not say why."""
+    """Return the error of a lane that ended with an exit code and did not say why."""
     return BenchError("the run ended early", where=where, why=f"exit code {code}")
 
 
@@ -136,7 +140,7 @@ def _directly(share: Share, take: Told, timeout: float | None) -> None:
 class _Gathering:
     """Lanes that run at the same time, from their start until all have ended.
 
-    When one fails, or an event cannot be taken, all are asked to end and are not killed: on the host a lane has
+    If one fails, or an event cannot be taken, all are asked to end. They are not killed, because on the host a lane has
     namespaces to remove.
     """
 
@@ -173,7 +177,7 @@ class _Gathering:
             if event.kind == "error":
                 raise event.error()
             self._take(kernel, event)
-        except Exception as error:  # raised at the end: until then somebody must read, or the lanes cannot end
+        except Exception as error:  # raised at the end: until then the lanes' output must be read, or they cannot end
             if not self._failure:
                 self._end()
             self._failure.append(error)

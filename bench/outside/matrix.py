@@ -1,4 +1,4 @@
-"""`bench matrix`: every check on every plane and kernel; what was seen against what is expected."""
+"""The command `bench matrix`: every check on every plane and kernel, with the outcome and the expected outcome."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scenarios.checks import Check
 
 
 def planes(selections: Sequence[Selection]) -> list[Selection]:
-    """Those that have a VIP. Raises Usage if none is left."""
+    """Return the planes that have a VIP. Raises Usage if none is left."""
     found = [each for each in selections if balances(each.dataplane)]
     if not found:
         raise Usage("nothing to observe", where=selections[0].name, why="it has no VIP", fix="name another data plane")
@@ -41,7 +41,10 @@ def run(
     lanes: Lanes,
     on_event: Told,
 ) -> Matrix:
-    """Observe every cell; kernels run side by side, in guests of `lanes`. Raises what the inside raised."""
+    """Observe every cell.
+
+    Kernels run side by side, in guests of `lanes`. Raises the errors of the kernels under test.
+    """
     cells: list[MatrixCell] = []
     environments: dict[str, Any] = {}
 
@@ -87,12 +90,12 @@ def run(
 
 
 def unexpected(matrix: Matrix) -> list[MatrixCell]:
-    """The cells that are not as expected."""
+    """Return the cells that are not as expected."""
     return [cell for cell in matrix.cells if cell.outcome != cell.expected]
 
 
 def _keep(directory: Path, kernel: str, data: dict[str, Any]) -> None:
-    """The walk through the lab and the packets of a cell that was not as expected."""
+    """Write the walk through the lab and the packets of a cell that was not as expected."""
     place = directory / re.sub(r"[^\w.@+=-]", "_", f"{kernel}_{data['dataplane']}_{data['check']}")
     files.write(place / "again.txt", f"{data['again']}\n".encode())
     if "inspect" in data:

@@ -1,4 +1,4 @@
-"""Which workloads are measured at which points of the axes: what the caller asks for, or the sweeps of a scenario."""
+"""The points of the axes at which workloads are measured: those of the caller, or the sweeps of a scenario."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from scenarios.axes import Sweep
 
 
 def series(workloads: Sequence[str], values: Mapping[str, Sequence[int]], sweeps: Sequence[Sweep] = ()) -> list[Series]:
-    """Return what to measure: at the given values of the axes, or else in the scenario's sweeps, or else at its own
-    point. The workload `program` needs services to program: it gets 1,000 where no value is given.
+    """Return what to measure: at the given values, or else in the scenario's sweeps, or else at its own point.
+
+    The workload `program` needs services to program. It gets 1,000 if no value is given.
     """
     names = tuple(workloads)
     if not values and sweeps:

@@ -1,4 +1,4 @@
-"""Where a document comes from: the program as it was then, and the kernel under test as seen from outside."""
+"""The origin of a document: the program as it was then, and facts about the kernel under test."""
 
 from __future__ import annotations
 
@@ -20,21 +20,24 @@ from dataplanes.texts import clean
 
 _ROOT = Path(__file__).parents[2]
 _PROGRAM = ("bench", "dataplanes", "scenarios", "run", "pyproject.toml")
-"""What of a checkout can change a figure: publishing writes results, docs and README itself."""
+"""The parts of a checkout that can change a figure. Publishing writes results, docs and README itself."""
 
 _BUILD = (
     *("HZ", "PREEMPT", "PREEMPT_DYNAMIC", "PREEMPT_RT", "PREEMPT_VOLUNTARY", "RETPOLINE", "MITIGATION_RETPOLINE"),
     *("BPF_JIT_ALWAYS_ON", "BRIDGE_NETFILTER", "IP_VS", "IP_VS_TAB_BITS", "NF_CONNTRACK", "NF_TABLES"),
     *("DEBUG_LOCKDEP", "KASAN"),
 )
-"""What of a kernel's build a packet pays for."""
+"""The options of a kernel's build that affect the cost of a packet."""
 
 
 def tool() -> dict[str, str]:
-    """Its name, its version and Python's; of a checkout the commit too, with a "+" if the program has changed since."""
+    """Return the program's name and version and Python's version.
+
+    A checkout adds the commit, with a "+" if it has changed.
+    """
     told = {"name": "bench", "version": __version__, "python": platform.python_version()}
     git = ("git", "-C", str(_ROOT))
-    # Installed, it may lie in somebody else's repository.
+    # An installed program may lie in another project's repository.
     revision = _said(*git, "rev-parse", "--short=12", "HEAD") if (_ROOT / ".git").exists() else ""
     if not revision:
         return told
@@ -43,8 +46,11 @@ def tool() -> dict[str, str]:
 
 
 def identity(under_test: Kernel, selections: Sequence[Selection]) -> dict[str, str]:
-    """What two trials must have in common to be of one run: the program as it is, changed files included, what was
-    compiled from it, and the kernel it runs on. All of it must have been prepared (bench.outside.dispatch)."""
+    """Return what two trials of one run must have in common.
+
+    It is the program with its changed files, everything that was compiled from it, and the kernel. All of it must have
+    been prepared (bench.outside.dispatch).
+    """
     packages = {each.package for each in selections}
     others = {path for each in extensions.known() if each.package in packages for path in each.files()}
     objects = {need.name for each in selections for need in catalog.requires(each) if isinstance(need, Compiled)}
@@ -78,7 +84,7 @@ def command() -> str:
 
 
 def kernel(under_test: Kernel, reason: str) -> dict[str, Any]:
-    """What `environment` cannot know inside: which kernel was chosen and why, how it was built, what it ran in."""
+    """Return the facts that the kernel under test cannot know: its name, why it was chosen, its build, its emulator."""
     config = under_test.config() or {}
     return {
         "kernel_name": under_test.name,
@@ -90,7 +96,7 @@ def kernel(under_test: Kernel, reason: str) -> dict[str, Any]:
 
 
 def _said(*argv: str) -> str:
-    """The first line a command prints; nothing if it fails."""
+    """Return the first line that a command prints; "" if it fails."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError):

@@ -1,6 +1,6 @@
-"""`bench publish`: the data set the report and the answer come from, made by one command and gone on with after a stop.
+"""The command `bench publish`: it makes the data set for the report and the answer, and goes on after an interruption.
 
-Each step writes its document and is not done again while that is there; a step that is cut short goes on where it was.
+Each step writes its document, and is skipped as long as that exists. A step that is cut short goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataplanes.selection import balances
 
 
 class Step(Struct, frozen=True):
-    """A document of the data set and the command that makes it, but for the document's path."""
+    """A document of the data set, and the command that makes it, without the document's path."""
 
     document: str
     arguments: tuple[str, ...]
@@ -42,13 +42,13 @@ STEPS = (
 
 
 def documents(directory: Path) -> list[str]:
-    """The data set's documents, as far as they are there; what is in directories only illustrates."""
+    """Return the documents of the data set that exist. Files in directories are only illustrations."""
     paths = [directory / step.document for step in STEPS if "/" not in step.document]
     return [str(path) for path in paths if path.exists() and path.stat().st_size]
 
 
 def publish(directory: Path, tell: Callable[[str], None], jobs: int | None = None) -> None:
-    """Make what is not there yet, in `jobs` guests at most. Raises BenchError if a step's command fails."""
+    """Make the missing documents, in `jobs` guests at most. Raises BenchError if a step's command fails."""
     for step in STEPS:
         path = directory / step.document
         path.parent.mkdir(parents=True, exist_ok=True)

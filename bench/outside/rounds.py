@@ -1,6 +1,6 @@
-"""In which order trials run: interleaved rounds, each second one reversed, so that drift hits every plane alike.
+"""The order of trials: interleaved rounds, each second one reversed, so that drift affects every plane alike.
 
-(asv does the same, asv/commands/run.py; Google Benchmark measured 40 % less variance between runs from interleaving.)
+(asv does the same in asv/commands/run.py. Google Benchmark measured 40 % less variance between runs from interleaving.)
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from dataplanes.selection import Selection, balances
 from scenarios.axes import Axes
 
 WARMUP_SHARE = 10
-"""A warm-up trial makes one tenth of the connections: it is there to load modules and page in programs."""
+"""A warm-up trial makes one tenth of the connections, because it only loads modules and pages in programs."""
 
 
 class Series(Struct, frozen=True):
-    """Workloads at points of the axes; some planes may be left out of it."""
+    """Workloads at points of the axes. Some planes may be left out of them."""
 
     workloads: tuple[str, ...] = ("crr",)
     points: tuple[Axes, ...] = (Axes(),)
-    without: tuple[str, ...] = ()  # names of data planes, whatever their variant
+    without: tuple[str, ...] = ()  # names of data planes, with any variant
 
 
 def interleave(
@@ -34,9 +34,9 @@ def interleave(
     series: Sequence[Series] = (Series(),),
     warm_each: bool = False,
 ) -> list[TrialPlan]:
-    """A warm-up of every plane, then `rounds` rounds: A B C, C B A, A B C, ...; no trial is in it twice.
+    """Return a warm-up of every plane, then `rounds` rounds (A B C, C B A, A B C, ...). No trial is in it twice.
 
-    `warm_each`: a warm-up of every workload, too.
+    With `warm_each` every workload has a warm-up, too.
     """
 
     def trials(number: int, order: Sequence[Selection]) -> list[TrialPlan]:
@@ -61,6 +61,6 @@ def interleave(
 
 
 def _makes_sense(plane: Selection, workload: str, at: Axes) -> bool:
-    """Some workloads need a plane, and some need services to program."""
+    """Return True if the plane can run the workload: some need a plane, and some need services to program."""
     known = WORKLOADS[workload]
     return not (known.needs_vip and not balances(plane.dataplane)) and (known.filled or bool(at.services))

@@ -1,4 +1,4 @@
-"""`bench run`: plan the trials, have them done on the kernel under test, sum them up."""
+"""The command `bench run`: it plans the trials, has them done on the kernel under test, and summarises them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dataplanes.selection import DIRECT, REFERENCE, Selection, balances
 from scenarios import topology
 
 _TRIALS = 50_000
-"""Trials of one run at most. At a second each they take half a day."""
+"""The largest number of trials in one run. At a second each they take half a day."""
 
 
 def plan(
@@ -34,7 +34,10 @@ def plan(
     *,
     profile: bool = False,
 ) -> list[TrialPlan]:
-    """The trials in order; `direct` is always among them, and first, as the reference. Warm-ups may be profiled."""
+    """Return the trials in order.
+
+    `direct` is always among them, and first, as the reference. Warm-ups may be profiled.
+    """
     planes = _with_reference(selections)
     count = len(planes) * repeat * sum(len(each.workloads) * len(each.points) for each in series)
     if count > _TRIALS:
@@ -47,12 +50,12 @@ def plan(
 
 
 def _with_reference(selections: Sequence[Selection]) -> list[Selection]:
-    """The reference, then the planes."""
+    """Return the reference, then the planes."""
     return [REFERENCE, *(each for each in selections if each.dataplane != DIRECT)]
 
 
 def demand_possible(scenario: str, trials: Sequence[TrialPlan]) -> None:
-    """Raise Usage for a point the scenario cannot have, and for a trial that runs out of ports: before anything is."""
+    """Raise Usage for a point that the scenario cannot have, or for a trial that would run out of ports."""
     worlds = {at: topology.load(scenario, at) for at in dict.fromkeys(trial.axes for trial in trials)}
     for trial in sorted(trials, key=lambda each: (not balances(each.dataplane), -each.connections)):  # the worst first
         world = worlds[trial.axes]
@@ -62,7 +65,7 @@ def demand_possible(scenario: str, trials: Sequence[TrialPlan]) -> None:
 
 
 class Run:
-    """Trials on one kernel, kept as they end."""
+    """The trials of a run on one kernel, which are kept when they end."""
 
     def __init__(
         self,
@@ -75,7 +78,10 @@ class Run:
         lanes: Lanes,
         output: str | None = None,
     ) -> None:
-        """`output`: the result's file; beside it the trials are kept until it is written. `lanes`: where guests run."""
+        """Create the run.
+
+        `output` is the result's file, beside which trials are kept. `lanes` are the places of guests.
+        """
         self._scenario = scenario
         self._selections = selections
         self._plan = list(trials)
@@ -86,7 +92,7 @@ class Run:
         self.left = self._store.left(self._plan)
 
     def _kept(self, path: str) -> Store:
-        """The trials beside the result; those of another program, kernel or plan are told of and begun anew."""
+        """Read the trials beside the result. Those of another program, kernel or plan are reported, and begun anew."""
         kernel = self._kernel
         make_ready(self._selections, kernel, {trial.workload for trial in self._plan})
         made_of = provenance.identity(kernel, self._selections)
@@ -97,11 +103,11 @@ class Run:
         return store
 
     def lanes(self) -> int:
-        """How many guests share the work that is left."""
+        """Return how many guests share the work that is left."""
         return self._lanes.count(self._kernel, len({trial.dataplane for trial in self.left}))
 
     def seconds(self) -> dict[tuple[object, ...], float]:
-        """How long each trial that is left takes at the processor's speed, about, by its key."""
+        """Return the estimated seconds of each trial that is left, by its key, at the processor's speed."""
         worlds = {at: topology.load(self._scenario, at) for at in dict.fromkeys(trial.axes for trial in self.left)}
         planes = {each.name: each for each in _with_reference(self._selections)}
         return {
@@ -109,7 +115,10 @@ class Run:
         }
 
     def execute(self, *, timeout: float | None, on_event: Callable[[Event], None]) -> Result:
-        """Have the trials done that are left. Raises what the inside raised; what ended stays on disk then."""
+        """Do the trials that are left.
+
+        Raises the errors of the kernel under test; trials that have ended stay on disk.
+        """
 
         def take(event: Event) -> None:
             self._store.add(event)
@@ -132,13 +141,15 @@ class Run:
         self._lanes.run(shares, lambda _, event: take(event), timeout)
 
     def _of(self, planes: Sequence[Selection]) -> list[TrialPlan]:
-        """Some planes' trials that are left."""
+        """Return the trials that are left of some planes."""
         names = {each.name for each in planes}
         return [trial for trial in self.left if trial.dataplane in names]
 
     def _result(self) -> Result:
         from bench.analysis import judge
-        from bench.analysis.intervals import summarise  # numpy and scipy load while nobody waits for the plan
+
+        # numpy and scipy are loaded only here, so that the plan is shown without them.
+        from bench.analysis.intervals import summarise
 
         order = {trial.key(): number for number, trial in enumerate(self._plan)}
         done = sorted(self._store.trials, key=lambda trial: order[trial.key()])
@@ -159,5 +170,5 @@ class Run:
         )
 
     def written(self) -> None:
-        """The result is on disk: the trials need not be."""
+        """Discard the kept trials, once the result is on disk."""
         self._store.close(discard=True)

@@ -1,7 +1,7 @@
-"""Trials on disk as they end, so that a run that is cut short goes on where it was: FILE.trials beside the result FILE.
+"""The trials of a run on disk, in FILE.trials beside FILE, so that a run that is cut short goes on where it was.
 
-A line of JSON each: first what the run is, then every event worth keeping. Another run's file is begun anew, and so is
-one that an earlier version of the program wrote: its trials are another program's, and no run has trials of two.
+Each line is JSON: first the identity of the run, then every event that is kept. A file of another run is begun anew. So
+is one that an earlier version of the program wrote, because no run has trials of two programs.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ _FIX = "remove the file, and the run begins anew"
 
 
 class _FirstLine(msgspec.Struct, tag_field="kind", tag="trials"):
-    """The first line: the schema of the lines, and what must be equal for them to be of this run."""
+    """The first line: the schema of the lines, and the facts that lines of this run have in common."""
 
     run: Any
     schema: int = SCHEMA
 
 
 def _whose(first: bytes) -> str:
-    """Tell what a file is whose first line is not this run's."""
+    """Return what a file is whose first line is not this run's."""
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        found = msgspec.json.decode(first, type=_FirstLine | list[Any])  # schema 1 had a list, and did not name itself
+        found = msgspec.json.decode(first, type=_FirstLine | list[Any])  # schema 1 had a list, without a name
         if isinstance(found, list) or found.schema != SCHEMA:
             return "from another version of the program, whose trials are no part of this run"
     return "of another run, program or kernel"
 
 
 class Store:
-    """The trials of one run. With no path they are only in memory."""
+    """The trials of one run. Without a path they are only in memory."""
 
     def __init__(self, path: Path | None, identity: object) -> None:
-        """`identity`: what must be equal for a file to be of this run; anything that can be JSON."""
+        """Create the store.
+
+        `identity` is what a file of this run must agree with; it can be anything that JSON can hold.
+        """
         self.trials: list[Trial] = []
         self.environment: dict[str, Any] = {}
         self._clock = ""
-        self.replaced = ""  # what the file was that was there, if it was not this run's
+        self.replaced = ""  # what the earlier file was, if it was not this run's
         self._path = path
         first = msgspec.json.encode(_FirstLine(identity))
         if path is None:
@@ -58,7 +61,7 @@ class Store:
             raise files.cannot_write(path, error, "the trials") from error
 
     def _resume(self, path: Path, first: bytes) -> bool:
-        """Take what is there, if it is this run's; a last line that was cut off is cut away."""
+        """Read the file if it is this run's. A last line that was cut off is removed."""
         if not path.exists():
             return False
         data = files.content(path, _MOST)
@@ -88,7 +91,10 @@ class Store:
         return event.kind in ("trial", "environment")
 
     def add(self, event: Event) -> None:
-        """Keep an event, if it is one to keep. Raises Prerequisite when the disk is full: what ended before is kept."""
+        """Keep an event, if it is of a kind that is kept.
+
+        Raises Prerequisite if the disk is full; earlier events stay.
+        """
         if self._take(event, "the kernel under test") and self._path:
             try:
                 self._append(msgspec.json.encode(event))
@@ -101,12 +107,12 @@ class Store:
             rest = rest[self._file.write(rest) :]
 
     def left(self, plans: list[TrialPlan]) -> list[TrialPlan]:
-        """Those not done yet."""
+        """Return the trials that are not done yet."""
         done = {trial.key() for trial in self.trials}
         return [plan for plan in plans if plan.key() not in done]
 
     def close(self, *, discard: bool) -> None:
-        """Close the file; discard it when the result is written."""
+        """Close the file. Discard it when the result is written."""
         if self._path:
             self._file.close()
             if discard:

@@ -1,1 +1,1 @@
-"""`bench report` and `bench answer`: result and matrix documents as pages people decide from."""
+"""The commands `bench report` and `bench answer`: result and matrix documents as pages for decisions."""

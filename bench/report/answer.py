@@ -1,15 +1,17 @@
-"""`bench answer`: the document's closing question, answered from the data by the rules below, and by nothing else.
+"""The command `bench answer`: the article's closing question, answered from the data by the rules below alone.
 
 Could rules in the host or overlay namespace have the same effect as IPVS in every container?
 
-- *Same effect* of a plane: a check has the outcome it has with the reference, on every kernel observed. What holds
-  there and not here is what is lost; what holds here and not there is what is gained.
-- The best plane of a placement is the one that loses least; of equals the one that gains most, then the cheaper one.
-- A plane **has the same effect** when it loses nothing; **nearly**, when it loses at most one check in twenty of those
-  that hold there; else **not**. A placement's effect is its best plane's.
-- Cost is instructions (or CPU time) per connection and per change, against the reference at the same point.
-- A recommendation names the planes that answer a question with yes, the cheapest first, at most three; for many
-  services those whose cost per connection grows by less than one part in fifty from the fewest to the most measured.
+- *Same effect* of a plane: a check has the same outcome as with the reference, on every observed kernel. A check that
+  holds there and not here is lost. A check that holds here and not there is gained.
+- The best plane of a placement is the one that loses least; among equals the one that gains most, and then the cheaper
+  one.
+- A plane **has the same effect** if it loses nothing. It has **nearly** the same effect if it loses at most one in
+  twenty of the checks that hold there, and else **not**. A placement's effect is that of its best plane.
+- Cost is instructions (or CPU time) per connection and per change, compared with the reference at the same point.
+- A recommendation names the planes that answer a question with yes, the cheapest first, three at most. For many
+  services it names those whose cost per connection grows by less than one part in fifty from the fewest services to
+  the most.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from dataplanes.selection import balances
 from dataplanes.texts import code, markdown
 from scenarios.axes import Axes
 
-_ASKED = ("overlay", "host")  # the question's placements
+_ASKED = ("overlay", "host")  # the placements that the question asks about
 _NEARLY = 0.05
 _FLAT = 0.02
 _MOST = 3
@@ -35,7 +37,7 @@ _CONTAINERS = (1, 10, 100)
 
 
 class Standing(Struct, frozen=True):
-    """What is said of a plane: whether it has the same effect."""
+    """A plane and its verdict: whether it has the same effect."""
 
     verdict: PlaneOverview
     effect: str  # "the same effect", "nearly the same effect", "not the same effect"
@@ -47,7 +49,7 @@ class Standing(Struct, frozen=True):
 
 
 class Ranking(Struct, frozen=True):
-    """A placement's planes, the best first: its effect is the best one's."""
+    """A placement's planes, the best first. The best one's effect is the placement's."""
 
     name: str
     planes: list[Standing]
@@ -59,7 +61,7 @@ class Ranking(Struct, frozen=True):
 
 
 def rankings(report: Report) -> list[Ranking]:
-    """Every placement, best first, with its planes; the reference stands against nothing."""
+    """Return every placement with its planes, the best first. The reference is compared with nothing."""
     groups: dict[str, list[Standing]] = {}
     for verdict in sorted(report.verdicts(), key=_rank):
         if verdict.same and "@" not in verdict.dataplane and verdict.dataplane != REFERENCE:
@@ -80,7 +82,7 @@ def _effect(report: Report, verdict: PlaneOverview) -> str:
 
 
 def recommend(report: Report) -> list[tuple[str, list[str]]]:
-    """(situation, planes that fit, the cheapest first) per question."""
+    """Return (situation, planes that fit, the cheapest first) for each question."""
     verdicts = {verdict.dataplane: verdict for verdict in report.verdicts() if "@" not in verdict.dataplane}
 
     def cost(name: str) -> tuple[float, int]:
@@ -101,7 +103,7 @@ def recommend(report: Report) -> list[tuple[str, list[str]]]:
 
 
 def _flat(report: Report) -> set[str]:
-    """The planes whose connections cost the same however many services there are."""
+    """Return the planes whose cost of a connection does not depend on the number of services."""
     return {
         name
         for curve in report.curves()
@@ -112,7 +114,7 @@ def _flat(report: Report) -> set[str]:
 
 
 def answer(report: Report, say: Words = ENGLISH) -> str:
-    """The answer as Markdown."""
+    """Return the answer as Markdown."""
     lines = [
         f"# {say('Could rules in the host or overlay namespace have the same effect?')}",
         "",
@@ -137,7 +139,7 @@ def answer(report: Report, say: Words = ENGLISH) -> str:
 
 
 def _short(report: Report, found: list[Ranking], say: Words) -> list[str]:
-    """The answer to the question itself, then a line per plane."""
+    """Return the answer to the question itself, and then a line per plane."""
     asked = [each for each in found if each.name in _ASKED]
     said = [f"**{say('{placement}: {effect}', placement=each.name, effect=say(each.best.effect))}**" for each in asked]
     base = next((verdict.cost for verdict in report.verdicts() if verdict.dataplane == REFERENCE), None)
@@ -154,7 +156,7 @@ def _short(report: Report, found: list[Ranking], say: Words) -> list[str]:
 
 
 def _ranking(report: Report, each: Ranking, say: Words) -> list[str]:
-    """The best plane in full, the others against it."""
+    """Return the best plane in full, and the others compared with it."""
     best = each.best.verdict
     lines = [f"## {say('{placement}: {effect}', placement=each.name, effect=say(each.best.effect))}", ""]
     lines += [_count(each.best, say), ""]
@@ -195,7 +197,7 @@ def _listed(title: str, items: list[str]) -> list[str]:
 
 
 def _statements(report: Report, checks: list[str], say: Words, *, lost_by: str = "") -> list[str]:
-    """What each check says, and why the plane that lost it did."""
+    """Return the statement of each check, and the reason why the plane lost it."""
     statements = report.checks()
     reasons = [f" {_reason(report, lost_by, check, say)}" if lost_by else "" for check in checks]
     return [f"{c}: {say.statement(c, statements[c])}{why}" for c, why in zip(checks, reasons, strict=True)]
@@ -233,7 +235,7 @@ _PER_CONNECTION = WORKLOADS["crr"].costs
 def _table(
     report: Report, workload: str, metrics: tuple[str, ...], axis: str, values: tuple[int, ...], say: Words
 ) -> list[str]:
-    """Planes against an axis; beside each figure what it is of the reference's."""
+    """Return a table of planes against an axis. Beside each figure is its ratio to the reference's."""
     columns: dict[int, dict[str, Interval]] = {}
     for name, at in report.workloads():
         others = all(getattr(at, each) == getattr(Axes(), each) for each in Axes.__struct_fields__ if each != axis)

@@ -1,4 +1,4 @@
-"""How figures are written: as many digits as say something."""
+"""The writing of figures, with as many digits as are significant."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from bench.documents import Interval
 
 
 def number(value: float) -> str:
-    """With three digits at least."""
+    """Write a number with three digits at least."""
     return f"{value:,.0f}" if value >= 1000 or value == 0 else f"{value:,.3g}"
 
 
 def figure(found: Interval | None) -> str:
-    """A figure, or nothing."""
+    """Write a figure, or "" for none."""
     return "" if found is None else number(found.value)
 
 
 def ratio(found: Interval | None) -> str:
-    """A ratio with its interval, where it has one."""
+    """Write a ratio with its interval, if it has one."""
     if found is None:
         return ""
     if found.low is None or found.high is None or found.low == found.high:

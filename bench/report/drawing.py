@@ -1,6 +1,8 @@
-"""`bench inspect --svg`: the walk as a picture. A column per node, containers above, the overlay, the host below it.
+"""The picture of `bench inspect --svg`.
 
-What the plane added is in bold behind a plus, so that it shows in grey as well.
+It has a column per node, with containers above, the overlay and the host below.
+
+Lines that the plane added are in bold behind a plus, so that they show in grey as well.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _MOST_LINES = 6
 
 
 class Box(Struct):
-    """A namespace: its title, its lines with whether the plane added them, and where it is drawn."""
+    """A namespace: its title, its lines with their marks, and its position."""
 
     name: str
     kind: str
@@ -45,7 +47,7 @@ class Box(Struct):
 
 
 def draw(report: dict[str, Any], title: str) -> str:
-    """The picture of `scenarios.walk.report`'s walk."""
+    """Return the picture of the walk that `scenarios.walk.report` made."""
     boxes = [_box(each) for each in report["namespaces"] if each["kind"] in _ORDER]
     nodes = list(dict.fromkeys(box.node for box in boxes))
     bottoms = _place(boxes, nodes)
@@ -77,7 +79,7 @@ def _box(namespace: dict[str, Any]) -> Box:
 
 
 def _addresses(lines: list[list[str]]) -> list[tuple[bool, str]]:
-    known = {link[1] for mark, text in lines if mark != "+" and (link := _LINK.match(text))}  # up now, perhaps, not new
+    known = {link[1] for mark, text in lines if mark != "+" and (link := _LINK.match(text))}  # up now, and not new
     found, interface = [], ""
     for mark, text in lines:
         if link := _LINK.match(text):
@@ -99,7 +101,10 @@ def _added(section: dict[str, Any]) -> list[tuple[bool, str]]:
 
 
 def _place(boxes: list[Box], nodes: list[str]) -> dict[str, int]:
-    """Columns; overlay and host namespaces of all nodes in one row each. Returns each column's lowest edge."""
+    """Place the columns, with the overlay and host namespaces of all nodes in one row each.
+
+    Return each column's lower edge.
+    """
     top = dict.fromkeys(nodes, 36)
     for kind in _ORDER:
         row = [box for box in boxes if box.kind == kind]
@@ -127,7 +132,7 @@ def _drawn(box: Box) -> list[str]:
 
 
 def _links(boxes: list[Box], nodes: list[str], ground: int) -> list[str]:
-    """Containers hang on their overlay namespace by a line at the side; overlay, host and underlay in the middle."""
+    """Draw the lines: beside an overlay namespace to its containers, and down to the host and the underlay."""
     parts = []
     for node in nodes:
         column = [box for box in boxes if box.node == node]

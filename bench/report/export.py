@@ -1,4 +1,4 @@
-"""A result as pytest-benchmark's JSON, for `pytest-benchmark compare` and what reads its files."""
+"""A result as pytest-benchmark's JSON, for `pytest-benchmark compare` and other readers of its files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bench.documents.workloads import WORKLOADS
 
 
 def pytest_benchmark(result: Result) -> dict[str, Any]:
-    """One benchmark per plane, workload and point: seconds per operation, a value per round.
+    """Return one benchmark per plane, workload and point: seconds per operation, with a value per round.
 
-    Its format has only times: operations per second become seconds per operation, milliseconds seconds.
+    The format has only times: operations per second become seconds per operation, and milliseconds become seconds.
     """
     groups: dict[tuple[str, str, str], list[float]] = {}
     for trial in result.trials:
@@ -38,7 +38,7 @@ def pytest_benchmark(result: Result) -> dict[str, Any]:
 
 
 def _commit(revision: str) -> dict[str, Any]:
-    """The commit the program was made from; "+" says that it has changed since."""
+    """Return the commit that the program was made from. "+" says that the program has changed since."""
     dirty = revision.endswith("+")
     commit = revision.removesuffix("+")
     return {"id": commit, "time": None, "dirty": dirty, "project": "vip-bench", "branch": "unknown"}

@@ -1,4 +1,4 @@
-"""Plots as inline SVG: readable in grey (a marker and a dash per plane), in light and dark (ink is the page's own)."""
+"""Plots as inline SVG. They are readable in grey (a marker and a dash per plane), and in light and dark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-mpl.use("svg")  # before pyplot is
+mpl.use("svg")  # set before pyplot is imported
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes as Plot
@@ -27,38 +27,39 @@ from scenarios.axes import AXES
 
 _STYLE: Any = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "vip-bench",  # the same data, the same bytes
+    "svg.hashsalt": "vip-bench",  # the same data give the same bytes
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "text.parse_math": False,  # a name with dollar signs is a name
+    "text.parse_math": False,  # a name with dollar signs is no formula
 }
 _INK = "#000000"
 _SUPERFLUOUS = [
     re.compile(pattern, re.S)
     for pattern in (
         r"<metadata>.*?</metadata>",
-        r" font-family: [^;]*;",  # the page's own
+        r" font-family: [^;]*;",  # the page's own font
         r' transform="rotate\(-0 [^"]*"',
-        r"(?<=\.\d\d)\d+(?=[^<>]*>)",  # in tags: a hundredth of a point
+        r"(?<=\.\d\d)\d+(?=[^<>]*>)",  # in tags, to a hundredth of a point
     )
 ]
-_COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#66ccee", "#aa3377")  # Tol's bright, told apart by the blind
+# Tol's bright colours, which colour-blind readers can tell apart.
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#66ccee", "#aa3377")
 _MARKERS = "osD^vP*Xh<>d"
 _HATCHES = ("", "////", "\\\\\\\\")
 _DASHES = ("-", "--", "-.", ":")
 
 
 def style(plane: str, planes: list[str]) -> tuple[str, str, str]:
-    """(colour, marker, dash) of a plane among others; the same in every plot of a report."""
+    """Return (colour, marker, dash) of a plane among others. It is the same in every plot of a report."""
     number = planes.index(plane)
     return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)], _DASHES[number % len(_DASHES)]
 
 
 def bars(title: str, axis: str, rows: Mapping[str, Interval], planes: list[str], *, reference: float = 1.0) -> str:
-    """A dot with its interval per plane, and a line at the reference."""
+    """Return a plot with a dot and its interval per plane, and a line at the reference."""
     with mpl.rc_context(_STYLE):
         figure, plot = plt.subplots(figsize=(7.2, 0.9 + 0.27 * len(rows)))
         for number, (name, found) in enumerate(rows.items()):
@@ -76,7 +77,7 @@ def bars(title: str, axis: str, rows: Mapping[str, Interval], planes: list[str],
 
 
 def stacked(title: str, axis: str, rows: Mapping[str, Mapping[str, float]]) -> str:
-    """A bar per plane of parts one after another; told apart by shade and hatch, and the widest by a number."""
+    """Return a plot with a bar per plane, in parts that differ by shade and hatch. The widest parts have a number."""
     parts = list(dict.fromkeys(part for shares in rows.values() for part in shares))
     with mpl.rc_context(_STYLE):
         figure, plot = plt.subplots(figsize=(7.2, 0.9 + 0.3 * len(rows)))
@@ -96,7 +97,7 @@ def stacked(title: str, axis: str, rows: Mapping[str, Mapping[str, float]]) -> s
 
 
 def curve(found: Curve, planes: list[str]) -> str:
-    """A line per plane, both axes logarithmic."""
+    """Return a plot with a line per plane. Both axes are logarithmic."""
     metric = METRICS[found.metric]
     with mpl.rc_context(_STYLE):
         figure, plot = plt.subplots(figsize=(7.2, 4.2))
@@ -114,7 +115,7 @@ def curve(found: Curve, planes: list[str]) -> str:
 
 
 def title(found: Curve) -> str:
-    """What a curve shows."""
+    """Return the title of a curve."""
     axis = AXES[found.axis][0].replace("{:,} ", "")
     return f"{WORKLOADS[found.workload].title}: {METRICS[found.metric].title} against {axis}"
 
@@ -139,10 +140,10 @@ def _lead(value: float) -> str:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """The drawing alone, titled for a reader that cannot see it, its ink the text's colour."""
+    """Return the drawing alone, with a title for a reader that cannot see it. Its ink has the text's colour."""
     out = io.StringIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of its own font: the reader's is another
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # in its own font, which differs from the reader's
         figure.savefig(out, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
     plt.close(figure)
     text = out.getvalue()
@@ -150,7 +151,7 @@ def _svg(figure: Figure, title: str) -> str:
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
     for superfluous in _SUPERFLUOUS:
         text = superfluous.sub("", text)
-    text = re.sub(r"\s*\n\s*", " ", text)  # two thirds of what matplotlib writes are these
+    text = re.sub(r"\s*\n\s*", " ", text)  # these are two thirds of matplotlib's output
     text = re.sub(r"(fill|stroke): ?#000000", r"\1: currentColor", text)
     text = text.replace("<text ", '<text fill="currentColor" ')
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)

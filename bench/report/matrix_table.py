@@ -1,4 +1,4 @@
-"""The matrix as a person reads it: on a terminal, as Markdown, and as JUnit for CI."""
+"""The matrix for a person: on a terminal, as Markdown, and as JUnit for CI."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _LEGEND = "● holds   ○ does not, as expected   - not applicable   ! not as e
 
 
 def mark(cell: MatrixCell) -> str:
-    """One or two characters for a cell."""
+    """Return the one or two characters of a cell."""
     return MARKS[cell.outcome] + ("" if cell.outcome == cell.expected else "!")
 
 
 WIDTH = 160
-"""Where there is no terminal to say."""
+"""The width if there is no terminal."""
 
 
 def render(matrix: Matrix) -> RenderableType:
-    """A table per kernel, counts, and what was not expected."""
+    """Return a table per kernel, the counts, and the cells that are not as expected."""
     tables = [_table(matrix, kernel) for kernel in matrix.environment]
     return Group(*tables, Text(_LEGEND, style="dim"), *(Text(line) for line in summary(matrix)))
 
@@ -60,7 +60,7 @@ def _styled(cell: MatrixCell | None) -> Text:
 
 
 def columns(matrix: Matrix) -> list[str]:
-    """The planes, in the order they were asked for."""
+    """Return the planes in the order in which they were asked for."""
     return [each["name"] for each in matrix.plan["dataplanes"]]
 
 
@@ -71,7 +71,7 @@ def _rows(matrix: Matrix, kernel: str) -> Iterable[tuple[str, dict[str, MatrixCe
 
 
 def summary(matrix: Matrix) -> list[str]:
-    """Counts, then each cell that was not expected with what was seen."""
+    """Return the counts, and then each cell that is not as expected with what was seen."""
     odd = [cell for cell in matrix.cells if cell.outcome != cell.expected]
     counts = {outcome: sum(1 for cell in matrix.cells if cell.outcome == outcome) for outcome in MARKS}
     counted = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
@@ -84,7 +84,7 @@ def summary(matrix: Matrix) -> list[str]:
 
 
 def markdown(matrix: Matrix) -> str:
-    """The tables and the reasons of every expected difference."""
+    """Return the tables, and the reasons of every expected difference."""
     names = columns(matrix)
     parts = ["# Correctness matrix", "", _LEGEND, ""]
     for kernel, environment in matrix.environment.items():
@@ -105,7 +105,7 @@ def markdown(matrix: Matrix) -> str:
 
 
 def differences(cells: Sequence[MatrixCell]) -> list[str]:
-    """Each expected difference once: check, the planes it is on, the reason and its reference."""
+    """Return each expected difference once: the check, its planes, the reason and its reference."""
     grouped: dict[tuple[str, str, str], list[str]] = {}
     for cell in cells:
         if cell.expected == "fail" and cell.outcome == "fail":
@@ -117,7 +117,10 @@ def differences(cells: Sequence[MatrixCell]) -> list[str]:
 
 
 def junit(matrix: Matrix) -> bytes:
-    """JUnit: a suite per kernel and plane; a cell that is not as expected is a failure, an error one an error."""
+    """Return JUnit XML: a suite per kernel and plane.
+
+    A cell that is not as expected is a failure, and an error is an error.
+    """
     root = ET.Element("testsuites", name="bench matrix")
     for kernel in matrix.environment:
         for plane in columns(matrix):

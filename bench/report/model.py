@@ -1,4 +1,4 @@
-"""What a report is about: documents read, and joined by data plane. No presentation here."""
+"""The model of a report: documents that are read and joined by data plane. It has no presentation."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from dataplanes.selection import split
 from scenarios.axes import Axes
 
 REFERENCE = "ipvs-container"
-"""What "the same effect" is measured by: the plane of the document."""
+"""The reference for "the same effect": the plane of the article."""
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "results"
 """The data set of this checkout."""
 
 PLACES = ("container", "lb", "overlay", "host")
-"""Kinds of namespaces."""
+"""The kinds of namespaces."""
 
 _ENTRIES = {"conntrack entries", "ipvs connections", "bpf map flows"}
 
@@ -34,7 +34,7 @@ _OBSERVED = {"pass", "fail"}
 
 
 class Question(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a chooser asks, and the checks that answer it."""
+    """The questions of somebody who chooses a plane, and the checks that answer them."""
 
     name: str
     asks: str
@@ -50,15 +50,15 @@ QUESTIONS = msgspec.toml.decode((Path(__file__).parent / "questions.toml").read_
 
 
 class State(Struct, frozen=True):
-    """What all namespaces of a kind hold together: what a plane has programmed, and connections' entries."""
+    """The sum over all namespaces of a kind: the plane's objects and the connection entries."""
 
     objects: int
     entries: int
-    bytes: int  # the entries' and the programmed objects', where the kernel tells
+    bytes: int  # of the entries and the objects, if the kernel tells them
 
 
 class Report:
-    """Documents and what they say together."""
+    """Documents, and what follows from them together."""
 
     def __init__(self, results: Sequence[tuple[str, Result]], matrices: Sequence[tuple[str, Matrix]]) -> None:
         self.results = list(results)
@@ -68,10 +68,10 @@ class Report:
             for cell in matrix.cells:
                 self._cells[cell.kernel, cell.dataplane, cell.check] = cell
 
-    # -- what there is -----------------------------------------------------------------------------------------------
+    # -- contents ------------------------------------------------------------------------------------------------------
 
     def planes(self) -> list[str]:
-        """Every plane in the documents: the catalog's order, then variants."""
+        """Return every plane in the documents: in the catalog's order, and then variants."""
         found = [row.dataplane for _, result in self.results for row in result.summary]
         found += [cell.dataplane for cell in self._cells.values()]
         order = catalog.names()
@@ -81,7 +81,10 @@ class Report:
         return sorted(known, key=lambda name: (known[name], name))
 
     def placement(self, name: str) -> str:
-        """The placement of a plane, as the documents tell it. Those of 0.1 do not: their planes are in the catalog."""
+        """Return the placement of a plane by the documents.
+
+        Those of 0.1 do not tell it: their planes are in the catalog.
+        """
         plans = [*(result.plan for _, result in self.results), *(matrix.plan for _, matrix in self.matrices)]
         told = [each for plan in plans for each in plan.get("dataplanes", []) if each["name"] == name]
         found = next((each["placement"] for each in told if each.get("placement")), "")
@@ -89,30 +92,30 @@ class Report:
         return found or (catalog.placement(plane) if plane in catalog.names() else "") or "unknown"
 
     def kernels(self) -> list[str]:
-        """The kernels of the matrices."""
+        """Return the kernels of the matrices."""
         return list(dict.fromkeys(kernel for kernel, _, _ in self._cells))
 
     def checks(self) -> dict[str, str]:
-        """Every check with its statement, in order."""
+        """Return every check with its statement, in order."""
         return {
             each["name"]: each.get("statement", "") for _, matrix in self.matrices for each in matrix.plan["checks"]
         }
 
     def cell(self, kernel: str, plane: str, check: str) -> MatrixCell | None:
-        """A cell of the matrix."""
+        """Return a cell of the matrix, or None."""
         return self._cells.get((kernel, plane, check))
 
     def cells(self) -> list[MatrixCell]:
-        """All of them."""
+        """Return all cells."""
         return list(self._cells.values())
 
     def warnings(self) -> list[str]:
-        """What the runs were warned of, and what the matrices could not observe."""
+        """Return the warnings of the runs, and what the matrices could not observe."""
         warned = [f"{name}: {each}" for name, result in self.results for each in result.warnings]
         return warned + [f"not observed: {each}" for each in self.unobserved()]
 
     def unobserved(self) -> list[str]:
-        """The cells that ended in an error, and so say nothing of their plane."""
+        """Return the cells that ended in an error, and so say nothing about their plane."""
         return [
             f"{cell.dataplane} {cell.check} on {cell.kernel}: {cell.detail}"
             for cell in self._cells.values()
@@ -122,7 +125,10 @@ class Report:
     # -- figures -----------------------------------------------------------------------------------------------------
 
     def rows(self, workload: str, at: Axes | None = None) -> dict[str, tuple[Summary, str]]:
-        """Per plane the summary of a workload and its clock, at a point; by default where the scenario is itself."""
+        """Return, per plane, the summary of a workload at a point, and its clock.
+
+        By default the point is the scenario's own.
+        """
         found: dict[str, tuple[Summary, str]] = {}
         for _, result in self.results:
             for row in result.summary:
@@ -131,11 +137,11 @@ class Report:
         return {name: found[name] for name in self.planes() if name in found}
 
     def workloads(self) -> list[tuple[str, Axes]]:
-        """Every workload and point there are figures of."""
+        """Return every workload and point with figures."""
         return list(dict.fromkeys((row.workload, row.axes) for _, result in self.results for row in result.summary))
 
     def curves(self) -> list[Curve]:
-        """Every metric that has figures at two points or more of one axis, the other axes being equal."""
+        """Return every metric that has figures at two or more points of one axis, with the other axes equal."""
         found: dict[tuple[str, str, str, Clock, Axes], dict[str, dict[int, Interval]]] = {}
         for _, result in self.results:
             clock: Clock = result.environment["clock"]
@@ -153,7 +159,10 @@ class Report:
         return made
 
     def parts(self) -> dict[str, dict[str, float]]:
-        """Per plane what a connection costs in each part of the kernel, as profiled; the largest part of all first."""
+        """Return, per plane, the profiled cost of a connection in each part of the kernel.
+
+        The largest part of all comes first.
+        """
         found: dict[str, dict[str, float]] = {}
         for _, result in self.results:
             costs = {
@@ -171,7 +180,7 @@ class Report:
         return {name: {part: found[name].get(part, 0.0) for part in order} for name in self.planes() if name in found}
 
     def states(self) -> dict[str, dict[str, State]]:
-        """Per plane and kind of namespace what a round of `crr` left in the kernel."""
+        """Return, per plane and kind of namespace, the kernel state after a round of `crr`."""
         found: dict[str, dict[str, State]] = {}
         for _, result in self.results:
             for trial in result.trials:
@@ -187,8 +196,11 @@ class Report:
     # -- verdicts ----------------------------------------------------------------------------------------------------
 
     def against_reference(self, plane: str) -> tuple[list[str], list[str], list[str]]:
-        """Checks with the reference's outcome on every kernel, those that hold only here, and those that, be it on one
-        kernel, hold only there."""
+        """Return three lists of checks: with the reference's outcome, holding only here, and holding only there.
+
+        A check is in the first list if the outcomes agree on every kernel, and in the third if it holds only there on
+        some kernel. All others are in the second.
+        """
         signs: dict[str, set[int]] = {}
         for (kernel, name, check), cell in self._cells.items():
             reference = self.cell(kernel, REFERENCE, check)
@@ -199,7 +211,7 @@ class Report:
         return same, [check for check in signs if check not in (*same, *less)], less
 
     def answer(self, plane: str, question: Question) -> Answer:
-        """What the checks of a question say of a plane, on every kernel together."""
+        """Return what the checks of a question say about a plane, on all kernels together."""
         outcomes = [
             cell.outcome == "pass"
             for (_, name, check), cell in self._cells.items()
@@ -210,7 +222,7 @@ class Report:
         return "yes" if all(outcomes) else "partly" if any(outcomes) else "no"
 
     def verdicts(self) -> list[PlaneOverview]:
-        """One line per plane; `direct` first if it was measured."""
+        """Return one line per plane. `direct` comes first if it was measured."""
         rows, made = self.rows("crr"), []
         for name in self.planes():
             row, _ = rows.get(name, (None, ""))
@@ -228,7 +240,7 @@ class Report:
 
 
 def _cost(row: Summary) -> Interval | None:
-    """What an operation costs: instructions, or CPU time by the wall clock."""
+    """Return the cost of an operation: instructions, or CPU time by the wall clock."""
     return next((row.figures[name] for name in WORKLOADS[row.workload].costs if name in row.figures), None)
 
 
@@ -239,20 +251,20 @@ def _state(held: Sequence[Held], place: str) -> State:
 
 
 def _summary(name: str) -> str:
-    """What a plane is, if it is known here: a document may have planes of a package that is not installed."""
+    """Return a plane's summary if it is known here: a document may have planes of a package that is not installed."""
     plane, _ = split(name)
     return catalog.summary(plane) if plane in catalog.names() else ""
 
 
 def _drawn(workload: str) -> set[str]:
-    """What is worth a curve."""
+    """Return True if the metric deserves a curve."""
     known = WORKLOADS[workload]
     more = {"conntrack_entries", "kthreads", "bytes", "install_ms"}
     return {*known.shown, *more} - {"connect_p50_us", "retransmits", "changes"}
 
 
 def published() -> list[str]:
-    """The documents that come with the program. Raises Usage if it was installed without them."""
+    """Return the documents that come with the program. Raises Usage if it was installed without them."""
     found = sorted(str(path) for path in PUBLISHED.glob("*.json"))
     if not found:
         raise Usage("no published documents here", fix="name documents of `bench run -o` and `bench matrix -o`")
@@ -260,7 +272,7 @@ def published() -> list[str]:
 
 
 def load(paths: Sequence[str]) -> Report:
-    """A report of documents. Raises Usage for a file that is neither a result nor a matrix."""
+    """Return a report of documents. Raises Usage for a file that is neither a result nor a matrix."""
     results, matrices = [], []
     for path in paths:
         found = reading.read(path)

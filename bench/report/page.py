@@ -1,4 +1,4 @@
-"""The report as one HTML file: nothing is fetched, it prints, it can be read without seeing it."""
+"""The report as one HTML file. It fetches nothing, it can be printed, and it can be read without seeing it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dataplanes.texts import clean
 from scenarios.axes import Axes
 
 _HERE = Path(__file__).parent
-_LARGE = 0.03  # of a connection: what is less on every plane is drawn with the rest
+_LARGE = 0.03  # the share of a connection's cost below which parts are drawn with the rest
 _TOLD = (
     "kernel",
     "kernel_name",
@@ -40,7 +40,7 @@ _TOLD = (
 
 
 def page(report: Report) -> str:
-    """The whole file."""
+    """Return the whole file."""
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, finalize=_finalize)
     environment.filters |= {"figure": figure, "number": number, "ratio": ratio}
     planes = report.planes()
@@ -70,7 +70,7 @@ def page(report: Report) -> str:
 
 
 def _finalize(value: object) -> object:
-    return clean(value) if type(value) is str else value  # markup is made here, of what was cleaned
+    return clean(value) if type(value) is str else value  # markup is made only here, from cleaned texts
 
 
 def _on_a_curve(report: Report, at: Axes) -> bool:
@@ -82,7 +82,7 @@ def _xs(curve: Curve) -> list[int]:
 
 
 def _group(report: Report, workload: str, at: Axes, planes: list[str]) -> dict[str, Any]:
-    """A workload at a point: a plot of the ratios, a table of the rest."""
+    """Return a workload at a point: a plot of the ratios, and a table of the other figures."""
     rows = report.rows(workload, at)
     clock = next((clock for _, clock in rows.values()), "")
     known = WORKLOADS[workload]
@@ -112,7 +112,7 @@ def _curve(curve: Curve, planes: list[str]) -> dict[str, Any]:
 
 
 def _parts(report: Report, clock: str) -> dict[str, Any] | None:
-    """Where a connection's cost is: a plot of the larger parts, a table of all."""
+    """Return the parts of a connection's cost: a plot of the larger ones, and a table of all."""
     found = report.parts()
     if not found:
         return None
@@ -147,7 +147,7 @@ def _rows(report: Report, planes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _cell(check: str, plane: str, cells: Sequence[MatrixCell]) -> dict[str, Any] | None:
-    """What was seen on every kernel, as one mark; kernels that differ show both."""
+    """Return the outcome on all kernels as one mark, or as both if kernels differ."""
     if not cells:
         return None
     outcomes = list(dict.fromkeys(cell.outcome for cell in cells))
@@ -175,7 +175,7 @@ def _documents(report: Report) -> list[dict[str, Any]]:
 
 
 def _facts(document: Result | Matrix) -> list[tuple[str, str]]:
-    """What made it, and on what: a result has one environment, a matrix one per kernel."""
+    """Return the program and the environment: a result has one environment, and a matrix one per kernel."""
     tool = " ".join(document.tool[key] for key in ("name", "version", "revision") if key in document.tool)
     several = {"": document.environment} if isinstance(document, Result) else document.environment
     return [("made by", tool)] + [

@@ -1,4 +1,4 @@
-"""What the repository shows of its data set: the README's tables, chart and examples, docs/answer.md, drawings."""
+"""The pages that show the repository's data set: the README's tables, chart and examples, docs/answer.md, drawings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ASKED = ("client address", "container untouched", "drain", "UDP moves")
 
 
 def section(report: Report, say: Words = ENGLISH) -> str:
-    """The README's table, by plane."""
+    """Return the README's table, by plane."""
     headings = ["data plane", "rate, of direct", "instructions per connection", *_ASKED]
     told = [say(each) for each in headings]
     told.insert(3, say("as {reference}", reference=REFERENCE))
@@ -38,7 +38,7 @@ def section(report: Report, say: Words = ENGLISH) -> str:
 
 
 def examples(root: Path, report: Report) -> dict[str, str]:
-    """The commands the README shows with their output, and what they print: the first run, and a part of the matrix."""
+    """Return the README's commands with their output: the first run, and a part of the matrix."""
     planes, word = ["ipvs-container", "ipvs-lb", "ipvs-overlay"], "source"
     shown = {}
     first = root / "results" / "readme" / "first.json"
@@ -51,7 +51,7 @@ def examples(root: Path, report: Report) -> dict[str, str]:
 
 
 def _part(matrix: Matrix, planes: list[str], word: str) -> Matrix:
-    """What `bench matrix` would have written of some planes and checks, on the first kernel."""
+    """Return what `bench matrix` would have written for some planes and checks, on the first kernel."""
     kernel = next(iter(matrix.environment))
     return msgspec.structs.replace(
         matrix,
@@ -66,14 +66,14 @@ def _part(matrix: Matrix, planes: list[str], word: str) -> Matrix:
 
 
 def _printed(shown: RenderableType, width: int) -> str:
-    """As on a pipe: no colours, no blanks at the ends of lines."""
+    """Return a table as it is printed on a pipe: without colours, and without blanks at the ends of lines."""
     page = StringIO()
     terminal.console(width, file=page).print(shown)
     return "".join(f"{line.rstrip()}\n" for line in page.getvalue().splitlines())
 
 
 def exemplified(page: str, shown: dict[str, str]) -> str:
-    """A page with what its commands print written anew."""
+    """Return a page in which the output of its commands is written again."""
     for command, output in shown.items():
         block = re.compile(rf"^(\$ {re.escape(command)}\n).*?(?=^```)", re.M | re.S)
         page = block.sub(lambda found, output=output: found[1] + output, page)  # type: ignore[misc]
@@ -81,12 +81,12 @@ def exemplified(page: str, shown: dict[str, str]) -> str:
 
 
 def replaced(page: str, made: str) -> str:
-    """A page with its section of results written anew."""
+    """Return a page in which the section of results is written again."""
     return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: made, page, flags=re.S)
 
 
 def chart(report: Report) -> str:
-    """Connections per second of every plane as ratios to direct; a file of its own, on white."""
+    """Return the chart of every plane's connections per second as ratios to direct. It is a separate file, on white."""
     ratios = {v.dataplane: v.ratio_to_direct for v in report.verdicts() if v.ratio_to_direct}
     drawn = figures.bars(
         "Connections per second, ratio to direct", "connections/s, ratio to direct", ratios, report.planes()
@@ -96,7 +96,7 @@ def chart(report: Report) -> str:
 
 
 def write(root: Path, report: Report) -> None:
-    """Write what a checkout shows. Does nothing where there is no checkout."""
+    """Write the pages of a checkout. Outside a checkout nothing is done."""
     if not (root / "README.md").exists():
         return
     for path, told in pages(root, report).items():
@@ -104,7 +104,7 @@ def write(root: Path, report: Report) -> None:
 
 
 def pages(root: Path, report: Report) -> dict[Path, str]:
-    """What a checkout shows of its data set: every page and drawing as it should be."""
+    """Return every page and drawing of a checkout, with the content it should have."""
     made = {root / "docs" / "rate.svg": chart(report)}
     shown = examples(root, report)
     for suffix, say in (("", ENGLISH), (".zh", CHINESE)):

@@ -1,4 +1,4 @@
-"""The table `bench run` prints: one row per data plane, every figure with its unit, n and interval."""
+"""The table that `bench run` prints: one row per data plane, and every figure with its unit, n and interval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FUNCTIONS = 25
 
 
 def render(result: Result) -> RenderableType:
-    """The comparison as a person reads it, with what the figures are: kernel, clock, n."""
+    """Return the comparison for a person, with the facts of the figures: kernel, clock, n."""
     groups: dict[tuple[str, Axes], list[Summary]] = {}
     for row in result.summary:
         groups.setdefault((row.workload, row.axes), []).append(row)
@@ -32,7 +32,7 @@ def render(result: Result) -> RenderableType:
 
 
 def _profile(trial: Trial, profile: Profile) -> Table:
-    """Where a trial's time went: by part of the kernel, and its most costly functions."""
+    """Return the time of a trial by part of the kernel, and its most costly functions."""
     told = ", ".join(f"{name} {share:.0%}" for name, share in profile.parts.items() if share > 0.01)
     table = Table(title=f"{trial.dataplane}, {trial.workload}: where the time goes: {told}", title_justify="left")
     for heading in ("function", "part"):
@@ -100,7 +100,7 @@ def show(result: Result) -> None:
 
 
 def show_plan(trials: Sequence[TrialPlan]) -> None:
-    """Print what would be measured: a row per workload and point."""
+    """Print the plan: a row per workload and point."""
     rows: dict[tuple[str, Axes], list[TrialPlan]] = {}
     for trial in trials:
         rows.setdefault((trial.workload, trial.axes), []).append(trial)
@@ -116,7 +116,7 @@ def show_plan(trials: Sequence[TrialPlan]) -> None:
 
 
 def show_comparison(found: Comparison) -> None:
-    """Print what `bench compare` found about one document: first what makes one doubt it, last what fails."""
+    """Print the comparison of one document: first the reasons for doubt, last the failures."""
     out = console()
     for warning in found.warnings:
         out.print(Text(f"warning: {warning}", style="yellow"))
@@ -157,7 +157,7 @@ def _changes(name: str, changes: Sequence[CellChange]) -> Table:
 
 
 def show_agreement(result: Result) -> None:
-    """Print whether wrk and nginx say the same of the planes as our own generator."""
+    """Print whether wrk and nginx agree with our own generator about the planes."""
     rows = {(row.workload, row.dataplane): row for row in result.summary if row.n}
     table = Table(title="the generator against wrk and nginx: ratios between planes", title_justify="left")
     for heading in ("planes", "vipload", "wrk", "apart"):

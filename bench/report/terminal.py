@@ -20,12 +20,12 @@ from dataplanes import files
 from dataplanes.texts import clean
 
 WIDTH = 120
-"""Where there is no terminal to say."""
+"""The width if there is no terminal."""
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """rich would exit with 1, which is a regression here: let the BrokenPipeError go up, to `end_as_a_filter`."""
+        """Let a BrokenPipeError go up to `end_as_a_filter`: rich would exit with 1, which means a regression here."""
         raise
 
 
@@ -76,7 +76,7 @@ def ready() -> None:
 
 
 def flush() -> None:
-    """Write what is still held back: what nobody reads is found out now, not when the interpreter has gone."""
+    """Flush the output, so that a closed pipe is noticed now and not when the interpreter ends."""
     sys.stdout.flush()
 
 
@@ -84,7 +84,7 @@ def lost(error: OSError) -> int:
     """Say on stderr that stdout cannot be written, and return the exit code. Any other error is raised again."""
     if not files.full(error) or error.filename:
         raise error
-    with suppress(OSError):  # what is still held back would be told again at exit
+    with suppress(OSError):  # output that is still held back would raise the error again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     told = files.cannot_write("standard output", error, "the output")
     say(f"bench: {told}", err=True)
@@ -92,8 +92,8 @@ def lost(error: OSError) -> int:
 
 
 def end_as_a_filter() -> None:
-    """Whoever read our output has gone: end by SIGPIPE, as a program does that leaves that signal alone."""
-    with suppress(OSError):  # what is still held back has nobody to go to, and must not be told again at exit
+    """End by SIGPIPE, as a program does that leaves that signal alone: the reader of the output has gone."""
+    with suppress(OSError):  # output that is still held back has no reader, and would raise the error again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGPIPE)

@@ -1,4 +1,4 @@
-"""The report as Markdown (also what a terminal shows), CSV and JSON."""
+"""The report as Markdown (which a terminal shows as well), CSV and JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIDY = ("document", *tidy.FIGURE, *(name for name in tidy.CELL if name not in ti
 
 
 def markdown(report: Report) -> str:
-    """Everything but the plots."""
+    """Return everything except the plots."""
     parts = ["# Service VIP data planes compared", "", *_verdicts(report)]
     for workload, at in report.workloads():
         known = WORKLOADS[workload]
@@ -102,7 +102,7 @@ def _matrix(report: Report) -> list[str]:
 
 
 def table(headings: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table whose columns line up, so that it is one on a terminal, too."""
+    """Return a Markdown table with aligned columns, which is readable on a terminal, too."""
     headings, *rows = ([texts.markdown(each) for each in row] for row in (headings, *rows))
     widths = [max(len(row[n]) for row in (headings, *rows)) for n in range(len(headings))]
 
@@ -116,7 +116,7 @@ def table(headings: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def tidy_csv(report: Report) -> str:
-    """CSV: the tidy rows of every document, results and matrices one below the other."""
+    """Return CSV: the tidy rows of every document, results and matrices one after another."""
     out = io.StringIO()
     writer = csv.DictWriter(out, TIDY, restval="", lineterminator="\n")
     writer.writeheader()
@@ -126,7 +126,7 @@ def tidy_csv(report: Report) -> str:
 
 
 def tidy_rows(report: Report) -> Iterator[tidy.Row]:
-    """The tidy rows of every document, each with the document's name; their columns are among TIDY."""
+    """Yield the tidy rows of every document, each with the document's name. Their columns are among TIDY."""
     for name, result in report.results:
         yield from ({"document": name, **row} for row in tidy.figures(result))
     for name, matrix in report.matrices:
@@ -134,7 +134,7 @@ def tidy_rows(report: Report) -> Iterator[tidy.Row]:
 
 
 def merged(report: Report) -> bytes:
-    """JSON: verdicts and curves, as the page shows them."""
+    """Return JSON: verdicts and curves, as on the page."""
     verdicts, curves = report.verdicts(), report.curves()
     named = {name for each in verdicts for name in each.figures} | {curve.metric for curve in curves}
     found = Overview(verdicts, curves, units(named))

@@ -1,4 +1,4 @@
-"""The languages the answer is told in: English as the code has it, others as a file's phrases for it."""
+"""The languages of the answer: English is in the code, and the others have a file of phrases for it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from msgspec import Struct
 
 
 class Words(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a language says for the program's English; what it has no phrase for stays English."""
+    """A language's phrases for the program's English. A phrase that it lacks stays English."""
 
     phrases: dict[str, str] = {}
-    checks: dict[str, str] = {}  # a check's name -> its statement
-    reasons: dict[str, str] = {}  # why a check does not hold
-    rules: str = ""  # of the answer
+    checks: dict[str, str] = {}  # the name of a check -> its statement
+    reasons: dict[str, str] = {}  # the reason why a check does not hold
+    rules: str = ""  # the rules of the answer
 
     def __call__(self, english: str, **values: object) -> str:
-        """A phrase, with values in its {places}."""
+        """Return a phrase, with values in its {places}."""
         said = self.phrases.get(english, english)
         return said.format(**values) if values else said
 
     def statement(self, name: str, english: str) -> str:
-        """A check's statement."""
+        """Return a check's statement."""
         return self.checks.get(name, english)
 
     def reason(self, english: str) -> str:
-        """Why a check does not hold."""
+        """Return the reason why a check does not hold."""
         return self.reasons.get(english, english)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.test_cli import bench
+from tests.program.command import bench
 
 
 def test_a_part_of_the_matrix_in_every_format(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.documents.workloads import WORKLOADS
-from tests.program.test_cli import BENCH, bench
+from tests.program.command import BENCH, bench
 
 pytestmark = pytest.mark.program
 RUN = ("run", "--dataplane", "nft-lb", "--kernel", "guest", "--clock", "instructions")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.documents import Matrix, MatrixCell
+from bench.report.model import Report
 from dataplanes import catalog, extensions
 from dataplanes.errors import Prerequisite
 from dataplanes.extensions import CHECKS, EXPECTED, PLANES, Extension
@@ -210,6 +212,24 @@ def test_what_a_package_must_not_expect_is_refused(text: str, why: str, install:
     assert why in refused.value.why
 
 
+def test_the_files_of_a_package_are_known_so_that_a_change_begins_a_run_anew(install: Install) -> None:
+    install(GOOD, (PLANES, "theirs", "{}:PLANE"))
+    (point,) = extensions.group(PLANES)
+    assert [path.name for path in point.files()] == ["__init__.py"]
+    assert [path.name for path in Extension(PLANES, "x", "shlex:split", "stdlib").files()] == ["shlex.py"]
+    assert Extension(PLANES, "x", "no_such_module:x", "none").files() == []
+
+
+def test_a_report_tells_the_placement_of_a_plane_whose_package_is_not_installed() -> None:
+    cell = MatrixCell("guest", "theirs+x=1", "reach.any-port", "pass", "pass", "seen", 0.0)
+    plane = {"name": "theirs+x=1", "dataplane": "theirs", "placement": "lb", "package": "theirs 2.1"}
+    report = Report([], [("m.json", Matrix({}, {}, {"dataplanes": [plane], "checks": []}, [cell]))])
+    assert report.placement("theirs+x=1") == "lb"
+    assert report.placement("others@y") == "unknown"
+    assert report.placement("nft-lb@random") == "lb"
+    assert [each.summary for each in report.verdicts()] == [""]
+
+
 def _python(*argv: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     paths = ":".join(str(each) for each in (path, ROOT) if each)
     env = {"PYTHONPATH": paths, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
@@ -246,5 +266,5 @@ def test_metadata_are_read_when_a_plane_is_selected_and_not_at_the_start() -> No
 
 def test_the_kernel_under_test_reads_no_metadata(metadata: Path) -> None:
     told = "import sys; from dataplanes import catalog, extensions; extensions.adopt([]); "
-    done = _python("-c", f"{told} print(catalog.names()[-1], 'importlib.metadata' in sys.modules)", path=metadata)
-    assert done.stdout == "ebpf-tc False\n"
+    done = _python("-c", f"{told} print('theirs' in catalog.names(), 'importlib.metadata' in sys.modules)", path=metadata)
+    assert done.stdout == "False False\n"

@@ -1,0 +1,35 @@
+"""The program as its user starts it, for the tests of every command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BENCH = [str(Path(sys.executable).with_name("bench"))]
+
+
+def bench(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*BENCH, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+def guests_of(parent: int) -> list[int]:
+    """Return the QEMU processes that a process has started."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = each.read_text("ascii", "replace").rpartition(")")
+        except OSError:
+            continue
+        if "(qemu-system" in name and int(rest.split()[1]) == parent:
+            found.append(int(each.parent.name))
+    return found

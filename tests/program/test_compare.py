@@ -1,0 +1,34 @@
+"""`bench compare` as its user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.program.command import bench
+
+DOCUMENTS = (str(ROOT / "results" / "connections.json"), str(ROOT / "results" / "matrix.json"))
+
+
+def test_compare_ends_with_a_line_that_says_what_failed(tmp_path: Path) -> None:
+    same = bench("compare", DOCUMENTS[0], DOCUMENTS[0], "--fail-on", "connections_per_second:-2%")
+    assert (same.returncode, same.stdout.splitlines()[-1][:4]) == (0, "ok: ")
+    found = json.loads(Path(DOCUMENTS[0]).read_bytes())
+    found["trials"] = [each for each in found["trials"] if each["dataplane"] != "nft-lb"]
+    found["environment"]["kernel"] = "6.9.0"
+    new = tmp_path / "new.json"
+    new.write_text(json.dumps(found))
+    refused = bench("compare", DOCUMENTS[0], str(new))
+    assert (refused.returncode, "the kernels differ" in refused.stdout.splitlines()[-1]) == (1, True), refused.stdout
+    lacking = bench("compare", DOCUMENTS[0], str(new), "--allow", "kernel")
+    assert lacking.returncode == 1
+    assert lacking.stdout.splitlines()[-1] == f"FAILED: nft-lb is not in {new}"
+    assert "the kernels differ" in lacking.stdout.splitlines()[0]
+    as_json = bench("compare", DOCUMENTS[0], str(new), "--allow", "kernel", "--json")
+    assert (as_json.returncode, as_json.stderr) == (1, f"FAILED: nft-lb is not in {new}\n")
+    document = json.loads(as_json.stdout)
+    assert (document["kind"], document["schema"], document["verdict"]) == ("comparison", 2, as_json.stderr.strip())
+    assert {each["dataplane"] for each in document["comparisons"][0]["differences"]} >= {"direct", "ipvs-lb"}
+    assert bench("compare", DOCUMENTS[1], DOCUMENTS[1]).returncode == 0
+    assert bench("compare", *DOCUMENTS).returncode == 2

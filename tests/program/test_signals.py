@@ -1,0 +1,130 @@
+"""Signals at any time: the program cleans up, takes its guest along, and ends as a program without handlers does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.program.command import BENCH, bench, guests_of
+from tests.storm import is_ours
+
+DOCUMENTS = (str(ROOT / "results" / "connections.json"), str(ROOT / "results" / "matrix.json"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("--help",),
+        ("--version",),
+        ("run", "--help"),
+        ("list", "checks"),
+        ("list", "dataplanes", "--json"),
+        ("completion", "bash"),
+        ("compare", DOCUMENTS[0], DOCUMENTS[0]),
+        ("compare", DOCUMENTS[1], DOCUMENTS[1]),
+        ("report", *DOCUMENTS),
+        ("answer", *DOCUMENTS),
+        ("run", "--dataplane", "direct", "--kernel", "guest", "--dry-run"),
+        ("lab", "--dataplane", "direct", "--kernel", "guest", "--", "head", "-c", "200000", "/dev/zero"),
+    ],
+    ids=" ".join,
+)
+def test_a_reader_that_has_gone_is_no_regression(command: tuple[str, ...]) -> None:
+    """`bench compare ... | head` exited with 1, which means a regression. Now it ends by SIGPIPE."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [*BENCH, *command], stdout=writing, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=120
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == -signal.SIGPIPE, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr
+
+
+def test_sigint_ends_the_guest_and_is_passed_on() -> None:
+    process = subprocess.Popen(
+        [*BENCH, "lab", "--dataplane", "ipvs-container", "--kernel", "guest", "--", "sh", "-c", "echo here; sleep 600"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"here\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == -signal.SIGINT
+    process.stdout.close()
+    assert not guests_of(process.pid)
+
+
+@pytest.mark.parametrize("seconds", [0, 2, 4, 6, 8])
+def test_a_signal_while_the_guest_boots_or_its_command_starts_is_not_lost(seconds: float) -> None:
+    process = subprocess.Popen(  # on one processor, where a command that is just starting does not lead its session yet
+        [*BENCH, "lab", "-d", "ipvs-container", "--kernel", "guest", "--clock", "instructions", "--", "sleep", "600"],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not guests_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(30) == -signal.SIGINT
+    finally:
+        process.kill()
+    assert not guests_of(process.pid)
+
+
+def test_kill_9_takes_the_guest_along() -> None:
+    process = subprocess.Popen(
+        [*BENCH, "lab", "--dataplane", "ipvs-container", "--kernel", "guest", "--", "sleep", "600"],
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not guests_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    guests = guests_of(process.pid)
+    assert guests
+    process.kill()
+    process.wait()
+    assert bench("clean").returncode == 0  # it may not know of a guest that was just started
+    while any(Path(f"/proc/{pid}").exists() for pid in guests) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in guests)
+
+
+def test_nohup_is_not_ended_by_a_hang_up() -> None:
+    process = subprocess.Popen(
+        ["nohup", *BENCH, "lab", "--dataplane", "direct", "--kernel", "guest", "--", "sh", "-c", "echo up; sleep 2"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"up\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
+    process.stdout.close()
+
+
+def test_an_interrupt_in_the_first_second_is_no_traceback(tmp_path: Path) -> None:
+    """The start of the interpreter itself, some 20 ms on an idle machine, does not count."""
+    for moment in range(4, 60, 4):
+        with subprocess.Popen(
+            [*BENCH, "list", "checks"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as it:
+            time.sleep(moment / 100)
+            it.send_signal(signal.SIGINT)
+            _, err = it.communicate(timeout=30)
+        assert it.returncode in (0, -signal.SIGINT)
+        assert not is_ours(err), moment
