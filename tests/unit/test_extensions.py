@@ -266,5 +266,7 @@ def test_metadata_are_read_when_a_plane_is_selected_and_not_at_the_start() -> No
 
 def test_the_kernel_under_test_reads_no_metadata(metadata: Path) -> None:
     told = "import sys; from dataplanes import catalog, extensions; extensions.adopt([]); "
-    done = _python("-c", f"{told} print('theirs' in catalog.names(), 'importlib.metadata' in sys.modules)", path=metadata)
+    done = _python(
+        "-c", f"{told} print('theirs' in catalog.names(), 'importlib.metadata' in sys.modules)", path=metadata
+    )
     assert done.stdout == "False False\n"
