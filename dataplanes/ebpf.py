@@ -24,6 +24,7 @@ from dataplanes.ebpf_services import ServiceTable
 from dataplanes.ebpf_table import Table
 from dataplanes.errors import BenchError, KernelRefused, Unsupported
 from dataplanes.hooks import Hooks, RedirectHooks, SocketHooks, TcHooks
+from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint, Service
 from dataplanes.requirements import Compiled, Feature, Package, Requirement
 from dataplanes.stations import Stations
@@ -101,17 +102,20 @@ class Ebpf(Mechanism):
 
     def _load(self, site: Site, overlay: str, forget: Callable[[], object]) -> Table:
         loaded = Loaded(self._source, self._room())
-        try:
-            if self._source in ("redirect", "short"):
-                hooks: Hooks = RedirectHooks(loaded, overlay, self._stations[site.network])
-            else:
-                hooks = (SocketHooks if self._source == "socket" else TcHooks)(loaded, overlay)
+        with Undo() as undo:
+            undo(loaded.close)
+            hooks = self._hooks(loaded, overlay, site.network)
+            undo(hooks.close)
             if isinstance(self._knobs, RedirectKnobs):
                 loaded.maps["every"].update([(_FIRST, struct.pack("=I", self._knobs.every))])
             return (Table if self._source == "short" else ServiceTable)(site.node, loaded, hooks, forget)
-        except BenchError:
-            loaded.close()
-            raise
+
+    def _hooks(self, loaded: Loaded, overlay: str, network: str) -> Hooks:
+        if self._source == "socket":
+            return SocketHooks(loaded, overlay)
+        if self._source == "tc":
+            return TcHooks(loaded, overlay)
+        return RedirectHooks(loaded, overlay, self._stations[network])
 
     def _room(self) -> dict[str, int]:
         """Return the capacity of each map."""

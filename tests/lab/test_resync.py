@@ -86,7 +86,7 @@ def empty(lab: Lab) -> None:
     assert isinstance(lab.plane, PlacedPlane)
     assert isinstance(lab.plane._mechanism, Ebpf)
     for table in lab.plane._mechanism._tables.values():
-        for name in ("services", "turns"):
+        for name in {"services", "turns", "stations"} & table.loaded.maps.keys():
             each = table.loaded.maps[name]
             each.delete([key for key, _ in each.items()])
 
