@@ -239,7 +239,7 @@ def frame(rows: Sequence[tidy.Row], columns: Sequence[str]) -> pandas.DataFrame:
         import pandas
     except ImportError as error:
         raise Prerequisite(
-            "pandas is not installed", why="frames are pandas'", fix="pip install vip-bench[frames]"
+            "pandas is not installed", why="frames need it", fix="pip install vip-bench[frames]"
         ) from error
     return pandas.DataFrame(rows, columns=list(columns))
 
