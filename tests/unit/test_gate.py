@@ -286,7 +286,7 @@ def test_documents_of_two_kinds_are_not_compared(tmp_path: Path) -> None:
     new = tmp_path / "new.json"
     with pytest.raises(Usage) as refused:
         judge(result(), matrix(a="pass"), tmp_path)
-    assert str(refused.value) == f"{new}: a result and a matrix cannot be compared (give two of a kind)"
+    assert str(refused.value) == f"{new}: a result and a matrix cannot be compared (give two results or two matrices)"
     with pytest.raises(Usage) as refused:
         judge(matrix(a="pass"), matrix(a="pass"), tmp_path, "install_ms:+1%")
     assert str(refused.value) == (
