@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas
 
     from bench.kernels import Kernel
+    from bench.outside.lanes import Lanes
     from bench.outside.run import Run
 
 Planes = str | Iterable[str | Selection]
@@ -128,6 +129,7 @@ def plan(
     connections: int | None = None,
     profile: bool = False,
     jobs: int | None = None,
+    cluster: str | None = None,
     output: str | None = None,
 ) -> Plan:
     """Plan a measurement of data planes against the direct path, and check that it can be done.
@@ -135,13 +137,13 @@ def plan(
     `planes` takes names as `--dataplane` does. `workloads` has names; by default they are those of the scenario's
     sweeps, or `crr`. `axes` has values by the names in `scenarios.axes.AXES`, and every combination is measured.
     `connections` is the number in one trial; if it is None, that is 2,000 by the instruction clock and 10,000 by the
-    wall clock. `jobs` is the largest number of guests at a time. `output` is the file of the result; trials are kept
-    beside it when they end. Raises Usage for a wrong request, and Prerequisite for something that the machine lacks.
+    wall clock. `jobs` is the largest number of guests at a time. `cluster` is the address of a dask scheduler, whose
+    workers run the guests (docs/cluster.md), or `local`. `output` is the file of the result; trials are kept beside it
+    when they end. Raises Usage for a wrong request, and Prerequisite for something that the machine lacks.
     """
     from bench.documents.workloads import parse
     from bench.outside import choose, points
     from bench.outside import run as runner
-    from bench.outside.lanes import Here
     from scenarios import topology
 
     selections = _selected(planes)
@@ -151,11 +153,12 @@ def plan(
     found = points.series(names, axes or {}, sweeps)
     if scenario == "seed" and points.crowded(found):
         path = "scale"
-    chosen, reason = choose.choose(kernel, clock, selections)
+    lanes = _lanes(cluster, jobs)
+    chosen, reason = choose.choose(kernel, lanes.clock(clock), selections)
     count = connections or _CONNECTIONS[chosen.clock]
     trials = runner.plan(selections, rounds, count, found, profile=profile)
     runner.demand_possible(path, trials)
-    work = runner.Run(path, selections, trials, chosen, reason=reason, lanes=Here(jobs), output=output)
+    work = runner.Run(path, selections, trials, chosen, reason=reason, lanes=lanes, output=output)
     return Plan(trials, chosen, work)
 
 
@@ -170,6 +173,7 @@ def measure(
     rounds: int = _ROUNDS,
     connections: int | None = None,
     jobs: int | None = None,
+    cluster: str | None = None,
     timeout: float | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Measured:
@@ -187,6 +191,7 @@ def measure(
         rounds=rounds,
         connections=connections,
         jobs=jobs,
+        cluster=cluster,
     )
     return planned.execute(timeout=timeout, on_event=on_event)
 
@@ -198,6 +203,7 @@ def observe(
     kernel: str = "auto",
     clock: str | None = None,
     jobs: int | None = None,
+    cluster: str | None = None,
     evidence: Path | None = None,
     pause: bool = False,
     timeout: float | None = None,
@@ -213,12 +219,12 @@ def observe(
     from bench import kernels as under_test
     from bench.outside import choose
     from bench.outside import matrix as runner
-    from bench.outside.lanes import Here
     from scenarios import checks as semantics
 
     selections = runner.planes(_selected(planes))
     wanted = semantics.select(checks)
-    chosen = [choose.choose(name, clock, selections) for name in under_test.expand(kernel)]
+    lanes = _lanes(cluster, jobs)
+    chosen = [choose.choose(name, lanes.clock(clock), selections) for name in under_test.expand(kernel)]
     return Observed(
         runner.run(
             selections,
@@ -227,7 +233,7 @@ def observe(
             evidence=evidence,
             pause=pause,
             timeout=timeout,
-            lanes=Here(jobs),
+            lanes=lanes,
             on_event=on_event,
         )
     )
@@ -239,7 +245,7 @@ def frame(rows: Sequence[tidy.Row], columns: Sequence[str]) -> pandas.DataFrame:
         import pandas
     except ImportError as error:
         raise Prerequisite(
-            "pandas is not installed", why="frames are pandas'", fix="pip install vip-bench[frames]"
+            "pandas is not installed", why="frames need it", fix="pip install vip-bench[frames]"
         ) from error
     return pandas.DataFrame(rows, columns=list(columns))
 
@@ -256,6 +262,16 @@ def parquet(table: pandas.DataFrame) -> bytes:
 def encoded(document: msgspec.Struct) -> bytes:
     """Return a document as the bytes of its file: indented JSON that ends with a line feed."""
     return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+
+
+def _lanes(cluster: str | None, jobs: int | None) -> Lanes:
+    from bench.outside.lanes import Here
+
+    if cluster is None:
+        return Here(jobs)
+    from bench.outside.cluster import Cluster
+
+    return Cluster(cluster, jobs)
 
 
 def _selected(planes: Planes) -> list[Selection]:

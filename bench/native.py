@@ -64,7 +64,9 @@ def _compile(sources: Sequence[Path], target: Path) -> None:
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         raise Prerequisite(
-            "no C compiler", why=f"{target.name} has to be compiled", fix="apt-get install gcc libc6-dev"
+            "a C compiler is not installed",
+            why=f"{target.name} has to be compiled",
+            fix="apt-get install gcc libc6-dev",
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

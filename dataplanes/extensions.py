@@ -1,7 +1,7 @@
 """Data planes and checks of other packages, which name them as entry points (docs/extending.md).
 
-A package is imported when one of its planes or checks is used; until then its metadata tell the names. The kernel under
-test is told the entry points with its job and reads no metadata: that takes a second where it is emulated.
+A package is imported when one of its planes or checks is used. Until then its metadata tell the names. The kernel under
+test gets the entry points with its job and reads no metadata, which would take a second under emulation.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _told: list[Extension] | None = None
 
 
 def adopt(extensions: Iterable[Extension]) -> None:
-    """Take these for all that there are: what the user's Python found, which need not be found again."""
+    """Use these entry points, which the user's Python has found, instead of searching for them again."""
     global _told
     _told = list(extensions)
 
@@ -99,7 +99,7 @@ def group(name: str) -> Iterator[Extension]:
 
 
 def planes(taken: Iterable[str]) -> dict[str, Extension]:
-    """Return the planes of all packages by name. Raises Prerequisite for a name that is taken, or is none."""
+    """Return the planes of all packages by name. Raises Prerequisite for a name that is taken or not valid."""
     found: dict[str, Extension] = {}
     for each in group(PLANES):
         if not _PLANE.fullmatch(each.name):

@@ -1,6 +1,7 @@
-"""What a data plane is made of: a placement and a mechanism, for the knobs that are chosen.
+"""The recipe of a data plane: a placement and a mechanism, for the chosen knobs.
 
-To learn what a plane is and needs, neither is made: a `Part` knows the class and the arguments, and asks the class.
+A plane's requirements can be read without making either part: a `Part` knows the class and the arguments, and asks the
+class.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ class Part(Generic[_Kind]):
         self._options = options
 
     def requires(self) -> tuple[Requirement, ...]:
-        """Return what it needs of the kernel and the machine with these arguments."""
+        """Return what the part needs of the kernel and the machine with these arguments."""
         return self.kind.requires(*self._arguments, **self._options)
 
     def make(self) -> _Kind:
-        """Make it."""
+        """Make the part."""
         return self.kind(*self._arguments, **self._options)
 
 
 class Recipe(Struct, frozen=True):
-    """A data plane of the catalog: what it is, what it is made of, and the named settings of its knobs."""
+    """A data plane of the catalog: its summary, its parts, and the named sets of its knobs."""
 
     name: str
     summary: str

@@ -1,4 +1,7 @@
-"""A data plane as it was chosen. `NAME@VARIANT+KNOB=VALUE` is parsed once (catalog.py), and a `Selection` travels."""
+"""A data plane as it was chosen.
+
+`NAME@VARIANT+KNOB=VALUE` is parsed once (catalog.py), and then a `Selection` is passed on.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,25 @@ from msgspec import Struct
 
 
 class Selection(Struct, frozen=True):
-    """A plane with every knob that was chosen for it: what `--dataplane` names, and what a document records."""
+    """A plane with all knobs that were chosen for it. `--dataplane` names it, and a document records it."""
 
-    name: str  # as the user wrote it, the key of every figure and cell
+    name: str  # the name as the user wrote it, which is the key of every figure and cell
     dataplane: str
     variant: str = ""
     knobs: dict[str, object] = {}
-    placement: str = ""  # the name of the plane's placement; none for the direct path
-    package: str = ""  # the package that it comes from and its version; none for our own
+    placement: str = ""  # the name of the plane's placement; "" for the direct path
+    package: str = ""  # the package that it comes from and its version; "" for our own
 
 
 DIRECT = "direct"
 REFERENCE = Selection(DIRECT, DIRECT)
-"""The direct path, which every figure is divided by."""
+"""The direct path, by which every figure is divided."""
 SHORT = "direct-short"
 """The direct path without the bridge: the limit that figures are held against."""
 
 
 def split(name: str) -> tuple[str, str]:
-    """Return the plane in a name as the user wrote it, and what is behind it: the variant and the changes of knobs."""
+    """Split a name as the user wrote it into the plane and the rest, which has the variant and the changes of knobs."""
     plane, _, settings = re.sub("[@+]", "\n", name, count=1).partition("\n")
     return plane, settings
 

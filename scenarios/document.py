@@ -49,7 +49,7 @@ class LabTask(Struct):
 
 
 class LabDocument(Struct, tag_field="kind", tag="lab"):
-    """What BENCH_LAB names: a lab as it was when the command began."""
+    """The document that BENCH_LAB names: the state of a lab when the command began."""
 
     nodes: list[LabNode]
     networks: list[LabNetwork]

@@ -51,7 +51,7 @@ def _demand_ours(base: str) -> None:
     else:
         return
     fix = "remove it, or name another directory in BENCH_STATE"
-    raise Prerequisite("cannot keep state files there", where=base, why=why, fix=fix)
+    raise Prerequisite("cannot keep state files in this directory", where=base, why=why, fix=fix)
 
 
 # -- the kinds of entries: how each is undone, and what its name looks like
@@ -84,7 +84,7 @@ def _remove_path(path: str) -> None:
             continue
         except OSError as error:
             if time.monotonic() > deadline:
-                raise BenchError("cannot remove it", where=path, why=error.strerror or "") from error
+                raise BenchError("cannot remove the path", where=path, why=error.strerror or "") from error
             time.sleep(0.001)
 
 

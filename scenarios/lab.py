@@ -224,7 +224,7 @@ class Lab:
     def create_service(self, spec: ServiceSpec) -> None:
         """Add a service while the lab runs: first its tasks, then the plane, then its name."""
         if spec.name in self._specs:
-            raise Usage("there is such a service", where=spec.name)
+            raise Usage("a service with this name exists already", where=spec.name)
         spec.vip = self._address(spec.network, spec.vip)
         tasks, spec.tasks = spec.tasks, []
         self._specs[spec.name] = spec
@@ -345,7 +345,7 @@ class Lab:
             raise Usage(wrong, where=network)
         address = wanted or self._pools[network].take()
         if address is None:
-            raise BenchError("no address left", where=network)
+            raise BenchError("the network has no free address", where=network)
         return address
 
     def _next(self, service: str) -> int:

@@ -74,7 +74,7 @@ def _difference(key: Key, base: Sequence[float], new: Sequence[float], noise: fl
     low, high = float(changes[_OUTSIDE]), float(changes[-1 - _OUTSIDE])
     verdict = _verdict(low, high, noise, higher=METRICS[key[3]].better == "higher")
     needed = None
-    if verdict == "inconclusive" and low > 0 and math.isfinite(high):
+    if verdict == "inconclusive" and noise and low > 0 and math.isfinite(high):  # without noise no number would do
         width = math.log(high / low) / 2
         needed = max(rounds + 1, math.ceil(rounds * (width / noise) ** 2))
     ratio = Interval(middle[1] / middle[0], low, high) if middle[0] else None

@@ -94,7 +94,7 @@ def judge(
         return _matrices(path, base, new, allowed)
     if isinstance(base, Result) and isinstance(new, Result):
         return _results(path, base, new, rules, allowed, noise)
-    raise Usage("a result and a matrix cannot be compared", where=path, fix="give two of a kind")
+    raise Usage("a result and a matrix cannot be compared", where=path, fix="give two results or two matrices")
 
 
 def _results(

@@ -88,7 +88,7 @@ def _summary(name: str, workload: str, at: Axes, trials: Sequence[Trial], refere
     failed = [trial.error for trial in trials if trial.error]
     return Summary(
         name,
-        trials[0].scenario if trials else "",
+        trials[0].scenario,
         workload,
         len(good),
         {metric: interval(values) for metric, values in columns.items()},

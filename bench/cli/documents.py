@@ -11,7 +11,7 @@ import click
 
 from bench import api
 from bench.cli import completion
-from bench.cli.options import jobs_option, output_writer
+from bench.cli.options import cluster_option, jobs_option, output_writer
 from bench.report import terminal
 from dataplanes import files
 from dataplanes.errors import Usage
@@ -129,15 +129,16 @@ def answer(files: tuple[str, ...], language: str, output: str) -> None:
 
 @click.command()
 @jobs_option
+@cluster_option
 @click.argument("directory", default="results", type=click.Path(file_okay=False))
-def publish(directory: str, jobs: int | None) -> None:
+def publish(directory: str, jobs: int | None, cluster: str | None) -> None:
     """Make the data set in DIRECTORY (matrix, connections, scale, drawings), and the report and the answer from it."""
     from pathlib import Path
 
     from bench.outside import publish as publishing
     from bench.report import answer, model, pages
 
-    publishing.publish(Path(directory), lambda line: terminal.say(f"bench: {line}", err=True), jobs)
+    publishing.publish(Path(directory), lambda line: terminal.say(f"bench: {line}", err=True), jobs, cluster)
     found = model.load(publishing.documents(Path(directory)))
     files.write(Path(directory, "report.html"), _page(found))
     files.write(Path(directory, "answer.md"), answer.answer(found).encode())

@@ -19,6 +19,7 @@ from bench.cli.options import (
     axis_options,
     axis_values,
     clock_option,
+    cluster_option,
     dataplane_option,
     expression_option,
     jobs_option,
@@ -95,7 +96,16 @@ for _command in (cli_documents.compare, cli_documents.report, cli_documents.answ
 
 
 @main.command()
-@options(dataplane_option, scenario_option, kernel_option, clock_option, timeout_option, jobs_option, workload_option)
+@options(
+    dataplane_option,
+    scenario_option,
+    kernel_option,
+    clock_option,
+    timeout_option,
+    jobs_option,
+    cluster_option,
+    workload_option,
+)
 @click.option(
     "--repeat",
     "-r",
@@ -127,6 +137,7 @@ def run(
     clock: str | None,
     timeout: float | None,
     jobs: int | None,
+    cluster: str | None,
     repeat: int,
     connections: int | None,
     workload: str | None,
@@ -156,6 +167,7 @@ def run(
         connections=connections,
         profile=profile,
         jobs=jobs,
+        cluster=cluster,
         output=output,
     )
     work, chosen = planned.run, planned.kernel
@@ -183,7 +195,7 @@ def run(
 
 
 @main.command()
-@options(dataplane_option, kernels_option, expression_option, clock_option, timeout_option, jobs_option)
+@options(dataplane_option, kernels_option, expression_option, clock_option, timeout_option, jobs_option, cluster_option)
 @click.option(
     "--output",
     "-o",
@@ -198,6 +210,7 @@ def matrix(
     clock: str | None,
     timeout: float | None,
     jobs: int | None,
+    cluster: str | None,
     expression: str,
     kernel: str,
     output: tuple[str, ...],
@@ -226,6 +239,7 @@ def matrix(
             kernel=kernel,
             clock=clock,
             jobs=jobs,
+            cluster=cluster,
             evidence=evidence,
             pause=pause_on_fail,
             timeout=timeout,

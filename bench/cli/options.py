@@ -95,6 +95,12 @@ jobs_option = click.option(
     metavar="N",
     help="Run at most N guests at the same time; 1 to 1000. By default as many as processors and memory allow.",
 )
+cluster_option = click.option(
+    "--cluster",
+    metavar="tcp://HOST:PORT",
+    help="Run the guests on the workers of this dask scheduler; `local` starts one here. By default on this machine. "
+    "See docs/cluster.md.",
+)
 timeout_option = click.option(
     "--timeout",
     type=click.FloatRange(min=1),

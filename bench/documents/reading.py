@@ -156,7 +156,7 @@ def _once(keys: Sequence[tuple[object, ...]], path: str) -> None:
     for key, count in Counter(keys).items():
         if count > 1:
             told = ", ".join(_told(key))
-            raise Usage("contradicts itself", where=path, why=f"it has {count} times: {told}")
+            raise Usage("the document contradicts itself", where=path, why=f"it has {count} times: {told}")
 
 
 def _told(key: tuple[object, ...]) -> Iterator[str]:

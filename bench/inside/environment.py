@@ -39,9 +39,14 @@ def collect(clock: str) -> dict[str, Any]:
         "memory_kb": field("/proc/meminfo", "MemTotal"),
         "load": _content("/proc/loadavg"),
         "python": platform.python_version(),
-        "versions": {name: _last_line(argv) for name, argv in _VERSIONS.items()} | {"bcc": _bcc()},
+        "versions": versions(),
         "sysctl": {key: _content("/proc/sys/" + key.replace(".", "/")) for key in _SYSCTLS},
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the tools that planes are programmed with."""
+    return {name: _last_line(argv) for name, argv in _VERSIONS.items()} | {"bcc": _bcc()}
 
 
 def _bcc() -> str:
@@ -95,6 +100,8 @@ def _last_line(argv: Sequence[str]) -> str:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
     except OSError:
+        return ""
+    if done.returncode:  # ipvsadm tells its version only if the kernel has IPVS
         return ""
     # The lines before the last one are ipvsadm's messages about modprobe.
     return (done.stdout or done.stderr).strip().rpartition("\n")[2]

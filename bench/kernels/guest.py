@@ -86,7 +86,9 @@ class Guest(Kernel):
 
     def execute(self, command: Command, on_event: Callable[[bytes], None]) -> int:
         if shutil.which(QEMU) is None:
-            raise Prerequisite(f"no {QEMU}", why="the guest runs in it", fix="apt-get install qemu-system-x86")
+            raise Prerequisite(
+                f"{QEMU} is not installed", why="the guest runs in it", fix="apt-get install qemu-system-x86"
+            )
         command = _inside(command)
         shares = {f"out{number}": path for number, path in enumerate(command.outputs)}
         with ExitStack() as stack:

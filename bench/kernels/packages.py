@@ -177,7 +177,9 @@ def _download(packages: Sequence[str], work: Path) -> Sequence[Path]:
     debs = sorted(work.glob("*.deb"))
     if done.returncode or not debs:
         reason = (done.stderr.strip().splitlines() or ["no package came"])[-1]
-        raise Prerequisite(f"cannot download {packages[0]}", why=reason, fix="apt-get update as root, then again")
+        raise Prerequisite(
+            f"cannot download {packages[0]}", why=reason, fix="run apt-get update as root, and try again"
+        )
     return debs
 
 
@@ -219,7 +221,7 @@ def assemble_modules(modules: Path, target: Path, bring: Callable[[Path, Path], 
     _decompress(kept)
     depmod = shutil.which("depmod", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if depmod is None:
-        raise Prerequisite("no depmod", fix="apt-get install kmod")
+        raise Prerequisite("depmod is not installed", fix="apt-get install kmod")
     _run(depmod, "-b", str(target), modules.name)
     return kept
 
@@ -265,7 +267,7 @@ def _decompress(modules: Path) -> None:
     if packed:
         if shutil.which("zstd") is None:
             raise Prerequisite(
-                "no zstd", why="this kernel's modules are compressed with it", fix="apt-get install zstd"
+                "zstd is not installed", why="this kernel's modules are compressed with it", fix="apt-get install zstd"
             )
         _run("zstd", "-q", "-d", "--rm", *packed)
 
@@ -284,7 +286,7 @@ def _demand_room(path: Path) -> None:
             "no room for a kernel",
             where=str(path),
             why=f"{free} MB free, unpacking takes {_NEEDED_MB} MB",
-            fix="free some, or set BENCH_CACHE",
+            fix="free some space, or set BENCH_CACHE",
         )
 
 

@@ -41,7 +41,7 @@ def transport(modules: Modules) -> str:
         "this kernel cannot be a guest",
         where=modules.directory.name,
         why="it has neither 9p (CONFIG_9P_FS, CONFIG_NET_9P_VIRTIO) nor virtiofs (CONFIG_VIRTIO_FS)",
-        fix="take one that has, such as the distribution's",
+        fix="use a kernel that has one, such as the distribution's",
     )
 
 

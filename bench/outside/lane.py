@@ -5,33 +5,50 @@ The order is JSON on its stdin. Events go to its stdout, a JSON line each. Signa
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from bench import kernels
 from bench.documents import Event, Job
 from bench.kernels.owned import owned
-from dataplanes.errors import BenchError
+from bench.outside import provenance
+from bench.outside.dispatch import dispatch
+from bench.prepare.ready import make_ready
+from dataplanes import files
+from dataplanes.errors import BenchError, Prerequisite
 from dataplanes.kernel import interrupt
 from dataplanes.kernel.process import die_with
+from dataplanes.paths import cache
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "bench.start", "lane")
 """The command of a lane. The process number of its parent is the last argument."""
 
 
+class Elsewhere(Struct, frozen=True):
+    """Knowledge that a lane needs on another machine than the command's: that machine's identity, and the scenario."""
+
+    identity: dict[str, str]
+    scenario: str = ""
+
+
 class Order(Struct, frozen=True):
-    """The order of a lane."""
+    """The order of a lane. A rehearsal ends before the guest starts."""
 
     kernel: str
     clock: str
     job: Job
     timeout: float | None = None  # in seconds of real time
+    rehearsal: bool = False
+    elsewhere: Elsewhere | None = None
 
 
 @contextmanager
@@ -51,9 +68,6 @@ def running(order: Order) -> Iterator[subprocess.Popen[bytes]]:
 
 def main() -> int:
     """Carry out the order, and return the exit code."""
-    from bench import kernels
-    from bench.outside.dispatch import dispatch
-
     die_with(int(sys.argv[1]))
     interrupt.catch()
 
@@ -61,11 +75,58 @@ def main() -> int:
         os.write(1, msgspec.json.encode(event) + b"\n")
 
     try:
-        order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
-        kernel = kernels.resolve(order.kernel, order.clock if order.kernel != "host" else None)
-        return dispatch(order.job, kernel, timeout=order.timeout, on_event=tell)
+        return _carry_out(msgspec.json.decode(sys.stdin.buffer.read(), type=Order), tell)
     except BenchError as error:
         tell(Event.of(error))
         return error.exit_code
     except KeyboardInterrupt as caught:
         return 128 + (caught.args[0] if caught.args else signal.SIGINT)
+
+
+def _carry_out(order: Order, tell: Callable[[Event], None]) -> int:
+    kernel = kernels.resolve(order.kernel, order.clock if order.kernel != "host" else None)
+    job = order.job
+    if order.elsewhere:
+        make_ready(job.selections, kernel, {trial.workload for trial in job.trials})
+        _demand_same(order.elsewhere.identity, provenance.identity(kernel, job.selections), all_of_it=order.rehearsal)
+        tell = _with_machine(tell)
+        if order.elsewhere.scenario:
+            job = msgspec.structs.replace(job, scenario=_file(job.scenario, order.elsewhere.scenario))
+    return 0 if order.rehearsal else dispatch(job, kernel, timeout=order.timeout, on_event=tell)
+
+
+def _demand_same(there: Mapping[str, str], here: Mapping[str, str], *, all_of_it: bool) -> None:
+    """Raise Prerequisite unless this machine and the command's have the same identity.
+
+    A share may need only a part of what its command needs.
+    """
+    differing = [name for name in {**here, **(there if all_of_it else {})} if there.get(name) != here.get(name)]
+    if differing:
+        told = (
+            f"{name} is {here.get(name) or 'missing'} here, and {there.get(name) or 'missing'} there"
+            for name in differing
+        )
+        raise Prerequisite(
+            "this machine differs from the one of the command",
+            why="; ".join(told),
+            fix="have the same revision of the program and the same versions of what it uses on every machine",
+        )
+
+
+def _with_machine(tell: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Return `tell` with this machine's facts in what it tells of the environment."""
+
+    def told(event: Event) -> None:
+        if event.kind == "environment":
+            event.data["machines"] = [provenance.machine()]
+        tell(event)
+
+    return told
+
+
+def _file(path: str, text: str) -> str:
+    """Return the path of a scenario's file on this machine. It is in the cache, which a guest sees."""
+    data = text.encode()
+    kept = cache() / "scenarios" / hashlib.sha256(data).hexdigest()[:12] / Path(path).name
+    files.keep(kept, data)
+    return str(kept)

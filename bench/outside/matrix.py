@@ -52,7 +52,7 @@ def run(
         if event.kind == "cell":
             cells.append(msgspec.convert({"kernel": kernel} | event.data, MatrixCell))
         elif event.kind == "environment":
-            environments[kernel] = event.data
+            environments[kernel] = provenance.merged(environments.get(kernel, {}), event.data)
         elif event.kind == "evidence" and evidence:
             _keep(evidence, kernel, event.data)
         on_event(kernel, event)

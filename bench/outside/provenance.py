@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import __version__, load
+from bench.inside import environment
 from bench.kernels import Kernel
 from dataplanes import catalog, ebpf_object, extensions
+from dataplanes.kernel.procfs import field
 from dataplanes.requirements import Compiled
 from dataplanes.selection import Selection
 from dataplanes.texts import clean
@@ -46,35 +49,62 @@ def tool() -> dict[str, str]:
 
 
 def identity(under_test: Kernel, selections: Sequence[Selection]) -> dict[str, str]:
-    """Return what two trials of one run must have in common.
+    """Return what two trials of one run must have in common, wherever their guests ran.
 
-    It is the program with its changed files, everything that was compiled from it, and the kernel. All of it must have
-    been prepared (bench.outside.dispatch).
+    It is the program with its changed files, everything that was compiled from it, the kernel, and the tools that are
+    used. All of it must have been prepared (bench.outside.dispatch). It does not depend on where files are.
     """
     packages = {each.package for each in selections}
-    others = {path for each in extensions.known() if each.package in packages for path in each.files()}
+    others = {
+        package: {path for each in extensions.known() if each.package == package for path in each.files()}
+        for package in packages
+        if package
+    }
     objects = {need.name for each in selections for need in catalog.requires(each) if isinstance(need, Compiled)}
     compiled = {f"{name}.bpf": ebpf_object.cached(name) for name in sorted(objects)}
+    tools = environment.versions()
+    del tools["ipvsadm"]  # it does not tell on a kernel without IPVS, and no plane is programmed with it
     return {
         "python": platform.python_version(),
         "sources": _sources(),
-        "extensions": _digest(sorted(others)),
+        **{package: _digest((path.name, path) for path in sorted(paths)) for package, paths in others.items()},
         "kernel": under_test.fingerprint(),
-        **{name: _digest([path]) for name, path in {"vipload": load.binary(), **compiled}.items()},
+        **{name: _digest([(name, path)]) for name, path in {"vipload": load.binary(), **compiled}.items()},
+        **tools,
+        "emulator": _said(under_test.emulator, "--version") if under_test.emulator else "",
     }
+
+
+def machine() -> dict[str, Any]:
+    """Return the facts of this machine that tell it from others of a cluster."""
+    return {
+        "host": platform.node(),
+        "kernel": platform.release(),
+        "cpu": field("/proc/cpuinfo", "model name"),
+        "cpus": os.cpu_count(),
+        "memory_kb": field("/proc/meminfo", "MemTotal"),
+    }
+
+
+def merged(before: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of one more guest of a run, and the machines of all its guests where they are told."""
+    machines = [*before.get("machines", ())]
+    machines += [each for each in facts.get("machines", ()) if each not in machines]
+    return facts | ({"machines": machines} if machines else {})
 
 
 def _sources() -> str:
     directories = [_ROOT / name for name in _PROGRAM if (_ROOT / name).is_dir()]
     files = [path for each in directories for path in each.rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    return _digest(sorted(files))
+    return _digest((str(path.relative_to(_ROOT)), path) for path in sorted(files))
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def _digest(paths: Iterable[tuple[str, Path]]) -> str:
+    """Return a hash of files by their names, which do not say where they lie."""
     made = hashlib.sha256()
-    for path in paths:
+    for name, path in paths:
         content = path.read_bytes()
-        made.update(f"{path} {len(content)}\n".encode() + content)
+        made.update(f"{name} {len(content)}\n".encode() + content)
     return made.hexdigest()[:12]
 
 

@@ -47,8 +47,13 @@ def documents(directory: Path) -> list[str]:
     return [str(path) for path in paths if path.exists() and path.stat().st_size]
 
 
-def publish(directory: Path, tell: Callable[[str], None], jobs: int | None = None) -> None:
-    """Make the missing documents, in `jobs` guests at most. Raises BenchError if a step's command fails."""
+def publish(directory: Path, tell: Callable[[str], None], jobs: int | None = None, cluster: str | None = None) -> None:
+    """Make the missing documents, in `jobs` guests at most, here or on a cluster.
+
+    Raises BenchError if a step's command fails.
+    """
+    limits = {"--jobs": str(jobs or ""), "--cluster": cluster or ""}
+    options = [word for option, value in limits.items() if value for word in (option, value)]
     for step in STEPS:
         path = directory / step.document
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +61,7 @@ def publish(directory: Path, tell: Callable[[str], None], jobs: int | None = Non
             tell(f"{step.document}: there already")
             continue
         tell(f"{step.document}: bench {' '.join(step.arguments)}")
-        limit = ("--jobs", str(jobs)) if jobs and step.arguments[0] != "inspect" else ()
+        limit = options if step.arguments[0] != "inspect" else ()
         argv = (sys.executable, "-m", "bench", step.arguments[0], *limit, *step.arguments[1:], str(path))
         code = subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode
         if code:

@@ -43,12 +43,13 @@ def interleave(
         found: dict[tuple[str, str, Axes], TrialPlan] = {}
         for each in series:
             for workload in each.workloads:
-                for at in each.points if number else each.points[:1]:
+                for at in each.points:
                     for plane in order:
                         name = plane.name
                         if _makes_sense(plane, workload, at) and plane.dataplane not in each.without:
                             count = connections if number else max(connections // WARMUP_SHARE, at.concurrency)
                             plan = TrialPlan(name, number, number == 0, count, workload, at)
+                            # One warm-up will do, at the first point at which there is something to do.
                             key = (name, workload, at) if number else (name, workload if warm_each else "", Axes())
                             found.setdefault(key, plan)
         return list(found.values())

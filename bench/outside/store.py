@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from bench.documents import SCHEMA, Event, Trial, TrialPlan, reading
+from bench.outside import provenance
 from dataplanes import files
 
 _MOST = 256 << 20
@@ -87,7 +88,7 @@ class Store:
             self.trials.append(trial)
         elif event.kind == "environment":
             self._clock = reading.validate_environment(event.data, where).clock
-            self.environment = event.data
+            self.environment = provenance.merged(self.environment, event.data)
         return event.kind in ("trial", "environment")
 
     def add(self, event: Event) -> None:

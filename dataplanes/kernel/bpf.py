@@ -293,7 +293,7 @@ def attached(link: int) -> bool:
     attr = _ObjectInfo(link, ctypes.sizeof(info), ctypes.addressof(info))
     code = _call(_OBJECT_INFO, attr)
     if code < 0:
-        raise _refused("BPF link cannot be asked", str(link), code)
+        raise _refused("BPF link cannot be read", str(link), code)
     return info.attached()
 
 

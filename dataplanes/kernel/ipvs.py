@@ -109,7 +109,7 @@ class Ipvs:
         try:
             info = self._socket.getsockopt(socket.SOL_IP, _SO_GET_INFO, 12)
         except OSError as error:
-            raise KernelRefused("IPVS cannot be asked", where=self.netns, why=error.strerror or "") from error
+            raise KernelRefused("IPVS cannot be read", where=self.netns, why=error.strerror or "") from error
         return int(struct.unpack("=III", info)[2])  # struct ip_vs_getinfo
 
     def add_service(self, fwmark: int, scheduler: str = "rr") -> Request:

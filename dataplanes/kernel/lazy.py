@@ -1,4 +1,4 @@
-"""Packages whose modules are imported without the rest of them."""
+"""Packages whose modules can be imported without the rest of the package."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 class LazyPackage(ModuleType):
-    """A package whose `__init__.py` has not run yet. It runs when a name is asked for that is none of its modules'.
+    """A package whose `__init__.py` has not run yet. It runs when somebody asks for a name that is not a module's.
 
-    The import system finds the package's modules by its `__path__`, and for that its `__init__.py` need not run.
+    The import system finds the package's modules by its `__path__`, and its `__init__.py` need not run for that.
     """
 
     _complete = False
@@ -30,7 +30,7 @@ class LazyPackage(ModuleType):
 
 
 def import_lazily(package: str) -> None:
-    """Let `import PACKAGE.MODULE` import that module alone. Nothing is done if the package is imported already."""
+    """Let `import PACKAGE.MODULE` import only that module. Nothing is done if the package is imported already."""
     spec = find_spec(package)
     if package in sys.modules or spec is None:
         return

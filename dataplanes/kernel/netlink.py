@@ -173,7 +173,9 @@ class Netlink:
             answer = self._answers(Request(kind, flags, body))
             if answer is not None:
                 return answer
-        raise KernelRefused("cannot be read in one piece", where=self.netns, why=f"it changed {_DUMPS} times meanwhile")
+        raise KernelRefused(
+            "a kernel list cannot be read in one piece", where=self.netns, why=f"it changed {_DUMPS} times meanwhile"
+        )
 
     def _answers(self, request: Request) -> list[tuple[int, bytes]] | None:
         """Return the kernel's answer, or None if the kernel says that its parts are from different times."""
@@ -250,7 +252,7 @@ class Netlink:
         try:
             data = self._socket.recv(1 << 20)
         except OSError as error:
-            raise KernelRefused("netlink answer lost", where=self.netns, why=str(error)) from error
+            raise KernelRefused("a netlink answer was lost", where=self.netns, why=str(error)) from error
         offset = 0
         while offset + 16 <= len(data):
             length, kind, flags, sequence, _ = _NLMSG.unpack_from(data, offset)

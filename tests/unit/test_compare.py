@@ -8,7 +8,7 @@ import pytest
 
 from bench.analysis import compare
 from bench.documents import Interval, Result, Trial
-from bench.documents.comparison import Difference
+from bench.documents.comparison import Difference, Verdict
 from scenarios.axes import Axes
 
 
@@ -116,3 +116,96 @@ def test_what_one_figure_alone_would_tell_is_doubted_among_many() -> None:
     )
     assert [each.verdict for each in alone] == ["worse"]
     assert [each.verdict for each in many] == ["inconclusive", "worse", "worse", "worse", "inconclusive"]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [
+        (None, "1,000 -> 0.5"),
+        (Interval(0.9), "-10.0%"),
+        (Interval(1.5, None, 2.0), "+50.0%"),
+        (Interval(1.5, 1.25, None), "+50.0%"),
+        (Interval(1.5, 1.25, 2.125), "+50.0% [+25.0%, +112.5%]"),
+    ],
+)
+def test_a_change_is_told_with_its_interval(ratio: Interval | None, told: str) -> None:
+    assert Difference("crr", Axes(), "a", "install_ms", 1000, 0.5, ratio, "worse", 5).change() == told
+
+
+def rates(*values: float, name: str = "connections_per_second") -> Result:
+    trials = [Trial("nft-lb", "seed", "crr", n, False, {name: value}) for n, value in enumerate(values, 1)]
+    return Result({}, {"clock": "instructions", "kernel": "6.1"}, {"trials": []}, trials, [])
+
+
+def test_medians_are_compared_even_of_two_rounds() -> None:
+    found = verdict(rates(10, 30), rates(30, 50, 70))
+    assert (found.base, found.new, found.rounds) == (20, 50, 2)
+    assert found.ratio == Interval(2.5)
+    assert (found.p, found.p_noise, found.rounds_needed) == (None, None, None)
+    nothing = verdict(rates(0, 0), rates(30, 50))
+    assert (nothing.ratio, nothing.verdict) == (None, "inconclusive")
+    assert verdict(rates(30, 50), rates(0, 0)).ratio == Interval(0)
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "higher", "lower"),
+    [
+        (1000, 1005, "same", "same"),  # exactly noise
+        (1000, 995, "same", "same"),
+        (1000, 1006, "better", "worse"),
+        (1000, 994, "worse", "better"),
+    ],
+)
+def test_the_interval_and_the_noise_decide(base: float, new: float, higher: str, lower: str) -> None:
+    for name, expected in (("connections_per_second", higher), ("install_ms", lower)):
+        found = verdict(rates(*[base] * 5, name=name), rates(*[new] * 5, name=name))
+        assert found.verdict == expected
+        assert found.ratio == Interval(new / base, new / base, new / base)
+        assert found.rounds_needed is None
+
+
+def test_an_interval_that_touches_the_noise_is_inconclusive() -> None:
+    assert compare._verdict(0.990, 0.9951, 0.005, higher=True) == "inconclusive"
+    assert compare._verdict(1.0049, 1.010, 0.005, higher=True) == "inconclusive"
+    assert compare._verdict(0.990, 0.995, 0.005, higher=True) == "inconclusive"
+    assert compare._verdict(1.005, 1.010, 0.005, higher=True) == "inconclusive"
+
+
+def test_the_interval_is_that_of_the_resamples() -> None:
+    """Of two medians of three values each every resample is one of nine ratios: the interval is their range."""
+    found = verdict(rates(100, 100, 100), rates(110, 120, 130))
+    assert found.ratio == Interval(1.2, 1.1, 1.3)
+    assert found.rounds_needed is None
+    turned = verdict(rates(110, 120, 130), rates(100, 100, 100))
+    assert turned.ratio == Interval(100 / 120, 100 / 130, 100 / 110)
+
+
+def test_rounds_that_would_tell_grow_with_the_square_of_the_width() -> None:
+    def needed(spread: float) -> int:
+        found = verdict(rates(1000, 1000, 1000), rates(1000 - spread, 1000, 1000 + spread))
+        assert found.verdict == "inconclusive"
+        assert found.rounds_needed
+        return found.rounds_needed
+
+    assert needed(20) == 49  # half the interval is 4 times the noise: 16 times the 3 rounds, and a little
+    assert needed(40) == 193
+    assert needed(5.01) == 4  # one more than there were
+
+
+def test_among_many_the_doubtful_are_doubted_by_their_rank() -> None:
+    """Holm: of five p the smallest is held to 1 %, the next to 1.25 %. One that fails takes the larger ones along."""
+
+    def verdicts(*doubts: float, verdict: Verdict = "worse") -> list[str]:
+        found = [
+            Difference("crr", Axes(), f"p{n}", "install_ms", 1, 1, Interval(0.9), verdict, 5, p_noise=p, p=p)
+            for n, p in enumerate(doubts)
+        ]
+        return [each.verdict for each in compare._holm(found)]
+
+    assert verdicts(0.05) == ["worse"]
+    assert verdicts(0.051) == ["inconclusive"]
+    assert verdicts(0.05, 0.025) == ["worse", "worse"]
+    assert verdicts(0.05, 0.026, verdict="better") == ["inconclusive", "inconclusive"]
+    assert verdicts(0.025, 0.05, 0.01, 0.0125, 0.016) == ["worse"] * 5
+    assert verdicts(0.02, 0.013, 0.01, 0.014, 0.04) == ["inconclusive", "inconclusive", "worse", *["inconclusive"] * 2]
+    assert verdicts(0.9, 0.9, verdict="same") == ["same", "same"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from bench.analysis import gate
 from bench.documents import Interval, Matrix, MatrixCell, Result, Trial
-from bench.documents.comparison import Comparison, Difference
+from bench.documents.comparison import Comparison, Difference, Verdict
 from dataplanes.errors import Usage
 from scenarios.axes import Axes
 from scenarios.outcomes import Outcome
@@ -116,6 +116,14 @@ def test_what_must_not_be_compared_is_not_unless_allowed(new: Result, what: str,
     assert last == "ok: 6 figures (6 same); with a warning"
 
 
+def test_scenarios_are_compared_all_together(tmp_path: Path) -> None:
+    both = [*rounds("a"), *(msgspec.structs.replace(each, scenario="twin") for each in rounds("b"))]
+    third = [msgspec.structs.replace(each, scenario=f"{each.scenario}-2") for each in both]
+    told = judge(result(both), result(third), tmp_path)[1]
+    assert "the scenarios differ: seed, twin and seed-2, twin-2 (--allow" in told
+    assert judge(result(both), result(both), tmp_path)[1].startswith("ok: ")
+
+
 def test_a_new_knob_alone_makes_no_other_variant(tmp_path: Path) -> None:
     more = KNOBS | {"knobs": {"scheduler": "rr", "masquerade": True}}
     assert judge(result(), result(knobs=more), tmp_path)[1].startswith("ok: ")
@@ -125,6 +133,7 @@ def test_a_different_machine_is_told(tmp_path: Path) -> None:
     found, last = judge(result(), result(cpu="faster"), tmp_path)
     assert found.warnings == ["the runs' cpu differ"]
     assert last.endswith("; with a warning")
+    assert judge(result(cpu="faster"), result(cpu="faster"), tmp_path)[0].warnings == []
 
 
 def test_a_rule_that_is_broken_is_the_last_line(tmp_path: Path) -> None:
@@ -135,6 +144,11 @@ def test_a_rule_that_is_broken_is_the_last_line(tmp_path: Path) -> None:
     _, last = judge(result(), result(slower), tmp_path, "connections_per_second:-2%")
     assert last.startswith("FAILED: nft-lb crr connections_per_second -4.")
     assert judge(result(), result(slower), tmp_path, "connections_per_second:-9%")[1].startswith("ok: ")
+    at = [trial("nft-lb", n, "crr", AT, connections_per_second=1000) for n in range(3)]
+    half = [trial("nft-lb", n, "crr", AT, connections_per_second=500) for n in range(3)]
+    assert judge(result(at), result(half), tmp_path, "connections_per_second:-9%")[1] == (
+        "FAILED: nft-lb crr (100 more services) connections_per_second -50.0% [-50.0%, -50.0%]"
+    )
 
 
 def test_a_rule_that_no_figure_can_break_fails(tmp_path: Path) -> None:
@@ -146,17 +160,77 @@ def test_a_rule_that_no_figure_can_break_fails(tmp_path: Path) -> None:
     assert judge(short, short, tmp_path)[1] == "ok: 1 figure (1 inconclusive)"
 
 
-def test_a_rule_is_broken_by_the_whole_interval_only() -> None:
-    def difference(low: float, high: float) -> Difference:
-        return Difference(
-            "crr", Axes(), "nft-lb", "connections_per_second", 1, 1, Interval((low + high) / 2, low, high), "worse", 5
-        )
+def difference(
+    interval: Interval | None, verdict: Verdict = "worse", *, metric: str = "connections_per_second", rounds: int = 5
+) -> Difference:
+    return Difference("crr", Axes(), "nft-lb", metric, 1, 1, interval, verdict, rounds)
 
+
+@pytest.mark.parametrize(
+    ("rule", "low", "high", "broken"),
+    [
+        ("-5%", 0.90, 0.94, True),
+        ("-5%", 0.85, 0.96, False),
+        ("-50%", 0.40, 0.50, False),  # by more than that
+        ("-5%", 1.10, 1.20, False),
+        ("+50%", 1.51, 1.60, True),
+        ("+50%", 1.50, 1.60, False),
+        ("+5%", 1.02, 1.20, False),
+        ("+5%", 0.90, 0.94, False),
+        ("+0%", 1.01, 1.02, True),
+        ("+0%", 0.97, 0.99, False),
+        ("+150%", 2.60, 3.00, True),
+    ],
+)
+def test_a_rule_is_broken_by_the_whole_interval_only(rule: str, low: float, high: float, broken: bool) -> None:
+    (parsed,) = gate.parse_rules(f"connections_per_second:{rule}")
+    assert parsed.broken_by(difference(Interval((low + high) / 2, low, high))) is broken
+
+
+def test_a_rule_is_about_its_metric_in_three_rounds() -> None:
+    slower = Interval(0.5, 0.4, 0.6)
     (rule,) = gate.parse_rules("connections_per_second:-5%")
-    assert rule.broken_by(difference(0.90, 0.94))
-    assert not rule.broken_by(difference(0.85, 0.96))
-    (rise,) = gate.parse_rules("connect_p99.9_us:+10%")
-    assert not rise.broken_by(difference(0.90, 0.94))
+    assert rule.broken_by(difference(slower, rounds=3))
+    assert not rule.broken_by(difference(slower, rounds=2))
+    assert not rule.broken_by(difference(slower, metric="install_ms"))
+
+
+@pytest.mark.parametrize("interval", [None, Interval(2.0), Interval(2.0, None, 3.0), Interval(2.0, 1.5, None)])
+def test_what_was_nothing_breaks_a_rule_about_more_if_it_became_something(interval: Interval | None) -> None:
+    more, less = gate.parse_rules("lost_percent:+50%, lost_percent:-50%")
+    for verdict, told in (("worse", True), ("better", True), ("same", False), ("inconclusive", False)):
+        found = difference(interval, cast(Verdict, verdict), metric="lost_percent")
+        assert more.broken_by(found) is told
+        assert not less.broken_by(found)
+    (none_at_all,) = gate.parse_rules("lost_percent:+0%")
+    assert not none_at_all.broken_by(difference(interval, metric="lost_percent"))
+
+
+def test_rules_are_read_one_by_one() -> None:
+    assert gate.parse_rules("") == gate.parse_rules(" , ") == []
+    assert gate.parse_rules("install_ms:+10%, connect_p99.9_us:-2.5%") == [
+        gate.Rule("install_ms", 0.1),
+        gate.Rule("connect_p99.9_us", -0.025),
+    ]
+    with pytest.raises(Usage) as refused:
+        gate.parse_rules("install_ms:+10%, install_ms:+10%%")
+    assert str(refused.value).startswith(
+        "cannot read --fail-on 'install_ms:+10%%' (METRIC:-5% or METRIC:+5%; metrics: connections_per_second, tran"
+    )
+
+
+def comparison(**more: Any) -> Comparison:
+    return Comparison("new.json", "result", 0.005, **more)
+
+
+def test_the_last_line_counts() -> None:
+    assert gate.verdict([comparison(failures=["a is slow"])]) == "FAILED: a is slow"
+    assert gate.verdict([comparison(failures=["a", "b"]), comparison(failures=["c"])]) == "FAILED: a, and 2 more"
+    assert gate.verdict([comparison(failures=["a"]), comparison(failures=["c"])]) == "FAILED: a, and 1 more"
+    assert gate.verdict([comparison(), comparison(warnings=["w"])]) == "ok: 0 figures; 0 figures; with a warning"
+    assert gate.verdict([comparison(warnings=["w", "x"])]) == "ok: 0 figures; with 2 warnings"
+    told = comparison(differences=[difference(None), difference(None, "same"), difference(None, "same")])
+    assert gate.verdict([told]) == "ok: 3 figures (1 worse, 2 same)"
 
 
 @pytest.mark.parametrize("text", ["nonsense", "speed:-5%", "install_ms:5%", "install_ms:-x%"])
@@ -201,11 +275,23 @@ def test_matrices_of_other_kernels_are_not_compared(tmp_path: Path) -> None:
     assert judge(matrix(a="pass"), matrix("6.12.1", a="pass"), tmp_path, allow="kernel")[1].startswith("ok: 1 cell")
 
 
+def test_a_kernel_that_one_matrix_lacks_is_not_compared(tmp_path: Path) -> None:
+    more = matrix(a="pass")
+    more.environment["other"] = {"kernel": "6.12", "clock": "wall"}
+    assert judge(matrix(a="pass"), more, tmp_path)[1] == "ok: 1 cell"
+    assert judge(more, matrix(a="pass"), tmp_path)[1] == "ok: 1 cell"
+
+
 def test_documents_of_two_kinds_are_not_compared(tmp_path: Path) -> None:
-    with pytest.raises(Usage, match="a result and a matrix"):
+    new = tmp_path / "new.json"
+    with pytest.raises(Usage) as refused:
         judge(result(), matrix(a="pass"), tmp_path)
-    with pytest.raises(Usage, match="--fail-on is about figures"):
+    assert str(refused.value) == f"{new}: a result and a matrix cannot be compared (give two results or two matrices)"
+    with pytest.raises(Usage) as refused:
         judge(matrix(a="pass"), matrix(a="pass"), tmp_path, "install_ms:+1%")
+    assert str(refused.value) == (
+        f"{new}: --fail-on is about figures: it is a matrix, and a lost semantic always fails"
+    )
 
 
 def test_what_is_no_document_is_refused(tmp_path: Path) -> None:
@@ -218,3 +304,123 @@ def test_what_is_no_document_is_refused(tmp_path: Path) -> None:
     file.write_bytes(msgspec.json.encode(msgspec.structs.replace(result(), schema=3)))
     with pytest.raises(Usage, match="schema is 3, and this version reads 1 and 2"):
         gate.judge(result(), str(file))
+
+
+@pytest.mark.parametrize(
+    ("clock", "noise", "threshold"),
+    [
+        ("instructions", None, 0.005),
+        ("wall", None, 0.03),
+        ("sundial", None, 0.03),
+        ("wall", 0.25, 0.25),
+        ("wall", 0, 0),
+    ],
+)
+def test_noise_is_the_clock_s_or_what_was_asked_for(
+    clock: str, noise: float | None, threshold: float, tmp_path: Path
+) -> None:
+    (tmp_path / "new.json").write_bytes(msgspec.json.encode(result(clock="wall" if clock == "sundial" else clock)))
+    found = gate.judge(result(clock=clock), str(tmp_path / "new.json"), allowed=("clock",), noise=noise)
+    assert (found.noise, found.kind, found.name) == (threshold, "result", str(tmp_path / "new.json"))
+
+
+def test_of_two_clocks_the_noisier_counts(tmp_path: Path) -> None:
+    found, _ = judge(result(), result(clock="wall"), tmp_path, allow="clock")
+    assert found.noise == 0.03
+    assert found.warnings == ["the clocks differ: instructions and wall, as allowed"]
+
+
+def test_each_that_differs_is_told_once(tmp_path: Path) -> None:
+    other = result(kernel="6.12", clock="wall", cpu="x", machine="y")
+    found, last = judge(result(), other, tmp_path, allow="kernel")
+    assert found.warnings == [
+        "the kernels differ: 6.1.0 and 6.12, as allowed",
+        "the runs' machine differ",
+        "the runs' cpu differ",
+    ]
+    assert found.failures == [
+        f"{tmp_path}/new.json: the clocks differ: instructions and wall (--allow clock compares them all the same)"
+    ]
+    assert last.startswith("FAILED: new.json: the clocks differ")
+
+
+def test_another_load_is_told(tmp_path: Path) -> None:
+    more = msgspec.structs.replace(result(), plan={"trials": [{"connections": 5}, {"connections": 20}]})
+    found, _ = judge(result(), more, tmp_path)
+    assert found.warnings == ["the runs' loads differ: 10 and 20 connections"]
+    without = msgspec.structs.replace(result(), plan={"trials": []})
+    assert judge(result(), without, tmp_path)[0].warnings == []
+
+
+def test_what_is_lacking_is_named_as_far_as_it_goes(tmp_path: Path) -> None:
+    """A plane, a workload or a point that is missing as a whole is one entry, and not one for each of its figures."""
+    base = [*rounds("a", crr=1.0), *BASE]
+    base = [*BASE, *rounds("a", "crr", AT, install_ms=1.0), *rounds("a", "rr", AT, transactions_per_second=1.0)]
+    without = [each for each in base if each.dataplane != "a"]
+    assert judge(result(base), result(without), tmp_path)[0].failures == [f"a is not in {tmp_path}/new.json"]
+    without = [each for each in base if (each.dataplane, each.workload) != ("a", "rr")]
+    assert judge(result(base), result(without), tmp_path)[0].failures == [f"a rr is not in {tmp_path}/new.json"]
+    found, _ = judge(result(), result([*BASE, *rounds("direct", "crr", AT)]), tmp_path)
+    assert found.added == ["direct crr (100 more services)"]
+    found, _ = judge(result([*BASE, *rounds("direct", "crr", AT)]), result(), tmp_path)
+    assert found.failures == [f"direct crr (100 more services) is not in {tmp_path}/new.json"]
+    more = [*BASE, *rounds("b", "crr", AT, install_ms=1.0, add_service_ms=2.0)]
+    less = [*BASE, *rounds("b", "crr", AT, install_ms=1.0)]
+    assert judge(result(more), result(less), tmp_path)[0].failures == [
+        f"b crr (100 more services) add_service_ms is not in {tmp_path}/new.json"
+    ]
+
+
+def test_rounds_that_failed_are_named_with_their_point(tmp_path: Path) -> None:
+    at = rounds("nft-lb", "crr", AT)
+    broken = [msgspec.structs.replace(t, figures={}, error=f"error {t.round}") if t.round in (1, 3) else t for t in at]
+    found, _ = judge(result(at), result(broken), tmp_path)
+    assert found.failures == ["nft-lb crr (100 more services) failed in 2 rounds: error 1"]
+    cold = [msgspec.structs.replace(t, warmup=True, error="cold") if t.round == 0 else t for t in at]
+    assert judge(result(at), result(cold), tmp_path)[0].failures == []
+    elsewhere = [*broken, *rounds("nft-lb")]
+    assert judge(result(elsewhere), result(elsewhere), tmp_path)[0].failures == []
+    both = [msgspec.structs.replace(t, figures={}, error="new") if t.round == 2 else t for t in rounds("nft-lb")]
+    assert judge(result(elsewhere), result([*broken, *both]), tmp_path)[0].failures == [
+        "nft-lb crr failed in 1 rounds: new"
+    ]
+
+
+def test_a_matrix_s_changes_are_told_one_by_one(tmp_path: Path) -> None:
+    base = matrix(a="pass", b="fail", c="skip", d="pass")
+    new = matrix(a="fail", b="pass", c="fail", d="pass", e="pass")
+    found, last = judge(base, new, tmp_path)
+    assert [(each.check, each.base, each.new, each.what, each.detail) for each in found.changes] == [
+        ("a", "pass", "fail", "lost", "seen"),
+        ("b", "fail", "pass", "gained", "seen"),
+        ("c", "skip", "fail", "changed", "seen"),
+    ]
+    assert {(each.kernel, each.dataplane) for each in found.changes} == {("k", "nft-lb")}
+    assert (found.kind, found.cells, found.added) == ("matrix", 4, ["k nft-lb e"])
+    assert last == "FAILED: k nft-lb a pass -> fail: seen"
+    assert found.tally() == "4 cells (1 gained, 1 lost, 1 changed)"
+
+
+def test_matrices_by_other_clocks_or_variants_are_not_compared(tmp_path: Path) -> None:
+    wall = matrix(a="pass")
+    wall.environment["k"]["clock"] = "wall"
+    assert judge(matrix(a="pass"), wall, tmp_path)[0].failures == [
+        f"{tmp_path}/new.json: the clocks differ: k is instructions and wall (--allow clock compares them all the same)"
+    ]
+    other = matrix(a="pass")
+    other.plan["dataplanes"] = [KNOBS | {"knobs": {"scheduler": "random"}}]
+    assert judge(matrix(a="pass"), other, tmp_path)[0].changes == []
+    assert "the variants differ: nft-lb has scheduler=rr and random" in judge(matrix(a="pass"), other, tmp_path)[1]
+    found, last = judge(matrix(a="pass"), other, tmp_path, allow="variant")
+    assert (found.warnings, last) == (
+        ["the variants differ: nft-lb has scheduler=rr and random, as allowed"],
+        "ok: 1 cell; with a warning",
+    )
+
+
+def test_plans_without_planes_are_compared(tmp_path: Path) -> None:
+    bare = msgspec.structs.replace(result(), plan={})
+    assert judge(bare, bare, tmp_path)[1].startswith("ok: ")
+    unknown = msgspec.structs.replace(result(), plan={"dataplanes": [{"name": "nft-lb"}]})
+    assert judge(result(), unknown, tmp_path)[1].startswith("ok: ")
+    assert judge(unknown, result(), tmp_path)[1].startswith("ok: ")

@@ -1,4 +1,4 @@
-"""The modules that a python in a guest must not import: each costs some 20 ms there."""
+"""What is not imported: in a guest each module costs some 20 ms."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def test_a_trial_does_without_what_is_large() -> None:
     imported = python("import sys, bench.inside.main; print(*sys.modules)").split()
     assert "pyroute2.netlink.rtnl" in imported
     assert not {"asyncio", "matplotlib", "pyroute2.ndb", "rich", "scipy", "ssl"}.intersection(imported)
+
+
+def test_dask_is_imported_for_a_cluster_only() -> None:
+    program = "import sys, bench.cli.main, bench.outside.run, bench.outside.matrix, bench.outside.cluster"
+    assert "distributed" not in python(f"{program}; print(*sys.modules)").split()
 
 
 def test_all_of_pyroute2_is_there_when_asked_for() -> None:

@@ -90,7 +90,7 @@ def _metrics(output: str, elapsed: int, states: dict[str, int], clock: str) -> F
     rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
     requests = re.search(r"(\d+) requests in", output)
     if not rate or not requests or not int(requests[1]):
-        raise KernelRefused("wrk did not measure", why=output.strip().rpartition("\n")[2])
+        raise KernelRefused("wrk printed no figures", why=output.strip().rpartition("\n")[2])
     failed = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
     errors = (
         dict(zip(("connect", "read", "write", "timeout"), map(int, failed.groups()), strict=True)) if failed else {}

@@ -1,0 +1,415 @@
+"""A placed plane through any life: changes, refusals at any step, foreign hands; what is programmed is what is wanted.
+
+The mechanism and the placement write down what they would do. They also hold the order of steps that a plane promises.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from dataplanes.base import Attachments, Counter, Director, Footprint, Mechanism, Placement, Site
+from dataplanes.errors import KernelRefused, Usage
+from dataplanes.model import Backend, Endpoint, Segment, Service
+from dataplanes.placed import PlacedPlane
+from dataplanes.requirements import Requirement
+
+SUBNETS = {"a": "10.0.0", "b": "10.0.1"}
+NODES = ("n1", "n2")
+
+
+class World:
+    """What was done in the namespaces. One step is refused: at once, or when half of it was done."""
+
+    def __init__(self) -> None:
+        self.segments: set[tuple[str, str]] = set()
+        self.attached: dict[str, Endpoint] = {}
+        self.joined: set[str] = set()  # containers
+        self.ready: set[str] = set()  # namespaces
+        self.programmed: dict[str, dict[str, Service]] = {}  # namespace -> name -> service
+        self.published: dict[str, dict[str, Service]] = {}  # namespace -> VIP -> service
+        self.damaged: set[str] = set()
+        self.refused_at = 0  # the step from now on; 0: none is
+        self.half = False
+
+    def step(self, act: Callable[[], object], *, atomic: bool = False) -> None:
+        self.refused_at -= 1
+        if self.refused_at == 0:
+            if self.half and not atomic:
+                act()
+            raise KernelRefused("refused", where="here")
+        act()
+
+    def state(self) -> tuple[object, ...]:
+        """What there is, but for namespaces where somebody else was."""
+        spaces = (self.programmed, self.published)
+        kept = [{name: dict(held) for name, held in each.items() if name not in self.damaged} for each in spaces]
+        return copy.deepcopy((self.segments, self.attached, self.joined, self.ready - self.damaged, *kept))
+
+
+class Anywhere(Placement):
+    """A site for each segment, which is an attachment of its own, and one for each container."""
+
+    name = "anywhere"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    @classmethod
+    def requires(cls, *arguments: object, **options: object) -> tuple[Requirement, ...]:
+        return ()
+
+    def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
+        made: list[Site] = []
+
+        def act() -> None:
+            self._world.segments.add((segment.network, segment.node))
+            endpoint = attachments.attach(segment.network, segment.node, "lb")
+            made.append(site_of(endpoint, segment.subnet))
+
+        self._world.step(act, atomic=True)
+        return made
+
+    def close_segment(self, segment: Segment, sites: Sequence[Site], attachments: Attachments) -> None:
+        def act() -> None:
+            (site,) = sites
+            assert site.endpoint
+            assert (site.endpoint.network, site.endpoint.node) == (segment.network, segment.node)
+            attachments.detach(site.endpoint)
+            self._world.segments.remove((segment.network, segment.node))
+
+        self._world.step(act, atomic=True)
+
+    def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
+        assert (segment.network, segment.node) == (endpoint.network, endpoint.node)
+        self._world.step(lambda: self._world.joined.add(endpoint.netns))
+        return [site_of(endpoint, segment.subnet)]
+
+    def close_endpoint(self, endpoint: Endpoint, sites: Sequence[Site]) -> None:
+        assert [site.endpoint for site in sites] in ([], [endpoint])
+        assert endpoint.netns not in self._world.ready
+        self._world.step(lambda: self._world.joined.discard(endpoint.netns))
+
+    def set_up(self, site: Site) -> None:
+        self._world.step(lambda: self._world.ready.add(site.netns))
+
+    def clear(self, site: Site) -> None:
+        assert site.netns not in self._world.programmed
+        self._world.step(lambda: self._world.ready.discard(site.netns))
+
+    def intact(self, site: Site) -> bool:
+        return site.netns in self._world.ready
+
+    def publish(self, site: Site, services: Sequence[Service]) -> None:
+        def act() -> None:
+            for service in services:
+                assert self._world.programmed[site.netns][service.name] == service
+                self._world.published.setdefault(site.netns, {})[service.vip] = service
+
+        assert site.netns in self._world.ready
+        self._world.step(act)
+
+    def withdraw(self, site: Site, services: Sequence[Service]) -> None:
+        def act() -> None:
+            for service in services:
+                self._world.published.get(site.netns, {}).pop(service.vip, None)
+
+        self._world.step(act)
+
+
+class Written(Mechanism):
+    """A mechanism that programs nothing, and writes down what it would program."""
+
+    name = "written"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.closed = False
+
+    @classmethod
+    def requires(cls, *arguments: object, **options: object) -> tuple[Requirement, ...]:
+        return ()
+
+    def open(self, site: Site) -> Director:
+        def act() -> None:
+            assert site.netns not in self._world.programmed
+            self._world.programmed[site.netns] = {}
+
+        assert site.netns in self._world.ready
+        self._world.step(act, atomic=True)
+        return Desk(self._world, site.netns)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Desk(Director):
+    """The director of one site, which remembers what it was told."""
+
+    def __init__(self, world: World, netns: str) -> None:
+        self._world, self._netns = world, netns
+        self._told: dict[str, Service] = {}
+
+    def apply(self, services: Sequence[Service]) -> None:
+        def act() -> None:
+            self._told |= {service.name: service for service in services}
+            self._world.programmed[self._netns] = dict(self._told)
+
+        self._world.step(act, atomic=True)
+
+    def remove(self, services: Sequence[Service]) -> None:
+        def act() -> None:
+            for service in services:
+                assert service.vip not in self._world.published.get(self._netns, {})
+                del self._told[service.name]
+            self._world.programmed[self._netns] = dict(self._told)
+
+        self._world.step(act, atomic=True)
+
+    def resync(self) -> None:
+        self._world.step(lambda: self._world.programmed.update({self._netns: dict(self._told)}), atomic=True)
+
+    def intact(self) -> bool:
+        return self._world.programmed[self._netns] == self._told
+
+    def counters(self) -> list[Counter]:
+        return [Counter(self._netns, name, "10.0.0.3", 1) for name in self._told]
+
+    def footprint(self) -> list[Footprint]:
+        return [Footprint(self._netns, "services", len(self._told))]
+
+    def close(self) -> None:
+        assert not self._world.published.get(self._netns)
+        self._world.step(lambda: self._world.programmed.pop(self._netns, None), atomic=True)
+
+
+class Lab:
+    """The attachments that a placement asks for."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def attach(self, network: str, node: str, role: str) -> Endpoint:
+        address = f"{SUBNETS[network]}.{100 + NODES.index(node)}"
+        made = Endpoint(f"lb-{node}", network, node, f"lb.{node}.{network}", "eth0", address, "", "", "")
+        self._world.attached[made.netns] = made
+        return made
+
+    def detach(self, endpoint: Endpoint) -> None:
+        del self._world.attached[endpoint.netns]
+
+
+def site_of(endpoint: Endpoint, subnet: str) -> Site:
+    return Site(
+        endpoint.netns, endpoint.network, endpoint.node, subnet, "output", "snat", "eth0", endpoint.address, endpoint
+    )
+
+
+networks, nodes, names = st.sampled_from([*SUBNETS]), st.sampled_from(NODES), st.sampled_from(["c1", "c2", "c3"])
+hosts = st.sampled_from([1, 2, 3, 4, 100])  # the bridge's, some that may be anybody's, an attachment's
+services = st.lists(st.tuples(networks, st.sampled_from(["s1", "s2", "s3"]), hosts, st.integers(0, 2)), max_size=4)
+refusals = st.tuples(st.one_of(st.just(0), st.integers(1, 14)), st.booleans())
+Asked = Sequence[tuple[str, str, int, int]]
+
+
+class Life(RuleBasedStateMachine):
+    """`plane` is what is tested; `segments`, `endpoints` and `wanted` are what it was told and has taken on."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.world = World()
+        self.mechanism = Written(self.world)
+        self.plane = PlacedPlane("written-anywhere", Anywhere(self.world), self.mechanism, Lab(self.world))
+        self.segments: dict[tuple[str, str], Segment] = {}
+        self.endpoints: dict[tuple[str, str], Endpoint] = {}
+        self.wanted: dict[str, dict[str, Service]] = {}
+
+    # -- the steps ----------------------------------------------------------------------------------------------
+
+    @rule(network=networks, node=nodes, refused=refusals)
+    def add_segment(self, network: str, node: str, refused: tuple[int, bool]) -> None:
+        segment = Segment(node, network, f"{SUBNETS[network]}.0/24", node, f"{node}.{network}")
+        there = (network, node) in self.segments
+        taken = f"{SUBNETS[network]}.{100 + NODES.index(node)}" in self.addresses(network)
+        with self.change(refused, wrong=there or taken) as done:
+            self.plane.add_segment(segment)
+        if done:
+            self.segments[network, node] = segment
+
+    @rule(network=networks, node=nodes, name=names, host=hosts, refused=refusals)
+    def add_endpoint(self, network: str, node: str, name: str, host: int, refused: tuple[int, bool]) -> None:
+        address = f"{SUBNETS[network]}.{host}"
+        endpoint = Endpoint(name, network, node, f"{name}.{network}", "eth0", address, "", "", "")
+        wrong = (network, node) not in self.segments or (network, name) in self.endpoints
+        with self.change(refused, wrong=wrong or address in self.addresses(network)) as done:
+            self.plane.add_endpoint(endpoint)
+        if done:
+            self.endpoints[network, name] = endpoint
+
+    @rule(network=networks, name=names, refused=refusals)
+    def remove_endpoint(self, network: str, name: str, refused: tuple[int, bool]) -> None:
+        absent = Endpoint(name, network, "n1", "", "eth0", "", "", "", "")
+        endpoint = self.endpoints.get((network, name), absent)
+        with self.change(refused) as done:
+            self.plane.remove_endpoint(endpoint)
+        if done:
+            self.endpoints.pop((network, name), None)
+            self.world.damaged.discard(endpoint.netns)
+
+    @rule(asked=services, refused=refusals)
+    def apply(self, asked: Asked, refused: tuple[int, bool]) -> None:
+        found = [
+            Service(name, network, f"{SUBNETS[network]}.{host}", tuple(Backend(f"10.9.9.{n}") for n in range(count)))
+            for network, name, host, count in asked
+        ]
+        with self.change(refused, wrong=self.contradict(found)) as done:
+            self.plane.apply(found)
+        if done:
+            for service in found:
+                if self.wanted.setdefault(service.network, {}).get(service.name) != service:
+                    self.restored(service.network)
+                self.wanted[service.network][service.name] = service
+
+    @rule(asked=services, refused=refusals)
+    def remove(self, asked: Asked, refused: tuple[int, bool]) -> None:
+        with self.change(refused) as done:
+            self.plane.remove([Service(name, network, "") for network, name, _, _ in asked])
+        if done:
+            for network, name, _, _ in asked:
+                if self.wanted.get(network, {}).pop(name, None):
+                    self.restored(network)
+
+    @rule(refused=refusals)
+    def close(self, refused: tuple[int, bool]) -> None:
+        with self.change(refused) as done:
+            self.plane.close()
+        if done:
+            assert self.mechanism.closed
+            self.segments, self.endpoints, self.wanted = {}, {}, {}
+            self.world.damaged.clear()
+        self.mechanism.closed = False
+
+    @rule(number=st.integers(0, 20), also_ready=st.booleans())
+    def foreign_hands(self, number: int, also_ready: bool) -> None:
+        """Somebody flushes a namespace: the director notices, and the placement may."""
+        if spaces := sorted(self.world.programmed):
+            netns = spaces[number % len(spaces)]
+            if self.world.programmed[netns] or also_ready:
+                self.world.damaged.add(netns)
+                self.world.programmed[netns] = {}
+                self.world.published.pop(netns, None)
+                self.world.ready -= {netns} if also_ready else set()
+
+    @rule(number=st.integers(0, 20), first=st.integers(0, 6))
+    def resync(self, number: int, first: int) -> None:
+        """One site that cannot be restored keeps no other from it."""
+        self.world.joined.clear()
+        self.world.refused_at, self.world.half = first, False
+        try:
+            self.plane.resync()
+            refused = False
+        except KernelRefused:
+            refused = True
+        assert refused == (first > 0 >= self.world.refused_at)
+        if refused:
+            unlike = [netns for netns, held in self.world.programmed.items() if held != self.held(netns)]
+            assert len(unlike) <= 1
+            self.world.refused_at = 0
+            self.plane.resync()
+        self.world.refused_at = 0
+        self.world.damaged.clear()
+
+    # -- what holds ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def what_is_programmed_is_what_is_wanted(self) -> None:
+        spaces = {f"lb.{node}.{network}": network for network, node in self.segments}
+        assert set(self.world.attached) == set(spaces)
+        assert self.world.segments == set(self.segments)
+        spaces |= {endpoint.netns: endpoint.network for endpoint in self.endpoints.values()}
+        assert self.world.joined == {endpoint.netns for endpoint in self.endpoints.values()}
+        assert set(self.world.programmed) == set(spaces)
+        for netns, network in spaces.items():
+            if netns not in self.world.damaged:
+                known = self.wanted.get(network, {})
+                assert netns in self.world.ready
+                assert self.world.programmed[netns] == known
+                assert self.world.published.get(netns, {}) == {each.vip: each for each in known.values()}
+        assert {each.netns for each in self.plane.footprint()} == set(spaces)
+        assert len(self.plane.counters()) == sum(len(self.wanted.get(network, {})) for network in spaces.values())
+
+    def held(self, netns: str) -> dict[str, Service]:
+        return self.wanted.get(netns.rpartition(".")[2], {})
+
+    def restored(self, network: str) -> None:
+        """A change of its services begins with what is wanted, at each site of the network."""
+        self.world.damaged -= {netns for netns in self.world.programmed if netns.endswith(f".{network}")}
+
+    def addresses(self, network: str, but: Sequence[str] = ()) -> set[str]:
+        """The addresses of a network that are taken, but for those of the services named."""
+        if not any(where[0] == network for where in self.segments):
+            return set()
+        found = {f"{SUBNETS[network]}.1"} | {
+            each.address for each in self.endpoints.values() if each.network == network
+        }
+        found |= {each.address for each in self.world.attached.values() if each.network == network}
+        return found | {each.vip for name, each in self.wanted.get(network, {}).items() if name not in but}
+
+    def contradict(self, found: Sequence[Service]) -> bool:
+        """True if services cannot be at the same time as what there is, or as each other."""
+        for service in found:
+            beside = [each for each in found if each.network == service.network and each is not service]
+            taken = self.addresses(service.network, [each.name for each in (service, *beside)])
+            known = any(where[0] == service.network for where in self.segments)
+            twice = any(service.name == each.name or service.vip == each.vip for each in beside)
+            if not known or twice or service.vip in taken:
+                return True
+        return False
+
+    @contextmanager
+    def change(self, refused: tuple[int, bool], *, wrong: bool = False) -> Iterator[list[bool]]:
+        """A change is all done, or is refused and nothing is. A wrong one is always refused."""
+        before, done, refusal = self.world.state(), list[bool](), None
+        self.world.refused_at, self.world.half = refused
+        try:
+            yield done
+        except (Usage, KernelRefused) as error:
+            refusal = error
+        self.world.refused_at = 0
+        if refusal is None:
+            done.append(True)
+        else:
+            assert self.world.state() == before
+            assert not (isinstance(refusal, KernelRefused) and refusal.fix)  # the way back was not refused
+        assert wrong or not isinstance(refusal, Usage), refusal
+        assert refusal or not wrong
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(stateful_step_count=25)
+
+
+def test_a_refusal_says_what_and_where() -> None:
+    world = World()
+    plane = PlacedPlane("written-anywhere", Anywhere(world), Written(world), Lab(world))
+    segment = Segment("n1", "a", "10.0.0.0/24", "n1", "n1.a")
+    endpoint = Endpoint("c1", "a", "n1", "c1.a", "eth0", "10.0.0.3", "", "", "")
+    with pytest.raises(Usage, match=r"^written-anywhere: c1 comes before its network, a$"):
+        plane.add_endpoint(endpoint)
+    plane.add_segment(segment)
+    plane.add_endpoint(endpoint)
+    with pytest.raises(Usage, match=r"^written-anywhere: a is on n1 already$"):
+        plane.add_segment(segment)
+    with pytest.raises(Usage, match=r"^written-anywhere: c1 is on a already$"):
+        plane.add_endpoint(endpoint)
+    other = Endpoint("c2", "a", "n1", "c2.a", "eth0", "10.0.0.3", "", "", "")
+    with pytest.raises(Usage, match=r"c2: 10\.0\.0\.3 is taken: it is the address of c1"):
+        plane.add_endpoint(other)
+    with pytest.raises(Usage, match=r"10\.0\.0\.100 is taken: it is the address of lb-n1"):
+        plane.apply([Service("s1", "a", "10.0.0.100")])
