@@ -203,6 +203,8 @@ class Mechanism(ABC):
     """A way to program VIP -> backends. A mechanism has no state: its directors have it all."""
 
     name: str
+    any_port = True
+    """False if it serves only the ports that a service declares, and refuses a service that declares none."""
 
     @classmethod
     @abstractmethod

@@ -8,14 +8,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from dataplanes import extensions, knobs
+from dataplanes import extensions, ipvs_knobs, knobs
 from dataplanes.base import Attachments, DataPlane, Mechanism, Placement
 from dataplanes.direct import Direct
 from dataplanes.ebpf import Ebpf, EbpfKnobs, RedirectKnobs, ShortKnobs
 from dataplanes.errors import Usage
 from dataplanes.extensions import Extension
 from dataplanes.ipvs import IpvsMechanism
-from dataplanes.ipvs_knobs import DOCKER, MODERN
+from dataplanes.ipvs_knobs import IpvsKnobs
 from dataplanes.nft import Nft, NftKnobs
 from dataplanes.placed import PlacedPlane
 from dataplanes.placements import (
@@ -29,7 +29,12 @@ from dataplanes.placements import (
 from dataplanes.recipe import Part, Recipe, wrong
 from dataplanes.requirements import Requirement
 from dataplanes.selection import DIRECT, REFERENCE, SHORT, Selection, split
-from dataplanes.vips import LocalRoutes
+from dataplanes.vips import Addresses, LocalRoutes, Vips
+
+
+def _owned(knobs: IpvsKnobs) -> Vips:
+    return LocalRoutes() if knobs.own == "route" else Addresses()
+
 
 _NFT: dict[str, Struct] = {"": NftKnobs(), "random": NftKnobs("random")}
 
@@ -43,33 +48,40 @@ _RECIPES = (
     Recipe(
         "ipvs-container",
         "IPVS in every container, as in Docker 1.12 to 18.03 (the article)",
-        lambda knobs: (Part(ContainerPlacement, vip_on=knobs.vip_on), Part(IpvsMechanism, knobs)),
-        dict(DOCKER),
+        lambda knobs: (
+            Part(ContainerPlacement, vip_on=knobs.vip_on, route=knobs.own == "route"),
+            Part(IpvsMechanism, knobs),
+        ),
+        ipvs_knobs.CONTAINER,
         "1.12.6-tweaked",
     ),
     Recipe(
         "ipvs-lb",
         "IPVS in one load-balancer namespace per network and node, SNATed: swarm since 18.06",
-        lambda knobs: (Part(LbPlacement), Part(IpvsMechanism, knobs)),
-        {"": MODERN},
+        lambda knobs: (Part(LbPlacement, _owned(knobs)), Part(IpvsMechanism, knobs)),
+        ipvs_knobs.SNATED,
+        "iptables",
     ),
     Recipe(
         "ipvs-lb-dsr",
         "IPVS as in ipvs-lb with direct routing: backends answer the client themselves (--opt dsr)",
-        lambda knobs: (Part(LbPlacement, dsr=True), Part(IpvsMechanism, knobs)),
-        {"": MODERN},
+        lambda knobs: (Part(LbPlacement, _owned(knobs), dsr=True), Part(IpvsMechanism, knobs)),
+        ipvs_knobs.DIRECT,
+        "iptables",
     ),
     Recipe(
         "ipvs-overlay",
         "IPVS in the overlay namespace, the VIP on br0, bridge netfilter on: the article's question",
-        lambda knobs: (Part(OverlayPlacement), Part(IpvsMechanism, knobs)),
-        {"": MODERN},
+        lambda knobs: (Part(OverlayPlacement, _owned(knobs)), Part(IpvsMechanism, knobs)),
+        ipvs_knobs.OVERLAY,
+        "iptables",
     ),
     Recipe(
         "ipvs-host",
-        "IPVS in the node's host namespace, the VIPs on a dummy device, SNATed",
-        lambda knobs: (Part(HostPlacement, dummy=True), Part(IpvsMechanism, knobs)),
-        {"": MODERN},
+        "IPVS in the node's host namespace, SNATed; the variant iptables has the VIPs on a dummy device",
+        lambda knobs: (Part(HostPlacement, _owned(knobs), dummy=knobs.own == "address"), Part(IpvsMechanism, knobs)),
+        ipvs_knobs.SNATED,
+        "iptables",
     ),
     Recipe(
         "nft-container",
@@ -224,3 +236,8 @@ def requires(selection: Selection) -> tuple[Requirement, ...]:
 def needs_cgroups(selection: Selection) -> bool:
     """Return True if the data plane needs a cgroup for each container."""
     return selection.dataplane != DIRECT and _parts(selection)[0].kind.cgroups
+
+
+def any_port(selection: Selection) -> bool:
+    """Return True if the data plane serves every port of a VIP, and not only the ports that a service declares."""
+    return selection.dataplane == DIRECT or _parts(selection)[1].make().any_port

@@ -55,12 +55,20 @@ def change(text: str, knobs: _Knobs, changes: Sequence[str]) -> _Knobs:
             raise Usage(f"unknown knob {name!r}", where=text, fix=hint + there)
         if not equals:
             raise Usage(f"knob {name!r} without a value", where=text, fix=f"{name}={known[name].values}")
-        made[name] = None if value == "none" else value
-        try:
-            msgspec.convert(made, type(knobs), strict=False)
-        except msgspec.ValidationError as error:
-            raise Usage(f"bad knob {each!r}", where=text, fix=f"{name}={known[name].values}") from error
+        made[name] = value
+        if value == "none" and not _fits(made, type(knobs)):
+            made[name] = None
+        if not _fits(made, type(knobs)):
+            raise Usage(f"bad knob {each!r}", where=text, fix=f"{name}={known[name].values}")
     return msgspec.convert(made, type(knobs), strict=False)
+
+
+def _fits(made: dict[str, Any], kind: type[Struct]) -> bool:
+    try:
+        msgspec.convert(made, kind, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _fields(kind: type[Struct]) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from math import gcd
+from typing import Literal
 
 from msgspec import Struct
 
@@ -16,13 +17,28 @@ class Backend(Struct, frozen=True):
     weight: int = 1
 
 
+Protocol = Literal["tcp", "udp", "sctp"]
+
+
+class Port(Struct, frozen=True):
+    """A port of one transport protocol."""
+
+    protocol: Protocol
+    number: int
+
+
 class Service(Struct, frozen=True):
-    """A VIP on a network and its backends. It covers any port and any transport, and the port is preserved."""
+    """A VIP on a network and its backends. The port of a connection is preserved.
+
+    Declared ports are the ones that a client may rely on. Without any, the service has every port of every transport,
+    as in swarm; a mechanism that has declared ports only refuses such a service.
+    """
 
     name: str
     network: str
     vip: str
     backends: tuple[Backend, ...] = ()
+    ports: tuple[Port, ...] = ()
 
 
 def turns(service: Service) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from dataplanes.kernel import bpf, sysctl
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Endpoint, Segment, Service
 from dataplanes.requirements import Condition, Feature, Requirement
-from dataplanes.vips import Addresses, Vips
+from dataplanes.vips import Addresses, LocalRoutes, Vips
 
 
 def _endpoint_site(endpoint: Endpoint, segment: Segment, hook: Literal["output", "socket", "tc"]) -> Site:
@@ -108,23 +108,28 @@ class ContainerPlacement(Placement):
 
     name = "container"
 
-    def __init__(self, vip_on: str | None = None) -> None:
+    def __init__(self, vip_on: str | None = None, *, route: bool = False) -> None:
         """Create the placement.
 
         `vip_on` is the interface of a service's own tasks that carries its VIP (eth0 until 17.06, lo from 17.09).
+        `route` has it carry a local route instead of the address. The route's source is the task's own address, so
+        nothing needs to change the source of a task that calls its own service.
         """
         self._vip_on = vip_on
+        self._route = route
 
     def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
         if endpoint.vip and self._vip_on:
-            # Without the address, a task that picks itself sends to its own address out of eth0 (moby/moby#24377,
-            # #24398).
-            Addresses().own(endpoint.netns, self._vip_on, [endpoint.vip])
+            # Without the VIP, a task that picks itself sends to its own address out of eth0 (moby/moby#24377, #24398).
+            self._vips(endpoint).own(endpoint.netns, self._vip_on, [endpoint.vip])
         return [_endpoint_site(endpoint, segment, "output")]
 
     def close_endpoint(self, endpoint: Endpoint, sites: Sequence[Site]) -> None:
         if endpoint.vip and self._vip_on:
-            Addresses().disown(endpoint.netns, self._vip_on, [endpoint.vip])
+            self._vips(endpoint).disown(endpoint.netns, self._vip_on, [endpoint.vip])
+
+    def _vips(self, endpoint: Endpoint) -> Vips:
+        return LocalRoutes(endpoint.address) if self._route else Addresses()
 
 
 class LbPlacement(_Attached):

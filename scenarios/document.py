@@ -72,9 +72,7 @@ def document(lab: Lab) -> LabDocument:
             for network in lab.scenario.networks
         ],
         [
-            LabService(
-                spec.name, spec.network, spec.vip, [lab.scenario.traffic.port], [task.name for task in spec.tasks]
-            )
+            LabService(spec.name, spec.network, spec.vip, _ports(lab, spec.name), [task.name for task in spec.tasks])
             for spec in lab.specs()
         ],
         [
@@ -90,3 +88,8 @@ def document(lab: Lab) -> LabDocument:
             for container in lab.containers.values()
         ],
     )
+
+
+def _ports(lab: Lab, service: str) -> list[int]:
+    """Return the ports that a service declares, or else the one of the scenario's traffic."""
+    return sorted({port.number for port in lab.service(service).ports}) or [lab.scenario.traffic.port]

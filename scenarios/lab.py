@@ -10,17 +10,20 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError, Prerequisite, Usage
 from dataplanes.kernel import netns
 from dataplanes.kernel.undo import Undo
-from dataplanes.model import Backend, Endpoint, Segment, Service
+from dataplanes.model import Endpoint, Port, Segment, Service
 from scenarios import cgroup
 from scenarios.container import Container
 from scenarios.dns import ADDRESS, Resolver
 from scenarios.fabric import Fabric
 from scenarios.journal import Journal
 from scenarios.pool import Pool
+from scenarios.roster import Roster
 from scenarios.stopwatch import Taken, timed
 from scenarios.topology import Filler, Scenario, ServiceSpec, Task
 
@@ -36,8 +39,12 @@ class Lab:
         journal: Journal,
         server: Callable[[Task], Sequence[str]],
         cgroups: bool = False,
+        any_port: bool = True,
     ) -> None:
-        """Create a lab. `server` returns the program that a task runs, which prints a line when it serves."""
+        """Create a lab for a plane that serves any port, or only declared ones.
+
+        `server` returns the program that a task runs, which prints a line when it serves.
+        """
         self.scenario = scenario
         self.plane: DataPlane | None = None
         self._make_plane = plane
@@ -49,8 +56,8 @@ class Lab:
         self._filled = 0
         self._attached: dict[str, tuple[str, str]] = {}  # attachment -> its address and its interface's name
         self._resolver: Resolver | None = None
-        self._specs: dict[str, ServiceSpec] = {}
-        self._drained: set[str] = set()
+        number = scenario.traffic.port
+        self._roster = Roster(() if any_port else (Port("tcp", number), Port("udp", number)))
         self.containers: dict[str, Container] = {}
         self.applied = Taken()  # the time the plane took to program all services at once
         self.joined = Taken()  # the time the plane took to add the last container
@@ -90,7 +97,7 @@ class Lab:
         self._resolver = Resolver()
         self._journal.process(self._resolver.pid)
         for service in self.scenario.services:
-            self._specs[service.name] = service
+            self._roster.specs[service.name] = service
             for task in service.tasks:
                 self._start(task)
         for container in self.containers.values():
@@ -122,7 +129,7 @@ class Lab:
             container.cgroup = cgroup.make(self._journal, task.name)
         networks = {task.network: task.address, **task.joins}
         for number, (network, address) in enumerate(networks.items()):
-            vip = self._specs[task.service].vip if task.service and network == task.network else None
+            vip = self._roster.specs[task.service].vip if task.service and network == task.network else None
             interface = "eth0" if number == 0 else f"eth{number + 1}"  # eth1 is the gateway's
             container.endpoints.append(
                 self.fabric.plug(
@@ -196,17 +203,16 @@ class Lab:
 
     def service(self, name: str) -> Service:
         """Return a service as the data plane sees it now."""
-        spec = self._specs[name]
-        return Service(
-            name,
-            spec.network,
-            spec.vip,
-            tuple(Backend(task.address, 0 if task.name in self._drained else 1) for task in spec.tasks),
-        )
+        return self._roster.service(name)
+
+    def declare(self, name: str, port: Port) -> None:
+        """Have a service serve a port more, unless it has every port."""
+        if self._roster.declare(name, port):
+            self._plane().apply([self.service(name)])
 
     def services(self) -> list[Service]:
         """Return every service that has tasks."""
-        return [self.service(name) for name, spec in self._specs.items() if spec.tasks]
+        return [self.service(name) for name, spec in self._roster.specs.items() if spec.tasks]
 
     def fillers(self, count: int | None = None, backends: int = 3) -> list[Service]:
         """Return the scenario's filler services, or `count` of them, with backends of the called service."""
@@ -218,16 +224,17 @@ class Lab:
             if vip is None:
                 raise Usage("the subnet is too small", where=model.network, why=f"for {filler.count} services")
             self._filled += 1
-            made.append(Service(f"filler-{self._filled}", model.network, vip, model.backends[: filler.backends]))
+            first = model.backends[: filler.backends]
+            made.append(replace(model, name=f"filler-{self._filled}", vip=vip, backends=first))
         return made
 
     def create_service(self, spec: ServiceSpec) -> None:
         """Add a service while the lab runs: first its tasks, then the plane, then its name."""
-        if spec.name in self._specs:
+        if spec.name in self._roster.specs:
             raise Usage("a service with this name exists already", where=spec.name)
         spec.vip = self._address(spec.network, spec.vip)
         tasks, spec.tasks = spec.tasks, []
-        self._specs[spec.name] = spec
+        self._roster.specs[spec.name] = spec
         try:
             for task in tasks:
                 self._join(spec, task)
@@ -238,7 +245,7 @@ class Lab:
 
     def remove_service(self, name: str) -> None:
         """Remove a service: first from the plane, then its name, then its tasks."""
-        service, spec = self.service(name), self._specs.pop(name)
+        service, spec = self.service(name), self._roster.forget(name)
         self._plane().remove([service])
         self._publish()
         for task in list(spec.tasks):
@@ -247,7 +254,7 @@ class Lab:
 
     def scale(self, name: str, replicas: int) -> None:
         """Change a service's number of tasks. New tasks go to the nodes in turn, and the newest are removed first."""
-        spec = self._specs[name]
+        spec = self._roster.specs[name]
         if len(spec.tasks) > replicas:
             gone, spec.tasks = spec.tasks[replicas:], spec.tasks[:replicas]
             self._changed(name, Service(name, spec.network, spec.vip))
@@ -261,13 +268,13 @@ class Lab:
 
     def drain(self, task: str) -> None:
         """Give a task weight 0: it gets no new connections, and established ones go on."""
-        self._drained.add(task)
+        self._roster.drained.add(task)
         self._changed(self.containers[task].task.service)
 
     def remove_task(self, task: str) -> None:
         """Remove a task in order: first from the plane, then its container."""
         found = self.containers[task].task
-        spec = self._specs[found.service]
+        spec = self._roster.specs[found.service]
         spec.tasks = [each for each in spec.tasks if each.name != task]
         self._changed(spec.name, Service(spec.name, spec.network, spec.vip))
         self._leave(found)
@@ -313,7 +320,7 @@ class Lab:
         container.stop()
         self.fabric.drop_namespace(container.netns)
         self._journal.discharge("etc", f"/etc/netns/{container.netns}")
-        self._drained.discard(task.name)
+        self._roster.drained.discard(task.name)
 
     def _changed(self, name: str, empty: Service | None = None) -> None:
         """Tell the plane first, then the resolver. A name resolves only while the balancer is ready."""
@@ -325,14 +332,8 @@ class Lab:
         self._publish()
 
     def _publish(self) -> None:
-        records: dict[str, dict[str, list[str]]] = {}
-        for name, spec in self._specs.items():
-            if spec.tasks:
-                names = records.setdefault(spec.network, {})
-                names[name] = [spec.vip]
-                names[f"tasks.{name}"] = [task.address for task in spec.tasks]
         assert self._resolver
-        self._resolver.publish(records)
+        self._resolver.publish(self._roster.records())
 
     def _plane(self) -> DataPlane:
         assert self.plane
@@ -391,7 +392,7 @@ class Lab:
 
     def specs(self) -> list[ServiceSpec]:
         """Return every service in its present state, with its tasks."""
-        return list(self._specs.values())
+        return list(self._roster.specs.values())
 
     def segments(self) -> list[Segment]:
         """Return every segment: each network on each of its nodes."""

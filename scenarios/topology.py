@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from dataplanes import files
 from dataplanes.errors import Usage
+from dataplanes.model import Port
 from dataplanes.texts import demand_utf8
-from scenarios import axes, size
+from scenarios import axes, ports, size
 from scenarios.axes import Axes, Sweep
 from scenarios.pool import Pool
 
@@ -26,6 +27,8 @@ _MOST_COLUMNS = 2048
 """The longest line, which bounds a dotted key: TOML's parser takes memory by the square of a key's length."""
 GATEWAY = IPv4Network("172.18.0.0/16")
 """The subnet of docker_gwbridge on every node. Each container has an address there."""
+_HEAVIEST = 256
+"""The largest weight. A plane that takes turns has as many entries."""
 # The bounds of an overlay's MTU, and the bytes that the underlay carries around one of its packets.
 _LEAST, _MOST, _VXLAN = 576, 1450, 50
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?\Z")
@@ -50,6 +53,7 @@ class Task(Struct, forbid_unknown_fields=True):
     number: int = 0  # filled in: the number of its server, from 1 within the service
     joins: dict[str, str] = {}  # further networks, each with the address there ("": from the pool)
     remapped: bool = False  # its root is another user than the node's (dockerd --userns-remap)
+    weight: int = 1  # its share of its service's connections; 0: it is drained
 
     @property
     def mac(self) -> str:
@@ -66,6 +70,7 @@ class ServiceSpec(Struct, forbid_unknown_fields=True):
     tasks: list[Task] = []
     replicas: int = 0
     nodes: list[str] = []  # the nodes for replicas; empty: all
+    ports: list[str] = []  # 80, 80/tcp, 53/udp, 9899/sctp; empty: every port of the VIP
 
 
 class Filler(Struct, forbid_unknown_fields=True):
@@ -297,6 +302,7 @@ class _Finisher:
             self._fail(f"{field}.network", f"no network {service.network!r}")
         if service.tasks and service.replicas:
             self._fail(f"{field}.replicas", "give tasks or replicas, not both")
+        self._ports(f"{field}.ports", service)
         nodes = service.nodes or self._scenario.nodes
         for number in range(service.replicas):
             service.tasks.append(Task(node=nodes[number % len(nodes)]))
@@ -307,9 +313,21 @@ class _Finisher:
             self._name(task.name, f"{where}.name", "a task")
             if task.node not in self._scenario.nodes:
                 self._fail(f"{where}.node", f"no node {task.node!r}")
+            if not 0 <= task.weight <= _HEAVIEST:
+                self._fail(f"{where}.weight", f"{task.weight} is not between 0 and {_HEAVIEST}")
             for other in task.joins:
                 if other not in self._pools or other == service.network:
                     self._fail(f"{where}.joins", f"no other network {other!r}")
+
+    def _ports(self, field: str, service: ServiceSpec) -> None:
+        try:
+            declared = ports.parse(service.ports)
+        except ValueError as error:
+            self._fail(field, str(error))
+            raise
+        traffic = self._scenario.traffic
+        if declared and service.name == traffic.service and Port("tcp", traffic.port) not in declared:
+            self._fail(field, f"{traffic.port}/tcp, which the traffic is sent to, is not among them")
 
     def _claim(self, field: str, service: ServiceSpec) -> None:
         self._claim_one(service.network, service.vip, f"{field}.vip")

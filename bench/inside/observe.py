@@ -14,6 +14,7 @@ import msgspec
 
 from bench.documents import Event, Job
 from bench.inside import capture, environment, trial
+from dataplanes import catalog
 from dataplanes.errors import BenchError
 from dataplanes.selection import Selection
 from scenarios import checks, expectations, topology, walk
@@ -60,9 +61,9 @@ class _Observer:
 
     def observe(self, wanted: Sequence[Check]) -> None:
         for each in wanted:
-            if why := checks.skipped(each, self._clock):
+            if why := self._skipped(each):
                 self._report(Cell(self._selection.name, each.name, "skip", why, 0.0))
-        rest = [each for each in wanted if not checks.skipped(each, self._clock)]
+        rest = [each for each in wanted if not self._skipped(each)]
         while rest:
             with ExitStack() as stack:
                 try:
@@ -95,12 +96,15 @@ class _Observer:
     def _report(self, cell: Cell) -> bool:
         """Report a cell. Return True if its outcome is the expected one."""
         found = expectations.expected(self._selection, cell.check, platform.release())
-        if why := checks.skipped(checks.CHECKS[cell.check], self._clock):
+        if why := self._skipped(checks.CHECKS[cell.check]):
             found = msgspec.structs.replace(found, expected="skip", reason=why)
         cell.expected = found.expected
         data = msgspec.to_builtins(cell) | {"reason": found.reason, "reference": found.reference}
         self._tell(Event("cell", data=data))
         return cell.outcome == cell.expected
+
+    def _skipped(self, check: Check) -> str:
+        return checks.skipped(check, self._clock, catalog.any_port(self._selection))
 
     def _show(self, check: Check) -> None:
         """Observe a check again in its own lab, with the packets of every namespace and the walk through the lab."""

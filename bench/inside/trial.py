@@ -48,7 +48,9 @@ def build(
         return load.serve_argv(task.number, tcp=[port], **datagrams)
 
     plane = make or (lambda lab: catalog.make(selection, lab))
-    return Lab(scenario, plane, journal=journal, server=server, cgroups=catalog.needs_cgroups(cgroups_for or selection))
+    needing = cgroups_for or selection
+    cgroups, any_port = catalog.needs_cgroups(needing), catalog.any_port(needing)
+    return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, any_port=any_port)
 
 
 def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:

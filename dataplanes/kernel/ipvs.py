@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
@@ -25,13 +25,27 @@ _FLUSH = 17
 _SERVICE, _DEST = 1, 2  # IPVS_CMD_ATTR_*
 MASQUERADE, DIRECT_ROUTE = 0, 3  # IP_VS_CONN_F_FWD_MASK values
 _FORWARD_NAMES = {MASQUERADE: "Masq", DIRECT_ROUTE: "Route"}
-_U16, _U32 = struct.Struct("=H"), struct.Struct("=I")
+_U16, _U32, _PORT = struct.Struct("=H"), struct.Struct("=I"), struct.Struct(">H")
 _GENL_CTRL, _CTRL_GETFAMILY = 0x10, 3
 _SO_GET_INFO = 1153  # IP_VS_SO_GET_INFO
 
 
+class Listener(Struct, frozen=True):
+    """What selects a virtual service by the packet itself."""
+
+    protocol: str  # tcp, udp, sctp
+    address: str
+    port: int
+
+
+ServiceKey = int | Listener
+"""What selects a virtual service: a fwmark, or protocol, address and port."""
+_NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
+_PROTOCOLS = {name: number for number, name in _NAMES.items()}
+
+
 class Destination(Struct, frozen=True):
-    """A destination of a fwmark service, as the kernel reports it."""
+    """A destination of a virtual service, as the kernel reports it."""
 
     address: str
     forward: str  # Masq or Route
@@ -44,9 +58,9 @@ class Destination(Struct, frozen=True):
 
 
 class VirtualService(Struct, frozen=True):
-    """A fwmark service, as the kernel reports it."""
+    """A virtual service, as the kernel reports it."""
 
-    fwmark: int
+    key: ServiceKey
     scheduler: str
     destinations: list[Destination]
 
@@ -55,15 +69,33 @@ def _nested(kind: int, payload: bytes) -> bytes:
     return attribute(kind | 0x8000, payload)
 
 
-def _service_key(fwmark: int) -> bytes:
-    return attribute(1, _U16.pack(socket.AF_INET)) + attribute(5, _U32.pack(fwmark))
+def _service_key(key: ServiceKey) -> bytes:
+    family = attribute(1, _U16.pack(socket.AF_INET))
+    if isinstance(key, int):
+        return family + attribute(5, _U32.pack(key))
+    return (
+        family
+        + attribute(2, _U16.pack(_PROTOCOLS[key.protocol]))
+        + attribute(3, socket.inet_aton(key.address) + bytes(12))  # union nf_inet_addr
+        + attribute(4, _PORT.pack(key.port))
+    )
 
 
-def service_body(fwmark: int, scheduler: str) -> bytes:
-    """Return IPVS_CMD_ATTR_SERVICE of a new fwmark service."""
+def read_key(service: Mapping[int, bytes]) -> ServiceKey | None:
+    """Return the key in a service's attributes; None if it is not one of IPv4."""
+    if 5 in service:
+        return int(_U32.unpack(service[5])[0])
+    protocol = _NAMES.get(_U16.unpack(service[2])[0])
+    if _U16.unpack(service[1])[0] != socket.AF_INET or protocol is None:
+        return None
+    return Listener(protocol, socket.inet_ntoa(service[3][:4]), _PORT.unpack(service[4])[0])
+
+
+def service_body(key: ServiceKey, scheduler: str) -> bytes:
+    """Return IPVS_CMD_ATTR_SERVICE of a new virtual service."""
     return _nested(
         _SERVICE,
-        _service_key(fwmark)
+        _service_key(key)
         + attribute(6, scheduler.encode() + b"\0")
         + attribute(7, struct.pack("=II", 0, 0xFFFFFFFF))  # flags, mask
         + attribute(8, _U32.pack(0))  # no persistence
@@ -71,18 +103,19 @@ def service_body(fwmark: int, scheduler: str) -> bytes:
     )
 
 
-def destination_body(fwmark: int, address: str, forward: int, weight: int) -> bytes:
+def destination_body(key: ServiceKey, address: str, forward: int, weight: int) -> bytes:
     """Return IPVS_CMD_ATTR_SERVICE and _DEST for one destination. Port 0 keeps the packet's own port."""
+    port = 0 if isinstance(key, int) else key.port
     destination = (
         attribute(11, _U16.pack(socket.AF_INET))
         + attribute(1, socket.inet_aton(address) + bytes(12))  # union nf_inet_addr
-        + attribute(2, b"\0\0")
+        + attribute(2, _PORT.pack(port))
         + attribute(3, _U32.pack(forward))
         + attribute(4, _U32.pack(weight))
         + attribute(5, _U32.pack(0))
         + attribute(6, _U32.pack(0))
     )
-    return _nested(_SERVICE, _service_key(fwmark)) + _nested(_DEST, destination)
+    return _nested(_SERVICE, _service_key(key)) + _nested(_DEST, destination)
 
 
 class Ipvs:
@@ -112,25 +145,25 @@ class Ipvs:
             raise KernelRefused("IPVS cannot be read", where=self.netns, why=error.strerror or "") from error
         return int(struct.unpack("=III", info)[2])  # struct ip_vs_getinfo
 
-    def add_service(self, fwmark: int, scheduler: str = "rr") -> Request:
-        """Return the request for a new fwmark service without destinations."""
-        return self._request(_NEW_SERVICE, service_body(fwmark, scheduler))
+    def add_service(self, key: ServiceKey, scheduler: str = "rr") -> Request:
+        """Return the request for a new service without destinations."""
+        return self._request(_NEW_SERVICE, service_body(key, scheduler))
 
-    def del_service(self, fwmark: int) -> Request:
+    def del_service(self, key: ServiceKey) -> Request:
         """Return the request that deletes a service with its destinations."""
-        return self._request(_DEL_SERVICE, _nested(_SERVICE, _service_key(fwmark)))
+        return self._request(_DEL_SERVICE, _nested(_SERVICE, _service_key(key)))
 
-    def add_destination(self, fwmark: int, address: str, forward: int, weight: int) -> Request:
+    def add_destination(self, key: ServiceKey, address: str, forward: int, weight: int) -> Request:
         """Return the request that adds a destination."""
-        return self._request(_NEW_DEST, destination_body(fwmark, address, forward, weight))
+        return self._request(_NEW_DEST, destination_body(key, address, forward, weight))
 
-    def set_destination(self, fwmark: int, address: str, forward: int, weight: int) -> Request:
+    def set_destination(self, key: ServiceKey, address: str, forward: int, weight: int) -> Request:
         """Return the request that changes a destination's weight."""
-        return self._request(_SET_DEST, destination_body(fwmark, address, forward, weight))
+        return self._request(_SET_DEST, destination_body(key, address, forward, weight))
 
-    def del_destination(self, fwmark: int, address: str) -> Request:
+    def del_destination(self, key: ServiceKey, address: str) -> Request:
         """Return the request that deletes a destination."""
-        return self._request(_DEL_DEST, destination_body(fwmark, address, MASQUERADE, 0))
+        return self._request(_DEL_DEST, destination_body(key, address, MASQUERADE, 0))
 
     def flush(self) -> Request:
         """Return the request that deletes every service, as `ipvsadm -C` does."""
@@ -141,17 +174,17 @@ class Ipvs:
         self._netlink.send(requests, ignore=ignore)
 
     def services(self) -> list[VirtualService]:
-        """Return every fwmark service with its destinations and counters."""
+        """Return every IPv4 service with its destinations and counters."""
         found = []
         for _, body in self._netlink.dump(self._family, struct.pack("=BBH", _GET_SERVICE, 1, 0)):
             service = attributes(attributes(body[4:])[_SERVICE])
-            if 5 in service:
-                fwmark = _U32.unpack(service[5])[0]
-                found.append(VirtualService(fwmark, service[6].rstrip(b"\0").decode(), self._destinations(fwmark)))
+            key = read_key(service)
+            if key is not None:
+                found.append(VirtualService(key, service[6].rstrip(b"\0").decode(), self._destinations(key)))
         return found
 
-    def _destinations(self, fwmark: int) -> list[Destination]:
-        query = struct.pack("=BBH", _GET_DEST, 1, 0) + _nested(_SERVICE, _service_key(fwmark))
+    def _destinations(self, key: ServiceKey) -> list[Destination]:
+        query = struct.pack("=BBH", _GET_DEST, 1, 0) + _nested(_SERVICE, _service_key(key))
         found = []
         for _, body in self._netlink.dump(self._family, query, DUMP):
             data = attributes(attributes(body[4:])[_DEST])

@@ -196,18 +196,19 @@ class Rtnl:
         }
         return _request(_NEWROUTE, CREATE | REPLACE, rtmsg(), fields, pairs)
 
-    def local_add(self, interface: str, address: str) -> Request:
+    def local_add(self, interface: str, address: str, source: str = "") -> Request:
         """Return the request for a route that makes an address this namespace's own.
 
-        It is refused (EEXIST) if it exists.
+        The namespace itself connects to it from `source`, or else from the address itself. The request is refused
+        (EEXIST) if the route exists.
         """
-        return self._local(_NEWROUTE, CREATE | EXCL, interface, address)
+        return self._local(_NEWROUTE, CREATE | EXCL, interface, address, [("RTA_PREFSRC", source)] if source else [])
 
     def local_del(self, interface: str, address: str) -> Request:
         """Return the request that removes such a route."""
-        return self._local(_DELROUTE, 0, interface, address)
+        return self._local(_DELROUTE, 0, interface, address, [])
 
-    def _local(self, kind: int, flags: int, interface: str, address: str) -> Request:
+    def _local(self, kind: int, flags: int, interface: str, address: str, attrs: Sequence[tuple[str, str]]) -> Request:
         fields = {
             "family": socket.AF_INET,
             "dst_len": 32,
@@ -216,7 +217,8 @@ class Rtnl:
             "scope": _SCOPE["host"],
             "type": 2,  # RTN_LOCAL
         }
-        return _request(kind, flags, rtmsg(), fields, [("RTA_DST", address), ("RTA_OIF", self.index(interface))])
+        pairs = [("RTA_DST", address), ("RTA_OIF", self.index(interface)), *attrs]
+        return _request(kind, flags, rtmsg(), fields, pairs)
 
     def neighbour_set(self, interface: str, address: str, mac: str) -> Request:
         """Return the request for a permanent neighbour entry."""

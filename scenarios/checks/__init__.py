@@ -42,6 +42,7 @@ class Check(Struct, frozen=True):
     idles: bool = False  # it idles for minutes, so it is observed only where idle time is free
     obstacle: Callable[[], str] | None = None  # returns why it cannot be observed on the running kernel, or ""
     package: str = ""  # the package that it comes from and its version; none for our own
+    any_port: bool = False  # it is about ports that a service does not declare
 
     @property
     def theme(self) -> str:
@@ -72,6 +73,7 @@ def check(
     skip: str = "",
     idles: bool = False,
     obstacle: Callable[[], str] | None = None,
+    any_port: bool = False,
 ) -> Callable[[Observe], Observe]:
     """Enter a function as a check. Its docstring is the statement that holds or does not hold."""
 
@@ -79,7 +81,7 @@ def check(
         if name in CHECKS:
             raise Usage(f"there is a check {name} already", where=observe.__module__)
         statement = " ".join((observe.__doc__ or "").split())
-        CHECKS[name] = Check(name, statement, source, scenario, observe, skip, idles, obstacle)
+        CHECKS[name] = Check(name, statement, source, scenario, observe, skip, idles, obstacle, any_port=any_port)
         return observe
 
     return enter
@@ -125,8 +127,10 @@ def _of(each: Check, module: str) -> bool:
     return f"{each.observe.__module__}.".startswith(f"{module}.")
 
 
-def skipped(each: Check, clock: str) -> str:
-    """Return why a check is not observed on the running kernel, or ""."""
+def skipped(each: Check, clock: str, any_port: bool = True) -> str:
+    """Return why a check is not observed on the running kernel, or for a plane that serves declared ports, or ""."""
+    if each.any_port and not any_port:
+        return "not applicable: it needs any port, and the plane serves declared ports only"
     if each.idles and clock != "instructions":
         return "it idles for minutes, which only the instruction clock makes free"
     return each.skip or (each.obstacle() if each.obstacle else "")

@@ -38,7 +38,7 @@ def _refused(world: World, vip: str, backend: str) -> str:
     """Ask for a VIP that is taken, and then for the removal of that service in any case."""
     plane = world.lab.plane
     assert plane
-    thief = Service("thief", "my-network", vip, (Backend(backend),))
+    thief = Service("thief", "my-network", vip, (Backend(backend),), world.lab.service("lone").ports)
     try:
         plane.apply([thief])
     except Usage as refused:

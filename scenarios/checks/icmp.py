@@ -17,8 +17,20 @@ _IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14  # include/uapi/linux/in.
 @check("icmp.port-unreachable", "kernel selftests: ICMP through NAT")
 def port_unreachable(world: World) -> str:
     """A datagram to a port that no backend serves is refused: the backend's ICMP error reaches the client's socket."""
-    handle = world.datagrams(CLIENT)
-    handle.connect((world.vip("lone"), 4712))
+    return _refused(world, CLIENT, 4712)
+
+
+@check("icmp.port-unreachable-hairpin", "derived from icmp.port-unreachable and identity.hairpin-lone-udp")
+def port_unreachable_hairpin(world: World) -> str:
+    """A datagram that a backend sends to itself through its VIP, to a port that it does not serve, is refused."""
+    port = world.port()
+    world.listen("lone.1", port, socket.SOCK_DGRAM).close()
+    return _refused(world, "lone.1", port)
+
+
+def _refused(world: World, container: str, port: int) -> str:
+    handle = world.datagrams(container)
+    handle.connect((world.vip("lone"), port))
     handle.settimeout(5)
     world.doing = "a datagram to a closed port"
     handle.send(b"?")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+from msgspec.structs import replace
+
 from scenarios.checks import check
 from scenarios.checks.world import CLIENT, LOCAL, Differs, World, mapped, no_ipv6, same
 
@@ -146,11 +148,9 @@ def direct_after_vip(world: World) -> str:
 @check("identity.two-vips-one-port", "cilium/cilium#11810")
 def two_vips_one_port(world: World) -> str:
     """A client can use one source port to the same backend behind two VIPs at once, and both connections work."""
-    from dataplanes.model import Backend, Service
-
     plane = world.lab.plane
     assert plane
-    alias = Service("alias", "my-network", "10.0.0.250", (Backend(world.address("lone.1")),))
+    alias = replace(world.lab.service("lone"), name="alias", vip="10.0.0.250")
     plane.apply([alias])
     try:
         first = world.connect(CLIENT, world.vip("lone"), source_port=23457)

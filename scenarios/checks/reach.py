@@ -92,7 +92,7 @@ def through_mapped_address_by_udp(world: World) -> str:
     return same("answered by", shares(seen), dict.fromkeys(world.tasks("my-web"), 2))
 
 
-@check("reach.any-port", "D12")
+@check("reach.any-port", "D12", any_port=True)
 def any_port(world: World) -> str:
     """Every TCP and UDP port of the VIP leads to the same port of a backend, without any port being published."""
     tasks, vip = world.tasks("my-web"), world.vip("my-web")

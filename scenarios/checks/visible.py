@@ -49,7 +49,7 @@ def proc(world: World) -> str:
     with netns.inside(world.netns("lone.1")):
         try:
             with open("/proc/thread-self/net/ip_vs", encoding="ascii") as file:
-                services = [line for line in file if line.startswith("FWM")]
+                services = [line for line in file if line.startswith(("FWM", "TCP", "UDP", "SCTP"))]
         except FileNotFoundError:
             return "there is no such file"
     if services:

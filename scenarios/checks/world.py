@@ -16,6 +16,7 @@ from itertools import count
 from msgspec import Struct
 
 from dataplanes.kernel import netns
+from dataplanes.model import Port, Protocol
 from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
 
@@ -217,6 +218,7 @@ class World:
         self, container: str, port: int, kind: int = socket.SOCK_STREAM, protocol: int = 0, *, address: str = ""
     ) -> socket.socket:
         """Start a server of the check in a container, on all its addresses or on one."""
+        self._declare(container, port, kind, protocol)
         return self._listen(self.handle(container, kind, protocol=protocol), port, kind, address)
 
     def listen_in(self, namespace: str, port: int) -> socket.socket:
@@ -229,6 +231,13 @@ class World:
         if kind == socket.SOCK_STREAM:
             made.listen(16)
         return made
+
+    def _declare(self, container: str, port: int, kind: int, protocol: int) -> None:
+        """Where a service has declared ports only, one that a task serves is one of them."""
+        if service := self.lab.containers[container].task.service:
+            names: dict[int, Protocol] = {0: "tcp" if kind == socket.SOCK_STREAM else "udp"}
+            names |= {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_SCTP: "sctp"}
+            self.lab.declare(service, Port(names[protocol], port))
 
     def servers(
         self,

@@ -134,7 +134,7 @@ def _facts(name: str) -> Iterator[tuple[str, Iterable[object]]]:
     with suppress(Prerequisite):
         table = ipvs.Ipvs(name)
         for each in table.services():
-            yield f"ipvs {each.fwmark}", [(d.address, d.forward, d.weight) for d in each.destinations]
+            yield f"ipvs {each.key}", [(d.address, d.forward, d.weight) for d in each.destinations]
         table.close()
     yield "sysctls", walk._sysctls(name)
 

@@ -78,7 +78,7 @@ def test_a_removed_service_is_gone_from_rules_and_names() -> None:
         lab.remove_service("my-web")
         name = lab.containers[CLIENT].netns
         ipvs = Ipvs(name)
-        assert [service.fwmark for service in ipvs.services()] == [0x102]
+        assert [service.key for service in ipvs.services()] == [0x102]
         ipvs.close()
         assert not [rule for rule in iptables.rules(name, "mangle") if VIP in rule]
         assert View(lab).resolve("my-web") == ("NXDOMAIN", [])

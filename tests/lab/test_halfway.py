@@ -24,7 +24,7 @@ from scenarios import topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 from tests.lab.refusals import Refusals, facts, held
-from tests.lab.test_seed import SERVING
+from tests.lab.test_seed import PROGRAMMED, SERVING
 
 SCENARIO = """
 nodes = ["n1", "n2"]
@@ -84,7 +84,7 @@ def _remove_segment(plane: DataPlane, segment: object) -> None:
     plane._remove_segment(segment)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("dataplane", [*SERVING, "ipvs-lb-dsr"])
+@pytest.mark.parametrize("dataplane", [*SERVING, "ipvs-lb-dsr", *PROGRAMMED])
 def test_a_refusal_at_any_step_leaves_everything_as_it_was(dataplane: str, tmp_path: Path) -> None:
     (tmp_path / "two.toml").write_text(SCENARIO)
     (selection,) = catalog.select(dataplane)

@@ -178,11 +178,11 @@ def _without_ipvs_rules(table: str, chain: str, part: str, lab: Lab, undo: ExitS
     assert found
 
 
-def _without_nft_snat(lab: Lab, undo: ExitStack) -> None:
+def _without_nft_rules(chain: str, lab: Lab, undo: ExitStack) -> None:
     found = 0
     for _, _, name in lab.namespaces():
         for table in re.findall("table ip (vip-.*)", process.run(name, ("nft", "list", "tables"))):
-            process.run(name, ("nft", "flush", "chain", "ip", table, "nat-postrouting"))
+            process.run(name, ("nft", "flush", "chain", "ip", table, chain))
             found += 1
     assert found
 
@@ -226,7 +226,7 @@ def _of(planes: str, damage: Damage) -> dict[str, Damage]:
 
 _no_ipvs_snat = partial(_without_ipvs_rules, "nat", "POSTROUTING", "--ipvs -j SNAT")
 _no_output_marks = partial(_without_ipvs_rules, "mangle", "OUTPUT", "-j MARK")
-_no_input_marks = partial(_without_ipvs_rules, "mangle", "INPUT", "-j MARK")
+_no_nft_snat = partial(_without_nft_rules, "nat-postrouting")
 _no_bridge_netfilter = partial(_with_sysctl, "overlay", "net.bridge.bridge-nf-call-iptables", "0")
 _no_expiry = {
     f"ipvs-{kind}": partial(_with_sysctl, kind, "net.ipv4.vs.expire_nodest_conn", "0") for kind in ("container", "lb")
@@ -235,16 +235,22 @@ _no_expiry = {
 DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     "no SNAT": (
         "reach.same-node",
-        _of("ipvs-lb ipvs-host", _no_ipvs_snat) | _of("nft-lb nft-host", _without_nft_snat),
+        _of("ipvs-lb ipvs-host", _no_ipvs_snat) | _of("ipvs-lb@map nft-lb nft-host", _no_nft_snat),
     ),
     "no SNAT, as in 1.12.0": ("identity.other-replica", _of("ipvs-container", _no_ipvs_snat)),
     "no SNAT of hairpins": (
         "identity.hairpin",
-        _of("ipvs-overlay", _no_ipvs_snat) | _of("nft-overlay", _without_nft_snat),
+        {
+            "ipvs-overlay": _no_ipvs_snat,
+            "nft-overlay": _no_nft_snat,
+            "ipvs-overlay@map": partial(_without_nft_rules, "leaving"),
+            "ipvs-overlay@port": partial(_without_nft_rules, "coming"),
+        },
     ),
     "no marks": (
         "reach.same-node",
-        _of("ipvs-lb ipvs-lb-dsr ipvs-overlay ipvs-host", _no_input_marks),
+        _of("ipvs-lb ipvs-lb-dsr ipvs-overlay ipvs-host", partial(_without_ipvs_rules, "mangle", "INPUT", "-j MARK"))
+        | _of("ipvs-lb@map ipvs-overlay@map", partial(_without_nft_rules, "marking")),
     ),
     # The VIP is also on its tasks' eth0: without marks one of them answers everything.
     "no marks in the container": ("balance.round-robin", _of("ipvs-container", _no_output_marks)),

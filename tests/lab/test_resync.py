@@ -17,7 +17,7 @@ from scenarios.checks import disturb
 from scenarios.lab import Lab
 from tests.lab.conftest import View, running
 from tests.lab.refusals import facts
-from tests.lab.test_seed import SERVING
+from tests.lab.test_seed import PROGRAMMED, SERVING
 
 Damage = Callable[[Lab], None]
 
@@ -101,7 +101,7 @@ def damages(dataplane: str) -> dict[Damage, bool]:
     return found if dataplane == "nft-container" else found | {unset: False, disown: False}
 
 
-@pytest.mark.parametrize("dataplane", [*SERVING, "ipvs-lb-dsr"])
+@pytest.mark.parametrize("dataplane", [*SERVING, "ipvs-lb-dsr", *PROGRAMMED])
 def test_what_others_undo_is_restored(dataplane: str) -> None:
     with running(dataplane) as lab:
         assert lab.plane

@@ -17,6 +17,8 @@ PLACES = ("container", "lb", "overlay", "host")
 EBPF = ("ebpf-socket", "ebpf-tc", "ebpf-redirect")
 SERVING = [*(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES), *EBPF]
 """Every plane except `direct`, and except `ipvs-lb-dsr`, whose tasks cannot reach each other through the VIP."""
+PROGRAMMED = ["ipvs-container@map", "ipvs-lb@map", "ipvs-overlay@map", "ipvs-overlay@port"]
+"""Planes of IPVS that are programmed otherwise than by default, one of each way."""
 _COUNT = """
 add table ip filter
 add chain ip filter forward { type filter hook forward priority 0; }
@@ -83,8 +85,7 @@ def test_every_container_has_the_documents_rules(lab: Lab, container: str, addre
     assert snat == [f"-A POSTROUTING -d 10.0.0.0/24 -m ipvs --ipvs -j SNAT --to-source {address}"]
     ipvs = Ipvs(name)
     found = {
-        s.fwmark: (s.scheduler, sorted((d.address, d.forward, d.weight) for d in s.destinations))
-        for s in ipvs.services()
+        s.key: (s.scheduler, sorted((d.address, d.forward, d.weight) for d in s.destinations)) for s in ipvs.services()
     }
     ipvs.close()
     assert found == {
@@ -155,6 +156,9 @@ def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
         ("ipvs-lb", {"address"}),
         ("ipvs-overlay", {"address"}),
         ("ipvs-host", {"address"}),
+        ("ipvs-lb@map", {"route"}),
+        ("ipvs-overlay@map", {"route"}),
+        ("ipvs-host@map", {"route"}),
         ("nft-lb", {"route"}),
         ("nft-overlay", {"route"}),
         ("nft-host", {"route"}),

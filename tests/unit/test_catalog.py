@@ -24,7 +24,9 @@ def test_default_variant_is_1_12_6_with_the_three_sysctls() -> None:
     (selection,) = catalog.select("ipvs-container")
     assert selection.variant == "1.12.6-tweaked"
     assert selection.knobs == {
-        "snat": True,
+        "choose": "rule",
+        "back": "iptables",
+        "own": "address",
         "vip_on": "eth0",
         "icmp": False,
         "mute": False,
@@ -39,7 +41,7 @@ def test_default_variant_is_1_12_6_with_the_three_sysctls() -> None:
 @pytest.mark.parametrize(
     ("variant", "differs"),
     [
-        ("1.12.0", {"snat": False}),
+        ("1.12.0", {"back": "none"}),
         ("1.12.6", {}),
         ("1.13", {"icmp": True}),
         ("17.09", {"icmp": True, "vip_on": "lo"}),
@@ -50,6 +52,47 @@ def test_docker_variants(variant: str, differs: dict[str, object]) -> None:
     (plain,) = catalog.select("ipvs-container@1.12.6")
     (selection,) = catalog.select(f"ipvs-container@{variant}")
     assert selection.knobs == {**plain.knobs, **differs}
+
+
+PLACES = ("ipvs-container", "ipvs-lb", "ipvs-lb-dsr", "ipvs-overlay", "ipvs-host")
+
+
+@pytest.mark.parametrize("variant", ["iptables", "map", "port"])
+def test_a_variant_of_ipvs_means_the_same_at_every_placement(variant: str) -> None:
+    """Only the way back, and what a container alone has, may differ."""
+    found = {name: catalog.select(f"{name}@{variant}")[0].knobs for name in PLACES}
+    rest = [{k: v for k, v in each.items() if k not in ("back", "vip_on", "icmp")} for each in found.values()]
+    assert all(each == rest[0] for each in rest)
+    assert catalog.select("ipvs-lb")[0].variant == "iptables"
+
+
+def test_only_a_plane_with_a_service_for_each_port_needs_declared_ones() -> None:
+    planes = [*catalog.select("all"), *catalog.select("ipvs-lb@port,ipvs-lb@map,ipvs-container+choose=port")]
+    assert [each.name for each in planes if not catalog.any_port(each)] == [
+        "ipvs-lb@port",
+        "ipvs-container+choose=port",
+    ]
+
+
+def test_the_needs_follow_the_knobs() -> None:
+    """The article's planes need no nftables, and those of today no iptables."""
+    needs = {
+        variant: {
+            each.config if isinstance(each, Feature) else each.name
+            for each in catalog.requires(catalog.select(f"ipvs-overlay@{variant}")[0])
+        }
+        for variant in ("iptables", "map", "port")
+    }
+    assert "iptables-legacy-restore" in needs["iptables"]
+    assert "NF_TABLES" not in needs["iptables"]
+    for variant in ("map", "port"):
+        assert "NF_TABLES" in needs[variant]
+        assert not needs[variant] & {"iptables-legacy-restore", "IP_NF_NAT", "IP_NF_MANGLE", "IP_VS_NFCT"}
+
+
+def test_none_is_a_value_where_it_is_one() -> None:
+    (selection,) = catalog.select("ipvs-overlay+back=none+conntrack=none")
+    assert (selection.knobs["back"], selection.knobs["conntrack"]) == ("none", None)
 
 
 def test_knobs_change_a_variant() -> None:
@@ -69,13 +112,16 @@ def test_knobs_change_a_variant() -> None:
         ("direct@fast", "direct has no variants"),
         ("ipvs-container@2.0", "no variant '2.0'"),
         ("ipvs-container@2.0", "it has: 1.12.0, 1.12.6, 1.12.6-tweaked, 1.13"),
-        ("ipvs-container@1.13+speed=9", "unknown knob 'speed' (knobs, as knob=value: snat, vip_on"),
+        ("ipvs-container@1.13+speed=9", "unknown knob 'speed' (knobs, as knob=value: choose, back, own"),
         ("nft-lb+schedul=random", "unknown knob 'schedul' (did you mean scheduler?"),
         ("nft-lb@random+scheduler", "knob 'scheduler' without a value (scheduler=random|rr)"),
         ("ipvs-container@vip_on=eth9", "bad knob 'vip_on=eth9' (vip_on=eth0|lo)"),
         ("ipvs-container@conn_reuse_mode=often", "bad knob 'conn_reuse_mode=often' (conn_reuse_mode=0..3|none)"),
         ("ipvs-lb+expire_nodest_conn=2", "bad knob 'expire_nodest_conn=2' (expire_nodest_conn=0..1|none)"),
         ("ebpf-tc+connections=0", "bad knob 'connections=0'"),
+        ("ipvs-lb+back=none", "bad knob 'back=none' (back=iptables|nft)"),
+        ("ipvs-host+back=stateless", "bad knob 'back=stateless' (back=iptables|nft)"),
+        ("ipvs-lb-dsr+back=nft", "bad knob 'back=nft' (back=none)"),
     ],
 )
 def test_refusals_name_the_mistake(text: str, says: str) -> None:
@@ -108,7 +154,7 @@ def test_every_plane_but_direct_needs_something_of_the_kernel() -> None:
 
 def test_needs_are_those_of_the_chosen_knobs() -> None:
     """The requirements were those of the default variant, whatever knobs were chosen."""
-    default, modern = catalog.select("ipvs-container,ipvs-container@modern")
+    default, modern = catalog.select("ipvs-container,ipvs-container@iptables")
     more = set(catalog.requires(modern)) - set(catalog.requires(default))
     assert [each.module for each in more if isinstance(each, Feature)] == ["xt_conntrack"]
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from bench.documents import Figures, TrialPlan, Work
 from bench.inside.measure.traffic import FiguresAndWork
-from dataplanes.model import Service
 from dataplanes.selection import Selection
 from scenarios.lab import Lab
 from scenarios.stopwatch import timed
@@ -24,7 +25,7 @@ def program(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Figu
     assert plane
     services = lab.fillers(plan.axes.services, plan.axes.backends or 3)
     one, rest = services[-1], services[:-1]
-    fewer = Service(one.name, one.network, one.vip, one.backends[:-1])
+    fewer = replace(one, backends=one.backends[:-1])
     spec = ServiceSpec("newcomer", one.network, tasks=[Task("newcomer.1", lab.scenario.nodes[-1])])
 
     def took(act: Callable[[], object]) -> float:

@@ -17,7 +17,7 @@ from tests.unit.fuzz.strategies import HOSTILE_TEXTS
 
 _WORDS = ["reach", "source", "and", "or", "not", "(", ")", " ", "'", '"', "\\", "#", "x", "-", "lambda:"]
 _DEEP = ["(" * 150, "(" * 5000, "not " * 150, "not " * 5000, "(not " * 90, "a or " * 900, "a" * 50_000]
-_KNOBS = ["scheduler", "snat", "conntrack", "conn_reuse_mode", "connections", "vip_on", "x", ""]
+_KNOBS = ["scheduler", "back", "conntrack", "conn_reuse_mode", "connections", "vip_on", "x", ""]
 _VALUES = ["rr", "none", "1", "-1", "1e400", "nan", "9" * 5000, "true", "", "=", "1.5", "0x10", *HOSTILE_TEXTS]
 _PLANES = ["a@b@c+++", "nft-lb@@", "nft-lb@+", "nft-lb@+=", "@", ",", ",,all", "all,all", "x" * 100_000, "direct@x"]
 _NUMBERS = ["1e400", "-1", "0", "1,2,3", "1,,2", ",", "9" * 5000, "nan", "inf", "1_000", "٣", "²", "1.5", " 1 ", "+1"]

@@ -1,0 +1,51 @@
+"""The services of a running lab: their tasks, ports and weights, as a data plane and the resolver are told them."""
+
+from __future__ import annotations
+
+from dataplanes.model import Backend, Port, Service
+from scenarios import ports
+from scenarios.topology import ServiceSpec
+
+
+class Roster:
+    """Every service as it is now."""
+
+    def __init__(self, usual: tuple[Port, ...]) -> None:
+        """`usual` are the ports of a service that declares none; () gives it every port."""
+        self.specs: dict[str, ServiceSpec] = {}
+        self.drained: set[str] = set()  # the names of tasks
+        self._usual = usual
+        self._more: dict[str, list[Port]] = {}  # service -> the ports that it has come to declare
+
+    def service(self, name: str) -> Service:
+        """Return a service as a data plane sees it."""
+        spec = self.specs[name]
+        weights = {task.address: 0 if task.name in self.drained else task.weight for task in spec.tasks}
+        backends = tuple(Backend(address, weight) for address, weight in weights.items())
+        return Service(name, spec.network, spec.vip, backends, self._ports(spec))
+
+    def declare(self, name: str, port: Port) -> bool:
+        """Give a service one port more. Return False if it has the port already."""
+        declared = self._ports(self.specs[name])
+        if not declared or port in declared:
+            return False
+        self._more.setdefault(name, []).append(port)
+        return True
+
+    def forget(self, name: str) -> ServiceSpec:
+        """Remove a service."""
+        self._more.pop(name, None)
+        return self.specs.pop(name)
+
+    def records(self) -> dict[str, dict[str, list[str]]]:
+        """Return the names that resolve, by network, each with its addresses."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for name, spec in self.specs.items():
+            if spec.tasks:
+                names = found.setdefault(spec.network, {})
+                names[name] = [spec.vip]
+                names[f"tasks.{name}"] = [task.address for task in spec.tasks]
+        return found
+
+    def _ports(self, spec: ServiceSpec) -> tuple[Port, ...]:
+        return (*(ports.parse(spec.ports) or self._usual), *self._more.get(spec.name, ()))
