@@ -64,10 +64,12 @@ class Tcx(Classifiers):
     def __init__(self, name: str) -> None:
         self._netns = name
         self._links: dict[str, dict[str, int]] = {}  # interface -> direction -> link
+        self._touched = False  # True if a link was found lost, and not every interface was restored since then
 
     def attach(self, rtnl: Rtnl, interface: str, programs: Programs) -> None:
         links, index = self._links.get(interface, {}), rtnl.index(interface)
         lost = [way for way in programs if way not in links or not bpf.attached(links[way])]
+        self._touched = self._touched or any(way in links for way in lost)
         made: dict[str, int] = {}
         with netns.inside(self._netns), Undo() as undo:
             undo(lambda: _close(made))
@@ -80,11 +82,12 @@ class Tcx(Classifiers):
         _close(self._links.pop(interface, {}))
 
     def restored(self) -> None:
-        pass
+        self._touched = False
 
     def intact(self) -> bool:
         # One interface stands for all: asking each would cost a system call per container and change.
-        return all(bpf.attached(fd) for links in list(self._links.values())[:1] for fd in links.values())
+        one = list(self._links.values())[:1]
+        return not self._touched and all(bpf.attached(fd) for links in one for fd in links.values())
 
     def close(self) -> None:
         for links in self._links.values():

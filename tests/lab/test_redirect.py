@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 
+from dataplanes import classifiers
 from dataplanes.ebpf import Ebpf
 from dataplanes.kernel import process
 from dataplanes.placed import PlacedPlane
@@ -145,3 +146,11 @@ def test_the_error_of_the_vxlan_device_is_addressed_to_the_client() -> None:
             error = next(frame for frame in iter(lambda: here.recv(2048), b"") if frame[23] == socket.IPPROTO_ICMP)
     assert error[34:36] == bytes((3, 4))  # destination unreachable: fragmentation needed
     assert error[:6] == bytes.fromhex(endpoint.mac.replace(":", ""))
+
+
+def test_a_container_that_joins_after_a_flush_hides_it_from_nobody() -> None:
+    """Its attachment restores the program at the vxlan device, which must not stand for the other containers' then."""
+    with running("ebpf-redirect") as lab:
+        assert [each for _, _, name in lab.namespaces() for each in classifiers.detach_all(name)]
+        lab.scale("my-web", 6)  # one more on each node
+        assert View(lab).spread(6) == dict.fromkeys("123456", 1)
