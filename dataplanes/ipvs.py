@@ -32,6 +32,12 @@ _SETTINGS = ("conntrack", "conn_reuse_mode", "expire_nodest_conn", "expire_quies
 """The knobs that are sysctls below net.ipv4.vs."""
 
 
+_SCHEDULERS = {
+    "rr": Feature("IP_VS_RR", "ip_vs_rr", "the round-robin scheduler"),
+    "wrr": Feature("IP_VS_WRR", "ip_vs_wrr", "the round-robin scheduler that obeys weights"),
+}
+
+
 class IpvsMechanism(Mechanism):
     """IPVS with one setting of its knobs."""
 
@@ -48,7 +54,7 @@ class IpvsMechanism(Mechanism):
     def requires(cls, knobs: IpvsKnobs) -> tuple[Requirement, ...]:
         return (
             Feature("IP_VS", "ip_vs", "IP virtual server"),
-            Feature("IP_VS_RR", "ip_vs_rr", "the round-robin scheduler"),
+            _SCHEDULERS[knobs.scheduler],
             Feature("IP_VS_PROTO_TCP", "ip_vs", "IPVS of TCP"),
             Feature("IP_VS_PROTO_UDP", "ip_vs", "IPVS of UDP"),
             *_requires(knobs),
@@ -121,7 +127,7 @@ class _IpvsDirector(Director):
         self._guard = mechanism.guards.setdefault(site.netns, Guard())
         self._ipvs = Ipvs(site.netns)
         forward = DIRECT_ROUTE if site.reply == "direct" else MASQUERADE
-        self._virtual = VirtualServices(self._ipvs, mechanism.keys, forward, knobs.weight0)
+        self._virtual = VirtualServices(self._ipvs, mechanism.keys, forward, knobs.scheduler, knobs.weight0)
         self._filters = list(_filters(site, self._rules))
         try:
             with Undo() as undo:

@@ -48,6 +48,9 @@ class IpvsKnobs(Struct, frozen=True):
         Literal["address", "route"],
         Meta(description="how a namespace owns the VIP: as an address, or by a local route"),
     ] = "address"
+    scheduler: Annotated[
+        Literal["rr", "wrr"], Meta(description="backends in turn whatever their weights, or as often as they weigh")
+    ] = "rr"
     mute: Annotated[bool, Meta(description="a segment that conntrack calls INVALID ends no connection")] = False
     weight0: Annotated[bool, Meta(description="a backend is drained before it is removed: since 18.06")] = False
     conntrack: Annotated[_Switch | None, Meta(description="net.ipv4.vs.conntrack; none: 1 where SNAT is used")] = None

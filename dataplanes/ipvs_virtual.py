@@ -21,11 +21,14 @@ _ALREADY = (errno.ENOENT, errno.EEXIST, errno.ESRCH)
 class VirtualServices:
     """The virtual services by which IPVS serves the services of one site."""
 
-    def __init__(self, ipvs: Ipvs, keys: Callable[[Service], Sequence[ServiceKey]], forward: int, drains: bool) -> None:
+    def __init__(
+        self, ipvs: Ipvs, keys: Callable[[Service], Sequence[ServiceKey]], forward: int, scheduler: str, drains: bool
+    ) -> None:
         """`keys`: the virtual services of a service. `drains`: weight 0 stays a destination."""
         self._ipvs = ipvs
         self._keys = keys
         self._forward = forward
+        self._scheduler = scheduler
         self._drains = drains
 
     def change(self, old: Sequence[Service], new: Sequence[Service], undo: Undo) -> None:
@@ -71,7 +74,7 @@ class VirtualServices:
         for key, wanted in new.items():
             had = old.get(key, {})
             if key not in old:
-                yield ipvs.add_service(key), [ipvs.del_service(key)]
+                yield ipvs.add_service(key, self._scheduler), [ipvs.del_service(key)]
             for address, backend in wanted.items():
                 if address not in had:
                     way = [ipvs.del_destination(key, address)]
@@ -88,7 +91,7 @@ class VirtualServices:
                 yield ipvs.del_service(key), list(self._whole(key, had))
 
     def _whole(self, key: ServiceKey, destinations: _Destinations) -> Iterator[Request]:
-        yield self._ipvs.add_service(key)
+        yield self._ipvs.add_service(key, self._scheduler)
         for address, backend in destinations.items():
             yield self._ipvs.add_destination(key, address, self._forward, backend.weight)
 

@@ -15,6 +15,18 @@ def round_robin(world: World) -> str:
     return same("connections", shares(seen), dict.fromkeys(world.tasks("my-web"), 20))
 
 
+@check("balance.weights", "ipvsadm(8), wrr; Kubernetes Gateway API, BackendRef.weight")
+def weights(world: World) -> str:
+    """A backend of weight 2 gets twice as many connections as one of weight 1: 20 and 10 of 30."""
+    with world.service("worker1", "worker2") as probe:
+        plane, service = world.lab.plane, world.lab.service(probe.name)
+        assert plane
+        weighed = tuple(replace(each, weight=2 - number) for number, each in enumerate(service.backends))
+        plane.apply([replace(service, backends=weighed)])
+        seen = [world.ask(CLIENT, probe.vip).task for _ in range(30)]
+        return same("connections", shares(seen), dict(zip(probe.tasks, (20, 10), strict=True)))
+
+
 @check("balance.many-clients", "D5")
 def many_clients(world: World) -> str:
     """When six clients on three nodes make one connection each, each of three backends gets two."""

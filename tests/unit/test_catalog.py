@@ -27,6 +27,7 @@ def test_default_variant_is_1_12_6_with_the_three_sysctls() -> None:
         "choose": "rule",
         "back": "iptables",
         "own": "address",
+        "scheduler": "rr",
         "vip_on": "eth0",
         "icmp": False,
         "mute": False,
@@ -88,6 +89,12 @@ def test_the_needs_follow_the_knobs() -> None:
     for variant in ("map", "port"):
         assert "NF_TABLES" in needs[variant]
         assert not needs[variant] & {"iptables-legacy-restore", "IP_NF_NAT", "IP_NF_MANGLE", "IP_VS_NFCT"}
+
+
+def test_a_scheduler_is_needed_only_where_it_is_used() -> None:
+    needs = [catalog.requires(each) for each in catalog.select("ipvs-lb,ipvs-lb+scheduler=wrr")]
+    found = [[each.module for each in all_ if isinstance(each, Feature) and "RR" in each.config] for all_ in needs]
+    assert found == [["ip_vs_rr"], ["ip_vs_wrr"]]
 
 
 def test_none_is_a_value_where_it_is_one() -> None:

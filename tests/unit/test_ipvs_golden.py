@@ -173,6 +173,12 @@ def test_each_programming_at_each_placement(plane: str, variant: str, told: Line
     golden(f"{plane}@{variant}", life(f"{plane}@{variant}", told))
 
 
+def test_the_scheduler_that_was_chosen_is_told(told: Lines) -> None:
+    text = life("ipvs-lb+scheduler=wrr", told)
+    assert b"\0wrr\0".hex() in text
+    assert b"\0rr\0".hex() not in text
+
+
 @pytest.mark.parametrize("settings", ["choose=rule+own=route", "choose=map+back=iptables", "back=nft", "back=none"])
 def test_the_knobs_are_free_to_be_combined(settings: str, told: Lines) -> None:
     """What comes is gone again, whatever the combination."""
