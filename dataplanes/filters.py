@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from dataplanes.base import Footprint
@@ -114,17 +114,25 @@ class IptablesTable(Filter):
 class NftTable(Filter):
     """An nft table of our own, whose entries are elements of its sets and maps."""
 
-    def __init__(self, netns: str, table: str, base: Sequence[str]) -> None:
-        """`table`: its family and name. `base`: the commands that create it, refused by the kernel if it is there."""
+    def __init__(self, netns: str, table: str, base: Sequence[str], first: Mapping[str, Sequence[bytes]]) -> None:
+        """Prepare the table.
+
+        `table` is its name; its family is ip. `base` are the commands that create it, which the kernel refuses if it
+        exists. `first` are rules that nft's language does not have, by the chain that they are put in front of.
+        """
         super().__init__(netns)
         self._table = table
         self._base = list(base)
+        self._first = dict(first)
         self._kinds = Counter(line.split(" ", 2)[1] for line in base)
         self._sets = {line.split(" ", 5)[4] for line in base if line.startswith(("add set ", "add map "))}
         self._nft = Nftables(netns)
 
     def open(self) -> None:
-        self._nft.run("\n".join(self._base))
+        with Undo() as undo:
+            self._nft.run("\n".join(self._base))
+            undo(self.clear)
+            self._insert()
 
     def clear(self) -> None:
         self._nft.run("\n".join(self._gone()))
@@ -132,6 +140,7 @@ class NftTable(Filter):
     def restore(self) -> None:
         # The table holds no state, so all of it comes anew, in one transaction.
         self._nft.run("\n".join((*self._gone(), *self._base, *self._elements("add", list(self._users)))))
+        self._insert()
 
     def look(self) -> dict[str, object]:
         return {"generation": self._nft.generation()}
@@ -139,7 +148,7 @@ class NftTable(Filter):
     def footprint(self) -> list[Footprint]:
         counts = {
             "chains": self._kinds["chain"],
-            "rules": self._kinds["rule"],
+            "rules": self._kinds["rule"] + len(self._first),
             "sets": len(self._sets),
             "elements": len(self._users),
         }
@@ -156,12 +165,16 @@ class NftTable(Filter):
         if lines := [*self._elements("delete", keys), *self._elements("add", come)]:
             self._nft.run("\n".join(lines))
 
+    def _insert(self) -> None:
+        for chain, expressions in self._first.items():
+            self._nft.insert(self._table, chain, expressions)
+
     def _gone(self) -> list[str]:
         """Return the commands that remove the table. They are fine if somebody has removed it already."""
-        return [f"add table {self._table}", f"delete table {self._table}"]
+        return [f"add table ip {self._table}", f"delete table ip {self._table}"]
 
     def _elements(self, verb: str, entries: Sequence[Entry]) -> list[str]:
         by_set: dict[str, list[str]] = {}
         for name, element in entries:
             by_set.setdefault(name, []).append(element)
-        return [f"{verb} element {self._table} {name} {{ {', '.join(each)} }}" for name, each in by_set.items()]
+        return [f"{verb} element ip {self._table} {name} {{ {', '.join(each)} }}" for name, each in by_set.items()]

@@ -245,7 +245,7 @@ def _filters(site: Site, rules: Rules) -> Iterator[Filter]:
     if NAT in fixed:
         yield IptablesTable(site.netns, NAT, fixed[NAT])
     if base:
-        yield NftTable(site.netns, rules.table, base)
+        yield NftTable(site.netns, rules.table, base, rules.first())
     if MANGLE in fixed:
         yield IptablesTable(site.netns, MANGLE, fixed[MANGLE])
 

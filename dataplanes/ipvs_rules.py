@@ -6,7 +6,9 @@ one. The nft table, as far as the knobs ask for it (set and map names as in the 
     marking          ip daddr -> @marks -> the packet's mark, by which IPVS finds the service
     nat-postrouting  connections to @vips, or from one of @hairpins to itself, get the site's address as their source
     leaving          a packet from one of @hairpins to itself gets the subnet's first address as its source
-    coming           a packet to that address goes to its own sender: it is the answer to such a packet
+    coming           a packet to that address goes to `answers`
+    answers          it goes to its own sender: it is the answer to such a packet. If it is an ICMP error, the quoted
+                     packet gets its own source back first, or IPVS would not find the connection
 
 The subnet's first address is the network's own name and nobody's (claims.py refuses it for everything), and Linux takes
 it for an ordinary one since 5.14 (net/ipv4/fib_frontend.c, fib_add_ifaddr). Whatever is sent to it is an answer to such
@@ -16,11 +18,12 @@ a packet, so nothing needs to be remembered.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_network
 
 from dataplanes.base import Site
 from dataplanes.filters import Entry
 from dataplanes.ipvs_knobs import ContainerKnobs, IpvsKnobs
+from dataplanes.kernel.nft_expressions import NETWORK, TRANSPORT, copy, equal
 from dataplanes.model import Service
 from dataplanes.nft_rules import table_name
 
@@ -38,7 +41,8 @@ class Rules:
         self._mark = mark
         self._back = "none" if site.reply == "direct" else knobs.back
         self._every = site.reply != "hairpin-snat"  # every connection gets the site's address, not only hairpins
-        self.table = f"ip {table_name(site.network)}"
+        self.table = table_name(site.network)
+        self._ip_table = f"ip {self.table}"
 
     @property
     def tracked(self) -> bool:
@@ -69,13 +73,13 @@ class Rules:
     def base(self) -> list[str]:
         """Return the part of the nft table that does not depend on services. Nothing: there is no such table."""
         lines = [*self._marking(), *self._snat(), *self._stateless()]
-        return [f"create table {self.table}", *lines] if lines else []
+        return [f"create table {self._ip_table}", *lines] if lines else []
 
     def _marking(self) -> Iterator[str]:
         if self._knobs.choose != "map":
             return
         hook, entry = ("output", "") if self._site.hook == "output" else ("input", f'iifname "{self._site.interface}" ')
-        yield f"add map {self.table} {MARKS} {{ type ipv4_addr : mark; }}"
+        yield f"add map {self._ip_table} {MARKS} {{ type ipv4_addr : mark; }}"
         yield from self._chain("marking", "filter", hook, -150, f"{entry}meta mark set ip daddr map @{MARKS}")
 
     def _snat(self) -> Iterator[str]:
@@ -86,9 +90,9 @@ class Rules:
         # IPVS changes where a tracked packet goes without telling, so the entry still knows the VIP as its destination.
         match = f"ct original ip daddr @{VIPS}"
         if self._every:
-            yield f"add set {self.table} {VIPS} {{ type ipv4_addr; }}"
+            yield f"add set {self._ip_table} {VIPS} {{ type ipv4_addr; }}"
         else:
-            yield f"add set {self.table} {HAIRPINS} {{ type ipv4_addr . ipv4_addr; }}"
+            yield f"add set {self._ip_table} {HAIRPINS} {{ type ipv4_addr . ipv4_addr; }}"
             match = f"ip saddr . ip daddr @{HAIRPINS}"
         yield from self._chain("nat-postrouting", "nat", "postrouting", 100, f"{exit_}{match} snat to {site.address}")
         if self._every and self._knobs.mute:
@@ -109,16 +113,30 @@ class Rules:
     def _stateless(self) -> Iterator[str]:
         if self._back != "stateless":
             return
+        table = self._ip_table
         away = f"ip saddr . ip daddr @{HAIRPINS} ip saddr set {self.reserved}"
-        yield f"add set {self.table} {HAIRPINS} {{ type ipv4_addr . ipv4_addr; }}"
+        yield f"add set {self._ip_table} {HAIRPINS} {{ type ipv4_addr . ipv4_addr; }}"
         yield from self._chain("leaving", "filter", "output", 100, away)
-        yield from self._chain(
-            "coming", "filter", "prerouting", -150, f"ip daddr {self.reserved} ip daddr set ip saddr"
-        )
+        yield from (f"add chain {table} answers", f"add rule {table} answers ip daddr set ip saddr")
+        yield from self._chain("coming", "filter", "prerouting", -150, f"ip daddr {self.reserved} goto answers")
+
+    def first(self) -> dict[str, list[bytes]]:
+        """Return the rule that nft's language does not have, by the chain that it is put in front of.
+
+        Both headers are without options. The quoted header's checksum changes together with its source, so the checksum
+        of ICMP, which covers both, stays right.
+        """
+        if not self.reserved:
+            return {}
+        quoted = 20 + 8  # the quoted header is behind those of IP and ICMP
+        error = [(NETWORK, 0, b"\x45"), (NETWORK, 9, b"\x01"), (TRANSPORT, 0, b"\x03")]  # destination unreachable
+        ours = equal(NETWORK, quoted + 12, IPv4Address(self.reserved).packed)
+        own_source = copy(NETWORK, source=12, target=quoted + 12, length=4, checksum=quoted + 10)
+        return {"answers": [*(equal(*each) for each in error), ours, own_source]}
 
     def _chain(self, name: str, kind: str, hook: str, priority: int, *rules: str) -> Iterator[str]:
-        yield f"add chain {self.table} {name} {{ type {kind} hook {hook} priority {priority}; }}"
-        yield from (f"add rule {self.table} {name} {rule}" for rule in rules)
+        yield f"add chain {self._ip_table} {name} {{ type {kind} hook {hook} priority {priority}; }}"
+        yield from (f"add rule {self._ip_table} {name} {rule}" for rule in rules)
 
     # -- what services have ----------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ ROUTE, NETFILTER, GENERIC = 0, 12, 16
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 CREATE, EXCL, REPLACE, APPEND = 0x400, 0x200, 0x100, 0x800
 _ERROR, _DONE = 2, 3
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11  # NFNL_MSG_BATCH_*
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _DUMPS = 20  # attempts to read a list that changes meanwhile
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
@@ -164,6 +165,13 @@ class Netlink:
             refused |= self._exchange(chunk, position)
             _raise_first(refused, position + len(chunk), ignore)
 
+    def transact(self, subsystem: int, request: Request) -> None:
+        """Have one request of a subsystem of netfilter carried out, which takes requests in transactions only."""
+        header = struct.pack(">BBH", 0, 0, subsystem)  # struct nfgenmsg
+        begin, end = Request(_BATCH_BEGIN, 0, header), Request(_BATCH_END, 0, header)
+        chunk = [self._encode(each, self._sequence + number) for number, each in enumerate((begin, request, end))]
+        _raise_first(self._exchange(chunk, -1, acknowledged=1), 1, ())
+
     def dump(self, kind: int, body: bytes, flags: int = DUMP) -> list[tuple[int, bytes]]:
         """Return the (type, body) of every message with which the kernel answers a dump or a single get.
 
@@ -219,14 +227,15 @@ class Netlink:
         head = _NLMSG.pack(length, request.kind, request.flags | REQUEST, sequence, 0)
         return head + request.body + b"\0" * (-length % 4)
 
-    def _exchange(self, chunk: list[bytes], position: int) -> dict[int, NetlinkError]:
-        # Only the last message asks for an acknowledgement, which comes after the errors of all earlier messages.
-        last = bytearray(chunk[-1])
+    def _exchange(self, chunk: list[bytes], position: int, acknowledged: int = -1) -> dict[int, NetlinkError]:
+        # Only one message asks for an acknowledgement, which comes after the errors of all earlier messages. It is the
+        # last one, but the end of a transaction is acknowledged only since Linux 6.10 (net/netfilter/nfnetlink.c).
+        last = bytearray(chunk[acknowledged])
         struct.pack_into("=H", last, 6, struct.unpack_from("=H", last, 6)[0] | ACK)
-        chunk[-1] = bytes(last)
-        begin, end = self._sequence, self._sequence + len(chunk) - 1
+        chunk[acknowledged] = bytes(last)
+        begin, end = self._sequence, self._sequence + range(len(chunk))[acknowledged]
         self._socket.send(b"".join(chunk))
-        self._sequence = end + 1
+        self._sequence += len(chunk)
         refused: dict[int, NetlinkError] = {}
         while True:
             for message, _, sequence, payload in self._receive():
@@ -235,7 +244,7 @@ class Netlink:
                 error = self._error(payload, position + sequence - begin)
                 if error:
                     refused[error.index] = error
-                if sequence == end:
+                if sequence == end or (error and acknowledged >= 0):  # one error ends a transaction
                     return refused
 
     def _error(self, payload: bytes, index: int) -> NetlinkError | None:

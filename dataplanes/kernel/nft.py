@@ -11,13 +11,15 @@ from __future__ import annotations
 import errno
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from dataplanes.errors import KernelRefused, Prerequisite
-from dataplanes.kernel import netlink, netns
-from dataplanes.kernel.netlink import DUMP, Netlink, NetlinkError, attribute, attributes
+from dataplanes.kernel import netlink, netns, nft_expressions
+from dataplanes.kernel.netlink import CREATE, DUMP, Netlink, NetlinkError, Request, attribute, attributes
 
-_NFTABLES = 10 << 8  # NFNL_SUBSYS_NFTABLES
+_SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
+_NFTABLES = _SUBSYSTEM << 8
+_NEW_RULE = _NFTABLES | 6  # NFT_MSG_NEWRULE
 _GET_TABLE, _GET_CHAIN, _GET_RULE = _NFTABLES | 1, _NFTABLES | 4, _NFTABLES | 7  # NFT_MSG_GET*
 _GET_ELEMENT, _GET_GENERATION = _NFTABLES | 13, _NFTABLES | 16
 _IPV4 = struct.pack("=BBH", 2, 0, 0)  # struct nfgenmsg
@@ -62,6 +64,11 @@ class Nftables:
         code, _, error = self._handle.cmd(text)
         if code:
             raise KernelRefused("nft transaction refused", where=self.netns, why=_reason(error))
+
+    def insert(self, table: str, chain: str, expressions: Sequence[bytes]) -> None:
+        """Put a rule of expressions (nft_expressions.py) in front of a chain of an IPv4 table."""
+        body = _IPV4 + nft_expressions.rule(table, chain, expressions)
+        self._netlink.transact(_SUBSYSTEM, Request(_NEW_RULE, CREATE, body))
 
     def packets(self, table: str, name: str, keys: Iterable[bytes] | None = None) -> dict[bytes, int]:
         """Return how many packets matched each element of an IPv4 table's set or map with counters.

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from dataplanes.base import Site
 from dataplanes.errors import Usage
+from dataplanes.ipvs_knobs import OVERLAY, IpvsKnobs
+from dataplanes.ipvs_rules import Rules
 from dataplanes.model import Backend, Endpoint, Service
 from dataplanes.placed import PlacedPlane
+from scenarios.pool import Pool
 from tests.unit.test_placed import OTHER, SEGMENT, WEB, NoAttachments, Notebook, Shelf
 
 
@@ -98,3 +102,20 @@ def test_a_segment_or_a_network_told_twice_is_refused(plane: PlacedPlane) -> Non
         plane.add_segment(SEGMENT)
     with pytest.raises(Usage, match=r"net is 10\.0\.0\.0/25 here and 10\.0\.0\.0/24 elsewhere"):
         plane.add_segment(replace(SEGMENT, node="n3", subnet="10.0.0.0/25"))
+
+
+@pytest.mark.parametrize("subnet", ["10.0.0.0/24", "10.0.0.128/25", "172.30.4.0/22", "192.168.7.8/29"])
+def test_nobody_can_have_the_address_that_stands_for_a_backend_that_reaches_itself(
+    book: Notebook, plane: PlacedPlane, subnet: str
+) -> None:
+    segment = replace(SEGMENT, network="further", subnet=subnet)
+    plane.add_segment(segment)
+    site = Site("ns", "further", "n1", subnet, "bridge", "hairpin-snat", "br0", "")
+    knobs = OVERLAY["map"]
+    assert isinstance(knobs, IpvsKnobs)
+    reserved = Rules(site, knobs, lambda service: 1).reserved
+    with pytest.raises(Usage, match="cannot be used"):
+        plane.add_endpoint(replace(endpoint("x", reserved), network="further"))
+    with pytest.raises(Usage, match="cannot be used"):
+        plane.apply([Service("x", "further", reserved)])
+    assert Pool(subnet).claim(reserved), "a scenario cannot give it away either"

@@ -68,6 +68,9 @@ class Ruleset:
     def run(self, text: str) -> None:
         self.told.extend(("nft -f -", *text.splitlines()))
 
+    def insert(self, table: str, chain: str, expressions: Sequence[bytes]) -> None:
+        self.told.append(f"nft insert rule ip {table} {chain} {b''.join(expressions).hex()}")
+
 
 class Routes:
     """The routes of a namespace."""
