@@ -20,7 +20,6 @@ class Command(Struct, frozen=True):
     tty: bool = False  # True if stdin and stdout are a terminal
     timeout: float | None = None  # in seconds of real time
     modules: tuple[str, ...] = ()  # modules that are loaded before it starts
-    outputs: tuple[str, ...] = ()  # directories that it may write to
 
 
 class Kernel(ABC):

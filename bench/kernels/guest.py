@@ -28,7 +28,7 @@ from bench.kernels.modules import Modules
 from bench.kernels.owned import owned
 from bench.kernels.relay import GRACE, Lines, Relay, exit_code, signals, write_all
 from bench.kernels.shares import Shared, serve
-from dataplanes.errors import BenchError, GuestPanic, Prerequisite, TimedOut
+from dataplanes.errors import BenchError, GuestPanic, Prerequisite, TimedOut, Usage
 from dataplanes.texts import clean
 
 QEMU = "qemu-system-x86_64"
@@ -90,7 +90,7 @@ class Guest(Kernel):
                 f"{QEMU} is not installed", why="the guest runs in it", fix="apt-get install qemu-system-x86"
             )
         command = _inside(command)
-        shares = {f"out{number}": path for number, path in enumerate(command.outputs)}
+        shares = _writable(command.env.get("BENCH_OUTPUT", ""))
         with ExitStack() as stack:
             initrd = stack.enter_context(_memory("initrd", image.base(self._modules)))
             awake = self.clock == "instructions"
@@ -274,9 +274,16 @@ def _inside(command: Command) -> Command:
     environment = {name: value for name, value in command.env.items() if name != "BENCH_STATE"}
     environment |= {"BENCH_EVENTS_FD": str(EVENTS_FD), "HOME": command.env.get("HOME", "/root")}
     environment["PATH"] = command.env.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
-    return Command(
-        command.argv, environment, command.cwd, command.tty, command.timeout, command.modules, command.outputs
-    )
+    return Command(command.argv, environment, command.cwd, command.tty, command.timeout, command.modules)
+
+
+def _writable(path: str) -> dict[str, str]:
+    """Return the share of the one directory that the command may write to, if there is one. Raises Usage."""
+    if not path:
+        return {}
+    if not (os.path.isabs(path) and os.path.isdir(path)) or "\n" in path:
+        raise Usage("BENCH_OUTPUT is no directory that a guest can write to", where=path, fix="give an absolute path")
+    return {"output": path}
 
 
 def _processor_time(pid: int) -> float:

@@ -63,6 +63,19 @@ def test_the_guest_cannot_write_outside_and_does_not_see_the_machines_labs() -> 
     assert not mark.exists()
 
 
+def test_the_guest_can_write_where_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "a, b"
+    output.mkdir()
+    monkeypatch.setenv("BENCH_OUTPUT", str(output))
+    done = guest("sh", "-c", f"echo kept > '{output}/file'; echo gone > {tmp_path}/file")
+    assert done.returncode == 0, done.stderr
+    assert (output / "file").read_text() == "kept\n"
+    assert not (tmp_path / "file").exists()
+    monkeypatch.setenv("BENCH_OUTPUT", str(tmp_path / "nowhere"))
+    refused = guest("true")
+    assert (refused.returncode, b"BENCH_OUTPUT is no directory" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("then", ["-1", "0"])  # it restarts at once, or it hangs
 def test_a_panic_is_exit_255_with_the_console(then: str) -> None:
     done = guest("sh", "-c", f"echo {then} > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger")
