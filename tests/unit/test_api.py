@@ -25,7 +25,8 @@ def test_a_result_is_a_row_per_figure_and_round() -> None:
     assert {tuple(row) for row in rows} == {tidy.FIGURE}
     rates = [row for row in rows if row["metric"] == "connections_per_second"]
     assert len(rates) == sum(1 for trial in measured.result.trials if not trial.warmup)
-    assert {row["unit"] for row in rates} == {"1/s"}
+    assert {row["metric"]: row["unit"] for row in rows} == measured.result.units
+    assert measured.result.units["connections_per_second"] == api.METRICS["connections_per_second"].unit == "1/s"
     assert {row["clock"] for row in rates} == {"instructions"}
 
 
