@@ -123,7 +123,7 @@ class Recorder(Kernel):
 
 def _job(command: Command) -> Job | None:
     """The job of a command; None if it is a compiler's."""
-    return msgspec.json.decode(command.argv[-1], type=Job) if "inside" in command.argv else None
+    return msgspec.json.decode(command.input, type=Job) if "inside" in command.argv else None
 
 
 class Replay(Kernel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import lzma
 import os
 import shutil
@@ -53,6 +54,16 @@ def test_exit_code_and_streams_are_the_commands() -> None:
 def test_twenty_megabytes_pass_whole() -> None:
     done = guest("head", "-c", "20000000", "/dev/zero")
     assert len(done.stdout) == 20_000_000
+
+
+@pytest.mark.parametrize("kernel", ["guest", *(["host"] if os.geteuid() == 0 else [])])
+def test_an_input_that_is_longer_than_an_argument_may_be_reaches_the_command(kernel: str) -> None:
+    given = os.urandom(11_000_000)  # as a job of 50,000 trials
+    told: list[bytes] = []
+    argv = ("sh", "-c", 'sha256sum < "$BENCH_INPUT" >&"$BENCH_EVENTS_FD"')
+    command = Command(argv, dict(os.environ), "/", input=given)
+    assert resolve(kernel, "wall").execute(command, told.append) == 0
+    assert told == [hashlib.sha256(given).hexdigest().encode() + b"  -"]
 
 
 def test_the_guest_cannot_write_outside_and_does_not_see_the_machines_labs() -> None:
