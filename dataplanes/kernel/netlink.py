@@ -97,7 +97,7 @@ class Watch:
     """A listener for changes in a namespace, whoever makes them."""
 
     def __init__(self, name: str, protocol: int, *groups: int) -> None:
-        """`groups`: RTNLGRP_* or NFNLGRP_*."""
+        """Open the socket. Each of `groups` is an RTNLGRP_* or NFNLGRP_*."""
         with netns.inside(name):
             self._socket = aside(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol))
         self._socket.bind((0, sum(1 << (group - 1) for group in groups)))

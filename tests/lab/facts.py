@@ -1,8 +1,8 @@
 """What a lab's kernel holds, as often as a test asks.
 
-A walk by programs costs seconds where all is emulated. Here the sockets stay open, and what the kernel has not told of
-is not read again: it tells of links, addresses, routes, neighbours and queues, and counts nftables' transactions. The
-rest, settings among it, is read each time.
+A walk by programs takes seconds under emulation. Here the sockets stay open, and what the kernel has not announced as
+changed is not read again. The kernel announces addresses, routes, neighbours and queues, and it counts the transactions
+of nftables. Everything else, settings included, is read each time.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ Seen = dict[str, Counter[object]]
 
 
 def facts(lab: Lab) -> Seen:
-    """Once."""
+    """Return what the lab's kernel holds, for a single look."""
     with closing(Facts(lab)) as seen:
         return seen.now()
 
 
 class Facts:
-    """Looks at a lab again and again."""
+    """An observer that looks at a lab again and again."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        # A socket keeps its namespace: only those are watched that no plane removes.
+        # An open socket keeps its namespace alive. So sockets stay open only in namespaces that no plane removes.
         self._watched = {name: _Namespace(name) for _, _, name in lab.namespaces()}
 
     def close(self) -> None:
@@ -50,7 +50,10 @@ class Facts:
             each.close()
 
     def now(self) -> Seen:
-        """What there is, by namespace and kind; and the plane's footprint, without what traffic and time leave."""
+        """Return what there is by namespace and kind, and the plane's footprint.
+
+        What traffic and time leave is not in it.
+        """
         found: Seen = {"footprint": Counter(self._footprint())}
         for _, _, name in self._lab.namespaces():
             with ExitStack() as stack:
@@ -66,7 +69,7 @@ class Facts:
 
 
 class _Namespace:
-    """What one namespace holds."""
+    """An observer of one namespace."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -85,9 +88,11 @@ class _Namespace:
         self._settings: dict[str, int] = {}
 
     def close(self) -> None:
+        """Close the sockets and files. Idempotent."""
         self._stack.close()
 
     def now(self) -> Iterator[tuple[str, Counter[object]]]:
+        """Yield each kind of object, and the objects."""
         links = {_u32(body, 4): (attributes(body[16:]), _u32(body, 8) & _IFF_UP) for _, body in self._dump(18, 16)}
         names = {index: _plain(_name(found[_IFNAME])) for index, (found, _) in links.items()}
         yield "links", Counter((names[n], up, found[_MTU], _settings(found)) for n, (found, up) in links.items())
@@ -117,7 +122,7 @@ class _Namespace:
         yield "qdiscs", [(names[_u32(body, 4)], attributes(body[20:])[1]) for _, body in self._dump(38, 20)]
 
     def _dump(self, kind: int, header: int, family: int = 0) -> list[tuple[int, bytes]]:
-        """RTM_GET*, and the length of its header, whose first byte is the family."""
+        """Dump a kind of object: an RTM_GET*, whose header has this length and begins with the family."""
         return self._route.dump(kind, bytes((family, *[0] * (header - 1))))
 
     def _rules(self) -> Counter[object]:
@@ -132,7 +137,7 @@ class _Namespace:
         return self._ruleset
 
     def _setting(self, key: str) -> bytes:
-        """A sysctl; of one whose module has not been loaded yet nothing."""
+        """Return the value of a sysctl, or nothing if its module has not been loaded yet."""
         if key not in self._settings:
             with inside(self.name), suppress(FileNotFoundError):
                 self._settings[key] = os.open(f"/proc/sys/{key.replace('.', '/')}", os.O_RDONLY)
@@ -153,5 +158,5 @@ def _name(value: bytes) -> str:
 
 
 def _plain(name: str) -> str:
-    """Without the number a veth end has by chance."""
+    """Remove the number that a veth end has by chance."""
     return re.sub(r"^veth\d+$", "veth", name)

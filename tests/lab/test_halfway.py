@@ -107,7 +107,7 @@ def test_a_refusal_at_any_step_leaves_everything_as_it_was(dataplane: str, tmp_p
 
 
 def refused_at_each_step(name: str, call: Callable[[], None], back: Callable[[], None], facts: Facts) -> int:
-    """How many steps the call has. It is carried out at last."""
+    """Make the call with each of its operations refused, then without a refusal. Return how many operations it has."""
     refusals, before, number = Refusals(), facts.now(), 0
     while True:
         told = ""
@@ -119,7 +119,7 @@ def refused_at_each_step(name: str, call: Callable[[], None], back: Callable[[],
         if not refusals.refused:
             assert not told
             return number
-        if not told:  # it did not matter
+        if not told:  # the refusal made no difference
             back()
         assert facts.now() == before, f"{name}, operation {number}: {told}"
         number += 1

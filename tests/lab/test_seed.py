@@ -128,8 +128,11 @@ def test_who_the_backends_see(labs: Labs, dataplane: str, source: str) -> None:
 
 @pytest.mark.parametrize("dataplane", SERVING)
 def test_a_multipath_connection_is_balanced_and_to_the_vip(labs: Labs, dataplane: str) -> None:
-    """But for ebpf-socket, which is asked about the subflow's connect() and about the connection's getpeername(): these
-    are two sockets (net/mptcp/protocol.c, mptcp_connect; net/ipv4/af_inet.c, inet_getname)."""
+    """Try every plane. On ebpf-socket getpeername() tells the backend.
+
+    Its programs are asked about the connect() of the subflow's socket and about the getpeername() of the connection's
+    socket (net/mptcp/protocol.c, mptcp_connect; net/ipv4/af_inet.c, inet_getname).
+    """
     seen = set()
     for _ in WEB:
         with labs(dataplane).socket(CLIENT, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as handle:
