@@ -32,7 +32,7 @@ from tests.conftest import ROOT
 RECORDINGS = ROOT / "tests" / "recordings"
 _ON = ("--kernel", "debian-6.12", "--jobs", "1")
 COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "run": ("run", "-d", "nft-lb,ipvs-lb", "--repeat", "3", "--connections", "200", *_ON),
+    "run": ("run", "-d", "nft-lb,ipvs-lb", "--repeat", "3", "--connections", "200", "--clock", "instructions", *_ON),
     "matrix": (
         *("matrix", "-d", "nft-lb,ipvs-container", "--clock", "wall", *_ON),
         *("-k", "reach.other-node or identity.source-other-node or idle.tcp-1000s"),

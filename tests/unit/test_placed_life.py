@@ -33,23 +33,25 @@ class World:
         self.joined: set[str] = set()  # containers
         self.ready: set[str] = set()  # namespaces
         self.programmed: dict[str, dict[str, Service]] = {}  # namespace -> name -> service
-        self.published: dict[str, dict[str, Service]] = {}  # namespace -> VIP -> service
+        self.published: dict[str, set[str]] = {}  # namespace -> VIPs
         self.damaged: set[str] = set()
         self.refused_at = 0  # the step from now on; 0: none is
         self.half = False
+        self.refused = False  # a step was: those that follow undo the others
 
     def step(self, act: Callable[[], object], *, atomic: bool = False) -> None:
         self.refused_at -= 1
         if self.refused_at == 0:
             if self.half and not atomic:
                 act()
+            self.refused = True
             raise KernelRefused("refused", where="here")
         act()
 
     def state(self) -> tuple[object, ...]:
         """What there is, but for namespaces where somebody else was."""
         spaces = (self.programmed, self.published)
-        kept = [{name: dict(held) for name, held in each.items() if name not in self.damaged} for each in spaces]
+        kept = [{name: held for name, held in each.items() if held and name not in self.damaged} for each in spaces]
         return copy.deepcopy((self.segments, self.attached, self.joined, self.ready - self.damaged, *kept))
 
 
@@ -110,7 +112,7 @@ class Anywhere(Placement):
         def act() -> None:
             for service in services:
                 assert self._world.programmed[site.netns][service.name] == service
-                self._world.published.setdefault(site.netns, {})[service.vip] = service
+                self._world.published.setdefault(site.netns, set()).add(service.vip)
 
         assert site.netns in self._world.ready
         self._world.step(act)
@@ -118,7 +120,7 @@ class Anywhere(Placement):
     def withdraw(self, site: Site, services: Sequence[Service]) -> None:
         def act() -> None:
             for service in services:
-                self._world.published.get(site.netns, {}).pop(service.vip, None)
+                self._world.published.get(site.netns, set()).discard(service.vip)
 
         self._world.step(act)
 
@@ -166,7 +168,8 @@ class Desk(Director):
     def remove(self, services: Sequence[Service]) -> None:
         def act() -> None:
             for service in services:
-                assert service.vip not in self._world.published.get(self._netns, {})
+                # On the way back a VIP that was to change hands is given to nobody first, and then to its old service.
+                assert self._world.refused or service.vip not in self._world.published.get(self._netns, set())
                 del self._told[service.name]
             self._world.programmed[self._netns] = dict(self._told)
 
@@ -211,8 +214,8 @@ def site_of(endpoint: Endpoint, subnet: str) -> Site:
     )
 
 
-networks, nodes, names = st.sampled_from([*SUBNETS]), st.sampled_from(NODES), st.sampled_from(["c1", "c2", "c3"])
-hosts = st.sampled_from([1, 2, 3, 4, 100])  # the bridge's, some that may be anybody's, an attachment's
+networks, nodes, names = st.sampled_from(["a", "a", "b"]), st.sampled_from(NODES), st.sampled_from(["c1", "c2", "c3"])
+hosts = st.sampled_from([2, 3, 4, 2, 3, 4, 1, 100])  # the bridge's, some that may be anybody's, an attachment's
 services = st.lists(st.tuples(networks, st.sampled_from(["s1", "s2", "s3"]), hosts, st.integers(0, 2)), max_size=4)
 refusals = st.tuples(st.one_of(st.just(0), st.integers(1, 14)), st.booleans())
 Asked = Sequence[tuple[str, str, int, int]]
@@ -340,7 +343,7 @@ class Life(RuleBasedStateMachine):
                 known = self.wanted.get(network, {})
                 assert netns in self.world.ready
                 assert self.world.programmed[netns] == known
-                assert self.world.published.get(netns, {}) == {each.vip: each for each in known.values()}
+                assert self.world.published.get(netns, set()) == {each.vip for each in known.values()}
         assert {each.netns for each in self.plane.footprint()} == set(spaces)
         assert len(self.plane.counters()) == sum(len(self.wanted.get(network, {})) for network in spaces.values())
 
@@ -377,11 +380,13 @@ class Life(RuleBasedStateMachine):
         """A change is all done, or is refused and nothing is. A wrong one is always refused."""
         before, done, refusal = self.world.state(), list[bool](), None
         self.world.refused_at, self.world.half = refused
+        self.world.refused = False
         try:
             yield done
         except (Usage, KernelRefused) as error:
             refusal = error
         self.world.refused_at = 0
+        self.refusal: Exception | None = refusal
         if refusal is None:
             done.append(True)
         else:
@@ -389,6 +394,62 @@ class Life(RuleBasedStateMachine):
             assert not (isinstance(refusal, KernelRefused) and refusal.fix)  # the way back was not refused
         assert wrong or not isinstance(refusal, Usage), refusal
         assert refusal or not wrong
+
+
+def lived() -> Life:
+    """A plane with a network, two containers and two services."""
+    life, never = Life(), (0, False)
+    life.begin()
+    life.add_segment(network="a", node="n1", refused=never)
+    life.add_endpoint(network="a", node="n1", name="c1", host=2, refused=never)
+    life.add_endpoint(network="a", node="n1", name="c2", host=3, refused=never)
+    life.apply(asked=[("a", "s1", 4, 2), ("a", "s2", 5, 1)], refused=never)
+    return life
+
+
+CHANGES: dict[str, Callable[[Life, tuple[int, bool]], None]] = {
+    "add_segment": lambda life, refused: life.add_segment(network="a", node="n2", refused=refused),
+    "add_endpoint": lambda life, refused: life.add_endpoint(network="a", node="n1", name="c3", host=6, refused=refused),
+    "remove_endpoint": lambda life, refused: life.remove_endpoint(network="a", name="c1", refused=refused),
+    # one that moves to another VIP, one with other backends, and one that is new and takes the VIP that is left
+    "apply": lambda life, refused: life.apply(
+        asked=[("a", "s1", 7, 2), ("a", "s2", 5, 2), ("a", "s3", 4, 1)], refused=refused
+    ),
+    "remove": lambda life, refused: life.remove(asked=[("a", "s1", 4, 0), ("a", "s2", 5, 0)], refused=refused),
+    "close": lambda life, refused: life.close(refused=refused),
+}
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["at once", "half-way"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_that_is_refused_at_any_step_can_be_made_later(name: str, half: bool) -> None:
+    change = CHANGES[name]
+    refused = 0
+    while True:
+        life = lived()
+        change(life, (refused + 1, half))
+        life.what_is_programmed_is_what_is_wanted()
+        if not life.refusal:
+            break
+        refused += 1
+        change(life, (0, False))
+        assert not life.refusal
+        life.what_is_programmed_is_what_is_wanted()
+    assert refused > 2, "it was refused at each of its steps"
+
+
+def test_of_several_sites_that_cannot_be_restored_the_first_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = lived()
+    life.foreign_hands(number=0, also_ready=True)
+
+    def refuse(self: Anywhere, endpoint: Endpoint, segment: Segment) -> list[Site]:
+        raise KernelRefused(f"no {endpoint.name}")
+
+    monkeypatch.setattr(Anywhere, "open_endpoint", refuse)
+    with pytest.raises(KernelRefused, match=r"^no c1$"):
+        life.plane.resync()
+    life.world.damaged.clear()
+    life.what_is_programmed_is_what_is_wanted()
 
 
 TestLife = Life.TestCase

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench.kernels import Kernel
@@ -17,7 +18,7 @@ def test_a_recording_of_a_replay_is_the_recording(bench: Bench, name: str) -> No
     """This also says at once that the program asks a kernel for something else than when it was recorded."""
     made, kept = recorded.record(recorded.COMMANDS[name]), recorded.read(name)
     assert made.job == kept.job, "record anew: python -m tests.recorded tests/recordings"
-    assert made == kept
+    assert msgspec.structs.replace(made, command=kept.command) == kept
 
 
 def test_a_recording_is_a_line_for_each_event(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
