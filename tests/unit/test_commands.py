@@ -10,10 +10,12 @@ import msgspec
 import pytest
 
 from bench import api
+from bench.analysis.intervals import summarise
 from bench.documents import Event
 from bench.kernels import Kernel
+from bench.report import result_table
 from dataplanes import catalog
-from tests.recorded import MATRIX, RUN, Replay, read, replay
+from tests.recorded import COMMANDS, MATRIX, RUN, Replay, read, replay
 from tests.unit.conftest import Bench
 
 
@@ -86,6 +88,24 @@ def test_a_plane_without_a_figure_is_exit_1_with_its_reason(bench: Bench, machin
     done = bench(*RUN)
     assert done.exit_code == 1
     assert "nft-lb: no number, no backend answered" in done.stdout
+
+
+def test_the_generators_agreement_is_a_ratio_of_planes(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench(*COMMANDS["run"], "-o", "result.json").exit_code == 0
+    ours = measured("result.json").result
+    rates = {"nft-lb": 900.0, "ipvs-lb": 450.0}
+    theirs = [
+        msgspec.structs.replace(trial, workload="wrk", figures={"connections_per_second": rates[trial.dataplane]})
+        for trial in ours.trials
+        if trial.dataplane in rates
+    ]
+    result_table.show_agreement(msgspec.structs.replace(ours, summary=summarise([*ours.trials, *theirs])))
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if "ipvs-lb" in line)
+    assert "0.500" in row
+    assert "over loopback the generator reaches" in shown
 
 
 def test_the_second_run_knows_the_pace_of_the_first(bench: Bench) -> None:
