@@ -438,6 +438,22 @@ def test_a_change_that_is_refused_at_any_step_can_be_made_later(name: str, half:
     assert refused > 2, "it was refused at each of its steps"
 
 
+def test_a_network_that_was_refused_may_come_with_another_subnet() -> None:
+    life = lived()
+    life.add_segment(network="b", node="n1", refused=(2, False))
+    assert life.refusal
+    life.plane.add_segment(Segment("n1", "b", "10.0.1.0/25", "n1", "n1.b"))
+
+
+@pytest.mark.parametrize("first", range(13))
+def test_every_site_is_restored_whichever_step_is_refused(first: int) -> None:
+    life = lived()
+    for number in range(3):
+        life.foreign_hands(number=number, also_ready=True)
+    life.resync(number=0, first=first)
+    life.what_is_programmed_is_what_is_wanted()
+
+
 def test_of_several_sites_that_cannot_be_restored_the_first_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     life = lived()
     life.foreign_hands(number=0, also_ready=True)
