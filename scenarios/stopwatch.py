@@ -65,9 +65,7 @@ def settle() -> None:
     """Wait until this machine has nothing left to do. Use it only on a machine that runs nothing else: a guest.
 
     Programming leaves work behind (tables are resized, memory is freed), which must not count as a later measurement's
-    cost. Neither must the walk of connection tracking's collector over its whole table, about once a minute
-    (net/netfilter/nf_conntrack_core.c, gc_worker): over 65,536 buckets it executes 3.5 million instructions. So this
-    returns after a walk. By the instruction clock, waiting for it takes no time.
+    cost.
     """
     deadline = time.monotonic() + _SETTLED_AT_LAST
     quiet = 0
@@ -75,13 +73,14 @@ def settle() -> None:
         idle, begun = _idle(), time.monotonic()
         time.sleep(_LOOK)
         quiet = quiet + 1 if _idle() - idle > 0.9 * (time.monotonic() - begun) else 0
-    await_walk()
 
 
 def await_walk() -> float:
-    """Wait for the next walk of connection tracking's collector, at most 70 s, and return the seconds until it.
+    """Wait until connection tracking's collector has walked over its whole table; return the seconds, at most 70.
 
-    On a quiet machine nothing else takes the processor for more than a millisecond.
+    It does so about once a minute (net/netfilter/nf_conntrack_core.c, gc_worker). Over 65,536 buckets it executes 3.5
+    million instructions, which must not count as the cost of what is measured meanwhile. By the instruction clock the
+    wait takes no time. On a quiet machine nothing else takes the processor for more than a millisecond.
     """
     begun = time.monotonic()
     for _ in range(_WALKED_AT_LAST):

@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.program.command import BENCH, bench
 
 pytestmark = pytest.mark.program
-RUN = ("run", "--dataplane", "nft-lb", "--kernel", "guest", "--clock", "instructions", "--repeat", "2", "-n", "100")
+RUN = ("run", "--dataplane", "nft-lb", "--kernel", "guest", "--clock", "instructions", "--repeat", "2", "-n", "400")
 DASK = str(Path(sys.executable).with_name("dask"))
 
 
