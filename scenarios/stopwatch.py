@@ -10,7 +10,8 @@ from collections.abc import Callable
 from msgspec import Struct
 
 _LOOK, _QUIET, _SETTLED_AT_LAST = 0.25, 3, 10.0
-_WALK, _WALKED_AT_LAST = 1e-3, 70
+_WALK_LOOK, _WALK_LOOKS, _WALK = 4.0, 18, 2.5e-3
+"""Seconds between looks, how many looks there are, and the seconds a walk runs. Between two looks others ran 1.8 ms."""
 _METER = "/run/bench-job/waited"
 _LEAP = 1.0
 """The seconds by which the clock may advance, within a check or a trial, while the machine's files are waited for."""
@@ -76,16 +77,16 @@ def settle() -> None:
 
 
 def await_walk() -> float:
-    """Wait until connection tracking's collector has walked over its whole table; return the seconds, at most 70.
+    """Wait until connection tracking's collector has walked over its whole table; return the seconds, at most 72.
 
     It does so about once a minute (net/netfilter/nf_conntrack_core.c, gc_worker). Over 65,536 buckets it executes 3.5
-    million instructions, which must not count as the cost of what is measured meanwhile. By the instruction clock the
-    wait takes no time. On a quiet machine nothing else takes the processor for more than a millisecond.
+    million instructions, which must not count as the cost of what is measured meanwhile. The instruction clock skips
+    the wait. What remains are the looks, so they are far apart.
     """
     begun = time.monotonic()
-    for _ in range(_WALKED_AT_LAST):
+    for _ in range(_WALK_LOOKS):
         before = _others_executed()
-        time.sleep(1)
+        time.sleep(_WALK_LOOK)
         if _others_executed() - before > _WALK:
             break
     return time.monotonic() - begun
