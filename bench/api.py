@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bench.documents import Event, Matrix, Result, TrialPlan, tidy
+from bench.documents.metrics import METRICS as METRICS
 from dataplanes import catalog, files
 from dataplanes.errors import Prerequisite
 from dataplanes.selection import Selection

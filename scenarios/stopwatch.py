@@ -10,7 +10,8 @@ from collections.abc import Callable
 from msgspec import Struct
 
 _LOOK, _QUIET, _SETTLED_AT_LAST = 0.25, 3, 10.0
-_WALK, _WALKED_AT_LAST = 1e-3, 70
+_WALK_LOOK, _WALK_LOOKS, _WALK = 4.0, 18, 2.5e-3
+"""Seconds between looks, how many looks there are, and the seconds a walk runs. Between two looks others ran 1.8 ms."""
 _METER = "/run/bench-job/waited"
 _LEAP = 1.0
 """The seconds by which the clock may advance, within a check or a trial, while the machine's files are waited for."""
@@ -65,9 +66,7 @@ def settle() -> None:
     """Wait until this machine has nothing left to do. Use it only on a machine that runs nothing else: a guest.
 
     Programming leaves work behind (tables are resized, memory is freed), which must not count as a later measurement's
-    cost. Neither must the walk of connection tracking's collector over its whole table, about once a minute
-    (net/netfilter/nf_conntrack_core.c, gc_worker): over 65,536 buckets it executes 3.5 million instructions. So this
-    returns after a walk. By the instruction clock, waiting for it takes no time.
+    cost.
     """
     deadline = time.monotonic() + _SETTLED_AT_LAST
     quiet = 0
@@ -75,18 +74,19 @@ def settle() -> None:
         idle, begun = _idle(), time.monotonic()
         time.sleep(_LOOK)
         quiet = quiet + 1 if _idle() - idle > 0.9 * (time.monotonic() - begun) else 0
-    await_walk()
 
 
 def await_walk() -> float:
-    """Wait for the next walk of connection tracking's collector, at most 70 s, and return the seconds until it.
+    """Wait until connection tracking's collector has walked over its whole table; return the seconds, at most 72.
 
-    On a quiet machine nothing else takes the processor for more than a millisecond.
+    It does so about once a minute (net/netfilter/nf_conntrack_core.c, gc_worker). Over 65,536 buckets it executes 3.5
+    million instructions, which must not count as the cost of what is measured meanwhile. The instruction clock skips
+    the wait. What remains are the looks, so they are far apart.
     """
     begun = time.monotonic()
-    for _ in range(_WALKED_AT_LAST):
+    for _ in range(_WALK_LOOKS):
         before = _others_executed()
-        time.sleep(1)
+        time.sleep(_WALK_LOOK)
         if _others_executed() - before > _WALK:
             break
     return time.monotonic() - begun

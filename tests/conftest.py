@@ -7,13 +7,17 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 _ANY = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
 settings.register_profile("quick", _ANY, max_examples=60, derandomize=True)
 settings.register_profile("long", _ANY, max_examples=int(os.environ.get("EXAMPLES", "100000")), print_blob=True)
+settings.register_profile("mutation", _ANY, max_examples=60, derandomize=True, phases=(Phase.generate,))
 settings.load_profile("quick")
-"""The profile for long campaigns: EXAMPLES=50000 python -m pytest --hypothesis-profile=long tests/unit/fuzz -k ..."""
+"""The profile for long campaigns: EXAMPLES=50000 python -m pytest --hypothesis-profile=long tests/unit/fuzz -k ...
+
+With `mutation` a failure is not made small: nobody reads it.
+"""
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,6 +1,6 @@
-"""The program on the kernel under test. It does one job, which is JSON in argv, and sends events on the event channel.
+"""The program on the kernel under test. It does the job in the file BENCH_INPUT, and sends events on the event channel.
 
-It is the same on the host and in the guest, and is started as `python -m bench.start inside JOB`. Its imports are few,
+It is the same on the host and in the guest, and is started as `python -m bench.start inside`. Its imports are few,
 because under emulation they cost more than the work.
 """
 
@@ -166,6 +166,6 @@ def main() -> int:
 
 def _do() -> int:
     _allow_files()
-    job = msgspec.json.decode(sys.argv[1], type=Job)
+    job = msgspec.json.decode(Path(os.environ.pop("BENCH_INPUT")).read_bytes(), type=Job)
     extensions.adopt(job.extensions)
     return _KINDS[job.kind](job, os.environ.get("BENCH_CLOCK", "wall"))

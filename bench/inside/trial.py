@@ -18,7 +18,7 @@ from dataplanes.selection import Selection
 from scenarios import axes, topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
-from scenarios.stopwatch import Steadiness, settle
+from scenarios.stopwatch import Steadiness, await_walk, settle
 from scenarios.topology import Scenario, Task
 
 
@@ -62,16 +62,9 @@ def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Tri
     steadiness = Steadiness()
     try:
         with Journal() as journal, build(world, selection, journal, udp_as_asked=True) as lab:
-            if plan.axes.sources:
-                lab.alias(world.traffic.client, plan.axes.sources)
-            with _own_ports(lab):
-                prove(lab, selection)
-            if plan.axes.ports:
-                _ports(lab, 65536 - plan.axes.ports, 65535)
+            _make_steady(lab, selection, plan, clock)
             if plan.warmup:
                 trial.settings = _settings(lab)
-            if clock == "instructions":
-                settle()
             trial.figures, trial.work, held, trial.profile = _measure(lab, selection, plan, clock)
             if plan.round <= 1:
                 trial.held = held
@@ -82,6 +75,20 @@ def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Tri
     except BenchError as error:
         trial.error, trial.figures, trial.work = str(error), {}, Work()
     return trial
+
+
+def _make_steady(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> None:
+    """Prove that the plane works, and leave the lab with nothing to do but what will be measured."""
+    if plan.axes.sources:
+        lab.alias(lab.scenario.traffic.client, plan.axes.sources)
+    if clock == "instructions":
+        await_walk()  # before neighbours are found: those found half a minute ago cost more to send to (NUD_STALE)
+    with _own_ports(lab):
+        prove(lab, selection)
+    if plan.axes.ports:
+        _ports(lab, 65536 - plan.axes.ports, 65535)
+    if clock == "instructions":
+        settle()
 
 
 def _measure(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from msgspec import Struct
 
@@ -20,7 +22,7 @@ class Command(Struct, frozen=True):
     tty: bool = False  # True if stdin and stdout are a terminal
     timeout: float | None = None  # in seconds of real time
     modules: tuple[str, ...] = ()  # modules that are loaded before it starts
-    outputs: tuple[str, ...] = ()  # directories that it may write to
+    input: bytes = b""  # what it finds in the file that BENCH_INPUT names; one argument has room for 128 KiB only
 
 
 class Kernel(ABC):
@@ -51,6 +53,17 @@ class Kernel(ABC):
         Return its exit code, or 128 + n if signal n ended it. Raises TimedOut when its time is up, and GuestPanic with
         the last lines of the console if the kernel panics.
         """
+
+
+@contextmanager
+def in_memory(name: str, content: bytes) -> Iterator[int]:
+    """Return a file in memory that is open for a child to inherit."""
+    handle = os.memfd_create(name)
+    try:
+        os.write(handle, content)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def parse_config(text: str) -> dict[str, str]:

@@ -22,13 +22,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from bench.kernels import image
-from bench.kernels.base import EVENTS_FD, Command, Kernel, parse_config
+from bench.kernels.base import EVENTS_FD, Command, Kernel, in_memory, parse_config
 from bench.kernels.modules import Modules
 from bench.kernels.owned import owned
 from bench.kernels.relay import GRACE, Lines, Relay, exit_code, signals, write_all
 from bench.kernels.shares import Shared, serve
-from dataplanes.errors import BenchError, GuestPanic, Prerequisite, TimedOut
+from dataplanes.errors import BenchError, GuestPanic, Prerequisite, TimedOut, Usage
 from dataplanes.texts import clean
 
 QEMU = "qemu-system-x86_64"
@@ -90,9 +92,9 @@ class Guest(Kernel):
                 f"{QEMU} is not installed", why="the guest runs in it", fix="apt-get install qemu-system-x86"
             )
         command = _inside(command)
-        shares = {f"out{number}": path for number, path in enumerate(command.outputs)}
+        shares = _writable(command.env.get("BENCH_OUTPUT", ""))
         with ExitStack() as stack:
-            initrd = stack.enter_context(_memory("initrd", image.base(self._modules)))
+            initrd = stack.enter_context(in_memory("initrd", image.base(self._modules)))
             awake = self.clock == "instructions"
             job = image.job(command, self._modules, shares, int(time.time()), awake=awake)
             os.write(initrd, job)
@@ -272,11 +274,19 @@ class _Session:
 def _inside(command: Command) -> Command:
     # BENCH_STATE is not passed on: the guest has its own state directory, which ends with it.
     environment = {name: value for name, value in command.env.items() if name != "BENCH_STATE"}
-    environment |= {"BENCH_EVENTS_FD": str(EVENTS_FD), "HOME": command.env.get("HOME", "/root")}
+    environment |= {"BENCH_EVENTS_FD": str(EVENTS_FD), "BENCH_INPUT": image.INPUT}
+    environment["HOME"] = command.env.get("HOME", "/root")
     environment["PATH"] = command.env.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
-    return Command(
-        command.argv, environment, command.cwd, command.tty, command.timeout, command.modules, command.outputs
-    )
+    return replace(command, env=environment)
+
+
+def _writable(path: str) -> dict[str, str]:
+    """Return the share of the one directory that the command may write to, if there is one. Raises Usage."""
+    if not path:
+        return {}
+    if not (os.path.isabs(path) and os.path.isdir(path)) or "\n" in path:
+        raise Usage("BENCH_OUTPUT is no directory that a guest can write to", where=path, fix="give an absolute path")
+    return {"output": path}
 
 
 def _processor_time(pid: int) -> float:
@@ -295,17 +305,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-@contextmanager
-def _memory(name: str, content: bytes) -> Iterator[int]:
-    """Return a file in memory that is open for QEMU to inherit."""
-    handle = os.memfd_create(name)
-    try:
-        os.write(handle, content)
-        yield handle
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from bench import native
-from bench.kernels.base import EVENTS_FD, Command, Kernel, parse_config
+from bench.kernels.base import EVENTS_FD, Command, Kernel, in_memory, parse_config
 from bench.kernels.modules import Modules
 from bench.kernels.owned import owned
 from bench.kernels.relay import GRACE, Lines, Relay, exit_code, signals
@@ -52,6 +52,8 @@ class HostKernel(Kernel):
             stack.callback(relay.close)
             (reading, writing), (kept, _) = (stack.enter_context(_pipe()) for _ in range(2))
             argv = ("/bin/bash", "-c", script, str(writing.fileno()), *command.argv)
+            given = stack.enter_context(in_memory("input", command.input))
+            own = {"BENCH_EVENTS_FD": str(EVENTS_FD), "BENCH_INPUT": f"/proc/self/fd/{given}"}
             if command.tty:
                 stack.enter_context(_foreground())
             interrupts = stack.enter_context(signals())
@@ -61,9 +63,9 @@ class HostKernel(Kernel):
                 process = stack.enter_context(
                     owned(
                         (keep, str(kept.fileno()), *argv),
-                        env={**command.env, "BENCH_EVENTS_FD": str(EVENTS_FD)},
+                        env={**command.env, **own},
                         cwd=command.cwd,
-                        pass_fds=(writing.fileno(), kept.fileno()),
+                        pass_fds=(writing.fileno(), kept.fileno(), given),
                         start_new_session=not command.tty,
                         preexec_fn=None,  # `keep` ties itself; a first process loses a signal it does not block
                     )

@@ -15,6 +15,8 @@ from bench.kernels.modules import Modules
 _BOOT = ("virtio_pci", "virtio_console", "overlay")
 """The modules for the virtio-serial ports, and for the overlay over the machine's file system."""
 
+INPUT = "/run/bench-job/input"
+"""The command's input. init mounts the job's files there."""
 _REGULAR, _DIRECTORY = 0o100000, 0o040000
 
 
@@ -63,4 +65,5 @@ def job(command: Command, modules: Modules, paths: Mapping[str, str], now: int, 
         (f"job/{name}", b"".join(item.encode() + b"\0" for item in items))
         for name, items in (("argv", command.argv), ("env", environment))
     ]
+    entries.append(("job/input", command.input))
     return cpio((name, _REGULAR | 0o644, content) for name, content in entries)

@@ -81,7 +81,8 @@ def serve(modules: Modules, shares: Mapping[str, str], memory: str) -> Iterator[
 
 def _9p(tag: str, path: str) -> Sequence[str]:
     access = "readonly=on" if tag == "root" else "readonly=off"
-    export = f"local,id={tag},path={path},security_model=none,multidevs=remap,{access}"
+    inner = path.replace(",", ",,")  # a comma ends a value
+    export = f"local,id={tag},path={inner},security_model=none,multidevs=remap,{access}"
     return "-fsdev", export, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"
 
 

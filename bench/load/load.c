@@ -293,7 +293,8 @@ static void print(const struct worker *all, const struct counters *from, const s
 	printf("}");
 	print_backends(all->backends);
 	printf(",\"figures\":{");
-	const char *comma = print_latencies("", "connect", &all->samples->connect_ns, sizeof *all->samples, all->answered);
+	const char *comma =
+		print_latencies("", "connect", &all->samples->connect_ns, sizeof *all->samples, all->answered);
 	print_latencies(comma, "request", &all->samples->request_ns, sizeof *all->samples, all->answered);
 	printf("}");
 	print_counters(from, to);

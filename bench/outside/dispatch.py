@@ -49,12 +49,13 @@ def dispatch(
             on_event(event)
 
     command = Command(
-        argv=(*_UNDISTURBED, sys.executable, "-m", "bench.start", "inside", msgspec.json.encode(job).decode()),
+        argv=(*_UNDISTURBED, sys.executable, "-m", "bench.start", "inside"),
         env={**os.environ, "BENCH_CLOCK": kernel.clock, **_headers(job, kernel)},
         cwd=os.getcwd(),
         tty=tty,
         timeout=timeout,
         modules=preflight.modules(requirements(job.selections)),
+        input=msgspec.json.encode(job),
     )
     code = kernel.execute(command, take)
     if failure:

@@ -75,7 +75,8 @@ def summary(matrix: Matrix) -> list[str]:
     odd = [cell for cell in matrix.cells if cell.outcome != cell.expected]
     counts = {outcome: sum(1 for cell in matrix.cells if cell.outcome == outcome) for outcome in MARKS}
     counted = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    lines = [f"{len(matrix.cells)} cells: {counted}; {len(odd)} not as expected"]
+    cells = "1 cell" if len(matrix.cells) == 1 else f"{len(matrix.cells)} cells"
+    lines = [f"{cells}: {counted}; {len(odd)} not as expected"]
     for cell in odd:
         lines.append(
             f"! {cell.kernel} {cell.dataplane} {cell.check}: {cell.outcome}, expected {cell.expected}: {cell.detail}"

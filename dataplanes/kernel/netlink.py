@@ -97,11 +97,11 @@ def aside(made: socket.socket) -> socket.socket:
 class Watch:
     """A listener for changes in a namespace, whoever makes them."""
 
-    def __init__(self, name: str, protocol: int, group: int) -> None:
-        """Open the socket. `group` is an RTNLGRP_* or NFNLGRP_*."""
+    def __init__(self, name: str, protocol: int, *groups: int) -> None:
+        """Open the socket. Each of `groups` is an RTNLGRP_* or NFNLGRP_*."""
         with netns.inside(name):
             self._socket = aside(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol))
-        self._socket.bind((0, 1 << (group - 1)))
+        self._socket.bind((0, sum(1 << (group - 1) for group in groups)))
         self._socket.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)

@@ -1,4 +1,4 @@
-"""Refusals of single kernel operations, chosen by number, and the state of a lab's kernel as text.
+"""The kernel refuses one operation, the one a test names by its number.
 
 A netlink request is changed into one that the kernel does not know. So the kernel itself refuses it, and carries out
 the other requests of the same write. Programs, rulesets, settings and system calls are refused before they begin.
@@ -7,24 +7,15 @@ the other requests of the same write. Programs, rulesets, settings and system ca
 from __future__ import annotations
 
 import errno
-import re
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from dataplanes import classifiers
-from dataplanes.errors import KernelRefused, Prerequisite
+from dataplanes.errors import KernelRefused
 from dataplanes.kernel import bpf, iptables, ipvs, netlink, nft, process, sysctl
-from dataplanes.kernel.netlink import Netlink, NetlinkError, Request, attributes
-from scenarios import walk
-from scenarios.lab import Lab
-
-_IFNAME, _MTU, _IFF_UP = 3, 4, 1  # IFLA_*
-_LOCAL, _DST, _LLADDR, _PERMANENT = 2, 1, 2, 0x80  # IFA_LOCAL, RTA_DST and NDA_DST, NDA_LLADDR, NUD_PERMANENT
+from dataplanes.kernel.netlink import Netlink, NetlinkError, Request
 
 
 class Refusals:
@@ -88,91 +79,3 @@ def _unknown(request: Request) -> Request:
     if request.kind >= 0x10 and len(request.body) >= 4 and request.body[1:4] == b"\1\0\0":  # struct genlmsghdr
         return Request(request.kind, request.flags, b"\xff" + request.body[1:])
     return Request(0xFF, request.flags, request.body)  # beyond RTM_MAX
-
-
-def facts(lab: Lab) -> dict[str, Counter[object]]:
-    """Return the state that the kernel tells at once.
-
-    It is the walk without programs, which take seconds under emulation.
-    """
-    found: dict[str, Counter[object]] = {}
-    for _, _, name in lab.namespaces():
-        found |= {f"{name}: {what}": Counter(seen) for what, seen in _facts(name)}
-    found["footprint"] = Counter(_footprint(lab))
-    return found
-
-
-def _facts(name: str) -> Iterator[tuple[str, Iterable[object]]]:
-    wire = Netlink(name, netlink.ROUTE)
-    links = {_u32(body, 4): (attributes(body[16:]), _u32(body, 8) & _IFF_UP) for _, body in wire.dump(18, bytes(16))}
-    names = {index: _plain(_name(found[_IFNAME])) for index, (found, _) in links.items()}
-    yield "links", [(names[index], up, found[_MTU]) for index, (found, up) in links.items()]
-    addresses = [(body[:4], names[_u32(body, 4)], attributes(body[8:])) for _, body in wire.dump(22, bytes(8))]
-    yield "addresses", [(head, name, found.get(_LOCAL)) for head, name, found in addresses]
-    yield "routes", [(body[:12], attributes(body[12:]).get(_DST)) for _, body in wire.dump(26, bytes(12))]
-    answers = [each for family in (2, 7) for _, each in wire.dump(30, bytes((family, *[0] * 11)))]
-    yield (
-        "neighbours",
-        [
-            (names[_u32(body, 4)], body[8:12], attributes(body[12:]).get(_DST), attributes(body[12:])[_LLADDR])
-            for body in answers
-            if body[8] & _PERMANENT and names[_u32(body, 4)] != "veth"
-        ],
-    )
-    yield "qdiscs", [(names[_u32(body, 4)], attributes(body[20:])[1]) for _, body in wire.dump(38, bytes(20))]
-    wire.close()
-    yield "tcx", [(_plain(interface), way, program) for interface, way, _, program in classifiers.links(name)]
-    tables = iptables.Tables(name)
-    infos = [tables.info(table) for table in tables.names()]
-    yield "iptables", [each for each in infos if iptables.entries(each) > iptables.EMPTY[_name(each[:32])]]
-    tables.close()
-    if nft.tables(name):
-        reader = nft.Nftables(name)
-        reader._handle.set_stateless_output(True)
-        yield "nft", reader._handle.cmd("list ruleset")[1].splitlines()
-        reader.close()
-    with suppress(Prerequisite):
-        table = ipvs.Ipvs(name)
-        for each in table.services():
-            yield f"ipvs {each.key}", [(d.address, d.forward, d.weight) for d in each.destinations]
-        table.close()
-    yield "sysctls", walk._sysctls(name)
-
-
-def held(lab: Lab) -> dict[str, list[str]]:
-    """Return the walk through all namespaces and the plane's footprint, without what traffic and time leave."""
-    found = {}
-    for namespace in walk.walk(lab)["namespaces"]:
-        for section in namespace["sections"]:
-            lines = [_plain(line) for _, line in section["lines"]]
-            found[f"{namespace['name']}: {section['command']}"] = sorted(filter(None, lines))
-    found["footprint"] = sorted(_footprint(lab))
-    return {where: lines for where, lines in found.items() if lines}
-
-
-def _footprint(lab: Lab) -> Iterator[str]:
-    assert lab.plane
-    for each in lab.plane.footprint():
-        if each.kind.split()[-1] not in ("connections", "entries", "flows", "fragments", "vips"):
-            yield f"{each.netns} {each.kind} {each.objects}"
-
-
-def _u32(body: bytes, offset: int) -> int:
-    return int.from_bytes(body[offset : offset + 4], sys.byteorder)
-
-
-def _name(value: bytes) -> str:
-    return value.rstrip(b"\0").decode()
-
-
-def _plain(line: str) -> str:
-    """Remove the numbers of links, the MACs that the kernel makes up, the states of neighbours, and counters."""
-    line = re.sub(r"^\d+: |@if\d+|master \d+|link-netns \S+|packets \d+ bytes \d+", "", line)
-    line = re.sub(r"veth\d+", "veth", re.sub(r" state \w+|,LOWER_UP|NO-CARRIER,", "", line))
-    if re.search(r"REACHABLE|STALE|DELAY|PROBE|FAILED|INCOMPLETE|NOARP", line):
-        return ""
-    if "link/ether" in line or "dev veth" in line:
-        return ""
-    if "->" in line:
-        return " ".join(line.split()[:4])
-    return line

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,8 @@ from dataplanes.model import Backend, Service
 from scenarios import topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
-from tests.lab.refusals import Refusals, facts, held
+from tests.lab.facts import Facts
+from tests.lab.refusals import Refusals
 from tests.lab.test_seed import PROGRAMMED, SERVING
 
 SCENARIO = """
@@ -88,31 +89,37 @@ def _remove_segment(plane: DataPlane, segment: object) -> None:
 def test_a_refusal_at_any_step_leaves_everything_as_it_was(dataplane: str, tmp_path: Path) -> None:
     (tmp_path / "two.toml").write_text(SCENARIO)
     (selection,) = catalog.select(dataplane)
-    refusals, refused = Refusals(), Counter[str]()
+    refused = Counter[str]()
     with Journal() as journal, trial.build(topology.load(f"{tmp_path}/two.toml"), selection, journal) as lab:
         assert lab.plane
         lab.plane.close()
         lab.plane = plane = catalog.make(selection, lab)
-        bare = held(lab)
-        for name, call, back in life(plane, lab):
-            before = facts(lab)
-            for number in count():
-                told = ""
-                with refusals.of(number):
-                    try:
-                        call()
-                    except BenchError as error:
-                        told = str(error)
-                if not refusals.refused:
-                    assert not told
-                    break
-                refused[name] += 1
-                if not told:  # the refusal made no difference
-                    back()
-                assert facts(lab) == before, f"{name}, operation {number}: {told}"
-            if name == "apply":
-                before = facts(lab)
-                plane.resync()
-                assert facts(lab) == before, "nothing was wrong"
-        assert held(lab) == bare
-    assert {"apply", "remove", "close"} <= set(refused)
+        with closing(Facts(lab)) as facts:
+            bare = facts.now()
+            for name, call, back in life(plane, lab):
+                refused[name] = refused_at_each_step(name, call, back, facts)
+                if name == "apply":
+                    before = facts.now()
+                    plane.resync()
+                    assert facts.now() == before, "nothing was wrong"
+            assert facts.now() == bare
+    assert all(refused[name] for name in ("apply", "remove", "close"))
+
+
+def refused_at_each_step(name: str, call: Callable[[], None], back: Callable[[], None], facts: Facts) -> int:
+    """Make the call with each of its operations refused, then without a refusal. Return how many operations it has."""
+    refusals, before, number = Refusals(), facts.now(), 0
+    while True:
+        told = ""
+        with refusals.of(number):
+            try:
+                call()
+            except BenchError as error:
+                told = str(error)
+        if not refusals.refused:
+            assert not told
+            return number
+        if not told:  # the refusal made no difference
+            back()
+        assert facts.now() == before, f"{name}, operation {number}: {told}"
+        number += 1

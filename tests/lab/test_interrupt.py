@@ -14,10 +14,11 @@ import msgspec
 import pytest
 
 from bench.documents import Job
+from bench.kernels.base import in_memory
 from dataplanes import catalog
 from scenarios import journal
 
-JOB = msgspec.json.encode(Job("lab", "seed", catalog.select("ipvs-container"), command=["sleep", "1000"])).decode()
+JOB = msgspec.json.encode(Job("lab", "seed", catalog.select("ipvs-container"), command=["sleep", "1000"]))
 
 
 def left() -> dict[str, object]:
@@ -53,12 +54,13 @@ def clean_before() -> dict[str, object]:
 def start() -> tuple[subprocess.Popen[bytes], int]:
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.start", "inside", JOB],
-        env={**os.environ, "BENCH_EVENTS_FD": str(writing)},
-        pass_fds=(writing,),
-        start_new_session=True,
-    )
+    with in_memory("input", JOB) as job:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.start", "inside"],
+            env={**os.environ, "BENCH_EVENTS_FD": str(writing), "BENCH_INPUT": f"/proc/self/fd/{job}"},
+            pass_fds=(writing, job),
+            start_new_session=True,
+        )
     os.close(writing)
     return process, reading
 

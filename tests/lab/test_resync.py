@@ -16,7 +16,7 @@ from dataplanes.placed import PlacedPlane
 from scenarios.checks import disturb
 from scenarios.lab import Lab
 from tests.lab.conftest import View, running
-from tests.lab.refusals import facts
+from tests.lab.facts import facts
 from tests.lab.test_seed import PROGRAMMED, SERVING
 
 Damage = Callable[[Lab], None]

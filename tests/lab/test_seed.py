@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
@@ -125,6 +126,25 @@ def test_who_the_backends_see(labs: Labs, dataplane: str, source: str) -> None:
     seen = {View(lab).who()[1] for _ in range(3)}
     own = {e.address for e in lab.attachments() if e.node == "worker2"} or {source}
     assert seen == own
+
+
+@pytest.mark.parametrize("dataplane", SERVING)
+def test_a_multipath_connection_is_balanced_and_to_the_vip(labs: Labs, dataplane: str) -> None:
+    """Try every plane. On ebpf-socket getpeername() tells the backend.
+
+    Its programs are asked about the connect() of the subflow's socket and about the getpeername() of the connection's
+    socket (net/mptcp/protocol.c, mptcp_connect; net/ipv4/af_inet.c, inet_getname).
+    """
+    seen = set()
+    for _ in WEB:
+        with labs(dataplane).socket(CLIENT, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as handle:
+            handle.settimeout(5)
+            handle.connect((VIP, 80))
+            handle.sendall(b"w")
+            _, _, _, address, *_ = handle.recv(256).decode().split()
+            assert handle.getpeername() == (address if dataplane == "ebpf-socket" else VIP, 80)
+            seen.add(address)
+    assert seen == {*WEB.values()}
 
 
 def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:

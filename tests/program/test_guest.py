@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import lzma
 import os
 import shutil
@@ -55,12 +56,35 @@ def test_twenty_megabytes_pass_whole() -> None:
     assert len(done.stdout) == 20_000_000
 
 
+@pytest.mark.parametrize("kernel", ["guest", *(["host"] if os.geteuid() == 0 else [])])
+def test_an_input_that_is_longer_than_an_argument_may_be_reaches_the_command(kernel: str) -> None:
+    given = os.urandom(11_000_000)  # as a job of 50,000 trials
+    told: list[bytes] = []
+    argv = ("sh", "-c", 'sha256sum < "$BENCH_INPUT" >&"$BENCH_EVENTS_FD"')
+    command = Command(argv, dict(os.environ), "/", input=given)
+    assert resolve(kernel, "wall").execute(command, told.append) == 0
+    assert told == [hashlib.sha256(given).hexdigest().encode() + b"  -"]
+
+
 def test_the_guest_cannot_write_outside_and_does_not_see_the_machines_labs() -> None:
     mark = ROOT / "written-by-the-guest"
     own = "mountpoint -q /etc/netns && ls -A /etc/netns /run/netns 2>&1 | grep -v :"
     done = guest("sh", "-c", f"echo gone > {mark} && cat {mark}; {own}")
     assert done.stdout == b"gone\n"
     assert not mark.exists()
+
+
+def test_the_guest_can_write_where_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "a, b"
+    output.mkdir()
+    monkeypatch.setenv("BENCH_OUTPUT", str(output))
+    done = guest("sh", "-c", f"echo kept > '{output}/file'; echo gone > {tmp_path}/file")
+    assert done.returncode == 0, done.stderr
+    assert (output / "file").read_text() == "kept\n"
+    assert not (tmp_path / "file").exists()
+    monkeypatch.setenv("BENCH_OUTPUT", str(tmp_path / "nowhere"))
+    refused = guest("true")
+    assert (refused.returncode, b"BENCH_OUTPUT is no directory" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("then", ["-1", "0"])  # it restarts at once, or it hangs

@@ -50,18 +50,24 @@ def test_a_reader_that_has_gone_is_no_regression(command: tuple[str, ...]) -> No
     assert b"Exception" not in done.stderr
 
 
-def test_sigint_ends_the_guest_and_is_passed_on() -> None:
+def signalled(number: int, *lab: str, seconds: int) -> subprocess.Popen[bytes]:
+    """Return a lab in a guest that gets a signal while its command sleeps."""
     process = subprocess.Popen(
-        [*BENCH, "lab", "--dataplane", "ipvs-container", "--kernel", "guest", "--", "sh", "-c", "echo here; sleep 600"],
+        [*lab, "--kernel", "guest", "--", "sh", "-c", f"echo up; sleep {seconds}"],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
     )
     assert process.stdout
-    assert process.stdout.readline() == b"here\n"
-    process.send_signal(signal.SIGINT)
+    with process.stdout:
+        assert process.stdout.readline() == b"up\n"
+    process.send_signal(number)
+    return process
+
+
+def test_sigint_ends_the_guest_and_is_passed_on() -> None:
+    process = signalled(signal.SIGINT, *BENCH, "lab", "-d", "ipvs-container", seconds=600)
     assert process.wait(60) == -signal.SIGINT
-    process.stdout.close()
     assert not guests_of(process.pid)
 
 
@@ -104,17 +110,8 @@ def test_kill_9_takes_the_guest_along() -> None:
 
 
 def test_nohup_is_not_ended_by_a_hang_up() -> None:
-    process = subprocess.Popen(
-        ["nohup", *BENCH, "lab", "--dataplane", "direct", "--kernel", "guest", "--", "sh", "-c", "echo up; sleep 2"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdout
-    assert process.stdout.readline() == b"up\n"
-    process.send_signal(signal.SIGHUP)
+    process = signalled(signal.SIGHUP, "nohup", *BENCH, "lab", "-d", "direct", seconds=2)
     assert process.wait(60) == 0
-    process.stdout.close()
 
 
 def test_an_interrupt_in_the_first_second_is_no_traceback(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from bench.documents import tidy
 from dataplanes.errors import BenchError, Prerequisite, Usage
 from dataplanes.selection import split
 from tests.conftest import ROOT
+from tests.unit.conftest import Bench
 
 RESULTS = ROOT / "results"
 
@@ -25,7 +26,8 @@ def test_a_result_is_a_row_per_figure_and_round() -> None:
     assert {tuple(row) for row in rows} == {tidy.FIGURE}
     rates = [row for row in rows if row["metric"] == "connections_per_second"]
     assert len(rates) == sum(1 for trial in measured.result.trials if not trial.warmup)
-    assert {row["unit"] for row in rates} == {"1/s"}
+    assert {row["metric"]: row["unit"] for row in rows} == measured.result.units
+    assert measured.result.units["connections_per_second"] == api.METRICS["connections_per_second"].unit == "1/s"
     assert {row["clock"] for row in rates} == {"instructions"}
 
 
@@ -71,6 +73,22 @@ def test_a_frame_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(Prerequisite, match=r"vip-bench\[frames\]"):
         api.load(RESULTS / "readme" / "first.json").frame()
+
+
+def test_what_is_measured_and_observed_is_rows(bench: Bench) -> None:
+    measured = api.measure(["nft-lb"], kernel="debian-6.12", rounds=3, connections=200, jobs=1)
+    assert {(row["plane"], row["round"]) for row in measured.rows()} == {
+        (plane, number) for plane in ("direct", "nft-lb") for number in (1, 2, 3)
+    }
+    heard: list[str] = []
+    observed = api.observe(
+        "nft-lb", "other-node", kernel="debian-6.12", clock="wall", on_event=lambda kernel, event: heard.append(kernel)
+    )
+    assert {row["outcome"] for row in observed.rows()} == {"pass", "fail"}
+    assert observed.unexpected() == []
+    assert set(heard) == {"debian-6.12"}
+    measured.save("measured.json")
+    assert isinstance(api.load("measured.json"), api.Measured)
 
 
 def test_the_pages_example_runs() -> None:

@@ -189,7 +189,15 @@ def test_rounds_that_would_tell_grow_with_the_square_of_the_width() -> None:
 
     assert needed(20) == 49  # half the interval is 4 times the noise: 16 times the 3 rounds, and a little
     assert needed(40) == 193
-    assert needed(5.01) == 4  # one more than there were
+    assert needed(5.01) == 4
+    narrow = verdict(rates(1000, 1000, 1000), rates(999, 1002, 1006))
+    assert (narrow.verdict, narrow.rounds_needed) == ("inconclusive", 4), "one more than there were, at least"
+
+
+def test_the_doubt_is_about_a_change_beyond_noise() -> None:
+    within, beyond = (verdict(rates(*[1000] * 5), rates(*[new] * 5)) for new in (1004, 1010))
+    assert (within.p, within.p_noise) == (0.0002, 1)
+    assert (beyond.p, beyond.p_noise) == (0.0002, 0.0002), "none of 9,999 resamples, and this one"
 
 
 def test_among_many_the_doubtful_are_doubted_by_their_rank() -> None:

@@ -16,14 +16,8 @@ from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
-def caught() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+def caught(signals: None) -> None:
     interrupt.catch()
-    yield
-    sys.unraisablehook = interrupt._hook_before
-    interrupt._caught.clear()
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def test_a_signal_waits_for_the_end_of_what_is_held() -> None:

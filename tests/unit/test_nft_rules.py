@@ -150,6 +150,7 @@ def test_slots_go_on_with_whose_turn_it_is(old: Slots, new: Slots, taken: int, e
         ("my net", "vip-my_20_net"),
         ("my_20_net", "vip-my_5f_20_5f_net"),  # another backend than before
         ("a.b-c", "vip-a.b-c"),
+        ("My-Net", "vip-My-Net"),
         ("网", "vip-_7f51_"),
     ],
 )

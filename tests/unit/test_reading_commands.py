@@ -1,0 +1,132 @@
+"""The commands that read documents: their forms, their exit codes, and the one that makes the whole data set."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench import api
+from bench.kernels import Kernel
+from bench.outside import publish as publishing
+from bench.outside.publish import Step
+from bench.report import model
+from tests.conftest import ROOT
+from tests.recorded import MATRIX, RUN, replay
+from tests.unit.conftest import Bench
+
+RESULT, CELLS = (str(ROOT / "results" / name) for name in ("readme/first.json", "matrix.json"))
+
+
+def test_a_document_compared_with_itself_has_not_changed(bench: Bench) -> None:
+    done = bench("compare", RESULT, RESULT)
+    assert done.exit_code == 0, done.output
+    assert "same" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("ok: ")
+    done = bench("compare", CELLS, CELLS, "--json")
+    (told,) = json.loads(done.stdout)["comparisons"]
+    assert (told["kind"], told["changes"], told["failures"]) == ("matrix", [], [])
+    assert done.stderr.startswith("ok: ")
+
+
+def test_what_is_lost_is_exit_1_and_the_last_line(bench: Bench, tmp_path: Path) -> None:
+    changed = json.loads(Path(CELLS).read_bytes())
+    cell = next(each for each in changed["cells"] if each["outcome"] == "pass")
+    cell["outcome"] = "fail"
+    new = tmp_path / "new.json"
+    new.write_text(json.dumps(changed))
+    done = bench("compare", CELLS, str(new))
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-1].startswith("FAILED: ")
+    assert cell["check"] in done.stdout
+
+
+def test_a_slower_plane_fails_where_a_rule_says_so(bench: Bench, tmp_path: Path) -> None:
+    slower = api.load(RESULT)
+    assert isinstance(slower, api.Measured)
+    for trial in slower.result.trials:
+        if trial.dataplane == "ipvs-container":
+            trial.figures["connections_per_second"] *= 0.9
+    new = tmp_path / "new.json"
+    slower.save(new)
+    assert bench("compare", RESULT, str(new), "--fail-on", "connections_per_second:-15%").exit_code == 0
+    done = bench("compare", RESULT, str(new), "--fail-on", "connections_per_second:-5%", "--noise", "1")
+    assert done.exit_code == 1
+    assert "noise threshold 1.0%" in done.stdout
+    assert "worse" in done.stdout
+    (told,) = json.loads(bench("compare", RESULT, str(new), "--json").stdout)["comparisons"]
+    assert {each["dataplane"] for each in told["differences"] if each["verdict"] == "worse"} == {"ipvs-container"}
+
+
+def test_a_report_has_the_form_of_its_file(bench: Bench) -> None:
+    on_stdout = bench("report", RESULT, CELLS).stdout
+    assert bench("report", RESULT, CELLS, "-o", "r.md").exit_code == 0
+    assert Path("r.md").read_text("utf-8") == on_stdout
+    assert bench("report", RESULT, "-o", "r.csv").exit_code == 0
+    rows = list(csv.DictReader(io.StringIO(Path("r.csv").read_text("utf-8"))))
+    assert {row["plane"] for row in rows} == {"direct", "ipvs-container"}
+    assert bench("report", RESULT, CELLS, "-o", "r.html").exit_code == 0
+    assert Path("r.html").read_text("utf-8").startswith("<!doctype html>")
+    assert bench("report", RESULT, "-o", "r.json").exit_code == 0
+    assert json.loads(Path("r.json").read_bytes())
+    done = bench("report", RESULT, "-o", "r.pdf")
+    assert (done.exit_code, "cannot write .pdf (one of .html" in done.stderr) == (2, True)
+
+
+def test_the_answer_without_files_is_the_published_data_s(bench: Bench) -> None:
+    published = bench("answer", *publishing.documents(model.PUBLISHED)).stdout
+    assert sorted(bench("answer").stdout.splitlines()) == sorted(published.splitlines())
+    assert bench("answer", *publishing.documents(model.PUBLISHED), "--language", "zh", "-o", "a.md").exit_code == 0
+    assert Path("a.md").read_text("utf-8") == (ROOT / "docs" / "answer.zh.md").read_text("utf-8")
+
+
+@pytest.fixture
+def steps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """A data set of what was recorded, made in this process; the commands that were run."""
+    monkeypatch.setattr(
+        publishing,
+        "STEPS",
+        (
+            Step("matrix.json", (*MATRIX, "-o")),
+            Step("connections.json", (*RUN, "-o")),
+            Step("planes/nft-lb.svg", ("inspect", "-d", "nft-lb", "--kernel", "debian-6.12", "--svg")),
+        ),
+    )
+    commands: list[tuple[str, ...]] = []
+
+    def run(argv: tuple[str, ...], **more: object) -> object:
+        commands.append(argv[3:])
+        return SimpleNamespace(returncode=bench(*argv[3:]).exit_code)
+
+    monkeypatch.setattr(publishing, "subprocess", SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL))
+    return commands
+
+
+def test_the_data_set_is_made_by_one_command(bench: Bench, steps: list[tuple[str, ...]]) -> None:
+    done = bench("publish", "set", "--jobs", "1")
+    assert done.exit_code == 0, done.output
+    assert [command[0] for command in steps] == ["matrix", "run", "inspect"]
+    assert ["--jobs" in command for command in steps] == [True, True, False]
+    assert {str(path.relative_to("set")) for path in Path("set").rglob("*") if path.is_file()} == {
+        *("matrix.json", "connections.json", "planes/nft-lb.svg", "report.html", "answer.md")
+    }
+    again = bench("publish", "set")
+    assert len(steps) == 3
+    assert [line.endswith("there already") for line in again.stderr.splitlines()] == [True] * 3
+
+
+def test_the_data_set_goes_on_where_a_step_failed(
+    bench: Bench, machine: dict[str, Kernel], steps: list[tuple[str, ...]]
+) -> None:
+    machine["debian-6.12"] = replay(code=9)
+    done = bench("publish", "set")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == "bench: matrix.json was not made: bench matrix ended with 1"
+    machine["debian-6.12"] = replay()
+    assert bench("publish", "set").exit_code == 0
+    assert [command[0] for command in steps] == ["matrix", "matrix", "run", "inspect"]
