@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Planes = str | Iterable[str | Selection]
 """Names as `--dataplane` takes them, or the result of `catalog.select`."""
 _ROUNDS = 5
-_CONNECTIONS = {"instructions": 2000, "wall": 10_000}
+_CONNECTIONS = {"instructions": 1000, "wall": 10_000}
 """The default number of connections in one trial, by clock."""
 
 
@@ -126,7 +126,7 @@ def plan(
     scenario: str = "seed",
     kernel: str = "auto",
     clock: str | None = None,
-    rounds: int = _ROUNDS,
+    rounds: int | None = None,
     connections: int | None = None,
     profile: bool = False,
     jobs: int | None = None,
@@ -137,11 +137,14 @@ def plan(
 
     `planes` takes names as `--dataplane` does. `workloads` has names; by default they are those of the scenario's
     sweeps, or `crr`. `axes` has values by the names in `scenarios.axes.AXES`, and every combination is measured.
-    `connections` is the number in one trial; if it is None, that is 2,000 by the instruction clock and 10,000 by the
-    wall clock. `jobs` is the largest number of guests at a time. `cluster` is the address of a dask scheduler, whose
-    workers run the guests (docs/cluster.md), or `local`. `output` is the file of the result; trials are kept beside it
-    when they end. Raises Usage for a wrong request, and Prerequisite for something that the machine lacks.
+    `rounds` is the number of trials of each series; if it is None, that is 5 by the wall clock, and by the instruction
+    clock as many, of 3 to 7, as it takes for them to agree within 0.5 %. `connections` is the number in one trial; if
+    it is None, that is 1,000 by the instruction clock and 10,000 by the wall clock. `jobs` is the largest number of
+    guests at a time. `cluster` is the address of a dask scheduler, whose workers run the guests (docs/cluster.md), or
+    `local`. `output` is the file of the result; trials are kept beside it when they end. Raises Usage for a wrong
+    request, and Prerequisite for something that the machine lacks.
     """
+    from bench.documents.agreement import MOST
     from bench.documents.workloads import parse
     from bench.outside import choose, points
     from bench.outside import run as runner
@@ -157,9 +160,11 @@ def plan(
     lanes = _lanes(cluster, jobs)
     chosen, reason = choose.choose(kernel, lanes.clock(clock), selections)
     count = connections or _CONNECTIONS[chosen.clock]
-    trials = runner.plan(selections, rounds, count, found, profile=profile)
+    agreeing = rounds is None and chosen.clock == "instructions"
+    many = MOST if agreeing else rounds or _ROUNDS
+    trials = runner.plan(selections, many, count, found, clock=chosen.clock, profile=profile)
     runner.demand_possible(path, trials)
-    work = runner.Run(path, selections, trials, chosen, reason=reason, lanes=lanes, output=output)
+    work = runner.Run(path, selections, trials, chosen, reason=reason, lanes=lanes, output=output, agreeing=agreeing)
     return Plan(trials, chosen, work)
 
 
@@ -171,7 +176,7 @@ def measure(
     scenario: str = "seed",
     kernel: str = "auto",
     clock: str | None = None,
-    rounds: int = _ROUNDS,
+    rounds: int | None = None,
     connections: int | None = None,
     jobs: int | None = None,
     cluster: str | None = None,

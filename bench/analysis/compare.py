@@ -17,17 +17,13 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
+from bench.analysis.intervals import ends, ratios
 from bench.documents import Interval, Result
 from bench.documents.comparison import Difference, Verdict
 from bench.documents.metrics import METRICS
 from scenarios.axes import Axes
 
-_RESAMPLES = 9999
-_SEED = 20161012
 _LEVEL = 0.05
-_OUTSIDE = round(_LEVEL / 2 * (_RESAMPLES + 1)) - 2
-"""The interval ends at this resample, counted from either end. So it holds every ratio whose p is 0.05 or more."""
-
 
 Key = tuple[str, Axes, str, str]
 """The workload, the point, the data plane and the metric that a figure belongs to."""
@@ -67,11 +63,11 @@ def _holm(differences: Sequence[Difference]) -> list[Difference]:
 def _difference(key: Key, base: Sequence[float], new: Sequence[float], noise: float) -> Difference:
     middle = float(np.median(base)), float(np.median(new))
     rounds = min(len(base), len(new))
-    changes = _changes(base, new)
+    changes = ratios(base, new)
     if rounds < 3:
         ratio = Interval(middle[1] / middle[0]) if middle[0] else None
         return Difference(*key, *middle, ratio, "inconclusive", rounds)
-    low, high = float(changes[_OUTSIDE]), float(changes[-1 - _OUTSIDE])
+    low, high = ends(changes)
     verdict = _verdict(low, high, noise, higher=METRICS[key[3]].better == "higher")
     needed = None
     if verdict == "inconclusive" and noise and low > 0 and math.isfinite(high):  # without noise no number would do
@@ -82,23 +78,10 @@ def _difference(key: Key, base: Sequence[float], new: Sequence[float], noise: fl
     return Difference(*key, *middle, ratio, verdict, rounds, needed, *doubts)
 
 
-def _changes(base: Sequence[float], new: Sequence[float]) -> np.ndarray[Any, Any]:
-    """Compute the ratio of medians in every resample, and sort them. 0 / 0 counts as no change, x / 0 as infinite."""
-    random = np.random.default_rng(_SEED)
-    medians = [
-        np.median(np.asarray(side)[random.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1)
-        for side in (base, new)
-    ]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = medians[1] / medians[0]
-    ratios[(medians[0] == 0) & (medians[1] == 0)] = 1
-    return np.sort(ratios)
-
-
 def _p(changes: np.ndarray[Any, Any], low: float, high: float) -> float:
     """Return the two-sided probability, by the resamples, that the ratio lies within these bounds."""
     within = min(int(np.sum(changes >= low)), int(np.sum(changes <= high)))
-    return min(1.0, 2 * (1 + within) / (1 + _RESAMPLES))
+    return min(1.0, 2 * (1 + within) / (1 + len(changes)))
 
 
 def _verdict(low: float, high: float, noise: float, *, higher: bool) -> Verdict:

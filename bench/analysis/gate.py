@@ -14,8 +14,8 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from bench.analysis import compare
-from bench.analysis.judge import NOISE
 from bench.documents import Matrix, MatrixCell, Result, reading
+from bench.documents.agreement import NOISE
 from bench.documents.comparison import CellChange, Comparison, Difference
 from bench.documents.metrics import METRICS
 from dataplanes.errors import Usage

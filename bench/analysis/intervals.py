@@ -1,6 +1,8 @@
 """Intervals over the rounds of a run.
 
-The unit is the round, and comparisons are paired within it. Needs numpy and scipy.
+The unit is the round. By the wall clock planes are compared within it, because the machine drifts. The instruction
+clock does not drift, and each plane may have another number of rounds. So there both sides are resampled on their own.
+Needs numpy and scipy.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from scenarios.axes import Axes
 
 _RESAMPLES = 9999
 _SEED = 20161012
+_OUTSIDE = round(0.05 / 2 * (_RESAMPLES + 1)) - 2
+"""A ratio's interval ends at this resample, from either end. So it holds every ratio whose p is 0.05 or more."""
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -42,8 +46,37 @@ def _bootstrap(sample: np.ndarray[Any, Any], method: str) -> tuple[float, float]
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def ratio(values: dict[int, float], base: dict[int, float]) -> Interval | None:
-    """Return the median of the paired ratios of the rounds, computed through their logarithms."""
+def ratios(base: Sequence[float], new: Sequence[float]) -> np.ndarray[Any, Any]:
+    """Return the ratio of medians in every resample of both sides, sorted.
+
+    0 / 0 counts as no change, and x / 0 as infinite.
+    """
+    random = np.random.default_rng(_SEED)
+    medians = [
+        np.median(np.asarray(side)[random.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1)
+        for side in (base, new)
+    ]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = medians[1] / medians[0]
+    found[(medians[0] == 0) & (medians[1] == 0)] = 1
+    return np.sort(found)
+
+
+def ends(resampled: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of sorted ratios."""
+    return float(resampled[_OUTSIDE]), float(resampled[-1 - _OUTSIDE])
+
+
+def unpaired(values: Sequence[float], base: Sequence[float]) -> Interval | None:
+    """Return the ratio of the medians. Below three rounds of either there is no interval."""
+    if not values or not base:
+        return None
+    middle = float(np.median(values) / np.median(base))
+    return Interval(middle, *ends(ratios(base, values))) if min(len(values), len(base)) >= 3 else Interval(middle)
+
+
+def paired(values: dict[int, float], base: dict[int, float]) -> Interval | None:
+    """Return the median of the ratios within the rounds, computed through their logarithms."""
     rounds = sorted(values.keys() & base.keys())
     if not rounds:
         return None
@@ -52,10 +85,10 @@ def ratio(values: dict[int, float], base: dict[int, float]) -> Interval | None:
     return Interval(math.exp(found.value), turn(found.low), turn(found.high))
 
 
-def summarise(trials: Sequence[Trial], base: str = "direct") -> list[Summary]:
+def summarise(trials: Sequence[Trial], base: str = "direct", *, drifts: bool = True) -> list[Summary]:
     """Return a summary per workload, point and data plane, in the order in which they first ran.
 
-    Warm-ups do not count.
+    Warm-ups do not count. If the machine drifts, planes are compared within rounds.
     """
     groups: dict[tuple[str, Axes, str], list[Trial]] = {}
     for trial in trials:
@@ -63,7 +96,7 @@ def summarise(trials: Sequence[Trial], base: str = "direct") -> list[Summary]:
         if not trial.warmup:
             group.append(trial)
     return [
-        _summary(name, workload, at, found, _primary(groups.get((workload, at, base), [])))
+        _summary(name, workload, at, found, _primary(groups.get((workload, at, base), [])), drifts=drifts)
         for (workload, at, name), found in groups.items()
         if found
     ]
@@ -75,8 +108,11 @@ def _primary(trials: Sequence[Trial]) -> dict[int, float]:
     return {number: value for number, value in found.items() if value}
 
 
-def _summary(name: str, workload: str, at: Axes, trials: Sequence[Trial], reference: dict[int, float]) -> Summary:
+def _summary(
+    name: str, workload: str, at: Axes, trials: Sequence[Trial], reference: dict[int, float], *, drifts: bool
+) -> Summary:
     good = [trial for trial in trials if not trial.error]
+    own = _primary(good)
     columns: dict[str, list[float]] = {}
     errors: dict[str, int] = {}
     backends: dict[str, int] = {}
@@ -92,7 +128,7 @@ def _summary(name: str, workload: str, at: Axes, trials: Sequence[Trial], refere
         workload,
         len(good),
         {metric: interval(values) for metric, values in columns.items()},
-        ratio(_primary(good), reference),
+        paired(own, reference) if drifts else unpaired([*own.values()], [*reference.values()]),
         errors,
         backends,
         failed[0] if failed else "",

@@ -10,12 +10,11 @@ from statistics import median
 from typing import Any
 
 from bench.documents import Trial
+from bench.documents.agreement import NOISE
 from bench.documents.workloads import WORKLOADS
 from dataplanes.selection import balances
 from scenarios.axes import Axes
 
-NOISE = {"instructions": 0.005, "wall": 0.03}
-"""By clock: runs of one tree on one machine differ by less (README, "How to read the figures")."""
 _UNSTABLE = 4  # the largest round may exceed the smallest by this many times the noise
 _OUTLIER = 3.5  # modified z-score (Iglewicz and Hoaglin 1993)
 _BOUND = 0.9

@@ -38,15 +38,17 @@ Shares = Mapping[tuple[object, ...], float]
 
 
 @contextmanager
-def progress(work: Shares, title: str, guess: float, *, done: int = 0, lanes: int = 1) -> Iterator[OnEvent]:
+def progress(
+    work: Shares, title: str, guess: float, *, done: int = 0, lanes: int = 1, agreeing: bool = False
+) -> Iterator[OnEvent]:
     """Show trials as they end. Yield the function that is called for each event.
 
     `guess` is the factor by which everything takes longer here, as long as no run has told it. `done` has the trials of
-    an earlier run that was cut short.
+    an earlier run that was cut short. With `agreeing` there may be more trials than `work` has.
     """
     out = console(stderr=True)
     pace = _Pace(title, work, guess, lanes)
-    say(f"bench: {announcement(work, title, guess, done=done, lanes=lanes)}", err=True)
+    say(f"bench: {announcement(work, title, guess, done=done, lanes=lanes, agreeing=agreeing)}", err=True)
     if not out.is_terminal:
         yield pace.take
         pace.remember()
@@ -63,11 +65,14 @@ def progress(work: Shares, title: str, guess: float, *, done: int = 0, lanes: in
     pace.remember()
 
 
-def announcement(work: Shares, title: str, guess: float, *, done: int = 0, lanes: int = 1) -> str:
+def announcement(
+    work: Shares, title: str, guess: float, *, done: int = 0, lanes: int = 1, agreeing: bool = False
+) -> str:
     """Print what is about to be done, and its estimated time from its size and from the pace of the last run here."""
     kept = f", {done} done before" if done else ""
     shared = f" in {lanes} guests" if lanes > 1 else ""
-    return f"{title}: {len(work)} trials{shared}{kept}{_Pace(title, work, guess, lanes).estimate()}"
+    more = ", and more where rounds disagree" if agreeing else ""
+    return f"{title}: {len(work)} trials{more}{shared}{kept}{_Pace(title, work, guess, lanes).estimate()}"
 
 
 class _Pace:
@@ -109,7 +114,7 @@ class _Pace:
             say(f"bench: {self.ended} of {len(self._work)} trials, about {_span(left)} left", err=True)
 
     def remember(self) -> None:
-        if self.ended and self.ended == len(self._work):
+        if self.ended and self.ended >= len(self._work):
             pace = (time.monotonic() - self._begun) / sum(self._work.values()) * self._lanes
             with suppress(Prerequisite):  # failing to keep a guess is no error
                 files.keep(self._file, msgspec.json.encode(self._known() | {self._title: pace}))

@@ -87,7 +87,7 @@ class Trial(Struct):
     figures: Figures
     error: str = ""
     axes: Axes = Axes()
-    settings: dict[str, dict[str, str]] = field(default_factory=dict)  # by kind, on the client's node; only in warm-ups
+    settings: dict[str, dict[str, str]] = field(default_factory=dict)  # by kind, on the client's node; when `held` is
     profile: Profile | None = None  # only in the warm-ups of a profiled run
     held: list[Held] = []  # only in warm-ups and first rounds
     work: Work = Work()
@@ -109,7 +109,7 @@ class Interval(Struct):
 
 
 class Summary(Struct):
-    """The rounds of one data plane as one: medians, and the ratio to `direct` in the same rounds."""
+    """The rounds of one data plane as one: medians, and the ratio to `direct`."""
 
     dataplane: Name
     scenario: str
@@ -152,6 +152,19 @@ class TrialPlan(Struct):
         return self.dataplane, self.workload, self.axes, self.round
 
 
+class Round(Struct, frozen=True):
+    """The primary figure of one round of a series: one workload at one point on one data plane."""
+
+    dataplane: str
+    workload: str
+    axes: Axes
+    value: float
+
+    def series(self) -> tuple[object, ...]:
+        """Return the key of its series, with which the keys of its trials begin."""
+        return self.dataplane, self.workload, self.axes
+
+
 class MatrixCell(Struct):
     """The outcome of one check on one plane and kernel, the expected outcome, and its reason if that is not a pass."""
 
@@ -186,6 +199,7 @@ class Job(Struct):
     scenario: str = "seed"
     selections: list[Selection] = field(default_factory=list)
     trials: list[TrialPlan] = field(default_factory=list)
+    measured: list[Round] | None = None  # series end when their rounds agree, these included; None: every trial is done
     command: list[str] = field(default_factory=list)  # for a lab; if empty, a shell
     checks: list[str] = field(default_factory=list)  # for a matrix: the names of the checks
     evidence: bool = False  # for a matrix: collect evidence of cells that are not as expected

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from bench.documents import Event, Job
+from bench.documents.agreement import Agreement, figure
 from bench.inside import environment, trial
 from bench.inside.measure.ceiling import ceiling
 from dataplanes import catalog, extensions, files
@@ -46,9 +47,14 @@ def _trials(job: Job, clock: str) -> int:
     facts = environment.collect(clock) | {"generator_ceiling": ceiling(*most)}
     _tell(Event("environment", data=facts))
     selections = {each.name: each for each in job.selections}
+    agreement = Agreement(job.measured or ())
     for plan in job.trials:
+        if job.measured is not None and agreement.reached(plan):
+            continue
         done = trial.run(job.scenario, selections[plan.dataplane], plan, clock)
         _tell(Event("trial", data=msgspec.to_builtins(done)))
+        if not done.warmup:
+            agreement.add(figure(done))
     return 0
 
 

@@ -63,7 +63,7 @@ def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Tri
     try:
         with Journal() as journal, build(world, selection, journal, udp_as_asked=True) as lab:
             _make_steady(lab, selection, plan, clock)
-            if plan.warmup:
+            if plan.round <= 1:
                 trial.settings = _settings(lab)
             trial.figures, trial.work, held, trial.profile = _measure(lab, selection, plan, clock)
             if plan.round <= 1:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from msgspec import Struct
 
@@ -16,6 +17,9 @@ from scenarios.axes import Axes
 
 WARMUP_SHARE = 10
 """A warm-up trial makes one tenth of the connections, because it only loads modules and pages in programs."""
+
+
+Warm = Literal["plane", "workload", "nothing"]
 
 
 class Series(Struct, frozen=True):
@@ -32,11 +36,11 @@ def interleave(
     *,
     connections: int,
     series: Sequence[Series] = (Series(),),
-    warm_each: bool = False,
+    warm: Warm = "plane",
 ) -> list[TrialPlan]:
     """Return a warm-up of every plane, then `rounds` rounds (A B C, C B A, A B C, ...). No trial is in it twice.
 
-    With `warm_each` every workload has a warm-up, too.
+    `warm` says what has a warm-up: every plane, every workload of every plane, or nothing.
     """
 
     def trials(number: int, order: Sequence[Selection]) -> list[TrialPlan]:
@@ -50,13 +54,17 @@ def interleave(
                             count = connections if number else max(connections // WARMUP_SHARE, at.concurrency)
                             plan = TrialPlan(name, number, number == 0, count, workload, at)
                             # One warm-up will do, at the first point at which there is something to do.
-                            key = (name, workload, at) if number else (name, workload if warm_each else "", Axes())
+                            key = (
+                                (name, workload, at)
+                                if number
+                                else (name, workload if warm == "workload" else "", Axes())
+                            )
                             found.setdefault(key, plan)
         return list(found.values())
 
     return [
         plan
-        for number in range(rounds + 1)
+        for number in range(warm == "nothing", rounds + 1)
         for plan in trials(number, selections if number % 2 or not number else list(reversed(selections)))
     ]
 

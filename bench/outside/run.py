@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from bench import __version__
-from bench.documents import Event, Job, Result, TrialPlan
+from bench.documents import Event, Job, Result, Round, TrialPlan
+from bench.documents.agreement import LEAST, Agreement, figure
 from bench.documents.metrics import units
 from bench.documents.workloads import WORKLOADS, demand_ports
 from bench.kernels import Kernel
@@ -32,17 +33,20 @@ def plan(
     connections: int,
     series: Sequence[Series] = (Series(),),
     *,
+    clock: str = "wall",
     profile: bool = False,
 ) -> list[TrialPlan]:
     """Return the trials in order.
 
-    `direct` is always among them, and first, as the reference. Warm-ups may be profiled.
+    `direct` is always among them, and first, as the reference. Warm-ups may be profiled. By the instruction clock there
+    are no others: it skips the wait for the files that a first trial reads.
     """
     planes = _with_reference(selections)
     count = len(planes) * repeat * sum(len(each.workloads) * len(each.points) for each in series)
     if count > _TRIALS:
         raise Usage(f"{count:,} trials are too many", why=f"the most is {_TRIALS:,}", fix="fewer rounds or points")
-    found = rounds.interleave(planes, repeat, connections=connections, series=series, warm_each=profile)
+    warm: rounds.Warm = "workload" if profile else "nothing" if clock == "instructions" else "plane"
+    found = rounds.interleave(planes, repeat, connections=connections, series=series, warm=warm)
     for trial in found:
         if profile and trial.warmup:
             trial.profile, trial.connections = True, connections
@@ -77,10 +81,12 @@ class Run:
         reason: str,
         lanes: Lanes,
         output: str | None = None,
+        agreeing: bool = False,
     ) -> None:
         """Create the run.
 
-        `output` is the result's file, beside which trials are kept. `lanes` are the places of guests.
+        `output` is the result's file, beside which trials are kept. `lanes` are the places of guests. With `agreeing`
+        a series ends when its rounds agree.
         """
         self._scenario = scenario
         self._selections = selections
@@ -88,8 +94,10 @@ class Run:
         self._kernel = kernel
         self._reason = reason
         self._lanes = lanes
+        self.agreeing = agreeing
         self._store = self._kept(f"{output}.trials") if output and output != "-" else Store(None, ())
-        self.left = self._store.left(self._plan)
+        self.done = len(self._store.trials)
+        self.left = self._left()
 
     def _kept(self, path: str) -> Store:
         """Read the trials beside the result. Those of another program, kernel or plan are reported, and begun anew."""
@@ -102,17 +110,26 @@ class Run:
             print(f"bench: {path} is {store.replaced}: begun anew", file=sys.stderr)
         return store
 
+    def _left(self) -> list[TrialPlan]:
+        """Return the planned trials that are neither done nor made needless by those that are."""
+        return Agreement(self._measured() if self.agreeing else ()).needed(self._store.left(self._plan))
+
+    def _measured(self) -> list[Round]:
+        return [figure(trial) for trial in self._store.trials if not trial.warmup]
+
     def lanes(self) -> int:
         """Return how many guests share the work that is left."""
         return self._lanes.count(self._kernel, len({trial.dataplane for trial in self.left}))
 
     def seconds(self) -> dict[tuple[object, ...], float]:
-        """Return the estimated seconds of each trial that is left, by its key, at the processor's speed."""
-        worlds = {at: topology.load(self._scenario, at) for at in dict.fromkeys(trial.axes for trial in self.left)}
+        """Return the estimated seconds of each trial that is left, by its key, at the processor's speed.
+
+        Rounds that are done only if earlier ones disagree are not among them.
+        """
+        sure = [trial for trial in self.left if not (self.agreeing and trial.round > LEAST)]
+        worlds = {at: topology.load(self._scenario, at) for at in dict.fromkeys(trial.axes for trial in sure)}
         planes = {each.name: each for each in _with_reference(self._selections)}
-        return {
-            trial.key(): estimate.seconds(trial, planes[trial.dataplane], worlds[trial.axes]) for trial in self.left
-        }
+        return {trial.key(): estimate.seconds(trial, planes[trial.dataplane], worlds[trial.axes]) for trial in sure}
 
     def execute(self, *, timeout: float | None, on_event: Callable[[Event], None]) -> Result:
         """Do the trials that are left.
@@ -135,7 +152,16 @@ class Run:
         names = {trial.dataplane for trial in self.left}
         left = [each for each in _with_reference(self._selections) if each.name in names]
         shares = [
-            Share(self._kernel, Job("trials", self._scenario, planes, trials=self._of(planes)))
+            Share(
+                self._kernel,
+                Job(
+                    "trials",
+                    self._scenario,
+                    planes,
+                    trials=self._of(planes),
+                    measured=self._measured() if self.agreeing else None,
+                ),
+            )
             for planes in self._lanes.deal(self._kernel, left)
         ]
         self._lanes.run(shares, lambda _, event: take(event), timeout)
@@ -164,7 +190,7 @@ class Run:
                 "trials": msgspec.to_builtins(self._plan),
             },
             trials=done,
-            summary=summarise(done),
+            summary=summarise(done, drifts=environment.get("clock") != "instructions"),
             warnings=judge.warnings(done, environment),
             units=units(name for trial in done for name in trial.figures),
         )

@@ -10,13 +10,14 @@ import os
 import selectors
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from bench.documents import Event, Job, Trial
+from bench.documents.agreement import Agreement, figure
 from bench.kernels.relay import GRACE, Lines
 from bench.outside.lane import Order, running
 
@@ -58,14 +59,15 @@ class _Telling:
         self._own = worker.get_current_task()
         messages = [msg for _, msg in before if is_message(msg)]
         told = [_decoder.decode(line) for key, kind, _, line in messages if key == self._own and kind == EVENT]
-        self._known = {key for event in told if (key := _key(event))}
+        self._trials = [msgspec.convert(event.data, Trial) for event in told if event.kind == "trial"]
+        self._cells = {(event.data["dataplane"], event.data["check"]) for event in told if event.kind == "cell"}
 
     def carry_out(self, orders: Sequence[bytes], wanted: Callable[[], bool]) -> int:
         self._tell(BEGUN)
         try:
             for each in orders:
                 order = msgspec.json.decode(each, type=Order)
-                order = msgspec.structs.replace(order, job=left(order.job, self._known))
+                order = msgspec.structs.replace(order, job=left(order.job, self._trials, self._cells))
                 if code := _carry_out(order, partial(self._tell, EVENT), wanted):
                     return code
             return 0
@@ -81,24 +83,20 @@ def is_message(msg: object) -> bool:
     return isinstance(msg, (tuple, list)) and len(msg) == 4
 
 
-def left(job: Job, known: set[tuple[object, ...]]) -> Job:
-    """Return what is left of one plane's job, by the keys of what has been told of it.
+def left(job: Job, done: Sequence[Trial], cells: Collection[tuple[str, str]] = ()) -> Job:
+    """Return what is left of one plane's job when these trials and cells, (data plane, check), have been told of.
 
-    Its warm-up is not done again, as in a run that goes on where it was: by the instruction clock the first round of
-    nft-lb in a cold guest costs 0.04 % less, and rounds differ by 0.1 %.
+    The job may come to a cold guest in the middle: there the first round of nft-lb costs 0.04 % less, and rounds differ
+    by 0.1 %.
     """
+    known = {trial.key() for trial in done}
     trials = [trial for trial in job.trials if trial.key() not in known]
-    checks = [name for name in job.checks if (job.selections[0].name, name) not in known]
-    return msgspec.structs.replace(job, trials=trials, checks=checks)
-
-
-def _key(event: Event) -> tuple[object, ...] | None:
-    """Return the key of the trial or the cell in an event."""
-    if event.kind == "trial":
-        return msgspec.convert(event.data, Trial).key()
-    if event.kind == "cell":
-        return event.data["dataplane"], event.data["check"]
-    return None
+    checks = [name for name in job.checks if (job.selections[0].name, name) not in cells]
+    measured = job.measured
+    if measured is not None:
+        measured = [*measured, *(figure(trial) for trial in done if not trial.warmup)]
+        trials = Agreement(measured).needed(trials)
+    return msgspec.structs.replace(job, trials=trials, checks=checks, measured=measured)
 
 
 def _carry_out(order: Order, take: Callable[[bytes], None], wanted: Callable[[], bool]) -> int:

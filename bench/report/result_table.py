@@ -81,7 +81,7 @@ def _notes(result: Result) -> list[Text]:
     chosen = f"{environment.get('kernel_name', '')}: {environment.get('kernel_reason', '')}"
     notes = [
         f"kernel {environment['kernel']} ({chosen}); {what}",
-        "medians over n interleaved rounds, each in a fresh lab; intervals are 95 % bootstrap of paired ratios",
+        "medians over n interleaved rounds, each in a fresh lab; intervals are 95 % bootstrap over the rounds",
     ]
     if (
         environment["clock"] == "wall"

@@ -89,7 +89,7 @@ def test_no_trial_is_planned_twice_and_planes_can_be_left_out() -> None:
     assert ("direct", "program", "1 more services") not in measured
     warm = [(p.dataplane, p.workload) for p in plans if p.warmup]
     assert sorted(warm) == [("a+x=1", "crr"), ("b", "crr"), ("direct", "crr")]
-    each = interleave(PLANES, 1, connections=100, series=found, warm_each=True)
+    each = interleave(PLANES, 1, connections=100, series=found, warm="workload")
     assert sorted((p.dataplane, p.workload) for p in each if p.warmup) == [
         ("a+x=1", "crr"),
         ("a+x=1", "program"),

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from distributed import LocalCluster
 
-from bench.documents import Event, Job, TrialPlan
+from bench.documents import Event, Job, Round, Trial, TrialPlan
 from bench.kernels import Kernel
 from bench.outside import cluster as module
 from bench.outside import dealing, lane
@@ -22,6 +22,7 @@ from bench.outside.lanes import Share
 from bench.outside.worker import left
 from dataplanes import catalog
 from dataplanes.errors import KernelRefused, Prerequisite, TimedOut, Usage
+from scenarios.axes import Axes
 
 PLANES = ("direct", "nft-lb", "ipvs-lb")
 GUEST = cast(Kernel, SimpleNamespace(name="guest", clock="instructions"))
@@ -127,14 +128,27 @@ def test_what_a_lost_worker_had_in_hand_goes_elsewhere(
 
 def test_what_is_left_of_a_planes_trials_is_what_was_not_told() -> None:
     job = Job("trials", trials=trials("nft-lb"))
-    assert left(job, {trial.key() for trial in job.trials[:3]}).trials == job.trials[3:]
-    assert left(job, {trial.key() for trial in job.trials}).trials == []
-    assert left(job, set()) == job
+    done = [
+        Trial(plan.dataplane, "seed", plan.workload, plan.round, plan.warmup, {"connections_per_second": 5.0})
+        for plan in job.trials
+    ]
+    assert left(job, done[:3]).trials == job.trials[3:]
+    assert left(job, done).trials == []
+    assert left(job, []) == job
+
+
+def test_a_lost_workers_rounds_count_towards_agreement() -> None:
+    plans = [TrialPlan("nft-lb", number, False, 10) for number in range(1, 8)]
+    job = Job("trials", trials=plans, measured=[Round("nft-lb", "crr", Axes(), 5.0)])
+    done = [Trial("nft-lb", "seed", "crr", number, False, {"connections_per_second": 5.0}) for number in (2, 3)]
+    assert left(job, done).trials == []
+    assert left(job, done[:1]).trials == [plans[0], *plans[2:]]
+    assert [each.value for each in left(job, done[:1]).measured or ()] == [5.0, 5.0]
 
 
 def test_what_is_left_of_a_planes_checks_is_what_was_not_told() -> None:
     job = Job("matrix", selections=catalog.select("nft-lb"), checks=["a", "b", "c"])
-    assert left(job, {("nft-lb", "b")}).checks == ["a", "c"]
+    assert left(job, [], {("nft-lb", "b")}).checks == ["a", "c"]
 
 
 def test_time_that_is_up_ends_all(lanes: Cluster, heard: Heard, tmp_path: Path) -> None:

@@ -49,14 +49,14 @@ def test_a_run_goes_on_where_its_kernel_went_down(bench: Bench, machine: dict[st
     machine["debian-6.12"] = second = replay()
     done = bench(*TO)
     assert done.exit_code == 0, done.output
-    assert "5 trials, 3 done before" in done.stderr
+    assert "3 trials, 3 done before" in done.stderr
     assert keys(second) == keys(first)[3:]
     assert figures("result.json") == figures("whole.json")
     assert not Path("result.json.trials").exists()
 
 
 def test_a_run_of_which_all_was_done_asks_the_kernel_for_nothing(bench: Bench, machine: dict[str, Kernel]) -> None:
-    machine["debian-6.12"] = replay(after=8, then=down)
+    machine["debian-6.12"] = replay(after=6, then=down)
     assert bench(*TO).exit_code == 255
     machine["debian-6.12"] = second = replay()
     assert bench(*TO).exit_code == 0
@@ -74,7 +74,7 @@ def test_the_trials_of_another_plan_are_begun_anew(
     done = bench(*TO, *change)
     assert done.exit_code == 0, done.output
     assert "result.json.trials is of another run, program or kernel: begun anew" in done.stderr
-    assert len(keys(second)) == len(set(keys(second))) >= 6
+    assert len(keys(second)) == len(set(keys(second))) >= 4
 
 
 @pytest.mark.parametrize("number", interrupt.SIGNALS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.analysis.intervals import interval, ratio, summarise
-from bench.documents import Trial, TrialPlan, Work
+from bench.analysis.intervals import interval, paired, summarise, unpaired
+from bench.documents import Interval, Trial, TrialPlan, Work
 from bench.outside.rounds import Series, interleave
 from dataplanes.selection import REFERENCE, Selection
 from scenarios.axes import Axes
@@ -54,7 +54,7 @@ def test_a_plane_is_warmed_up_once_at_the_first_point_or_for_each_workload() -> 
         ("crr", "direct", 10),
         ("crr", "a@x+y=1", 10),
     ]
-    warm = interleave([REFERENCE, A], 1, connections=1000, series=series, warm_each=True)
+    warm = interleave([REFERENCE, A], 1, connections=1000, series=series, warm="workload")
     assert shown(warm, warmup=True) == [
         (workload, name, 10) for workload in ("crr", "rr") for name in ("direct", "a@x+y=1")
     ]
@@ -127,16 +127,31 @@ def test_an_interval_covers_what_rounds_say(values: list[float]) -> None:
 
 
 def test_ratio_is_paired_by_round() -> None:
-    found = ratio({1: 50.0, 2: 100.0, 3: 25.0}, {1: 100.0, 2: 200.0, 3: 50.0})
+    found = paired({1: 50.0, 2: 100.0, 3: 25.0}, {1: 100.0, 2: 200.0, 3: 50.0})
     assert found is not None
     assert (found.low, found.value, found.high) == pytest.approx((0.5, 0.5, 0.5))
-    assert ratio({1: 1.0}, {2: 1.0}) is None
+    assert paired({1: 1.0}, {2: 1.0}) is None
 
 
 def trial(name: str, number: int, rate: float, *, warmup: bool = False, error: str = "") -> Trial:
     figures = {"connections_per_second": rate, "connect_p50_us": 1e6 / (rate or 1)}
     work = Work(errors={"timeout_connect": 1}, backends={"1": 10, "2": 10})
     return Trial(name, "seed", "crr", number, warmup, {} if error else figures, error, work=Work() if error else work)
+
+
+def test_a_clock_that_does_not_drift_needs_no_pairs() -> None:
+    rates = {"direct": (1000.0, 1002.0, 998.0), "a": (800.0, 801.0, 799.0, 800.5, 640.0)}
+    trials = [trial(name, number, rate) for name, each in rates.items() for number, rate in enumerate(each, 1)]
+    plane = summarise(trials, drifts=False)[1].ratio_to_direct
+    assert plane is not None
+    assert plane.value == pytest.approx(0.8)
+    assert plane.low is not None
+    assert plane.high is not None
+    assert 640 / 1002 <= plane.low <= 640 / 998  # one of five is part of the interval, of seven it is not
+    assert plane.high <= 801 / 998
+    assert unpaired([800.0] * 6 + [640.0], [1000.0] * 7) == Interval(0.8, 0.8, 0.8)
+    assert unpaired([800.0, 801.0], [1000.0] * 3) == Interval(800.5 / 1000)
+    assert unpaired([], [1000.0]) is None
 
 
 def test_summary_leaves_out_warm_ups_and_adds_up_errors_and_backends() -> None:
