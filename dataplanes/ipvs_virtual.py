@@ -7,6 +7,7 @@ from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dataplanes.base import Counter
+from dataplanes.errors import Unsupported
 from dataplanes.kernel.ipvs import Ipvs, ServiceKey
 from dataplanes.kernel.netlink import NetlinkError, Request
 from dataplanes.kernel.undo import Undo
@@ -108,4 +109,11 @@ class VirtualServices:
             self._ipvs.send(request for request, _ in steps)
         except NetlinkError as error:
             refused = error.refused | frozenset(range(error.sent, len(steps)))
-            raise
+            if error.errno != errno.EEXIST:
+                raise
+            raise Unsupported(
+                "a virtual service is there already",
+                where=error.where,
+                why="a namespace has one for each mark, and one for each port of an address",
+                fix="choose=map tells networks with the same addresses apart",
+            ) from error

@@ -88,7 +88,7 @@ def paired(values: dict[int, float], base: dict[int, float]) -> Interval | None:
 def summarise(trials: Sequence[Trial], base: str = "direct", *, drifts: bool = True) -> list[Summary]:
     """Return a summary per workload, point and data plane, in the order in which they first ran.
 
-    Warm-ups do not count. If the machine drifts, planes are compared within rounds.
+    Warm-ups do not count. If the machine drifts, planes are compared within rounds, and the base with itself always is.
     """
     groups: dict[tuple[str, Axes, str], list[Trial]] = {}
     for trial in trials:
@@ -96,7 +96,9 @@ def summarise(trials: Sequence[Trial], base: str = "direct", *, drifts: bool = T
         if not trial.warmup:
             group.append(trial)
     return [
-        _summary(name, workload, at, found, _primary(groups.get((workload, at, base), [])), drifts=drifts)
+        _summary(
+            name, workload, at, found, _primary(groups.get((workload, at, base), [])), drifts=drifts or name == base
+        )
         for (workload, at, name), found in groups.items()
         if found
     ]

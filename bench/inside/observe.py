@@ -15,13 +15,14 @@ import msgspec
 from bench.documents import Event, Job
 from bench.inside import capture, environment, trial
 from dataplanes import catalog
-from dataplanes.errors import BenchError
+from dataplanes.errors import BenchError, Unsupported
 from dataplanes.selection import Selection
 from scenarios import checks, expectations, topology, walk
 from scenarios.checks import Cell, Check
 from scenarios.checks.world import World
 from scenarios.journal import Journal
 from scenarios.lab import Lab
+from scenarios.outcomes import Outcome
 
 Tell = Callable[[Event], None]
 _EVIDENCE = 2
@@ -69,8 +70,9 @@ class _Observer:
                 try:
                     lab = self._enter(stack)
                 except BenchError as error:
+                    outcome: Outcome = "fail" if isinstance(error, Unsupported) else "error"
                     for each in rest:
-                        self._report(Cell(self._selection.name, each.name, "error", f"no lab: {error}", 0.0))
+                        self._report(Cell(self._selection.name, each.name, outcome, f"no lab: {error}", 0.0))
                     return
                 world = World(lab)
                 well = True

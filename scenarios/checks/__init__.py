@@ -18,7 +18,7 @@ from types import ModuleType
 from msgspec import Struct, structs
 
 from dataplanes import extensions
-from dataplanes.errors import BenchError, Usage
+from dataplanes.errors import BenchError, Unsupported, Usage
 from dataplanes.extensions import Extension
 from scenarios.checks.world import Differs, World
 from scenarios.outcomes import Expected, Outcome
@@ -169,7 +169,8 @@ class _Observation:
     def go_on(self) -> tuple[Outcome, str | float]:
         """Run the check until it ends or waits. Return the outcome and what was seen, or the seconds that it waits.
 
-        An error of the lab or of the plane is an error. An error of the connection under test is a difference.
+        An error of the lab or of the plane is an error. An error of the connection under test is a difference, and so
+        is a plane that by its nature cannot do it.
         """
         world = self.world
         try:
@@ -180,6 +181,8 @@ class _Observation:
             return "error", f"{error}; last: {world.doing}"
         except OSError as error:
             return "fail", f"{type(error).__name__}: {error}; last: {world.doing}"
+        except Unsupported as error:
+            return "fail", f"{error}; last: {world.doing}"
         except BenchError as error:
             return "error", f"{error}; last: {world.doing}"
         except Exception as error:  # a fault of the check itself must not end the other cells

@@ -121,6 +121,7 @@ def shares_port(world: World) -> str:
     """When UDP servers share a port, the datagrams of one client socket reach one of them, as without a balancer."""
     port, vip = world.port(), world.vip("lone")
     servers: dict[str, socket.socket] = {}
+    world.declare("lone.1", port, socket.SOCK_DGRAM)
     for number in (1, 2):
         made = servers[f"server {number}"] = world.handle("lone.1", socket.SOCK_DGRAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -166,6 +167,7 @@ def full_backlog(world: World) -> str:
     """A client that finds the server's backlog full is connected as soon as the server accepts again."""
     server = world.handle("lone.1", socket.SOCK_STREAM)
     server.bind(("", port := world.port()))
+    world.declare("lone.1", port)
     server.listen(0)  # the backlog has room for one
     servers = {"lone.1": server}
     first = world.connect(CLIENT, world.vip("lone"), port)

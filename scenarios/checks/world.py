@@ -218,7 +218,7 @@ class World:
         self, container: str, port: int, kind: int = socket.SOCK_STREAM, protocol: int = 0, *, address: str = ""
     ) -> socket.socket:
         """Start a server of the check in a container, on all its addresses or on one."""
-        self._declare(container, port, kind, protocol)
+        self.declare(container, port, kind, protocol)
         return self._listen(self.handle(container, kind, protocol=protocol), port, kind, address)
 
     def listen_in(self, namespace: str, port: int) -> socket.socket:
@@ -232,8 +232,8 @@ class World:
             made.listen(16)
         return made
 
-    def _declare(self, container: str, port: int, kind: int, protocol: int) -> None:
-        """Where a service has declared ports only, one that a task serves is one of them."""
+    def declare(self, container: str, port: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> None:
+        """Declare a port that a task serves, where a service has declared ports only."""
         if service := self.lab.containers[container].task.service:
             names: dict[int, Protocol] = {0: "tcp" if kind == socket.SOCK_STREAM else "udp"}
             names |= {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_SCTP: "sctp"}
