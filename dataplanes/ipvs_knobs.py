@@ -16,7 +16,8 @@ backend that reaches itself. Where the container owns the VIP by a route, the ro
 nothing.
 
 The variants `iptables`, `map` and `port` are there at every placement, with otherwise equal knobs. `iptables` is how
-Docker programs IPVS, and the default. `map` and `port` are the cheapest ways with any port and with declared ports.
+Docker programs IPVS. `map` and `port` are the cheapest ways with any port and with declared ports. The default is
+`map`, because it loses nothing that `iptables` has; in the container it is what Docker shipped.
 """
 
 from __future__ import annotations

@@ -235,22 +235,25 @@ _no_expiry = {
 DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     "no SNAT": (
         "reach.same-node",
-        _of("ipvs-lb ipvs-host", _no_ipvs_snat) | _of("ipvs-lb@map nft-lb nft-host", _no_nft_snat),
+        _of("ipvs-lb@iptables ipvs-host@iptables", _no_ipvs_snat) | _of("ipvs-lb nft-lb nft-host", _no_nft_snat),
     ),
     "no SNAT, as in 1.12.0": ("identity.other-replica", _of("ipvs-container", _no_ipvs_snat)),
     "no SNAT of hairpins": (
         "identity.hairpin",
         {
-            "ipvs-overlay": _no_ipvs_snat,
+            "ipvs-overlay@iptables": _no_ipvs_snat,
             "nft-overlay": _no_nft_snat,
-            "ipvs-overlay@map": partial(_without_nft_rules, "leaving"),
+            "ipvs-overlay": partial(_without_nft_rules, "leaving"),
             "ipvs-overlay@port": partial(_without_nft_rules, "coming"),
         },
     ),
     "no marks": (
         "reach.same-node",
-        _of("ipvs-lb ipvs-lb-dsr ipvs-overlay ipvs-host", partial(_without_ipvs_rules, "mangle", "INPUT", "-j MARK"))
-        | _of("ipvs-lb@map ipvs-overlay@map", partial(_without_nft_rules, "marking")),
+        _of(
+            "ipvs-lb@iptables ipvs-lb-dsr@iptables ipvs-overlay@iptables ipvs-host@iptables",
+            partial(_without_ipvs_rules, "mangle", "INPUT", "-j MARK"),
+        )
+        | _of("ipvs-lb ipvs-overlay", partial(_without_nft_rules, "marking")),
     ),
     # The VIP is also on its tasks' eth0: without marks one of them answers everything.
     "no marks in the container": ("balance.round-robin", _of("ipvs-container", _no_output_marks)),

@@ -18,7 +18,7 @@ PLACES = ("container", "lb", "overlay", "host")
 EBPF = ("ebpf-socket", "ebpf-tc", "ebpf-redirect")
 SERVING = [*(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES), *EBPF]
 """Every plane except `direct`, and except `ipvs-lb-dsr`, whose tasks cannot reach each other through the VIP."""
-PROGRAMMED = ["ipvs-container@map", "ipvs-lb@map", "ipvs-overlay@map", "ipvs-overlay@port"]
+PROGRAMMED = ["ipvs-container@map", "ipvs-lb@iptables", "ipvs-overlay@iptables", "ipvs-overlay@port"]
 """Planes of IPVS that are programmed otherwise than by default, one of each way."""
 _COUNT = """
 add table ip filter
@@ -149,7 +149,7 @@ def test_a_multipath_connection_is_balanced_and_to_the_vip(labs: Labs, dataplane
 
 def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
     """The namespace is like the dump of a real lb_ namespace (docs/sources.md), with this world's addresses."""
-    lab = labs("ipvs-lb@mute=false")
+    lab = labs("ipvs-lb@iptables+mute=false")
     (attachment,) = [e for e in lab.attachments() if e.node == "worker2"]
     name = attachment.netns
     nat = [rule for rule in iptables.rules(name, "nat") if "ipvs" in rule]
@@ -173,12 +173,12 @@ def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
 @pytest.mark.parametrize(
     ("dataplane", "on"),
     [
-        ("ipvs-lb", {"address"}),
-        ("ipvs-overlay", {"address"}),
-        ("ipvs-host", {"address"}),
-        ("ipvs-lb@map", {"route"}),
-        ("ipvs-overlay@map", {"route"}),
-        ("ipvs-host@map", {"route"}),
+        ("ipvs-lb@iptables", {"address"}),
+        ("ipvs-overlay@iptables", {"address"}),
+        ("ipvs-host@iptables", {"address"}),
+        ("ipvs-lb", {"route"}),
+        ("ipvs-overlay", {"route"}),
+        ("ipvs-host", {"route"}),
         ("nft-lb", {"route"}),
         ("nft-overlay", {"route"}),
         ("nft-host", {"route"}),

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.program
 SEED = (ROOT / "scenarios" / "files" / "seed.toml").read_text("utf-8")
-RUN = ("--dataplane", "ipvs-lb", "--kernel", "guest", "--clock", "instructions", "--repeat", "3", "-n", "1000")
+RUN = ("--dataplane", "ipvs-lb@iptables", "--kernel", "guest", "--clock", "instructions", "--repeat", "3", "-n", "1000")
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -44,12 +44,12 @@ def test_a_run_is_no_worse_than_its_like_and_fifty_more_mark_rules_are_worse(tmp
     like = verdicts(base, again)
     alarms = [each for each in like.values() if each["verdict"] in ("better", "worse") and each["metric"] == cost]
     assert not alarms, told(like)
-    assert unchanged(like["ipvs-lb", cost]), told(like)
+    assert unchanged(like["ipvs-lb@iptables", cost]), told(like)
     assert unchanged(like["direct", cost]), told(like)
 
     changed = verdicts(base, slowed)
-    assert changed["ipvs-lb", cost]["verdict"] == "worse", told(changed)
-    assert changed["ipvs-lb", "connections_per_second"]["verdict"] == "worse", told(changed)
+    assert changed["ipvs-lb@iptables", cost]["verdict"] == "worse", told(changed)
+    assert changed["ipvs-lb@iptables", "connections_per_second"]["verdict"] == "worse", told(changed)
     assert unchanged(changed["direct", cost]), told(changed)
     assert bench("compare", base, slowed, "--fail-on", f"{cost}:+0.5%").returncode == 1
     assert bench("compare", base, again, "--fail-on", f"{cost}:+0.5%").returncode == 0

@@ -64,7 +64,11 @@ def test_a_variant_of_ipvs_means_the_same_at_every_placement(variant: str) -> No
     found = {name: catalog.select(f"{name}@{variant}")[0].knobs for name in PLACES}
     rest = [{k: v for k, v in each.items() if k not in ("back", "vip_on", "icmp")} for each in found.values()]
     assert all(each == rest[0] for each in rest)
-    assert catalog.select("ipvs-lb")[0].variant == "iptables"
+
+
+def test_the_default_is_the_article_s_in_the_container_and_elsewhere_the_cheapest_with_any_port() -> None:
+    defaults = [catalog.select(name)[0].variant for name in PLACES]
+    assert defaults == ["1.12.6-tweaked", "map", "map", "map", "map"]
 
 
 def test_only_a_plane_with_a_service_for_each_port_needs_declared_ones() -> None:
