@@ -241,3 +241,8 @@ def needs_cgroups(selection: Selection) -> bool:
 def any_port(selection: Selection) -> bool:
     """Return True if the data plane serves every port of a VIP, and not only the ports that a service declares."""
     return selection.dataplane == DIRECT or _parts(selection)[1].make().any_port
+
+
+def in_turn(selection: Selection) -> bool:
+    """Return True if the data plane chooses backends in turn, and not at random."""
+    return selection.dataplane == DIRECT or _parts(selection)[1].make().in_turn

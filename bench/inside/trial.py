@@ -49,8 +49,8 @@ def build(
 
     plane = make or (lambda lab: catalog.make(selection, lab))
     needing = cgroups_for or selection
-    cgroups, any_port = catalog.needs_cgroups(needing), catalog.any_port(needing)
-    return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, any_port=any_port)
+    cgroups, any_port, in_turn = (each(needing) for each in (catalog.needs_cgroups, catalog.any_port, catalog.in_turn))
+    return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, any_port=any_port, in_turn=in_turn)
 
 
 def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:
