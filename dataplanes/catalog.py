@@ -186,6 +186,11 @@ def placement(plane: str) -> str:
     return "" if chosen is None else recipe(plane).parts(chosen)[0].kind.name
 
 
+def mechanism(selection: Selection) -> str:
+    """Return the name of a selected plane's mechanism, "" for the direct path."""
+    return "" if selection.dataplane == DIRECT else _parts(selection)[1].kind.name
+
+
 def select(text: str) -> list[Selection]:
     """Parse a `--dataplane` value: comma-separated planes, or `all`. Raises Usage, which names the nearest plane."""
     known = names()

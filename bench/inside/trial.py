@@ -125,7 +125,7 @@ def _ports(lab: Lab, first: int, last: int) -> None:
 
 
 def _settings(lab: Lab) -> dict[str, dict[str, str]]:
-    """Return the settings of IPVS and conntrack and the offloads, in the client's container and on its node."""
+    """Return the settings and the offloads in the client's container and on its node."""
     client = lab.containers[lab.scenario.traffic.client]
     found = {}
     for kind, node, name in lab.namespaces():
