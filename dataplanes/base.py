@@ -205,6 +205,8 @@ class Mechanism(ABC):
     name: str
     any_port = True
     """False if it serves only the ports that a service declares, and refuses a service that declares none."""
+    in_turn = True
+    """False if it chooses backends at random, and not in turn."""
 
     @classmethod
     @abstractmethod

@@ -186,6 +186,11 @@ def placement(plane: str) -> str:
     return "" if chosen is None else recipe(plane).parts(chosen)[0].kind.name
 
 
+def mechanism(selection: Selection) -> str:
+    """Return the name of a selected plane's mechanism, "" for the direct path."""
+    return "" if selection.dataplane == DIRECT else _parts(selection)[1].kind.name
+
+
 def select(text: str) -> list[Selection]:
     """Parse a `--dataplane` value: comma-separated planes, or `all`. Raises Usage, which names the nearest plane."""
     known = names()
@@ -241,3 +246,8 @@ def needs_cgroups(selection: Selection) -> bool:
 def any_port(selection: Selection) -> bool:
     """Return True if the data plane serves every port of a VIP, and not only the ports that a service declares."""
     return selection.dataplane == DIRECT or _parts(selection)[1].make().any_port
+
+
+def in_turn(selection: Selection) -> bool:
+    """Return True if the data plane chooses backends in turn, and not at random."""
+    return selection.dataplane == DIRECT or _parts(selection)[1].make().in_turn

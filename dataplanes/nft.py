@@ -62,6 +62,7 @@ class Nft(Mechanism):
 
     def __init__(self, knobs: NftKnobs | None = None) -> None:
         self.scheduler = (knobs or NftKnobs()).scheduler
+        self.in_turn = self.scheduler == "rr"
         self._guards: dict[str, Guard] = {}  # namespace -> the guard of its directors
 
     @classmethod

@@ -173,10 +173,13 @@ class LbPlacement(_Attached):
             self._settings.put_back(endpoint)
 
 
+_BRIDGE_NETFILTER = Feature("BRIDGE_NETFILTER", "br_netfilter", "bridged packets pass the hooks of netfilter")
+
+
 class OverlayPlacement(_Owner):
     """The overlay namespace itself, on br0. This is the closing question of the article (docs/sources.md).
 
-    It needs bridge netfilter, which translates bridged replies; the lab has it anyway.
+    It needs bridge netfilter, which translates bridged replies.
     """
 
     name = "overlay"
@@ -188,7 +191,7 @@ class OverlayPlacement(_Owner):
 
     @classmethod
     def requires(cls, vips: Vips | None = None, *, conntrack: bool = False) -> tuple[Requirement, ...]:
-        return anew.REQUIRES if conntrack else ()
+        return (_BRIDGE_NETFILTER, *(anew.REQUIRES if conntrack else ()))
 
     def open_segment(self, segment: Segment, attachments: Attachments) -> list[Site]:
         address = str(ip_network(segment.subnet)[1])  # swarm gives br0 the subnet's first address

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 
 class Feature(Struct, frozen=True):
@@ -47,3 +48,9 @@ class Compiled(Struct, frozen=True):
 
 
 Requirement = Feature | Tool | Package | Condition | Compiled
+
+
+def described(requirement: Requirement) -> dict[str, str]:
+    """Describe a requirement for a document: its kind, and its texts by field."""
+    texts = {name: value for name, value in asdict(requirement).items() if isinstance(value, str)}
+    return {"kind": type(requirement).__name__.lower(), **texts}

@@ -34,6 +34,14 @@ def split(name: str) -> tuple[str, str]:
     return plane, settings
 
 
+def title(name: str, plane: str, variant: str) -> str:
+    """Return the name of a selection with its variant, which the user need not have named: `ipvs-lb@iptables`."""
+    settings = split(name)[1]
+    if not variant or settings.split("+")[0] == variant:
+        return name
+    return f"{plane}@{variant}" + (f"+{settings}" if settings else "")
+
+
 def balances(name: str) -> bool:
     """Return True if the plane of this name has VIPs. Without, clients call the backends' own addresses in turn."""
     return split(name)[0] not in (DIRECT, SHORT)

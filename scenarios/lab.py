@@ -40,16 +40,16 @@ class Lab:
         server: Callable[[Task], Sequence[str]],
         cgroups: bool = False,
         any_port: bool = True,
+        in_turn: bool = True,
     ) -> None:
-        """Create a lab for a plane that serves any port, or only declared ones.
+        """Create a lab for a plane that serves any port or only declared ones, in turn or at random.
 
         `server` returns the program that a task runs, which prints a line when it serves.
         """
-        self.scenario = scenario
+        self.scenario, self.in_turn = scenario, in_turn
         self.plane: DataPlane | None = None
         self._make_plane = plane
-        self._journal = journal
-        self._server = server
+        self._journal, self._server = journal, server
         self._cgroups = cgroups
         self.fabric = Fabric(scenario, journal)
         self._pools = {network.name: Pool(network.subnet) for network in scenario.networks}

@@ -85,6 +85,11 @@ def paired(values: dict[int, float], base: dict[int, float]) -> Interval | None:
     return Interval(math.exp(found.value), turn(found.low), turn(found.high))
 
 
+def compared(values: dict[int, float], base: dict[int, float], *, drifts: bool) -> Interval | None:
+    """Return the ratio of two planes' figures by round: within the rounds if the machine drifts."""
+    return paired(values, base) if drifts else unpaired([*values.values()], [*base.values()])
+
+
 def summarise(trials: Sequence[Trial], base: str = "direct", *, drifts: bool = True) -> list[Summary]:
     """Return a summary per workload, point and data plane, in the order in which they first ran.
 
@@ -130,7 +135,7 @@ def _summary(
         workload,
         len(good),
         {metric: interval(values) for metric, values in columns.items()},
-        paired(own, reference) if drifts else unpaired([*own.values()], [*reference.values()]),
+        compared(own, reference, drifts=drifts),
         errors,
         backends,
         failed[0] if failed else "",

@@ -51,13 +51,27 @@ class Planned(Struct):
     connections: Count = 0
 
 
+class Need(Struct):
+    """A requirement of a data plane: what it is, and its name among those of its kind."""
+
+    kind: str = ""  # feature, tool, package, condition or compiled (dataplanes.requirements)
+    name: str = ""  # of a tool, a package, a condition or an eBPF object
+    config: str = ""  # of a feature: its Kconfig symbol, without CONFIG_
+    module: str = ""  # of a feature that may be built as a module
+    purpose: str = ""
+
+
 class Named(Struct):
-    """A data plane, or a check with its statement."""
+    """A data plane as it was selected, or a check with its statement."""
 
     name: Name
     statement: str = ""
+    dataplane: str = ""
+    variant: str = ""
     knobs: dict[str, Any] = {}
     placement: str = ""
+    mechanism: str = ""
+    needs: list[Need] = []
 
 
 class ResultPlan(Struct):

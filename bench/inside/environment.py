@@ -59,10 +59,21 @@ def _bcc() -> str:
         return ""
 
 
+_SETTINGS = tuple(
+    f"/proc/sys/net/{pattern}"
+    for pattern in (
+        *("ipv4/vs/*", "netfilter/nf_conntrack_*", "bridge/bridge-nf-*", "ipv4/ip_forward"),
+        *("ipv4/conf/*/accept_local", "ipv4/conf/*/arp_ignore", "ipv4/conf/*/arp_announce"),
+        "ipv4/conf/*/send_redirects",
+    )
+)
+"""The settings of IPVS, of connection tracking, of the bridge's netfilter hooks, of routing and of the interfaces."""
+
+
 def settings() -> dict[str, str]:
-    """Return the `net.ipv4.vs.*` and conntrack settings of the current network namespace, and its links' offloads."""
+    """Return the settings of the current network namespace that a plane may change, and its links' offloads."""
     found = {}
-    for pattern in ("/proc/sys/net/ipv4/vs/*", "/proc/sys/net/netfilter/nf_conntrack_*"):
+    for pattern in _SETTINGS:
         for path in sorted(glob.glob(pattern)):
             value = _content(path)
             if value:

@@ -106,7 +106,8 @@ class _Observer:
         return cell.outcome == cell.expected
 
     def _skipped(self, check: Check) -> str:
-        return checks.skipped(check, self._clock, catalog.any_port(self._selection))
+        chosen = self._selection
+        return checks.skipped(check, self._clock, catalog.any_port(chosen), catalog.in_turn(chosen))
 
     def _show(self, check: Check) -> None:
         """Observe a check again in its own lab, with the packets of every namespace and the walk through the lab."""

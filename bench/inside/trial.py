@@ -49,8 +49,8 @@ def build(
 
     plane = make or (lambda lab: catalog.make(selection, lab))
     needing = cgroups_for or selection
-    cgroups, any_port = catalog.needs_cgroups(needing), catalog.any_port(needing)
-    return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, any_port=any_port)
+    cgroups, any_port, in_turn = (each(needing) for each in (catalog.needs_cgroups, catalog.any_port, catalog.in_turn))
+    return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, any_port=any_port, in_turn=in_turn)
 
 
 def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:
@@ -125,7 +125,7 @@ def _ports(lab: Lab, first: int, last: int) -> None:
 
 
 def _settings(lab: Lab) -> dict[str, dict[str, str]]:
-    """Return the settings of IPVS and conntrack and the offloads, in the client's container and on its node."""
+    """Return the settings and the offloads in the client's container and on its node."""
     client = lab.containers[lab.scenario.traffic.client]
     found = {}
     for kind, node, name in lab.namespaces():

@@ -78,7 +78,7 @@ def run(
         tool=provenance.tool(),
         environment=environments,
         plan={
-            "dataplanes": [msgspec.to_builtins(each) for each in selections],
+            "dataplanes": provenance.planes(selections),
             "checks": [
                 {"name": c.name, "theme": c.theme, "statement": c.statement, "source": c.source, "package": c.package}
                 for c in checks

@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench import __version__, load
 from bench.inside import environment
 from bench.kernels import Kernel
 from dataplanes import catalog, ebpf_object, extensions
 from dataplanes.kernel.procfs import field
-from dataplanes.requirements import Compiled
+from dataplanes.requirements import Compiled, described
 from dataplanes.selection import Selection
 from dataplanes.texts import clean
 
@@ -106,6 +108,15 @@ def _digest(paths: Iterable[tuple[str, Path]]) -> str:
         content = path.read_bytes()
         made.update(f"{name} {len(content)}\n".encode() + content)
     return made.hexdigest()[:12]
+
+
+def planes(selections: Iterable[Selection]) -> list[dict[str, Any]]:
+    """Return the planes as a document tells them: their knobs, their mechanisms, and what they need."""
+    return [
+        msgspec.to_builtins(each)
+        | {"mechanism": catalog.mechanism(each), "needs": list(map(described, catalog.requires(each)))}
+        for each in selections
+    ]
 
 
 def command() -> str:

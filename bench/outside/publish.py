@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from dataplanes import catalog
 from dataplanes.errors import BenchError
-from dataplanes.selection import balances
+from dataplanes.selection import DIRECT, balances, title
 
 
 class Step(Struct, frozen=True):
@@ -24,14 +24,33 @@ class Step(Struct, frozen=True):
     arguments: tuple[str, ...]
 
 
+_PROGRAMMINGS = ("iptables", "map", "port")
+"""The variants by which places are compared like for like. Each plane has its default besides."""
+_MORE = ("ebpf-redirect+every=true",)
+
+
+def _compared() -> str:
+    """Return every plane in every programming that the answer compares, named with its variant: defaults may change."""
+    found = []
+    for plane in catalog.names()[1:]:
+        recipe = catalog.recipe(plane)
+        variants = dict.fromkeys([recipe.default, *(each for each in _PROGRAMMINGS if each in recipe.variants)])
+        found += [title(plane, plane, each) for each in variants]
+    return ",".join([DIRECT, *found, *_MORE])
+
+
 _KERNEL = ("--kernel", "debian-6.12")
-_MEASURED = ("run", "--dataplane", "all", *_KERNEL, "--clock", "instructions")
-_TRAFFIC = "crr-rst,open,rr,udp,first,stream,others,churn"
+_ALL, _COMPARED = ("--dataplane", "all"), ("--dataplane", _compared())
+_CLOCK = (*_KERNEL, "--clock", "instructions")
+_TRAFFIC = "crr-rst,open,rr,udp,first,stream,churn"
 STEPS = (
-    Step("matrix.json", ("matrix", "--dataplane", "all", "--kernel", "debian-6.1,debian-6.12", "--output")),
-    Step("connections.json", (*_MEASURED, "--repeat", "5", "--profile", "--output")),
-    Step("traffic.json", (*_MEASURED, "--repeat", "3", "--workload", _TRAFFIC, "--output")),
-    Step("scale.json", (*_MEASURED, "--repeat", "1", "--scenario", "scale", "--output")),
+    Step("matrix.json", ("matrix", *_COMPARED, "--kernel", "debian-6.1,debian-6.12", "--output")),
+    Step(
+        "connections.json",
+        ("run", *_COMPARED, *_CLOCK, "--repeat", "5", "--workload", "crr,others", "--profile", "--output"),
+    ),
+    Step("traffic.json", ("run", *_ALL, *_CLOCK, "--repeat", "3", "--workload", _TRAFFIC, "--output")),
+    Step("scale.json", ("run", *_COMPARED, *_CLOCK, "--repeat", "1", "--scenario", "scale", "--output")),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
     *(
         Step(f"planes/{name}.svg", ("inspect", "--dataplane", name, *_KERNEL, "--svg"))

@@ -185,7 +185,7 @@ class Run:
             environment=environment | provenance.kernel(self._kernel, self._reason),
             plan={
                 "scenario": self._scenario,
-                "dataplanes": [msgspec.to_builtins(selection) for selection in self._selections],
+                "dataplanes": provenance.planes(self._selections),
                 "command": provenance.command(),
                 "trials": msgspec.to_builtins(self._plan),
             },

@@ -58,8 +58,10 @@ def style(plane: str, planes: list[str]) -> tuple[str, str, str]:
     return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)], _DASHES[number % len(_DASHES)]
 
 
-def bars(title: str, axis: str, rows: Mapping[str, Interval], planes: list[str], *, reference: float = 1.0) -> str:
-    """Return a plot with a dot and its interval per plane, and a line at the reference."""
+def bars(
+    title: str, axis: str, rows: Mapping[str, Interval], planes: list[str], *, limit: Interval | None = None
+) -> str:
+    """Return a plot with a dot and its interval per plane, and lines at the reference and at the limit."""
     with mpl.rc_context(_STYLE):
         figure, plot = plt.subplots(figsize=(7.2, 0.9 + 0.27 * len(rows)))
         for number, (name, found) in enumerate(rows.items()):
@@ -68,7 +70,9 @@ def bars(title: str, axis: str, rows: Mapping[str, Interval], planes: list[str],
             plot.plot([low, high], [number, number], color=colour, linewidth=2)
             plot.plot([found.value], [number], marker=marker, color=colour)
             plot.annotate(f"{found.value:.3f}", (high, number), xytext=(6, -3), textcoords="offset points", fontsize=9)
-        plot.axvline(reference, color=_INK, linewidth=0.8, linestyle=":")
+        plot.axvline(1.0, color=_INK, linewidth=0.8, linestyle=":")
+        if limit:
+            plot.axvline(limit.value, color=_INK, linewidth=0.8, linestyle="--")
         plot.set_yticks(range(len(rows)), list(map(line, rows)))
         plot.invert_yaxis()
         plot.set_xlabel(axis)

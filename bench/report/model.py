@@ -6,21 +6,21 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from bench.documents import Held, Interval, Matrix, MatrixCell, Result, Summary, reading
+from bench.documents import Held, Interval, Matrix, MatrixCell, Result, Summary, Trial, reading
 from bench.documents.metrics import Clock
 from bench.documents.overview import SHOWN, Answer, Curve, PlaneOverview
+from bench.documents.parts import Named
 from bench.documents.workloads import WORKLOADS
+from bench.report.questions import QUESTIONS, REFERENCE, Question
 from dataplanes import catalog
 from dataplanes.errors import Usage
-from dataplanes.selection import split
+from dataplanes.selection import DIRECT, split, title
 from scenarios.axes import Axes
-
-REFERENCE = "ipvs-container"
-"""The reference for "the same effect": the plane of the article."""
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "results"
 """The data set of this checkout."""
@@ -31,22 +31,8 @@ PLACES = ("container", "lb", "overlay", "host")
 _ENTRIES = {"conntrack entries", "ipvs connections", "bpf map flows"}
 
 _OBSERVED = {"pass", "fail"}
-
-
-class Question(Struct, frozen=True, forbid_unknown_fields=True):
-    """The questions of somebody who chooses a plane, and the checks that answer them."""
-
-    name: str
-    asks: str
-    checks: list[str]
-    situation: str
-
-
-class _Questions(Struct):
-    question: list[Question]
-
-
-QUESTIONS = msgspec.toml.decode((Path(__file__).parent / "questions.toml").read_text("utf-8"), type=_Questions).question
+_COMPARED = ({"pass"}, {"fail"}, {"pass", "fail"}, {"pass", "skip"})
+"""The outcomes of two planes that can be compared: one is skipped if it does not apply to the plane."""
 
 
 class State(Struct, frozen=True):
@@ -58,21 +44,38 @@ class State(Struct, frozen=True):
 
 
 class Report:
-    """Documents, and what follows from them together."""
+    """Documents, and what follows from them together.
+
+    A plane is named with its variant, whether or not the user named the variant. So documents are joined by what they
+    measured, and a figure keeps its name if another variant becomes the default.
+    """
 
     def __init__(self, results: Sequence[tuple[str, Result]], matrices: Sequence[tuple[str, Matrix]]) -> None:
         self.results = list(results)
         self.matrices = list(matrices)
+        self._told: dict[str, Named] = {}
+        self._measured: list[tuple[Result, list[Summary], list[Trial]]] = []
         self._cells: dict[tuple[str, str, str], MatrixCell] = {}
+        for _, result in results:
+            titles = self._titles(result.plan)
+            self._measured.append((result, _titled(result.summary, titles), _titled(result.trials, titles)))
         for _, matrix in matrices:
-            for cell in matrix.cells:
+            for cell in _titled(matrix.cells, self._titles(matrix.plan)):
                 self._cells[cell.kernel, cell.dataplane, cell.check] = cell
+
+    def _titles(self, plan: dict[str, Any]) -> dict[str, str]:
+        """Return the titles of a document's planes by their names there, and remember what it tells of each."""
+        told = msgspec.convert(plan.get("dataplanes", []), list[Named])
+        titles = {each.name: title(each.name, each.dataplane, each.variant) for each in told}
+        for each in told:
+            self._told.setdefault(titles[each.name], each)
+        return titles
 
     # -- contents ------------------------------------------------------------------------------------------------------
 
     def planes(self) -> list[str]:
         """Return every plane in the documents: in the catalog's order, and then variants."""
-        found = [row.dataplane for _, result in self.results for row in result.summary]
+        found = [row.dataplane for _, rows, _ in self._measured for row in rows]
         found += [cell.dataplane for cell in self._cells.values()]
         order = catalog.names()
         known = {
@@ -80,16 +83,15 @@ class Report:
         }
         return sorted(known, key=lambda name: (known[name], name))
 
-    def placement(self, name: str) -> str:
-        """Return the placement of a plane by the documents.
+    def told(self, name: str) -> Named:
+        """Return what the documents tell of a plane. Earlier ones tell less."""
+        return self._told.get(name, Named(name))
 
-        Those of 0.1 do not tell it: their planes are in the catalog.
-        """
-        plans = [*(result.plan for _, result in self.results), *(matrix.plan for _, matrix in self.matrices)]
-        told = [each for plan in plans for each in plan.get("dataplanes", []) if each["name"] == name]
-        found = next((each["placement"] for each in told if each.get("placement")), "")
+    def placement(self, name: str) -> str:
+        """Return the placement of a plane. The documents of 0.1 do not tell it: their planes are in the catalog."""
         plane, _ = split(name)
-        return found or (catalog.placement(plane) if plane in catalog.names() else "") or "unknown"
+        known = catalog.placement(plane) if plane in catalog.names() else ""
+        return self.told(name).placement or known or "unknown"
 
     def kernels(self) -> list[str]:
         """Return the kernels of the matrices."""
@@ -130,22 +132,48 @@ class Report:
         By default the point is the scenario's own.
         """
         found: dict[str, tuple[Summary, str]] = {}
-        for _, result in self.results:
-            for row in result.summary:
+        for result, rows, _ in self._measured:
+            for row in rows:
                 if row.workload == workload and row.n and row.axes == (at or Axes()):
                     found.setdefault(row.dataplane, (row, str(result.environment["clock"])))
         return {name: found[name] for name in self.planes() if name in found}
 
+    def rate(self, name: str, workload: str = "crr", base: str = DIRECT, at: Axes | None = None) -> Interval | None:
+        """Return a plane's rate of a workload as a ratio to that of the reference, or of the limit."""
+        rows = self.rows(workload, at)
+        here = rows[name][0].ratio_to_direct if name in rows else None
+        if base == DIRECT or here is None:
+            return here
+        there = rows[base][0].ratio_to_direct if base in rows else None
+        return Interval(here.value / there.value) if there and there.value else None
+
+    def relative(self, name: str, base: str, workload: str = "crr", at: Axes | None = None) -> Interval | None:
+        """Return the cost of an operation as a ratio to another plane's in the same run."""
+        from bench.analysis import intervals  # numpy and scipy take a moment
+
+        for result, _, trials in self._measured:
+            clock = result.environment["clock"]
+            metric = WORKLOADS[workload].cost(clock)
+            rounds: dict[str, dict[int, float]] = {name: {}, base: {}}
+            for trial in trials:
+                here = (trial.workload, trial.axes) == (workload, at or Axes()) and not trial.warmup
+                if here and trial.dataplane in rounds and trial.figures.get(metric, 0) > 0:
+                    rounds[trial.dataplane][trial.round] = trial.figures[metric]
+            found = intervals.compared(rounds[name], rounds[base], drifts=clock == "wall")
+            if found:
+                return found
+        return None
+
     def workloads(self) -> list[tuple[str, Axes]]:
         """Return every workload and point with figures."""
-        return list(dict.fromkeys((row.workload, row.axes) for _, result in self.results for row in result.summary))
+        return list(dict.fromkeys((row.workload, row.axes) for _, rows, _ in self._measured for row in rows))
 
     def curves(self) -> list[Curve]:
         """Return every metric that has figures at two or more points of one axis, with the other axes equal."""
         found: dict[tuple[str, str, str, Clock, Axes], dict[str, dict[int, Interval]]] = {}
-        for _, result in self.results:
+        for result, rows, _ in self._measured:
             clock: Clock = result.environment["clock"]
-            for row in result.summary:
+            for row in rows:
                 for axis in Axes.__struct_fields__:
                     rest = msgspec.structs.replace(row.axes, **{axis: getattr(Axes(), axis)})
                     for metric, value in row.figures.items():
@@ -164,14 +192,12 @@ class Report:
         The largest part of all comes first.
         """
         found: dict[str, dict[str, float]] = {}
-        for _, result in self.results:
-            costs = {
-                row.dataplane: _cost(row) for row in result.summary if row.workload == "crr" and row.axes == Axes()
-            }
-            for trial in result.trials:
-                cost = costs.get(trial.dataplane)
-                if trial.profile and trial.workload == "crr" and trial.axes == Axes() and cost:
-                    shares = {name: share * cost.value for name, share in trial.profile.parts.items()}
+        for _, rows, trials in self._measured:
+            costs = {row.dataplane: cost(row) for row in rows if row.workload == "crr" and row.axes == Axes()}
+            for trial in trials:
+                whole = costs.get(trial.dataplane)
+                if trial.profile and trial.workload == "crr" and trial.axes == Axes() and whole:
+                    shares = {name: share * whole.value for name, share in trial.profile.parts.items()}
                     found.setdefault(trial.dataplane, shares)
         total: Counter[str] = Counter()
         for costs_of in found.values():
@@ -182,8 +208,8 @@ class Report:
     def states(self) -> dict[str, dict[str, State]]:
         """Return, per plane and kind of namespace, the kernel state after a round of `crr`."""
         found: dict[str, dict[str, State]] = {}
-        for _, result in self.results:
-            for trial in result.trials:
+        for _, _, trials in self._measured:
+            for trial in trials:
                 if (
                     trial.held
                     and not trial.warmup
@@ -193,19 +219,40 @@ class Report:
                     found[trial.dataplane] = {place: _state(trial.held, place) for place in PLACES}
         return {name: found[name] for name in self.planes() if name in found}
 
+    def settings(self, name: str) -> dict[str, dict[str, str]]:
+        """Return, by kind of namespace, the settings that differ from those of the direct path in the same run.
+
+        A namespace that only the plane has is its own, and is left out. So are counters.
+        """
+        for _, _, trials in self._measured:
+            told = {trial.dataplane: trial.settings for trial in trials if trial.settings}
+            if name in told and DIRECT in told:
+                return {
+                    kind: {
+                        key: value
+                        for key, value in found.items()
+                        if key.startswith("net.")
+                        and not key.endswith("_count")
+                        and told[DIRECT][kind].get(key, value) != value
+                    }
+                    for kind, found in told[name].items()
+                    if kind in told[DIRECT]
+                }
+        return {}
+
     # -- verdicts ----------------------------------------------------------------------------------------------------
 
-    def against_reference(self, plane: str) -> tuple[list[str], list[str], list[str]]:
-        """Return three lists of checks: with the reference's outcome, holding only here, and holding only there.
+    def against(self, plane: str, base: str = REFERENCE) -> tuple[list[str], list[str], list[str]]:
+        """Return three lists of checks: with the outcome that another plane has, holding only here, holding only there.
 
         A check is in the first list if the outcomes agree on every kernel, and in the third if it holds only there on
-        some kernel. All others are in the second.
+        some kernel. All others are in the second. What holds there and does not apply here holds only there.
         """
         signs: dict[str, set[int]] = {}
-        for (kernel, name, check), cell in self._cells.items():
-            reference = self.cell(kernel, REFERENCE, check)
-            if name == plane and reference and {cell.outcome, reference.outcome} <= _OBSERVED:
-                signs.setdefault(check, set()).add((cell.outcome == "pass") - (reference.outcome == "pass"))
+        for (kernel, name, check), here in self._cells.items():
+            there = self.cell(kernel, base, check)
+            if name == plane and there and {here.outcome, there.outcome} in _COMPARED:
+                signs.setdefault(check, set()).add((here.outcome == "pass") - (there.outcome == "pass"))
         same = [check for check, found in signs.items() if found == {0}]
         less = [check for check, found in signs.items() if -1 in found]
         return same, [check for check in signs if check not in (*same, *less)], less
@@ -232,16 +279,27 @@ class Report:
                     _summary(name),
                     row.ratio_to_direct if row else None,
                     {name: row.figures[name] for name in SHOWN if name in row.figures} if row else {},
-                    *self.against_reference(name),
+                    *self.against(name),
                     {question.name: self.answer(name, question) for question in QUESTIONS},
                 )
             )
         return made
 
 
-def _cost(row: Summary) -> Interval | None:
+def cost(row: Summary) -> Interval | None:
     """Return the cost of an operation: instructions, or CPU time by the wall clock."""
     return next((row.figures[name] for name in WORKLOADS[row.workload].costs if name in row.figures), None)
+
+
+_Of = TypeVar("_Of", Summary, Trial, MatrixCell)
+
+
+def _titled(rows: Sequence[_Of], titles: dict[str, str]) -> list[_Of]:
+    """Return rows of a document with the titles of their planes."""
+    return [
+        msgspec.structs.replace(row, dataplane=titles[row.dataplane]) if row.dataplane in titles else row
+        for row in rows
+    ]
 
 
 def _state(held: Sequence[Held], place: str) -> State:

@@ -19,7 +19,13 @@ from bench.documents.workloads import WORKLOADS
 from bench.report import figures
 from bench.report.digits import figure, number, ratio
 from bench.report.matrix_table import MARKS, differences
-from bench.report.model import PLACES, QUESTIONS, REFERENCE, Report
+from bench.report.model import PLACES, Report
+from bench.report.places import families
+from bench.report.questions import QUESTIONS, REFERENCE
+from bench.report.sections import compared
+from bench.report.short import short
+from bench.report.words import ENGLISH
+from dataplanes.selection import SHORT
 from dataplanes.texts import clean
 from scenarios.axes import Axes
 
@@ -42,7 +48,7 @@ _TOLD = (
 def page(report: Report) -> str:
     """Return the whole file."""
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, finalize=_finalize)
-    environment.filters |= {"figure": figure, "number": number, "ratio": ratio}
+    environment.filters |= {"figure": figure, "number": number, "ratio": ratio, "emphasis": _emphasis}
     planes = report.planes()
     groups = [_group(report, workload, at, planes) for workload, at in report.workloads()]
     observed = list(dict.fromkeys(cell.dataplane for cell in report.cells()))
@@ -50,11 +56,16 @@ def page(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         css=Markup((_HERE / "report.css").read_text("utf-8")),
         js=Markup((_HERE / "report.js").read_text("utf-8")),
+        short=short(report),
+        families=[(each.mechanism, *compared(report, each, ENGLISH)) for each in families(report)],
         verdicts=report.verdicts(),
+        limits={name: report.rate(name, base=SHORT) for name in planes},
+        of_limit=SHORT in planes,
         reference=REFERENCE,
         questions=QUESTIONS,
         warnings=report.warnings(),
         cost_heading="instructions per connection" if clock == "instructions" else "CPU µs per connection",
+        clock=clock,
         groups=[group for group in groups if group["at"] == Axes() or not _on_a_curve(report, group["at"])],
         curves=[_curve(curve, planes) for curve in report.curves()],
         parts=_parts(report, clock),
@@ -71,6 +82,14 @@ def page(report: Report) -> str:
 
 def _finalize(value: object) -> object:
     return clean(value) if type(value) is str else value  # markup is made only here, from cleaned texts
+
+
+def _emphasis(sentence: str) -> Markup:
+    """Return a sentence with its emphasis of Markdown as that of HTML."""
+    parts = clean(sentence).split("**")
+    return Markup("").join(
+        Markup("<strong>{}</strong>").format(each) if n % 2 else each for n, each in enumerate(parts)
+    )
 
 
 def _on_a_curve(report: Report, at: Axes) -> bool:
@@ -94,7 +113,7 @@ def _group(report: Report, workload: str, at: Axes, planes: list[str]) -> dict[s
         "title": title[0].upper() + title[1:],
         "at": at,
         "clock": clock,
-        "figure": figures.bars(title, label, ratios, planes) if len(ratios) > 1 else "",
+        "figure": figures.bars(title, label, ratios, planes, limit=ratios.get(SHORT)) if len(ratios) > 1 else "",
         "headings": [METRICS[name].column() for name in columns],
         "rows": [(name, [row.figures.get(m) for m in columns], row.n) for name, (row, _) in rows.items()],
     }

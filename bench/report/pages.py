@@ -12,56 +12,58 @@ from rich.console import RenderableType
 from bench.documents import Matrix, Result, reading
 from bench.report import figures, matrix_table, terminal
 from bench.report import result_table as run_table
-from bench.report.answer import answer
-from bench.report.digits import figure, ratio
-from bench.report.model import REFERENCE, Report
-from bench.report.text import table
+from bench.report.answer import answer, summary
+from bench.report.model import Report
 from bench.report.words import CHINESE, ENGLISH, Words
-from dataplanes import files
+from dataplanes import catalog, files
+from dataplanes.selection import SHORT, title
 
 BEGIN, END = "<!-- results: written by bench publish -->", "<!-- end of results -->"
-_ASKED = ("client address", "container untouched", "drain", "UDP moves")
 
 
 def section(report: Report, say: Words = ENGLISH) -> str:
-    """Return the README's table, by plane."""
-    headings = ["data plane", "rate, of direct", "instructions per connection", *_ASKED]
-    told = [say(each) for each in headings]
-    told.insert(3, say("as {reference}", reference=REFERENCE))
-    rows = []
-    for v in report.verdicts():
-        counts = {"same": len(v.same), "more": len(v.more), "less": len(v.less)}
-        same = say("{same} same, {more} more, {less} less", **counts) if v.same else ""
-        answers = [say(v.answers[name]) for name in _ASKED]
-        rows.append([f"`{v.dataplane}`", ratio(v.ratio_to_direct), figure(v.cost), same, *answers])
-    return "\n".join([BEGIN, *table(told, rows), END])
+    """Return the README's short answer."""
+    return "\n".join([BEGIN, *summary(report, say)[:-1], END])
 
 
 def examples(root: Path, report: Report) -> dict[str, str]:
     """Return the README's commands with their output: the first run, and a part of the matrix."""
-    planes, word = ["ipvs-container", "ipvs-lb", "ipvs-overlay"], "source"
+    planes, word = "ipvs-container,ipvs-lb,ipvs-overlay", "source"
     shown = {}
     first = root / "results" / "readme" / "first.json"
     if first.exists() and isinstance(run := reading.read(str(first)), Result):
         shown["./run bench run --dataplane ipvs-container"] = _printed(run_table.render(run), terminal.WIDTH)
     for _, matrix in report.matrices:
         part = _printed(matrix_table.render(_part(matrix, planes, word)), matrix_table.WIDTH)
-        shown[f"./run bench matrix --dataplane {','.join(planes)} -k {word}"] = part
+        shown[f"./run bench matrix --dataplane {planes} -k {word}"] = part
     return shown
 
 
-def _part(matrix: Matrix, planes: list[str], word: str) -> Matrix:
-    """Return what `bench matrix` would have written for some planes and checks, on the first kernel."""
+def _part(matrix: Matrix, planes: str, word: str) -> Matrix:
+    """Return what `bench matrix` would have written for some planes and checks, on the first kernel.
+
+    The data set names the planes with their variants, and a command need not.
+    """
     kernel = next(iter(matrix.environment))
+    named = planes.split(",")
+    asked = {title(each, each, catalog.recipe(each).default): each for each in named}
+    known = [each["name"] for each in matrix.plan["dataplanes"]]
+    found = {name: name if name in named else asked.get(name, "") for name in known}
     return msgspec.structs.replace(
         matrix,
         environment={kernel: matrix.environment[kernel]},
         plan={
             **matrix.plan,
-            "dataplanes": [each for each in matrix.plan["dataplanes"] if each["name"] in planes],
+            "dataplanes": [
+                each | {"name": name} for each in matrix.plan["dataplanes"] if (name := found[each["name"]])
+            ],
             "checks": [each for each in matrix.plan["checks"] if word in each["name"]],
         },
-        cells=[c for c in matrix.cells if (c.kernel, c.dataplane in planes, word in c.check) == (kernel, True, True)],
+        cells=[
+            msgspec.structs.replace(cell, dataplane=found[cell.dataplane])
+            for cell in matrix.cells
+            if cell.kernel == kernel and found[cell.dataplane] and word in cell.check
+        ],
     )
 
 
@@ -89,7 +91,11 @@ def chart(report: Report) -> str:
     """Return the chart of every plane's connections per second as ratios to direct. It is a separate file, on white."""
     ratios = {v.dataplane: v.ratio_to_direct for v in report.verdicts() if v.ratio_to_direct}
     drawn = figures.bars(
-        "Connections per second, ratio to direct", "connections/s, ratio to direct", ratios, report.planes()
+        "Connections per second, ratio to direct",
+        "connections/s, ratio to direct",
+        ratios,
+        report.planes(),
+        limit=ratios.get(SHORT),
     )
     paper = drawn.replace("currentColor", "#1a1a1a").replace("<svg ", '<svg style="background:#fff" ', 1)
     return paper.rstrip() + "\n"

@@ -14,8 +14,10 @@ from bench.documents.overview import Overview
 from bench.documents.workloads import WORKLOADS
 from bench.report.digits import figure, number, ratio
 from bench.report.matrix_table import MARKS, differences
-from bench.report.model import PLACES, QUESTIONS, REFERENCE, Report
+from bench.report.model import PLACES, Report
+from bench.report.questions import QUESTIONS, REFERENCE
 from dataplanes import texts
+from dataplanes.selection import SHORT
 
 TIDY = ("document", *tidy.FIGURE, *(name for name in tidy.CELL if name not in tidy.FIGURE))
 
@@ -76,11 +78,13 @@ def markdown(report: Report) -> str:
 
 def _verdicts(report: Report) -> list[str]:
     observed = bool(report.cells())
-    headings = ["data plane", "rate, of direct", "cost/connection"]
+    of_limit = SHORT in report.planes()
+    headings = ["data plane", "rate, of direct", *(["of the limit"] if of_limit else []), "cost/connection"]
     headings += [f"as {REFERENCE}", *(q.name for q in QUESTIONS)] if observed else []
     body = []
     for v in report.verdicts():
-        cells = [v.dataplane, ratio(v.ratio_to_direct), figure(v.cost)]
+        limit = [ratio(report.rate(v.dataplane, base=SHORT))] if of_limit else []
+        cells = [v.dataplane, ratio(v.ratio_to_direct), *limit, figure(v.cost)]
         if observed:
             told = f"{len(v.same)} same, {len(v.more)} more, {len(v.less)} less" if v.same else ""
             cells += [told, *(v.answers[q.name] for q in QUESTIONS)]

@@ -43,6 +43,7 @@ class Check(Struct, frozen=True):
     obstacle: Callable[[], str] | None = None  # returns why it cannot be observed on the running kernel, or ""
     package: str = ""  # the package that it comes from and its version; none for our own
     any_port: bool = False  # it is about ports that a service does not declare
+    in_turn: bool = False  # it counts turns, which a plane that chooses at random has none of
 
     @property
     def theme(self) -> str:
@@ -74,6 +75,7 @@ def check(
     idles: bool = False,
     obstacle: Callable[[], str] | None = None,
     any_port: bool = False,
+    in_turn: bool = False,
 ) -> Callable[[Observe], Observe]:
     """Enter a function as a check. Its docstring is the statement that holds or does not hold."""
 
@@ -81,7 +83,9 @@ def check(
         if name in CHECKS:
             raise Usage(f"there is a check {name} already", where=observe.__module__)
         statement = " ".join((observe.__doc__ or "").split())
-        CHECKS[name] = Check(name, statement, source, scenario, observe, skip, idles, obstacle, any_port=any_port)
+        CHECKS[name] = Check(
+            name, statement, source, scenario, observe, skip, idles, obstacle, any_port=any_port, in_turn=in_turn
+        )
         return observe
 
     return enter
@@ -127,10 +131,12 @@ def _of(each: Check, module: str) -> bool:
     return f"{each.observe.__module__}.".startswith(f"{module}.")
 
 
-def skipped(each: Check, clock: str, any_port: bool = True) -> str:
-    """Return why a check is not observed on the running kernel, or for a plane that serves declared ports, or ""."""
+def skipped(each: Check, clock: str, any_port: bool = True, in_turn: bool = True) -> str:
+    """Return why a check is not observed on the running kernel, or for a plane that lacks what it needs, or ""."""
     if each.any_port and not any_port:
         return "not applicable: it needs any port, and the plane serves declared ports only"
+    if each.in_turn and not in_turn:
+        return "not applicable: it counts turns, and the plane chooses at random"
     if each.idles and clock != "instructions":
         return "it idles for minutes, which only the instruction clock makes free"
     return each.skip or (each.obstacle() if each.obstacle else "")

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataplanes.kernel import netns, nft, process
 from dataplanes.kernel.rtnl import Rtnl
 from scenarios.checks import check
+from scenarios.checks.backends import one_each, reached, shared
 from scenarios.checks.world import CLIENT, Differs, World, same, shares
 
 
@@ -21,7 +22,7 @@ def scale_up(world: World) -> str:
         world.who(made)
         world.lab.scale(probe.name, 3)
         world.who(made)
-        seen = [world.ask(CLIENT, probe.vip).task for _ in range(6)]
+        seen = reached(world.tasks(probe.name), lambda: world.ask(CLIENT, probe.vip).task)
         return same("connections", len(set(seen)), 3)
 
 
@@ -29,17 +30,16 @@ def scale_up(world: World) -> str:
 def drain(world: World) -> str:
     """The established connections of a drained backend go on, and it gets no new ones."""
     with world.service("worker1", "worker2") as probe:
-        made = [world.connect(CLIENT, probe.vip) for _ in range(2)]
-        owners = [world.who(each).task for each in made]
+        made = one_each(world, probe)
         drained = probe.tasks[0]
         world.lab.drain(drained)
         seen = [world.ask(CLIENT, probe.vip).task for _ in range(4)]
         if drained in seen:
             raise Differs(f"new connections after the drain: {shares(seen)}")
         world.doing = f"an established connection to {drained}"
-        for each, owner in zip(made, owners, strict=True):
+        for owner, each in made.items():
             same("established connection answered by", world.who(each).task, owner)
-        return f"connections to {', '.join(owners)} went on; new ones only to {seen[0]}"
+        return f"connections to {', '.join(made)} went on; new ones only to {seen[0]}"
 
 
 @check("change.drain-udp", "D25")
@@ -56,7 +56,7 @@ def drain_udp(world: World) -> str:
 def delete_is_noticed(world: World) -> str:
     """A client learns at its next packet that its backend, which still runs, was removed from the service."""
     with world.service("worker1", "worker2") as probe:
-        made = {world.who(each).task: each for each in (world.connect(CLIENT, probe.vip) for _ in range(2))}
+        made = one_each(world, probe)
         removed = probe.tasks[0]
         _forget(world, probe.name, removed)
         world.doing = f"the established connection to {removed}"
@@ -73,7 +73,7 @@ def delete_is_noticed(world: World) -> str:
 def others_survive_delete(world: World) -> str:
     """The removal of one backend does not affect connections to the others."""
     with world.service("worker1", "worker2") as probe:
-        made = {world.who(each).task: each for each in (world.connect(CLIENT, probe.vip) for _ in range(2))}
+        made = one_each(world, probe)
         removed, kept = probe.tasks
         _forget(world, probe.name, removed)
         world.doing = f"the established connection to {kept}"
@@ -158,8 +158,7 @@ def crash(world: World) -> str:
     """A backend whose server has crashed, and which is still listed, fails only its own share of connections."""
     with world.service("worker1", "worker2") as probe:
         world.lab.stop_server(probe.tasks[0])
-        seen = shares(_answers(world, probe.vip, 6))
-        return same("connections", seen, {"ConnectionRefusedError": 3, probe.tasks[1]: 3})
+        return shared(world, ["ConnectionRefusedError", probe.tasks[1]], lambda: _answer(world, probe.vip), 3)
 
 
 @check("change.crash-container", "D21, moby/moby#33790")
@@ -167,19 +166,15 @@ def crash_container(world: World) -> str:
     """A backend whose whole container is gone, and which is still listed, fails only its own share of connections."""
     with world.service("worker1", "worker2") as probe:
         world.lab.crash(probe.tasks[0])
-        seen = shares(_answers(world, probe.vip, 4))
-        return same("connections", seen, {"TimeoutError": 2, probe.tasks[1]: 2})
+        return shared(world, ["TimeoutError", probe.tasks[1]], lambda: _answer(world, probe.vip))
 
 
-def _answers(world: World, vip: str, connections: int) -> list[str]:
-    """Make connections one after another. Return for each the task that answered, or the error."""
-    outcomes = []
-    for _ in range(connections):
-        try:
-            outcomes.append(world.ask(CLIENT, vip).task)
-        except OSError as error:
-            outcomes.append(type(error).__name__)
-    return outcomes
+def _answer(world: World, vip: str) -> str:
+    """Make a connection. Return the task that answered, or the error."""
+    try:
+        return world.ask(CLIENT, vip).task
+    except OSError as error:
+        return type(error).__name__
 
 
 @check("change.no-backend", "D14, kubernetes e2e: REFUSED within 3 s")
@@ -294,8 +289,7 @@ def name_follows(world: World) -> str:
 def restart(world: World) -> str:
     """A plane that is removed and installed again serves as before."""
     world.lab.reinstall()
-    seen = [world.ask(CLIENT, world.vip("my-web")).task for _ in range(6)]
-    return same("connections", shares(seen), dict.fromkeys(world.tasks("my-web"), 2))
+    return shared(world, world.tasks("my-web"), lambda: world.ask(CLIENT, world.vip("my-web")).task)
 
 
 @check("change.leaves-nothing", "derived matrix 18")

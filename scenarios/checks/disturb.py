@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from dataplanes import classifiers
 from dataplanes.errors import Prerequisite, Usage
 from dataplanes.kernel import bpf, iptables, ipvs, nft
 from dataplanes.model import Backend, Service
 from scenarios.checks import check
+from scenarios.checks.backends import one_each, shared
 from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, same, shares
 from scenarios.dns import ADDRESS
 
@@ -55,10 +57,13 @@ def flush_then_change(world: World) -> str:
         world.lab.scale(probe.name, 3)
         for vip, tasks in ((probe.vip, world.tasks(probe.name)), (world.vip("my-web"), world.tasks("my-web"))):
             for client in (CLIENT, VISITOR):
-                seen = [world.ask(client, vip).task for _ in range(6)]
-                same(f"connections from {client}", shares(seen), dict.fromkeys(tasks, 2))
+                shared(world, tasks, partial(_answer, world, client, vip))
         _resync(world)  # the other network, which had no change
         return f"flushed: {what}; two services served again"
+
+
+def _answer(world: World, client: str, vip: str) -> str:
+    return world.ask(client, vip).task
 
 
 @check("change.flush-then-resync", "rancher/rke2#10469, k0sproject/k0s#2908, moby/moby#50443")
@@ -75,13 +80,12 @@ def flush_then_resync(world: World) -> str:
 def flush_established(world: World) -> str:
     """Established connections go on after rules and tables were flushed and resync() has restored them."""
     with world.service("worker1", "worker2") as probe:
-        made = [world.connect(CLIENT, probe.vip) for _ in range(2)]
-        owners = [world.who(each).task for each in made]
+        made = one_each(world, probe)
         with _flushed(world) as what:
             _resync(world)
             world.doing = "the established connections"
-            same("answered by", [world.who(each).task for each in made], owners)
-        return f"flushed: {what}; connections to {' and '.join(owners)} went on"
+            same("answered by", [world.who(each).task for each in made.values()], list(made))
+        return f"flushed: {what}; connections to {' and '.join(made)} went on"
 
 
 def _resync(world: World) -> None:
@@ -175,8 +179,7 @@ def _behind_firewalls(world: World, close: Callable[[str], None], reopen: Callab
     try:
         with world.service("worker1", "worker2") as probe:
             for client in (CLIENT, VISITOR, LOCAL):
-                seen = [world.ask(client, probe.vip).task for _ in range(2)]
-                same(f"connections from {client}", sorted(seen), sorted(probe.tasks))
+                shared(world, probe.tasks, partial(_answer, world, client, probe.vip), 1)
         return f"reached from {CLIENT}, {VISITOR} and {LOCAL}"
     finally:
         for name in nodes:

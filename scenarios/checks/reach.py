@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from functools import partial
 
 from scenarios.checks import check
+from scenarios.checks.backends import reached, shared
 from scenarios.checks.world import (
     CLIENT,
     LOCAL,
@@ -17,7 +20,6 @@ from scenarios.checks.world import (
     mapped,
     no_ipv6,
     same,
-    shares,
 )
 
 _CLIENTS = (CLIENT, VISITOR, LOCAL, "my-web.1", "lone.1")
@@ -38,21 +40,23 @@ def other_node(world: World) -> str:
 @check("reach.node-without-backend", "D3")
 def node_without_backend(world: World) -> str:
     """A client on a node without a backend reaches every backend on the other nodes."""
-    seen = {world.ask(VISITOR, world.vip("my-web")).task for _ in range(6)}
-    return same("answered by", sorted(seen), world.tasks("my-web"))
+    seen = reached(world.tasks("my-web"), lambda: world.ask(VISITOR, world.vip("my-web")).task)
+    return same("answered by", sorted(set(seen)), world.tasks("my-web"))
 
 
 @check("reach.tcp-everywhere", "D1-D3, D7")
 def tcp_everywhere(world: World) -> str:
     """Every client on every node, including the backends, reaches every backend by TCP."""
-    missed = {
-        client: sorted(set(world.tasks("my-web")) - {world.ask(client, world.vip("my-web")).task for _ in range(6)})
-        for client in _CLIENTS
-    }
-    missed = {client: tasks for client, tasks in missed.items() if tasks}
-    if missed:
+    if missed := _missed(world, lambda client: world.ask(client, world.vip("my-web")).task):
         raise Differs("; ".join(f"{client} never reached {', '.join(tasks)}" for client, tasks in missed.items()))
     return f"{len(_CLIENTS)} clients on 3 nodes each reached all {len(world.tasks('my-web'))}"
+
+
+def _missed(world: World, ask: Callable[[str], str]) -> dict[str, list[str]]:
+    """Return the backends that clients did not reach, by client."""
+    tasks = world.tasks("my-web")
+    missed = {each: sorted(set(tasks) - set(reached(tasks, partial(ask, each)))) for each in _CLIENTS}
+    return {client: left for client, left in missed.items() if left}
 
 
 @check("reach.udp-everywhere", "D23")
@@ -61,23 +65,23 @@ def udp_everywhere(world: World) -> str:
 
     Every answer comes from the VIP.
     """
-    for client in _CLIENTS:
-        seen = {world.ask_udp(client, world.vip("my-web")).task for _ in range(6)}
-        missed = sorted(set(world.tasks("my-web")) - seen)
-        if missed:
-            raise Differs(f"{client} never reached {', '.join(missed)} by UDP")
+    if missed := _missed(world, lambda client: world.ask_udp(client, world.vip("my-web")).task):
+        raise Differs(
+            "; ".join(f"{client} never reached {', '.join(tasks)} by UDP" for client, tasks in missed.items())
+        )
     return f"{len(_CLIENTS)} clients on 3 nodes each reached all {len(world.tasks('my-web'))}, answered from the VIP"
 
 
 @check("reach.mapped", "cilium/cilium#9923", obstacle=no_ipv6)
 def through_mapped_address(world: World) -> str:
     """An IPv6 socket reaches every backend by the VIP's IPv4-mapped address, which programs in Java and .NET use."""
-    seen = []
-    for _ in range(6):
+
+    def ask() -> str:
         with world.handle(CLIENT, socket.SOCK_STREAM, family=socket.AF_INET6) as made:
             world.doing = f"{CLIENT} connects to {mapped(world.vip('my-web'))}"
-            seen.append(world.who(world.open(made, mapped(world.vip("my-web")))).task)
-    return same("answered by", shares(seen), dict.fromkeys(world.tasks("my-web"), 2))
+            return world.who(world.open(made, mapped(world.vip("my-web")))).task
+
+    return shared(world, world.tasks("my-web"), ask)
 
 
 @check("reach.mapped-udp", "cilium/cilium#39470", obstacle=no_ipv6)
@@ -87,9 +91,11 @@ def through_mapped_address_by_udp(world: World) -> str:
     Every answer comes from that address.
     """
     vip = mapped(world.vip("my-web"))
-    handles = [world.handle(CLIENT, socket.SOCK_DGRAM, family=socket.AF_INET6) for _ in range(6)]
-    seen = [world.ask_udp(CLIENT, vip, by=each).task for each in handles]
-    return same("answered by", shares(seen), dict.fromkeys(world.tasks("my-web"), 2))
+
+    def ask() -> str:
+        return world.ask_udp(CLIENT, vip, by=world.handle(CLIENT, socket.SOCK_DGRAM, family=socket.AF_INET6)).task
+
+    return shared(world, world.tasks("my-web"), ask)
 
 
 @check("reach.any-port", "D12", any_port=True)
@@ -199,7 +205,7 @@ def two_networks(world: World) -> str:
 def overlapping_subnets(world: World) -> str:
     """Two networks with the same subnet and the same VIP on one node are served separately."""
     for client, service in (("my-busybox.1", "my-web"), ("twin-busybox.1", "twin-web")):
-        seen = {world.ask(client, "10.0.0.2").task for _ in range(4)}
+        seen = set(reached(world.tasks(service), lambda: world.ask(client, "10.0.0.2").task))  # noqa: B023
         if seen != set(world.tasks(service)):
             raise Differs(f"{client} asked for {service} and was answered by {', '.join(sorted(seen))}")
     return "each client was answered by its own network's tasks only"

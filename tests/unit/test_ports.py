@@ -107,3 +107,10 @@ def test_a_check_of_any_port_is_not_applicable_to_declared_ones() -> None:
     assert checks.skipped(each, "instructions") == ""
     assert checks.skipped(each, "instructions", any_port=False).startswith("not applicable")
     assert checks.skipped(checks.CHECKS["reach.same-node"], "instructions", any_port=False) == ""
+
+
+def test_a_check_that_counts_turns_is_not_applicable_to_chance() -> None:
+    each = checks.CHECKS["balance.under-change"]
+    assert checks.skipped(each, "instructions") == ""
+    assert checks.skipped(each, "instructions", in_turn=False).startswith("not applicable")
+    assert checks.skipped(checks.CHECKS["balance.round-robin"], "instructions", in_turn=False) == ""

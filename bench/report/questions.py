@@ -1,0 +1,67 @@
+"""What the report asks of its documents (questions.toml): planes to compare with, levels of semantics, questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+from msgspec import Struct
+
+Level = Literal["core", "extended", "visible"]
+"""Who relies on a semantic: any user of a VIP, some, or nobody's traffic."""
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+
+class Question(Struct, frozen=True, forbid_unknown_fields=True):
+    """A question of somebody who chooses a plane, and the checks that answer it."""
+
+    name: str
+    asks: str
+    checks: list[str]
+    situation: str
+
+
+class Shipped(Struct, frozen=True, forbid_unknown_fields=True):
+    """A data plane that Docker has shipped."""
+
+    plane: str  # with its variant
+    by: str
+
+
+class _Asked(Struct, frozen=True, forbid_unknown_fields=True):
+    shipped: list[Shipped]
+    places: dict[str, str]
+    levels: dict[Level, list[str]]
+    question: list[Question]
+
+
+_ASKED = msgspec.toml.decode((Path(__file__).parent / "questions.toml").read_text("utf-8"), type=_Asked)
+QUESTIONS = _ASKED.question
+SHIPPED = _ASKED.shipped
+REFERENCE = SHIPPED[0].plane
+"""The reference for "the same effect": the plane of the article."""
+LEVELLED = _ASKED.levels
+_LEVEL = {check: level for level, checks in LEVELLED.items() for check in checks}
+
+
+def level(check: str) -> Level:
+    """Return the level of a check. One of another package is extended."""
+    return _LEVEL.get(check, "extended")
+
+
+def place(placement: str) -> str:
+    """Return a placement in words."""
+    return _ASKED.places.get(placement, placement)
+
+
+def topics(checks: Sequence[str]) -> list[str]:
+    """Return what checks are about, in a few words: a question if all its checks are here, or else the check's name."""
+    whole = {
+        check: each.name
+        for each in QUESTIONS
+        if len(each.checks) > 1 and {*each.checks} <= {*checks}
+        for check in each.checks
+    }
+    return list(dict.fromkeys(whole.get(check, check.partition(".")[2]) for check in checks))

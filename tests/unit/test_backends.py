@@ -1,0 +1,63 @@
+"""What checks do to meet each of several backends, whether the plane chooses in turn or at random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from scenarios.checks.backends import reached, shared
+from scenarios.checks.balance import _in_turn
+from scenarios.checks.world import Differs, World
+
+
+def answering(*answers: str) -> tuple[Callable[[], str], list[str]]:
+    """Return a function that gives these answers over and over, and the list of those that it has given."""
+    given: list[str] = []
+    coming: Iterator[str] = cycle(answers)
+
+    def ask() -> str:
+        given.append(next(coming))
+        return given[-1]
+
+    return ask, given
+
+
+def world(*, in_turn: bool) -> World:
+    return cast(World, SimpleNamespace(lab=SimpleNamespace(in_turn=in_turn)))
+
+
+def test_asking_ends_when_each_backend_has_answered() -> None:
+    ask, given = answering("a", "b", "c")
+    assert reached(["a", "b", "c"], ask) == given == ["a", "b", "c"] * 2
+    ask, given = answering(*"aaaaaaab")
+    assert reached(["a", "b"], ask) == given == [*"aaaaaaab"]
+
+
+def test_asking_ends_even_if_one_never_answers() -> None:
+    ask, given = answering("a")
+    assert reached(["a", "b"], ask) == given
+    assert len(given) == 60
+
+
+def test_shares_are_equal_only_where_backends_take_turns() -> None:
+    assert shared(world(in_turn=True), ["a", "b"], answering("a", "b")[0]) == "connections: {'a': 2, 'b': 2}"
+    with pytest.raises(Differs):
+        shared(world(in_turn=True), ["a", "b"], answering(*"aaab")[0])
+    assert shared(world(in_turn=False), ["a", "b"], answering(*"aaab")[0]) == "reached: ['a', 'b']"
+
+
+@pytest.mark.parametrize("answers", ["a", "abx"])
+def test_a_backend_that_is_missing_or_strange_is_seen(answers: str) -> None:
+    for in_turn in (True, False):
+        with pytest.raises(Differs):
+            shared(world(in_turn=in_turn), ["a", "b"], answering(*answers)[0])
+
+
+def test_equal_numbers_are_no_turns() -> None:
+    _in_turn([*"abcbac"], [*"abc"])
+    with pytest.raises(Differs, match="connections 1 to 3: a, a, b"):
+        _in_turn([*"aabccb"], [*"abc"])

@@ -1,0 +1,56 @@
+"""Every check has one level, and what the answer names exists."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from bench.outside.publish import STEPS
+from bench.report.questions import LEVELLED, LEVELS, QUESTIONS, SHIPPED, level, place, topics
+from dataplanes import catalog
+from dataplanes.selection import balances, title
+from scenarios.checks import CHECKS
+
+
+def test_every_check_has_exactly_one_level() -> None:
+    told = Counter(check for checks in LEVELLED.values() for check in checks)
+    assert [check for check in CHECKS if check not in told] == [], (
+        "a new check needs a level: bench/report/questions.toml"
+    )
+    assert [check for check in told if check not in CHECKS] == []
+    assert [check for check, count in told.items() if count > 1] == []
+    assert tuple(LEVELLED) == LEVELS
+
+
+def test_a_check_of_another_package_is_extended() -> None:
+    assert level("greeting.answers") == "extended"
+
+
+def test_every_placement_has_words() -> None:
+    for name in filter(balances, catalog.names()):
+        assert place(catalog.placement(name)) != catalog.placement(name), "questions.toml, [places]"
+    assert place("elsewhere") == "elsewhere"
+
+
+def test_what_docker_shipped_is_in_the_catalog_and_in_the_data_set() -> None:
+    measured = {step.document: step.arguments[step.arguments.index("--dataplane") + 1].split(",") for step in STEPS[:4]}
+    for each in SHIPPED:
+        (selection,) = catalog.select(each.plane)
+        assert title(selection.name, selection.dataplane, selection.variant) == each.plane
+        assert all(each.plane in planes for document, planes in measured.items() if document != "traffic.json")
+
+
+@pytest.mark.parametrize("step", STEPS[:4], ids=lambda step: step.document)
+def test_the_data_set_names_every_plane_and_every_variant_that_it_compares(step: object) -> None:
+    assert hasattr(step, "arguments")
+    selections = catalog.select(step.arguments[step.arguments.index("--dataplane") + 1])
+    assert list(dict.fromkeys(each.dataplane for each in selections)) == catalog.names()
+    if step.arguments[step.arguments.index("--dataplane") + 1] != "all":
+        assert all(title(each.name, each.dataplane, each.variant) == each.name for each in selections)
+
+
+def test_a_question_stands_for_its_checks_if_all_of_them_are_meant() -> None:
+    asked = next(question for question in QUESTIONS if question.name == "client address")
+    assert topics(["change.drain", *asked.checks]) == ["drain", "client address"]
+    assert topics(asked.checks[:2]) == [check.partition(".")[2] for check in asked.checks[:2]]
