@@ -167,8 +167,8 @@ class Replay(Kernel):
         self.jobs.append(job)
         recording = next(each for each in self._recordings if each.job.kind == job.kind)
         told = 0
-        for event in _answer(recording, job):
-            on_event(msgspec.json.encode(self._edit(event)))
+        for event in _answer(recording, job, self._edit):
+            on_event(msgspec.json.encode(event))
             told += event.kind in ("trial", "cell")
             if told == self._after:
                 self._then()
@@ -180,31 +180,31 @@ def replay(**more: Any) -> Replay:
     return Replay(*map(read, COMMANDS), **more)
 
 
-def _answer(recording: Recording, job: Job) -> Iterator[Event]:
-    """The events of a recording that tell of a job, in the order in which they were told."""
+def _answer(recording: Recording, job: Job, edit: Callable[[Event], Event]) -> Iterator[Event]:
+    """The events of a recording that tell of a job, in the order in which they were told, and edited."""
+    edited = [(key(event), edit(event)) for event in recording.events]
     names = [plane.name for plane in job.selections]
-    told = {key(event) for event in recording.events}
+    told = {each for each, _ in edited}
     wanted: set[object]
     if job.kind == "trials":
-        wanted = {"environment", *_done(recording, job)}
+        wanted = {"environment", *_done(dict(edited), job)}
     elif job.kind == "matrix":
         cells = {(plane, check) for plane in names for check in job.checks}
         wanted = {"environment", *cells, *(told & {(*cell, "evidence") for cell in cells})}
     else:
         wanted = told if job.selections == recording.job.selections else {(job.kind, *names)}
     assert wanted <= told, f"not recorded: {wanted - told}; there are {told}"
-    yield from (event for event in recording.events if key(event) in wanted)
+    yield from (event for each, event in edited if each in wanted)
 
 
-def _done(recording: Recording, job: Job) -> Iterator[object]:
-    """The trials of a job that a kernel does: not those of a series whose recorded rounds agree."""
-    there = {trial.key(): trial for trial in recording.trials()}
+def _done(told: Mapping[object, Event], job: Job) -> Iterator[object]:
+    """The trials of a job that a kernel does: not those of a series whose rounds agree."""
     agreement = Agreement(job.measured or ())
     for plan in job.trials:
         if job.measured is None or not agreement.reached(plan):
             yield plan.key()
-            if plan.key() in there:
-                agreement.add(figure(there[plan.key()]))
+            if (event := told.get(plan.key())) and event.kind == "trial":
+                agreement.add(figure(msgspec.convert(event.data, Trial)))
 
 
 def key(event: Event) -> object:
