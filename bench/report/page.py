@@ -22,7 +22,7 @@ from bench.report.matrix_table import MARKS, differences
 from bench.report.model import PLACES, Report
 from bench.report.places import families
 from bench.report.questions import QUESTIONS, REFERENCE
-from bench.report.sections import compared
+from bench.report.sections import compared, larger
 from bench.report.short import short
 from bench.report.words import ENGLISH
 from dataplanes.selection import SHORT
@@ -57,7 +57,11 @@ def page(report: Report) -> str:
         css=Markup((_HERE / "report.css").read_text("utf-8")),
         js=Markup((_HERE / "report.js").read_text("utf-8")),
         short=short(report),
-        families=[(each.mechanism, *compared(report, each, ENGLISH)) for each in families(report)],
+        families=[
+            (", ".join(filter(None, (each.mechanism, at.label()))), *compared(report, each, ENGLISH))
+            for at in (Axes(), *larger(report))
+            for each in families(report, at)
+        ],
         verdicts=report.verdicts(),
         limits={name: report.rate(name, base=SHORT) for name in planes},
         of_limit=SHORT in planes,

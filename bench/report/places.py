@@ -14,6 +14,7 @@ from bench.documents.parts import Named
 from bench.report.model import Report, cost
 from bench.report.questions import LEVELS, REFERENCE, Level, level
 from dataplanes.selection import balances, split
+from scenarios.axes import Axes
 
 
 class Standing(Struct, frozen=True):
@@ -81,24 +82,24 @@ class Family(Struct, frozen=True):
         return [twin for (name, _), twin in self.twins.items() if name == plane]
 
 
-def families(report: Report) -> list[Family]:
-    """Return the families with planes at two places or more.
+def families(report: Report, at: Axes | None = None) -> list[Family]:
+    """Return the families with planes at two places or more, measured at a point: by default the scenario's own.
 
     Planes are programmed alike if they have the same mechanism, the same eBPF objects, the same variant, and the same
     changes to it. The others are compared with the plane at the reference's place, or else with the first one.
     """
-    costs = _costs(report)
+    costs = _costs(report, at)
     grouped: dict[tuple[str, frozenset[str]], dict[str, list[str]]] = {}
     for name in costs:
         told = report.told(name)
         if balances(name) and told.mechanism:
             grouped.setdefault((told.mechanism, _objects(told)), {}).setdefault(split(name)[1], []).append(name)
-    found = [_family(report, mechanism, each, costs) for (mechanism, _), each in grouped.items()]
+    found = [_family(report, mechanism, each, costs, at) for (mechanism, _), each in grouped.items()]
     return [each for each in found if each]
 
 
 def _family(
-    report: Report, mechanism: str, programmings: dict[str, list[str]], costs: dict[str, float]
+    report: Report, mechanism: str, programmings: dict[str, list[str]], costs: dict[str, float], at: Axes | None
 ) -> Family | None:
     """Return a family, without the programmings that only one place has, or None if none is left."""
     several = {
@@ -115,13 +116,13 @@ def _family(
     for programming, names in several.items():
         there = next((name for name in names if split(name)[0] == base), names[0])
         for name in names:
-            twins[split(name)[0], programming] = _twin(report, name, there, costs[name])
+            twins[split(name)[0], programming] = _twin(report, name, there, costs[name], at)
     ordered = {key: twins[key] for key in sorted(twins, key=lambda key: planes.index(key[0]))}
     return Family(mechanism, list(several), ordered, base)
 
 
-def _twin(report: Report, plane: str, base: str, cost: float) -> Twin:
-    ratio = report.relative(plane, base) if plane != base else Interval(1.0)
+def _twin(report: Report, plane: str, base: str, cost: float, at: Axes | None) -> Twin:
+    ratio = report.relative(plane, base, at=at) if plane != base else Interval(1.0)
     return Twin(plane, base, cost, ratio, standing(report, plane, base), _differing(report, plane, base))
 
 
@@ -177,9 +178,9 @@ def _observed(report: Report, plane: str) -> bool:
     return any(cell.dataplane == plane and level(cell.check) == "core" for cell in report.cells())
 
 
-def _costs(report: Report) -> dict[str, float]:
-    """Return the cost of a connection on every plane that was measured, at the scenario's own size."""
-    found = {name: cost(row) for name, (row, _) in report.rows("crr").items()}
+def _costs(report: Report, at: Axes | None = None) -> dict[str, float]:
+    """Return the cost of a connection on every plane that was measured at a point."""
+    found = {name: cost(row) for name, (row, _) in report.rows("crr", at).items()}
     return {name: each.value for name, each in found.items() if each}
 
 
