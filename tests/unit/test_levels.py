@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from bench.outside.publish import STEPS
-from bench.report.questions import LEVELLED, LEVELS, QUESTIONS, SHIPPED, level, place, topics
+from bench.report.questions import LEVELLED, LEVELS, PLACES, QUESTIONS, SHIPPED, level, place, topics
+from bench.report.words import CHINESE
 from dataplanes import catalog
 from dataplanes.selection import balances, title
 from scenarios.checks import CHECKS
@@ -31,6 +32,11 @@ def test_every_placement_has_words() -> None:
     for name in filter(balances, catalog.names()):
         assert place(catalog.placement(name)) != catalog.placement(name), "questions.toml, [places]"
     assert place("elsewhere") == "elsewhere"
+
+
+def test_the_words_of_the_answer_are_told_in_chinese() -> None:
+    words = [*PLACES.values(), *(each.by for each in SHIPPED), *LEVELS, *(each.situation for each in QUESTIONS)]
+    assert [each for each in words if each not in CHINESE.phrases] == []
 
 
 def test_what_docker_shipped_is_in_the_catalog_and_in_the_data_set() -> None:

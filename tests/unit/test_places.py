@@ -46,6 +46,13 @@ def test_the_chinese_answer_has_every_figure_of_the_english_one(report: model.Re
     assert sorted(figures[0]) == sorted(figures[1])
 
 
+def test_the_chinese_answer_leaves_no_sentence_in_english(report: model.Report) -> None:
+    english = set(answer.answer(report).splitlines())
+    data = re.compile(r"\| *`?(direct|ipvs-|nft-|ebpf-)|### (ipvs|nft)|- \S+\.json: ")
+    told = [line for line in answer.answer(report, CHINESE).splitlines() if re.search("[a-z]{3}", line)]
+    assert [line for line in told if line in english and not data.match(line)] == []
+
+
 # -- like for like -----------------------------------------------------------------------------------------------------
 
 
