@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.documents import Interval
+from bench.report.columns import table
 from bench.report.digits import number, ratio
 from bench.report.model import Report
 from bench.report.places import Best, Family, Standing, Twin, best, families, needs, standing
 from bench.report.questions import LEVELS, REFERENCE, SHIPPED, Level, level, place
-from bench.report.text import table
+from bench.report.short import short
 from bench.report.words import Words
 from dataplanes.knobs import shown
 from dataplanes.selection import SHORT, balances
 from dataplanes.texts import code, markdown
 from scenarios.axes import Axes
+
+
+def summary(report: Report, say: Words) -> list[str]:
+    """Return the short answer as lines of Markdown, or nothing if the documents compare no places."""
+    found = short(report, say)
+    if found is None:
+        return []
+    rows = [[row[0], code(row[1]) if row[1] else "", *row[2:]] for row in found.rows]
+    return [*(f"- {markdown(each)}" for each in found.sentences), "", *table(found.headings, rows), ""]
+
 
 # -- like for like -----------------------------------------------------------------------------------------------------
 

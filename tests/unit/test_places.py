@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.documents import Matrix, MatrixCell, Result
-from bench.report import answer, model
+from bench.report import answer, model, sections
 from bench.report.page import page
 from bench.report.places import best, families, lacks, needs, standing
 from bench.report.questions import LEVELLED, LEVELS, REFERENCE, level
@@ -108,7 +108,7 @@ def test_a_default_that_changes_changes_nothing(report: model.Report) -> None:
     seen = msgspec.json.decode(msgspec.json.encode(matrix).replace(named, unnamed), type=Matrix)
     assert "ipvs-overlay" in {row.dataplane for row in measured.summary}
     made = model.Report([("connections.json", measured)], [("matrix.json", seen)])
-    assert answer.summary(made) == answer.summary(report)
+    assert sections.summary(made, ENGLISH) == sections.summary(report, ENGLISH)
     assert "ipvs-overlay@map" in made.planes()
 
 
