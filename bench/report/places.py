@@ -101,24 +101,26 @@ def families(report: Report, at: Axes | None = None) -> list[Family]:
 def _family(
     report: Report, mechanism: str, programmings: dict[str, list[str]], costs: dict[str, float], at: Axes | None
 ) -> Family | None:
-    """Return a family, without the programmings that only one place has, or None if none is left."""
+    """Return a family, without the programmings that only one place or not the base has, or None if none is left."""
     several = {
-        each: names for each, names in programmings.items() if len({report.placement(name) for name in names}) > 1
+        each: {split(name)[0]: name for name in names}
+        for each, names in programmings.items()
+        if len({report.placement(name) for name in names}) > 1
     }
     if not several:
         return None
     order = list(dict.fromkeys(split(name)[0] for name in report.planes()))
-    home = report.placement(REFERENCE)
-    planes = sorted({split(name)[0] for names in several.values() for name in names}, key=order.index)
-    placed = {split(name)[0]: report.placement(name) for names in several.values() for name in names}
-    base = next((plane for plane in planes if placed[plane] == home), planes[0])
-    twins = {}
-    for programming, names in several.items():
-        there = next((name for name in names if split(name)[0] == base), names[0])
-        for name in names:
-            twins[split(name)[0], programming] = _twin(report, name, there, costs[name], at)
-    ordered = {key: twins[key] for key in sorted(twins, key=lambda key: planes.index(key[0]))}
-    return Family(mechanism, list(several), ordered, base)
+    placed = {plane: report.placement(name) for names in several.values() for plane, name in names.items()}
+    planes = sorted(placed, key=order.index)
+    base = next((plane for plane in planes if placed[plane] == report.placement(REFERENCE)), planes[0])
+    compared = [each for each, names in several.items() if base in names]
+    twins = {
+        (plane, each): _twin(report, several[each][plane], several[each][base], costs[several[each][plane]], at)
+        for plane in planes
+        for each in compared
+        if plane in several[each]
+    }
+    return Family(mechanism, compared, twins, base)
 
 
 def _twin(report: Report, plane: str, base: str, cost: float, at: Axes | None) -> Twin:
@@ -180,7 +182,9 @@ def _observed(report: Report, plane: str) -> bool:
 
 def _costs(report: Report, at: Axes | None = None) -> dict[str, float]:
     """Return the cost of a connection on every plane that was measured at a point."""
-    found = {name: cost(row) for name, (row, _) in report.rows("crr", at).items()}
+    rows = report.rows("crr", at)
+    clock = next((clock for _, clock in rows.values()), "")  # costs by two clocks cannot be compared
+    found = {name: cost(row) for name, (row, measured_by) in rows.items() if measured_by == clock}
     return {name: each.value for name, each in found.items() if each}
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.documents import Matrix, MatrixCell, Result
+from bench.documents import Interval, Matrix, MatrixCell, Result, Summary
 from bench.report import answer, model, sections
 from bench.report.page import page
 from bench.report.places import best, families, lacks, needs, standing
@@ -110,6 +110,36 @@ def test_a_default_that_changes_changes_nothing(report: model.Report) -> None:
     made = model.Report([("connections.json", measured)], [("matrix.json", seen)])
     assert sections.summary(made, ENGLISH) == sections.summary(report, ENGLISH)
     assert "ipvs-overlay@map" in made.planes()
+
+
+_PLACED = st.fixed_dictionaries(
+    {},
+    optional={
+        (plane, variant): st.sampled_from(["container", "lb", "overlay"])
+        for plane in ("nft-container", "nft-lb", "nft-overlay", "nft-host")
+        for variant in ("", "a", "b")
+    },
+)
+
+
+@given(placed=_PLACED)
+def test_twins_differ_by_their_place_alone_and_have_the_same_base(placed: Mapping[tuple[str, str], str]) -> None:
+    first = {plane: place for (plane, _), place in reversed(list(placed.items()))}  # a plane has one place
+    names = {(plane, variant): f"{plane}@{variant}" if variant else plane for plane, variant in placed}
+    told = [
+        {"name": name, "dataplane": plane, "variant": variant, "placement": first[plane], "mechanism": "nft"}
+        for (plane, variant), name in names.items()
+    ]
+    rows = [
+        Summary(name, "seed", "crr", 1, {"instructions_per_connection": Interval(1.0)}, None, {}, {})
+        for name in names.values()
+    ]
+    result = Result({}, {"clock": "instructions", "kernel": "6.12"}, {"dataplanes": told}, [], rows)
+    for family in families(model.Report([("r", result)], [])):
+        assert len({first[plane] for plane in family.planes()}) > 1
+        for (plane, programming), twin in family.twins.items():
+            assert (twin.plane, twin.base) == (names[plane, programming], names[family.base, programming])
+        assert set(family.programmings) == {programming for _, programming in family.twins}
 
 
 # -- the best of each place --------------------------------------------------------------------------------------------
