@@ -39,6 +39,17 @@ def test_the_words_of_the_answer_are_told_in_chinese() -> None:
     assert [each for each in words if each not in CHINESE.phrases] == []
 
 
+def test_a_mechanism_has_a_name_of_its_own() -> None:
+    """Planes whose mechanisms have one name are compared like for like, so it must not be inherited."""
+    kinds: dict[str, set[type]] = {}
+    for name in filter(balances, catalog.names()):
+        recipe = catalog.recipe(name)
+        for knobs in recipe.variants.values():
+            kind = recipe.parts(knobs)[1].kind
+            kinds.setdefault(kind.name, set()).add(kind)
+    assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
+
+
 def test_what_docker_shipped_is_in_the_catalog_and_in_the_data_set() -> None:
     measured = {step.document: step.arguments[step.arguments.index("--dataplane") + 1].split(",") for step in STEPS[:4]}
     for each in SHIPPED:
