@@ -11,7 +11,7 @@ from dataplanes.errors import Usage
 from dataplanes.placements import TcPlacement
 from dataplanes.recipe import Part
 from dataplanes.requirements import Feature
-from dataplanes.selection import DIRECT, Selection, balances
+from dataplanes.selection import DIRECT, Selection, balances, title
 from tests.conftest import ROOT
 
 
@@ -196,6 +196,25 @@ CALLERS = {
     "bench/outside/command.py",
 }
 """Give each text that a user can write."""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("ipvs-lb", "ipvs-lb@map"),
+        ("ipvs-lb@map", "ipvs-lb@map"),
+        ("ipvs-lb+scheduler=wrr", "ipvs-lb@map+scheduler=wrr"),
+        ("ipvs-lb@port+scheduler=wrr", "ipvs-lb@port+scheduler=wrr"),
+        ("nft-lb", "nft-lb"),
+        ("nft-lb+scheduler=random", "nft-lb+scheduler=random"),
+        ("ebpf-redirect+every=true", "ebpf-redirect+every=true"),
+        ("direct", "direct"),
+    ],
+)
+def test_the_title_of_a_selection_names_its_variant(name: str, told: str) -> None:
+    (selection,) = catalog.select(name)
+    assert title(selection.name, selection.dataplane, selection.variant) == told
+    assert catalog.select(told)[0].knobs == selection.knobs
 
 
 def test_a_name_is_parsed_where_a_user_gave_it_and_nowhere_else() -> None:
