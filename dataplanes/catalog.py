@@ -16,8 +16,8 @@ from dataplanes.errors import Usage
 from dataplanes.extensions import Extension
 from dataplanes.ipvs import IpvsMechanism
 from dataplanes.ipvs_knobs import IpvsKnobs
-from dataplanes.kube import KubeNft
-from dataplanes.kube_nft import KubeNftKnobs
+from dataplanes.kube import KubeIptables, KubeNft
+from dataplanes.kube_knobs import KubeKnobs, KubeNftKnobs
 from dataplanes.nft import Nft, NftKnobs
 from dataplanes.placed import PlacedPlane
 from dataplanes.placements import (
@@ -116,10 +116,24 @@ _RECIPES = (
         _NFT,
     ),
     Recipe(
+        "kube-iptables",
+        "iptables in the node's host namespace in the layout of kube-proxy's iptables mode, declared ports only",
+        lambda knobs: (
+            Part(HostPlacement, ForwardedRoutes(), device=_NOWHERE, firewall=False),
+            Part(KubeIptables, knobs),
+        ),
+        {"": KubeKnobs(), "liberal": KubeKnobs(liberal=True)},
+    ),
+    Recipe(
         "kube-nftables",
         "nftables in the node's host namespace in the layout of kube-proxy's nftables mode, declared ports only",
         lambda knobs: (Part(HostPlacement, ForwardedRoutes(), device=_NOWHERE), Part(KubeNft, knobs)),
-        {"released": KubeNftKnobs(), "1.36": KubeNftKnobs("maps"), "one-map": KubeNftKnobs("one-map")},
+        {
+            "released": KubeNftKnobs(),
+            "1.36": KubeNftKnobs(layout="maps"),
+            "one-map": KubeNftKnobs(layout="one-map"),
+            "liberal": KubeNftKnobs(liberal=True),
+        },
         "released",
     ),
     Recipe(

@@ -11,19 +11,19 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from dataplanes import kube_nft
+from dataplanes import kube_iptables, kube_nft
 from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
-from dataplanes.chains import NftChains
+from dataplanes.chains import IptablesChains, NftChains
 from dataplanes.errors import BenchError, Unsupported
 from dataplanes.filters import Entry, Filter
 from dataplanes.guard import Guard
 from dataplanes.kernel import sysctl
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.undo import Undo
-from dataplanes.kube_nft import KubeNftKnobs
+from dataplanes.kube_knobs import KubeKnobs, KubeNftKnobs
 from dataplanes.model import Service, remaining
 from dataplanes.nft_rules import table_name
-from dataplanes.requirements import Feature, Package, Requirement
+from dataplanes.requirements import Feature, Package, Requirement, Tool
 
 _SETTINGS = {
     "net.netfilter.nf_conntrack_tcp_timeout_established": "86400",
@@ -35,15 +35,21 @@ Entries = Callable[[Sequence[Service]], Iterable[Entry]]
 class _KubeNode:
     """What the directors of one node's namespace share: what they saw last, and the node's settings."""
 
-    def __init__(self, netns: str) -> None:
+    def __init__(self, netns: str, liberal: bool) -> None:
         self.guard = Guard()
         self._netns = netns
+        self._wanted = _SETTINGS | ({"net.netfilter.nf_conntrack_tcp_be_liberal": "1"} if liberal else {})
         self._settings = sysctl.Settings()
         self._users: set[object] = set()
+        self.filters: dict[Filter, list[object]] = {}  # the directors that use each filter
+
+    def tells(self, filter_: Filter, director: object) -> bool:
+        """Return True if this director is the one that tells what a filter holds."""
+        return self.filters[filter_][0] is director
 
     def enter(self, director: object) -> None:
         """Set the node's settings. Repeated, it restores them."""
-        self._settings.set(self, self._netns, _SETTINGS)
+        self._settings.set(self, self._netns, self._wanted)
         self._users.add(director)
 
     def leave(self, director: object) -> None:
@@ -59,13 +65,15 @@ class _Kube(Mechanism):
     any_port = False
     in_turn = False
 
-    def __init__(self) -> None:
+    def __init__(self, knobs: KubeKnobs) -> None:
+        self._liberal = knobs.liberal
         self._nodes: dict[str, _KubeNode] = {}
 
     def open(self, site: Site) -> Director:
         if site.hook != "input" or site.reply != "snat":
             raise Unsupported(f"kube-proxy balances at host, not at {site.hook}", where=site.netns)
-        return _KubeDirector(site, self._nodes.setdefault(site.netns, _KubeNode(site.netns)), *self._filters(site))
+        node = self._nodes.setdefault(site.netns, _KubeNode(site.netns, self._liberal))
+        return _KubeDirector(site, node, *self._filters(site))
 
     def _filters(self, site: Site) -> tuple[list[Filter], Entries]:
         """Return the tables of a site, and the function that returns what services have in them."""
@@ -78,13 +86,29 @@ _CONNTRACK = (
 )
 
 
+_IPTABLES = (
+    Feature("IP_NF_NAT", "iptable_nat", "the table in which packets to a service are translated"),
+    Feature("IP_NF_FILTER", "iptable_filter", "accepting what is forwarded, and refusing what has no backend"),
+    Feature("NETFILTER_XT_NAT", "xt_nat", "DNAT to a backend"),
+    Feature("NETFILTER_XT_TARGET_MASQUERADE", "xt_MASQUERADE", "masquerading, so that replies come back"),
+    Feature("NETFILTER_XT_MARK", "xt_mark", "marking what is to be masqueraded"),
+    Feature("NETFILTER_XT_MATCH_CONNTRACK", "xt_conntrack", "matching new and invalid packets"),
+    Feature("NETFILTER_XT_MATCH_ADDRTYPE", "xt_addrtype", "packets to the node itself"),
+    Tool("iptables-legacy-restore", "iptables", "programming rules in bulk"),
+)
+_STATISTIC = (
+    Feature("NETFILTER_XT_MATCH_STATISTIC", "xt_statistic", "picking a backend"),
+    Feature("IP_NF_TARGET_REJECT", "ipt_REJECT", "refusing connections that have no backend"),
+)
+
+
 class KubeNft(_Kube):
     """kube-proxy's nftables mode."""
 
     name = "kube-nft"
 
     def __init__(self, knobs: KubeNftKnobs) -> None:
-        super().__init__()
+        super().__init__(knobs)
         self._layout = knobs.layout
 
     @classmethod
@@ -108,6 +132,26 @@ class KubeNft(_Kube):
         return [table], partial(kube_nft.entries, self._layout)
 
 
+class KubeIptables(_Kube):
+    """kube-proxy's iptables mode. All networks of a node share its chains, as all services of a cluster do."""
+
+    name = "kube-iptables"
+
+    def __init__(self, knobs: KubeKnobs) -> None:
+        super().__init__(knobs)
+        self._tables: dict[str, list[Filter]] = {}
+
+    @classmethod
+    def requires(cls, knobs: KubeKnobs) -> tuple[Requirement, ...]:
+        return (*_CONNTRACK, *_IPTABLES, *_STATISTIC)
+
+    def _filters(self, site: Site) -> tuple[list[Filter], Entries]:
+        if site.netns not in self._tables:
+            layouts = (kube_iptables.filtering(self._liberal), kube_iptables.NAT)
+            self._tables[site.netns] = [IptablesChains(site.netns, layout) for layout in layouts]
+        return self._tables[site.netns], kube_iptables.entries
+
+
 class _KubeDirector(Director):
     def __init__(self, site: Site, node: _KubeNode, filters: list[Filter], entries: Entries) -> None:
         self._site = site
@@ -125,6 +169,8 @@ class _KubeDirector(Director):
                 for each in filters:
                     each.open()
                     undo(each.clear)
+                    node.filters.setdefault(each, []).append(self)
+                    undo(partial(node.filters[each].remove, self))
                 node.guard.ours(self._look())
         except BenchError:
             self.release()
@@ -170,7 +216,8 @@ class _KubeDirector(Director):
         return []  # the layouts of kube-proxy do not count
 
     def footprint(self) -> list[Footprint]:
-        held = [found for each in self._filters for found in each.footprint()]
+        # Filters that the sites of a node share are told once.
+        held = [found for each in self._filters if self._node.tells(each, self) for found in each.footprint()]
         return [*held, Footprint(self._site.netns, "conntrack entries", self._conntrack.count())]
 
     def close(self) -> None:
@@ -184,6 +231,8 @@ class _KubeDirector(Director):
                 each.clear()
                 undo(each.open)
             self._node.leave(self)
+        for each in self._filters:
+            self._node.filters[each].remove(self)
         self.release()
 
     def release(self) -> None:

@@ -20,9 +20,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
-
-from msgspec import Meta, Struct
 
 from dataplanes.base import Site
 from dataplanes.chains import chain
@@ -35,15 +32,6 @@ MARK = "0x4000"
 _LONGEST = 240  # characters of a name without its prefix
 _KEY = "ipv4_addr . inet_proto . inet_service"
 _DESTINATION = "ip daddr . meta l4proto . th dport"
-
-
-class KubeNftKnobs(Struct, frozen=True):
-    """Which of kube-proxy's layouts is programmed."""
-
-    layout: Annotated[
-        Literal["chains", "maps", "one-map"],
-        Meta(description="a chain for each endpoint (1.31 to 1.35), a map for each service (1.36), or one map for all"),
-    ] = "chains"
 
 
 def base(site: Site, layout: str) -> list[str]:

@@ -269,14 +269,20 @@ class HostPlacement(_Attached):
     name = "host"
     role = "host"
 
-    def __init__(self, vips: Vips | None = None, *, device: Device | None = None) -> None:
-        """Create the placement. The VIPs are on this device, or else on the attachment."""
+    def __init__(self, vips: Vips | None = None, *, device: Device | None = None, firewall: bool = True) -> None:
+        """Create the placement. The VIPs are on this device, or else on the attachment.
+
+        `firewall`: the node's firewall is told to accept what is forwarded. Some mechanisms do that themselves.
+        """
         super().__init__(vips)
         self._own = device
+        self._tells_firewall = firewall
         self._firewalls: dict[Site, Firewall] = {}
 
     @classmethod
-    def requires(cls, vips: Vips | None = None, *, device: Device | None = None) -> tuple[Requirement, ...]:
+    def requires(
+        cls, vips: Vips | None = None, *, device: Device | None = None, firewall: bool = True
+    ) -> tuple[Requirement, ...]:
         dummy = device and device.kind == "dummy"
         return (Feature("DUMMY", "dummy", "the device that carries the VIPs"),) if dummy else ()
 
@@ -286,9 +292,10 @@ class HostPlacement(_Attached):
             with Rtnl(site.netns) as rtnl:
                 rtnl.send([rtnl.link_add(*self._own, address=_NOBODY)], ignore=(errno.EEXIST,))
                 rtnl.send([rtnl.link_set(self._own.name, up=True)])
-        if site not in self._firewalls:
-            self._firewalls[site] = Firewall(site.netns, site.interface)
-        self._firewalls[site].allow()
+        if self._tells_firewall:
+            if site not in self._firewalls:
+                self._firewalls[site] = Firewall(site.netns, site.interface)
+            self._firewalls[site].allow()
 
     def clear(self, site: Site) -> None:
         firewall = self._firewalls.get(site)
@@ -301,7 +308,7 @@ class HostPlacement(_Attached):
         super().clear(site)
 
     def intact(self, site: Site) -> bool:
-        return self._firewalls[site].intact()
+        return site not in self._firewalls or self._firewalls[site].intact()
 
     def release(self) -> None:
         for firewall in self._firewalls.values():

@@ -148,7 +148,9 @@ class Bench:
         return self.mutant
 
 
-@pytest.fixture(scope="module", params=[*SERVING, "ipvs-lb-dsr", "kube-nftables", "kube-nftables@one-map"])
+@pytest.fixture(
+    scope="module", params=[*SERVING, "ipvs-lb-dsr", "kube-iptables", "kube-nftables", "kube-nftables@one-map"]
+)
 def broken(request: pytest.FixtureRequest) -> Iterator[Bench]:
     (selection,) = catalog.select(request.param)
     made = Bench()
@@ -179,7 +181,7 @@ def test_the_right_cell_turns_red(broken: Bench, mutation: str, monkeypatch: pyt
 def _without_ipvs_rules(table: str, chain: str, part: str, lab: Lab, undo: ExitStack) -> None:
     found = 0
     for _, _, name in lab.namespaces():
-        rules = process.run(name, ("iptables-legacy", "-t", table, "-S", chain)).splitlines()
+        rules = process.run(name, ("iptables-legacy", "-t", table, "-S", chain), accept=(0, 1)).splitlines()
         for rule in [each for each in rules if part in each]:
             process.run(name, ("iptables-legacy", "-t", table, *rule.replace("-A", "-D", 1).split()))
             found += 1
@@ -246,9 +248,14 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
         "reach.same-node",
         _of("ipvs-lb@iptables ipvs-host@iptables", _no_ipvs_snat)
         | _of("ipvs-lb nft-lb nft-host", _no_nft_snat)
-        | _of(_KUBE_NFT, partial(_without_nft_rules, "masquerading")),
+        | _of(_KUBE_NFT, partial(_without_nft_rules, "masquerading"))
+        | _of("kube-iptables", partial(_without_ipvs_rules, "nat", "KUBE-POSTROUTING", "MASQUERADE")),
     ),
-    "no dispatch": ("reach.same-node", _of(_KUBE_NFT, partial(_without_nft_rules, "services"))),
+    "no dispatch": (
+        "reach.same-node",
+        _of(_KUBE_NFT, partial(_without_nft_rules, "services"))
+        | _of("kube-iptables", partial(_without_ipvs_rules, "nat", "KUBE-SERVICES", "-j KUBE-SVC")),
+    ),
     "no refusing": ("reach.closed-port", _of(_KUBE_NFT, partial(_without_nft_rules, "cluster-ips-check"))),
     "no SNAT, as in 1.12.0": ("identity.other-replica", _of("ipvs-container", _no_ipvs_snat)),
     "no SNAT of hairpins": (
@@ -274,7 +281,10 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     "no programs": ("reach.same-node", _of("ebpf-tc ebpf-redirect", _without_programs)),
     "connections to a removed backend are kept": (
         "change.udp-moves",
-        _of(f"nft-container nft-lb nft-overlay nft-host ebpf-tc ebpf-redirect {_KUBE_NFT}", _keeping_connections)
+        _of(
+            f"nft-container nft-lb nft-overlay nft-host ebpf-tc ebpf-redirect kube-iptables {_KUBE_NFT}",
+            _keeping_connections,
+        )
         | _no_expiry,
     ),
     "another container has the VIP, too": (

@@ -19,7 +19,7 @@ PLACES = ("container", "lb", "overlay", "host")
 EBPF = ("ebpf-socket", "ebpf-tc", "ebpf-redirect")
 SERVING = [*(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES), *EBPF]
 """Every plane except `direct`, and except `ipvs-lb-dsr`, whose tasks cannot reach each other through the VIP."""
-AT_RANDOM = ["kube-nftables", "kube-nftables@1.36", "kube-nftables@one-map"]
+AT_RANDOM = ["kube-iptables", "kube-nftables", "kube-nftables@1.36", "kube-nftables@one-map"]
 """Planes that choose backends at random, and serve declared ports only."""
 PROGRAMMED = ["ipvs-container@map", "ipvs-lb@iptables", "ipvs-overlay@iptables", "ipvs-overlay@port"]
 """Planes of IPVS that are programmed otherwise than by default, one of each way."""
@@ -194,6 +194,7 @@ def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
         ("nft-lb", {"route"}),
         ("nft-overlay", {"route"}),
         ("nft-host", {"route"}),
+        ("kube-iptables", {"forwarded"}),
         ("kube-nftables", {"forwarded"}),
     ],
 )

@@ -74,6 +74,7 @@ def test_the_default_is_the_article_s_in_the_container_and_elsewhere_the_cheapes
 def test_only_a_plane_with_a_service_for_each_port_needs_declared_ones() -> None:
     planes = [*catalog.select("all"), *catalog.select("ipvs-lb@port,ipvs-lb@map,ipvs-container+choose=port")]
     assert [each.name for each in planes if not catalog.any_port(each)] == [
+        "kube-iptables",
         "kube-nftables",
         "ipvs-lb@port",
         "ipvs-container+choose=port",
@@ -83,6 +84,7 @@ def test_only_a_plane_with_a_service_for_each_port_needs_declared_ones() -> None
 def test_only_planes_that_are_told_so_choose_at_random() -> None:
     planes = [*catalog.select("all"), *catalog.select("nft-host@random,nft-host,kube-nftables@one-map")]
     assert [each.name for each in planes if not catalog.in_turn(each)] == [
+        "kube-iptables",
         "kube-nftables",
         "nft-host@random",
         "kube-nftables@one-map",

@@ -19,7 +19,7 @@ from dataplanes import catalog, chains, filters
 from dataplanes.base import Site
 from dataplanes.kernel.undo import Undo
 from dataplanes.kube import KubeNft
-from dataplanes.kube_nft import KubeNftKnobs
+from dataplanes.kube_knobs import KubeNftKnobs
 from dataplanes.model import Backend, Port, Service, remaining
 from dataplanes.nft_rules import table_name
 
