@@ -16,10 +16,13 @@ from dataplanes.errors import Usage
 from dataplanes.extensions import Extension
 from dataplanes.ipvs import IpvsMechanism
 from dataplanes.ipvs_knobs import IpvsKnobs
+from dataplanes.kube import KubeNft
+from dataplanes.kube_nft import KubeNftKnobs
 from dataplanes.nft import Nft, NftKnobs
 from dataplanes.placed import PlacedPlane
 from dataplanes.placements import (
     ContainerPlacement,
+    Device,
     HostPlacement,
     LbPlacement,
     OverlayPlacement,
@@ -29,13 +32,18 @@ from dataplanes.placements import (
 from dataplanes.recipe import Part, Recipe, wrong
 from dataplanes.requirements import Requirement
 from dataplanes.selection import DIRECT, REFERENCE, SHORT, Selection, split
-from dataplanes.vips import Addresses, LocalRoutes, Vips
+from dataplanes.vips import Addresses, ForwardedRoutes, LocalRoutes, Vips
 
 
 def _owned(knobs: IpvsKnobs) -> Vips:
     return LocalRoutes() if knobs.own == "route" else Addresses()
 
 
+def _on_dummy(knobs: IpvsKnobs) -> Device | None:
+    return Device("vip0", "dummy") if knobs.own == "address" else None
+
+
+_NOWHERE = Device("vip0", "bridge")  # without ports; not every kernel has dummy devices
 _NFT: dict[str, Struct] = {"": NftKnobs(), "random": NftKnobs("random")}
 
 _RECIPES = (
@@ -79,7 +87,7 @@ _RECIPES = (
     Recipe(
         "ipvs-host",
         "IPVS in the node's host namespace, SNATed; the variant iptables has the VIPs on a dummy device",
-        lambda knobs: (Part(HostPlacement, _owned(knobs), dummy=knobs.own == "address"), Part(IpvsMechanism, knobs)),
+        lambda knobs: (Part(HostPlacement, _owned(knobs), device=_on_dummy(knobs)), Part(IpvsMechanism, knobs)),
         ipvs_knobs.SNATED,
         "map",
     ),
@@ -106,6 +114,13 @@ _RECIPES = (
         "nftables in the node's host namespace, the VIPs on its attachment to the overlay, SNATed",
         lambda knobs: (Part(HostPlacement, LocalRoutes()), Part(Nft, knobs)),
         _NFT,
+    ),
+    Recipe(
+        "kube-nftables",
+        "nftables in the node's host namespace in the layout of kube-proxy's nftables mode, declared ports only",
+        lambda knobs: (Part(HostPlacement, ForwardedRoutes(), device=_NOWHERE), Part(KubeNft, knobs)),
+        {"released": KubeNftKnobs(), "1.36": KubeNftKnobs("maps"), "one-map": KubeNftKnobs("one-map")},
+        "released",
     ),
     Recipe(
         "ebpf-socket",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from dataplanes.base import Footprint
@@ -139,7 +139,7 @@ class NftTable(Filter):
 
     def restore(self) -> None:
         # The table holds no state, so all of it comes anew, in one transaction.
-        self._nft.run("\n".join((*self._gone(), *self._base, *self._elements("add", list(self._users)))))
+        self._nft.run("\n".join((*self._gone(), *self._base, *self._restoring())))
         self._insert()
 
     def look(self) -> dict[str, object]:
@@ -168,6 +168,10 @@ class NftTable(Filter):
     def _insert(self) -> None:
         for chain, expressions in self._first.items():
             self._nft.insert(self._table, chain, expressions)
+
+    def _restoring(self) -> Iterator[str]:
+        """Yield the commands that add all entries to the new table."""
+        yield from self._elements("add", list(self._users))
 
     def _gone(self) -> list[str]:
         """Return the commands that remove the table. They are fine if somebody has removed it already."""

@@ -67,6 +67,15 @@ def succeed(old: Sequence[str], new: Sequence[str], taken: int) -> tuple[str, ..
     return (*filter(None, places), *newcomers)
 
 
+def remaining(old: Sequence[Service], new: Sequence[Service]) -> dict[str, set[str]]:
+    """Return the backends to which connections to a VIP may go on, for each VIP of which some may not.
+
+    These are VIPs that lose a backend, and VIPs that nobody had before. A drained backend is still one.
+    """
+    had, have = ({each.vip: {b.address for b in each.backends} for each in services} for services in (old, new))
+    return {vip: have.get(vip, set()) for vip in had | have if vip not in had or had[vip] - have.get(vip, set())}
+
+
 def _claim(left: Counter[str], address: str) -> bool:
     """Take one turn of an address if any is left. Return True if one was."""
     left[address] -= 1

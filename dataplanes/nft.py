@@ -42,7 +42,7 @@ from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.netlink import NetlinkError
 from dataplanes.kernel.nft import Nftables
 from dataplanes.kernel.undo import Undo
-from dataplanes.model import Service, succeed, turns
+from dataplanes.model import Service, remaining, succeed, turns
 from dataplanes.nft_rules import BACKENDS, SERVICES, Ruleset, Scheduler, Slots
 from dataplanes.requirements import Feature, Package, Requirement
 
@@ -258,9 +258,7 @@ class _NftDirector(Director):
         another backend that does not know the connection. A UDP flow moves on; without this it would be pinned as long
         as packets come (moby/moby#36878).
         """
-        had, have = ({each.vip: {b.address for b in each.backends} for each in services} for services in (old, new))
-        keep = {vip: have.get(vip, set()) for vip in had | have if vip not in had or had[vip] - have.get(vip, set())}
-        if keep:
+        if keep := remaining(old, new):
             self._conntrack.flush(keep)
 
 

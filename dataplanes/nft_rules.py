@@ -33,11 +33,16 @@ _COUNTERS = 256  # per number of slots; one octet, so a VIP names its own counte
 
 
 def table_name(network: str) -> str:
-    """Return the table's name. nft takes letters, digits and `_.-` unquoted.
+    """Return the name of a network's table."""
+    return f"vip-{spelled(network)}"
 
-    Any other character is spelled in hexadecimal.
+
+def spelled(name: str) -> str:
+    """Spell a name so that nft takes it unquoted: it takes letters, digits and `_.-/`.
+
+    Any other character is spelled in hexadecimal, and so is the slash, which stands between names.
     """
-    return "vip-" + re.sub(r"[^A-Za-z0-9.-]", lambda found: f"_{ord(found[0]):x}_", network)
+    return re.sub(r"[^A-Za-z0-9.-]", lambda found: f"_{ord(found[0]):x}_", name)
 
 
 class Transaction(Struct, frozen=True):

@@ -172,6 +172,10 @@ class PlacedPlane(DataPlane):
     def _compared(self, network: str, wanted: list[Service]) -> _Change:
         known = self._services.get(network, {})
         self._claims.demand_free(network, known, wanted)
+        for service in wanted if not self._mechanism.any_port else ():
+            if not service.ports:
+                why, where = f"{self.name} serves declared ports only", f"{network}/{service.name}"
+                raise Usage("the service declares no port", where=where, why=why, fix="declare its ports")
         new = [service for service in wanted if known.get(service.name) != service]
         fresh = [service for service in new if service.name not in known]
         old = [known[service.name] for service in new if service.name in known]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from ipaddress import ip_network
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dataplanes import anew
 from dataplanes.base import Attachments, Placement, Site
@@ -248,6 +248,16 @@ class OverlayPlacement(_Owner):
             rtnl.send([rtnl.hairpin(endpoint.bridge_port, on)])
 
 
+_NOBODY = "02:00:00:00:00:01"  # a MAC of our choice, so that a device that comes anew is as it was
+
+
+class Device(NamedTuple):
+    """A device that the host placement creates for the VIPs."""
+
+    name: str
+    kind: Literal["dummy", "bridge"]
+
+
 class HostPlacement(_Attached):
     """The node's host namespace.
 
@@ -258,27 +268,24 @@ class HostPlacement(_Attached):
 
     name = "host"
     role = "host"
-    DEVICE = "vip0"
 
-    def __init__(self, vips: Vips | None = None, *, dummy: bool = False) -> None:
-        """Create the placement.
-
-        With `dummy` the VIPs are on a dummy device, as in kube-proxy's IPVS mode, or else on the attachment.
-        """
+    def __init__(self, vips: Vips | None = None, *, device: Device | None = None) -> None:
+        """Create the placement. The VIPs are on this device, or else on the attachment."""
         super().__init__(vips)
-        self._dummy = dummy
+        self._own = device
         self._firewalls: dict[Site, Firewall] = {}
 
     @classmethod
-    def requires(cls, vips: Vips | None = None, *, dummy: bool = False) -> tuple[Requirement, ...]:
+    def requires(cls, vips: Vips | None = None, *, device: Device | None = None) -> tuple[Requirement, ...]:
+        dummy = device and device.kind == "dummy"
         return (Feature("DUMMY", "dummy", "the device that carries the VIPs"),) if dummy else ()
 
     def set_up(self, site: Site) -> None:
         super().set_up(site)
-        if self._dummy:
+        if self._own:
             with Rtnl(site.netns) as rtnl:
-                rtnl.send([rtnl.link_add(self.DEVICE, "dummy")], ignore=(errno.EEXIST,))
-                rtnl.send([rtnl.link_set(self.DEVICE, up=True)])
+                rtnl.send([rtnl.link_add(*self._own, address=_NOBODY)], ignore=(errno.EEXIST,))
+                rtnl.send([rtnl.link_set(self._own.name, up=True)])
         if site not in self._firewalls:
             self._firewalls[site] = Firewall(site.netns, site.interface)
         self._firewalls[site].allow()
@@ -289,8 +296,8 @@ class HostPlacement(_Attached):
             firewall.disallow()
             firewall.close()
             del self._firewalls[site]
-        if self._dummy:
-            self._remove_device(site.netns)
+        if self._own:
+            self._remove(self._own.name, site.netns)
         super().clear(site)
 
     def intact(self, site: Site) -> bool:
@@ -301,15 +308,16 @@ class HostPlacement(_Attached):
             firewall.close()
         self._firewalls.clear()
 
-    def _remove_device(self, netns: str) -> None:
+    def _remove(self, device: str, netns: str) -> None:
         with Rtnl(netns) as rtnl:
             links = {link.get_attr("IFLA_IFNAME"): link["index"] for link in rtnl.links()}
             used = {address["index"] for address in rtnl.addresses()}
-            if self.DEVICE in links and links[self.DEVICE] not in used:  # another network on this node may still use it
-                rtnl.send([rtnl.link_del(self.DEVICE)])
+            used |= {route.get_attr("RTA_OIF") for route in rtnl.routes()}
+            if device in links and links[device] not in used:  # another network on this node may still use it
+                rtnl.send([rtnl.link_del(device)])
 
     def _device(self, site: Site) -> str:
-        return self.DEVICE if self._dummy else site.interface
+        return self._own.name if self._own else site.interface
 
 
 def _cgroup_obstacle() -> str:

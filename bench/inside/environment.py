@@ -63,8 +63,11 @@ _SETTINGS = tuple(
     f"/proc/sys/net/{pattern}"
     for pattern in (
         *("ipv4/vs/*", "netfilter/nf_conntrack_*", "bridge/bridge-nf-*", "ipv4/ip_forward"),
-        *("ipv4/conf/*/accept_local", "ipv4/conf/*/arp_ignore", "ipv4/conf/*/arp_announce"),
-        "ipv4/conf/*/send_redirects",
+        *(
+            f"ipv4/conf/{link}/{name}"
+            for link in ("all", "br0", "eth0")
+            for name in ("accept_local", "arp_announce", "arp_ignore", "send_redirects")
+        ),
     )
 )
 """The settings of IPVS, of connection tracking, of the bridge's netfilter hooks, of routing and of the interfaces."""

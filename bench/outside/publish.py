@@ -24,8 +24,11 @@ class Step(Struct, frozen=True):
     arguments: tuple[str, ...]
 
 
-_PROGRAMMINGS = ("iptables", "map", "port")
-"""The variants by which places are compared like for like. Each plane has its default besides."""
+_PROGRAMMINGS = ("iptables", "map", "port", "1.36", "one-map")
+"""The variants that are measured wherever there are any: ways to program IPVS, layouts of kube-proxy.
+
+Each plane has its default besides.
+"""
 _MORE = ("ebpf-redirect+every=true",)
 
 

@@ -27,8 +27,6 @@ from bench.report import sections
 from bench.report.costs import PER_CONNECTION, tables
 from bench.report.model import Report
 from bench.report.questions import QUESTIONS, REFERENCE
-from bench.report.short import short
-from bench.report.text import table
 from bench.report.words import ENGLISH, Words
 from dataplanes.selection import balances
 from dataplanes.texts import code, markdown
@@ -49,7 +47,7 @@ def answer(report: Report, say: Words = ENGLISH) -> str:
         ),
         "",
     ]
-    lines += summary(report, say)
+    lines += sections.summary(report, say)
     unobserved = [f"- {markdown(each)}" for each in report.unobserved()]
     lines += [say("Not observed, because the check ended in an error:"), "", *unobserved, ""] if unobserved else []
     for section in (
@@ -68,15 +66,6 @@ def answer(report: Report, say: Words = ENGLISH) -> str:
         lines.append(f"| {say(situation)} | {_names(planes[:_MOST]) or say('none')} |")
     lines += ["", f"## {say('How this was derived')}", "", *_rules(say), "", *_sources(report, say), ""]
     return "\n".join(lines)
-
-
-def summary(report: Report, say: Words = ENGLISH) -> list[str]:
-    """Return the short answer as lines of Markdown, or nothing if the documents compare no places."""
-    found = short(report, say)
-    if found is None:
-        return []
-    rows = [[row[0], code(row[1]) if row[1] else "", *row[2:]] for row in found.rows]
-    return [*(f"- {markdown(each)}" for each in found.sentences), "", *table(found.headings, rows), ""]
 
 
 def recommend(report: Report) -> list[tuple[str, list[str]]]:

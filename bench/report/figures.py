@@ -53,9 +53,14 @@ _DASHES = ("-", "--", "-.", ":")
 
 
 def style(plane: str, planes: list[str]) -> tuple[str, str, str]:
-    """Return (colour, marker, dash) of a plane among others. It is the same in every plot of a report."""
+    """Return (colour, marker, dash) of a plane among others. It is the same in every plot of a report.
+
+    No two of the first 288 planes have the same one.
+    """
     number = planes.index(plane)
-    return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)], _DASHES[number % len(_DASHES)]
+    turns = number // len(_COLOURS)
+    marker = number + turns // len(_DASHES)  # colour and dash come again together, and then with another marker
+    return _COLOURS[number % len(_COLOURS)], _MARKERS[marker % len(_MARKERS)], _DASHES[turns % len(_DASHES)]
 
 
 def bars(

@@ -20,9 +20,9 @@ from bench.report import figures
 from bench.report.digits import figure, number, ratio
 from bench.report.matrix_table import MARKS, differences
 from bench.report.model import PLACES, Report
-from bench.report.places import families
+from bench.report.places import families, needs, standing
 from bench.report.questions import QUESTIONS, REFERENCE
-from bench.report.sections import compared
+from bench.report.sections import compared, counts, larger
 from bench.report.short import short
 from bench.report.words import ENGLISH
 from dataplanes.selection import SHORT
@@ -57,8 +57,14 @@ def page(report: Report) -> str:
         css=Markup((_HERE / "report.css").read_text("utf-8")),
         js=Markup((_HERE / "report.js").read_text("utf-8")),
         short=short(report),
-        families=[(each.mechanism, *compared(report, each, ENGLISH)) for each in families(report)],
+        families=[
+            (", ".join(filter(None, (each.mechanism, at.label()))), *compared(report, each, ENGLISH))
+            for at in (Axes(), *larger(report))
+            for each in families(report, at)
+        ],
         verdicts=report.verdicts(),
+        lost={name: _lost(report, name) for name in planes},
+        needs=needs(report),
         limits={name: report.rate(name, base=SHORT) for name in planes},
         of_limit=SHORT in planes,
         reference=REFERENCE,
@@ -82,6 +88,17 @@ def page(report: Report) -> str:
 
 def _finalize(value: object) -> object:
     return clean(value) if type(value) is str else value  # markup is made only here, from cleaned texts
+
+
+_MARK = {"the same effect": "yes", "nearly the same effect": "partly", "not the same effect": "no"}
+
+
+def _lost(report: Report, plane: str) -> tuple[str, str, str]:
+    """Return how a plane's effect is marked, how many semantics it lost by level, and which."""
+    found = standing(report, plane)
+    if found is None or plane == REFERENCE:
+        return "", "", ""
+    return _MARK[found.effect], counts(found.lost), ", ".join(check for each in found.lost.values() for check in each)
 
 
 def _emphasis(sentence: str) -> Markup:

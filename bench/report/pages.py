@@ -10,9 +10,9 @@ import msgspec
 from rich.console import RenderableType
 
 from bench.documents import Matrix, Result, reading
-from bench.report import figures, matrix_table, terminal
+from bench.report import figures, matrix_table, sections, terminal
 from bench.report import result_table as run_table
-from bench.report.answer import answer, summary
+from bench.report.answer import answer
 from bench.report.model import Report
 from bench.report.words import CHINESE, ENGLISH, Words
 from dataplanes import catalog, files
@@ -23,7 +23,7 @@ BEGIN, END = "<!-- results: written by bench publish -->", "<!-- end of results 
 
 def section(report: Report, say: Words = ENGLISH) -> str:
     """Return the README's short answer."""
-    return "\n".join([BEGIN, *summary(report, say)[:-1], END])
+    return "\n".join([BEGIN, *sections.summary(report, say)[:-1], END])
 
 
 def examples(root: Path, report: Report) -> dict[str, str]:

@@ -14,6 +14,7 @@ from bench.documents.parts import Named
 from bench.report.model import Report, cost
 from bench.report.questions import LEVELS, REFERENCE, Level, level
 from dataplanes.selection import balances, split
+from scenarios.axes import Axes
 
 
 class Standing(Struct, frozen=True):
@@ -81,47 +82,49 @@ class Family(Struct, frozen=True):
         return [twin for (name, _), twin in self.twins.items() if name == plane]
 
 
-def families(report: Report) -> list[Family]:
-    """Return the families with planes at two places or more.
+def families(report: Report, at: Axes | None = None) -> list[Family]:
+    """Return the families with planes at two places or more, measured at a point: by default the scenario's own.
 
     Planes are programmed alike if they have the same mechanism, the same eBPF objects, the same variant, and the same
     changes to it. The others are compared with the plane at the reference's place, or else with the first one.
     """
-    costs = _costs(report)
+    costs = _costs(report, at)
     grouped: dict[tuple[str, frozenset[str]], dict[str, list[str]]] = {}
     for name in costs:
         told = report.told(name)
         if balances(name) and told.mechanism:
             grouped.setdefault((told.mechanism, _objects(told)), {}).setdefault(split(name)[1], []).append(name)
-    found = [_family(report, mechanism, each, costs) for (mechanism, _), each in grouped.items()]
+    found = [_family(report, mechanism, each, costs, at) for (mechanism, _), each in grouped.items()]
     return [each for each in found if each]
 
 
 def _family(
-    report: Report, mechanism: str, programmings: dict[str, list[str]], costs: dict[str, float]
+    report: Report, mechanism: str, programmings: dict[str, list[str]], costs: dict[str, float], at: Axes | None
 ) -> Family | None:
-    """Return a family, without the programmings that only one place has, or None if none is left."""
+    """Return a family, without the programmings that only one place or not the base has, or None if none is left."""
     several = {
-        each: names for each, names in programmings.items() if len({report.placement(name) for name in names}) > 1
+        each: {split(name)[0]: name for name in names}
+        for each, names in programmings.items()
+        if len({report.placement(name) for name in names}) > 1
     }
     if not several:
         return None
     order = list(dict.fromkeys(split(name)[0] for name in report.planes()))
-    home = report.placement(REFERENCE)
-    planes = sorted({split(name)[0] for names in several.values() for name in names}, key=order.index)
-    placed = {split(name)[0]: report.placement(name) for names in several.values() for name in names}
-    base = next((plane for plane in planes if placed[plane] == home), planes[0])
-    twins = {}
-    for programming, names in several.items():
-        there = next((name for name in names if split(name)[0] == base), names[0])
-        for name in names:
-            twins[split(name)[0], programming] = _twin(report, name, there, costs[name])
-    ordered = {key: twins[key] for key in sorted(twins, key=lambda key: planes.index(key[0]))}
-    return Family(mechanism, list(several), ordered, base)
+    placed = {plane: report.placement(name) for names in several.values() for plane, name in names.items()}
+    planes = sorted(placed, key=order.index)
+    base = next((plane for plane in planes if placed[plane] == report.placement(REFERENCE)), planes[0])
+    compared = [each for each, names in several.items() if base in names]
+    twins = {
+        (plane, each): _twin(report, several[each][plane], several[each][base], costs[several[each][plane]], at)
+        for plane in planes
+        for each in compared
+        if plane in several[each]
+    }
+    return Family(mechanism, compared, twins, base)
 
 
-def _twin(report: Report, plane: str, base: str, cost: float) -> Twin:
-    ratio = report.relative(plane, base) if plane != base else Interval(1.0)
+def _twin(report: Report, plane: str, base: str, cost: float, at: Axes | None) -> Twin:
+    ratio = report.relative(plane, base, at=at) if plane != base else Interval(1.0)
     return Twin(plane, base, cost, ratio, standing(report, plane, base), _differing(report, plane, base))
 
 
@@ -177,9 +180,11 @@ def _observed(report: Report, plane: str) -> bool:
     return any(cell.dataplane == plane and level(cell.check) == "core" for cell in report.cells())
 
 
-def _costs(report: Report) -> dict[str, float]:
-    """Return the cost of a connection on every plane that was measured, at the scenario's own size."""
-    found = {name: cost(row) for name, (row, _) in report.rows("crr").items()}
+def _costs(report: Report, at: Axes | None = None) -> dict[str, float]:
+    """Return the cost of a connection on every plane that was measured at a point."""
+    rows = report.rows("crr", at)
+    clock = next((clock for _, clock in rows.values()), "")  # costs by two clocks cannot be compared
+    found = {name: cost(row) for name, (row, measured_by) in rows.items() if measured_by == clock}
     return {name: each.value for name, each in found.items() if each}
 
 

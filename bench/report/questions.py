@@ -31,6 +31,8 @@ class Shipped(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Asked(Struct, frozen=True, forbid_unknown_fields=True):
+    asked: list[str]
+    hidden: str
     shipped: list[Shipped]
     places: dict[str, str]
     levels: dict[Level, list[str]]
@@ -42,6 +44,12 @@ QUESTIONS = _ASKED.question
 SHIPPED = _ASKED.shipped
 REFERENCE = SHIPPED[0].plane
 """The reference for "the same effect": the plane of the article."""
+PLACES_ASKED = _ASKED.asked
+"""The placements that the article asks about."""
+HIDDEN = _ASKED.hidden
+"""The question whose yes means that the application sees nothing of the plane."""
+PLACES = _ASKED.places
+"""The placements in words."""
 LEVELLED = _ASKED.levels
 _LEVEL = {check: level for level, checks in LEVELLED.items() for check in checks}
 
@@ -53,7 +61,7 @@ def level(check: str) -> Level:
 
 def place(placement: str) -> str:
     """Return a placement in words."""
-    return _ASKED.places.get(placement, placement)
+    return PLACES.get(placement, placement)
 
 
 def topics(checks: Sequence[str]) -> list[str]:

@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.documents import Interval
+from bench.report.columns import table
 from bench.report.digits import number, ratio
 from bench.report.model import Report
 from bench.report.places import Best, Family, Standing, Twin, best, families, needs, standing
 from bench.report.questions import LEVELS, REFERENCE, SHIPPED, Level, level, place
-from bench.report.text import table
+from bench.report.short import short
 from bench.report.words import Words
 from dataplanes.knobs import shown
 from dataplanes.selection import SHORT, balances
 from dataplanes.texts import code, markdown
+from scenarios.axes import Axes
+
+
+def summary(report: Report, say: Words) -> list[str]:
+    """Return the short answer as lines of Markdown, or nothing if the documents compare no places."""
+    found = short(report, say)
+    if found is None:
+        return []
+    rows = [[row[0], code(row[1]) if row[1] else "", *row[2:]] for row in found.rows]
+    return [*(f"- {markdown(each)}" for each in found.sentences), "", *table(found.headings, rows), ""]
+
 
 # -- like for like -----------------------------------------------------------------------------------------------------
 
@@ -34,11 +46,26 @@ def alike(report: Report, say: Words) -> list[str]:
 
 
 def _family(report: Report, family: Family, say: Words) -> list[str]:
-    headings, rows = compared(report, family, say)
-    lines = [f"### {family.mechanism}", "", *table(headings, [[row[0], code(row[1]), *row[2:]] for row in rows]), ""]
+    lines = [f"### {family.mechanism}", "", *_compared(report, family, say), ""]
+    for at in larger(report):
+        for each in families(report, at):
+            if (each.mechanism, each.base) == (family.mechanism, family.base):
+                told = say("With {count} services:", count=f"{at.services:,}")
+                lines += [told, "", *_compared(report, each, say), ""]
     others = [plane for plane in family.planes() if plane != family.base]
     found = [line for plane in others for line in _place_alone(family.of(plane), say)]
     return [*lines, *found, ""] if found else lines
+
+
+def larger(report: Report) -> list[Axes]:
+    """Return the point with the most services at which connections of a family were measured, if there is one."""
+    points = sorted({at.services for workload, at in report.workloads() if workload == "crr" and at.services > 1})
+    return next(([Axes(services=size)] for size in reversed(points) if families(report, Axes(services=size))), [])
+
+
+def _compared(report: Report, family: Family, say: Words) -> list[str]:
+    headings, rows = compared(report, family, say)
+    return table(headings, [[row[0], code(row[1]), *row[2:]] for row in rows])
 
 
 def compared(report: Report, family: Family, say: Words) -> tuple[list[str], list[list[str]]]:

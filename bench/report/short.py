@@ -7,12 +7,11 @@ from msgspec import Struct
 from bench.documents import Interval
 from bench.report.model import Report
 from bench.report.places import Best, Standing, Twin, best, families, standing
-from bench.report.questions import LEVELS, REFERENCE, SHIPPED, place, topics
+from bench.report.questions import HIDDEN, LEVELS, PLACES_ASKED, QUESTIONS, REFERENCE, SHIPPED, place, topics
 from bench.report.words import ENGLISH, Words
 from dataplanes.selection import SHORT
 from scenarios.axes import Axes
 
-_ASKED = ("overlay", "host")  # the placements that the article asks about
 _NAMED = 5  # the most topics that a cell names
 
 
@@ -106,7 +105,7 @@ def _sentences(report: Report, found: list[Best], say: Words) -> list[str]:
     The effect is that of the best plane there, if no plane there is programmed like one at the reference's place.
     """
     made = []
-    for placement in _ASKED:
+    for placement in PLACES_ASKED:
         twins = [twin for twin in _twins(report) if report.placement(twin.plane) == placement]
         alike = min(filter(None, (twin.standing for twin in twins)), key=Standing.weight, default=None)
         if alike is None:
@@ -119,8 +118,26 @@ def _sentences(report: Report, found: list[Best], say: Words) -> list[str]:
                 core=len(alike.lost["core"]),
                 extended=len(alike.lost["extended"]),
             )
-            made.append(say("**{words}** ({facts})", words=words, facts="".join([lost, *_paid(twins, say)])))
+            made.append(
+                say(
+                    "**{words}** ({facts})",
+                    words=words,
+                    facts="".join(
+                        [
+                            lost,
+                            *_hidden(report, alike.plane, say),
+                            *_paid(twins, say(place(report.placement(REFERENCE))), say),
+                        ]
+                    ),
+                )
+            )
     return made
+
+
+def _hidden(report: Report, plane: str, say: Words) -> list[str]:
+    """Return that the application sees nothing of a plane, if it is so."""
+    found = [report.answer(plane, each) for each in QUESTIONS if each.name == HIDDEN]
+    return [say("; the application sees nothing of it")] if found == ["yes"] else []
 
 
 def _twins(report: Report) -> list[Twin]:
@@ -131,11 +148,11 @@ def _twins(report: Report) -> list[Twin]:
     return [twin for twin in twins if twin.plane != twin.base and report.placement(twin.base) == told.placement]
 
 
-def _paid(twins: list[Twin], say: Words) -> list[str]:
-    """Return what a place costs in all ways to program it, from the least to the most."""
+def _paid(twins: list[Twin], home: str, say: Words) -> list[str]:
+    """Return what a place costs in all ways to program it, from the least to the most, against its twins' home."""
     found = sorted(twin.ratio.value for twin in twins if twin.ratio)
     if not found:
         return []
     low, high = (f"{value:.2f}" for value in (found[0], found[-1]))
     times = low if low == high else say("{low} to {high}", low=low, high=high)
-    return [say("; it costs {times} times as much as the same programming in the container", times=times)]
+    return [say("; it costs {times} times as much as the same programming in {place}", times=times, place=home)]

@@ -12,10 +12,13 @@ from bench.documents import tidy
 from bench.documents.metrics import METRICS, units
 from bench.documents.overview import Overview
 from bench.documents.workloads import WORKLOADS
+from bench.report import sections
+from bench.report.columns import table
 from bench.report.digits import figure, number, ratio
 from bench.report.matrix_table import MARKS, differences
 from bench.report.model import PLACES, Report
 from bench.report.questions import QUESTIONS, REFERENCE
+from bench.report.words import ENGLISH
 from dataplanes import texts
 from dataplanes.selection import SHORT
 
@@ -24,7 +27,8 @@ TIDY = ("document", *tidy.FIGURE, *(name for name in tidy.CELL if name not in ti
 
 def markdown(report: Report) -> str:
     """Return everything except the plots."""
-    parts = ["# Service VIP data planes compared", "", *_verdicts(report)]
+    parts = ["# Service VIP data planes compared", "", *sections.summary(report, ENGLISH), *_verdicts(report)]
+    parts += sections.alike(report, ENGLISH)
     for workload, at in report.workloads():
         known = WORKLOADS[workload]
         rows = report.rows(workload, at)
@@ -103,20 +107,6 @@ def _matrix(report: Report) -> list[str]:
             row.append("".join(MARKS[outcome] for outcome in dict.fromkeys(outcomes)))
         body.append(row)
     return table(["check", *planes], body)
-
-
-def table(headings: list[str], rows: list[list[str]]) -> list[str]:
-    """Return a Markdown table with aligned columns, which is readable on a terminal, too."""
-    headings, *rows = ([texts.markdown(each) for each in row] for row in (headings, *rows))
-    widths = [max(len(row[n]) for row in (headings, *rows)) for n in range(len(headings))]
-
-    def line(cells: list[str]) -> str:
-        first, *rest = cells
-        parts = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
-        return f"| {' | '.join(parts)} |"
-
-    rule = f"|{'-' * (widths[0] + 2)}|" + "|".join(f"{'-' * (width + 1)}:" for width in widths[1:]) + "|"
-    return [line(headings), rule, *(line(row) for row in rows)]
 
 
 def tidy_csv(report: Report) -> str:

@@ -15,6 +15,7 @@ _ENTRIES = 1  # CTA_STATS_GLOBAL_ENTRIES
 _IPV4 = struct.pack("=BBH", socket.AF_INET, 0, 0)  # struct nfgenmsg
 _ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25  # CTA_*
 _TUPLE_IP, _SOURCE, _DESTINATION = 1, 1, 2  # CTA_TUPLE_IP, CTA_IP_V4_*
+_TUPLE_PROTOCOL, _PROTOCOL_NUMBER = 2, 1  # CTA_TUPLE_PROTO, CTA_PROTO_NUM
 _FILTER_ORIGINAL, _FILTER_REPLY, _BY_DESTINATION = 1, 2, 2  # CTA_FILTER_*, CTA_FILTER_F_CTA_IP_DST
 _NESTED = 0x8000
 _FEW = 4  # up to so many destinations the kernel is asked for each, and beyond for the whole table
@@ -37,10 +38,11 @@ class Conntrack:
         """Close the socket. The entries stay. Idempotent."""
         self._netlink.close()
 
-    def flush(self, keep: Mapping[str, Collection[str]]) -> int:
+    def flush(self, keep: Mapping[str, Collection[str]], protocol: int | None = None) -> int:
         """Delete entries to these VIPs whose replies come from other backends than these: {VIP: backends}.
 
-        Return how many entries were found. An entry that has expired meanwhile counts as deleted.
+        `protocol` restricts this to one transport. Return how many entries were found. An entry that has expired
+        meanwhile counts as deleted.
         """
         kept = {socket.inet_aton(vip): set(map(socket.inet_aton, backends)) for vip, backends in keep.items()}
         stale = [
@@ -48,6 +50,7 @@ class Conntrack:
             for entry in self._entries(kept)
             if (backends := kept.get(_address(entry[_ORIGINAL], _DESTINATION))) is not None
             and _address(entry[_REPLY], _SOURCE) not in backends
+            and protocol in (None, _protocol(entry[_ORIGINAL]))
         ]
         self._netlink.send(stale, ignore=(errno.ENOENT,))
         return len(stale)
@@ -70,6 +73,10 @@ class Conntrack:
 
 def _address(endpoints: bytes, which: int) -> bytes:
     return attributes(attributes(endpoints)[_TUPLE_IP]).get(which, b"")
+
+
+def _protocol(endpoints: bytes) -> int:
+    return attributes(attributes(endpoints)[_TUPLE_PROTOCOL])[_PROTOCOL_NUMBER][0]
 
 
 def _sent_to(address: bytes) -> bytes:

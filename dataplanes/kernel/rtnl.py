@@ -180,6 +180,13 @@ class Rtnl:
 
     def route_add(self, destination: str, *, interface: str, gateway: str | None = None) -> Request:
         """Return the request for a route in the main table. The destination is "default" or CIDR."""
+        return self._route(_NEWROUTE, CREATE | REPLACE, destination, interface, gateway)
+
+    def route_del(self, destination: str, *, interface: str) -> Request:
+        """Return the request that removes a route without a gateway from the main table."""
+        return self._route(_DELROUTE, 0, destination, interface, None)
+
+    def _route(self, kind: int, flags: int, destination: str, interface: str, gateway: str | None) -> Request:
         prefix = 0 if destination == "default" else ip_network(destination).prefixlen
         pairs: list[tuple[str, Any]] = [("RTA_OIF", self.index(interface))]
         if prefix:
@@ -194,7 +201,7 @@ class Rtnl:
             "scope": _SCOPE["global" if gateway else "link"],
             "type": 1,  # RTN_UNICAST
         }
-        return _request(_NEWROUTE, CREATE | REPLACE, rtmsg(), fields, pairs)
+        return _request(kind, flags, rtmsg(), fields, pairs)
 
     def local_add(self, interface: str, address: str, source: str = "") -> Request:
         """Return the request for a route that makes an address this namespace's own.

@@ -25,7 +25,7 @@ from scenarios.journal import Journal
 from scenarios.lab import Lab
 from tests.lab.facts import Facts
 from tests.lab.refusals import Refusals
-from tests.lab.test_seed import PROGRAMMED, SERVING
+from tests.lab.test_seed import AT_RANDOM, PROGRAMMED, SERVING
 
 SCENARIO = """
 nodes = ["n1", "n2"]
@@ -55,7 +55,7 @@ def life(plane: DataPlane, lab: Lab) -> Iterator[Call]:
     changed = [
         replace(web, backends=(Backend("10.0.0.3", 0), Backend("10.0.0.9"))),  # one drained, one removed, one added
         replace(client, vip="10.0.0.52"),  # with another VIP
-        *(Service(name, "net", vip, web.backends) for name, vip in (("a", "10.0.0.50"), ("b", "10.0.0.51"))),
+        *(Service(name, "net", vip, web.backends, web.ports) for name, vip in (("a", "10.0.0.50"), ("b", "10.0.0.51"))),
     ]
 
     def back() -> None:
@@ -85,7 +85,7 @@ def _remove_segment(plane: DataPlane, segment: object) -> None:
     plane._remove_segment(segment)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("dataplane", [*SERVING, "ipvs-lb-dsr", *PROGRAMMED])
+@pytest.mark.parametrize("dataplane", [*SERVING, *AT_RANDOM, "ipvs-lb-dsr", *PROGRAMMED])
 def test_a_refusal_at_any_step_leaves_everything_as_it_was(dataplane: str, tmp_path: Path) -> None:
     (tmp_path / "two.toml").write_text(SCENARIO)
     (selection,) = catalog.select(dataplane)

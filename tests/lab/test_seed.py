@@ -10,6 +10,7 @@ import pytest
 from dataplanes.kernel import iptables, netns, process, sysctl
 from dataplanes.kernel.ipvs import Ipvs
 from dataplanes.kernel.rtnl import Rtnl
+from scenarios.checks.backends import reached
 from scenarios.lab import Lab
 from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, Labs, View, running
 
@@ -18,6 +19,8 @@ PLACES = ("container", "lb", "overlay", "host")
 EBPF = ("ebpf-socket", "ebpf-tc", "ebpf-redirect")
 SERVING = [*(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES), *EBPF]
 """Every plane except `direct`, and except `ipvs-lb-dsr`, whose tasks cannot reach each other through the VIP."""
+AT_RANDOM = ["kube-nftables", "kube-nftables@1.36", "kube-nftables@one-map"]
+"""Planes that choose backends at random, and serve declared ports only."""
 PROGRAMMED = ["ipvs-container@map", "ipvs-lb@iptables", "ipvs-overlay@iptables", "ipvs-overlay@port"]
 """Planes of IPVS that are programmed otherwise than by default, one of each way."""
 _COUNT = """
@@ -110,6 +113,14 @@ def test_every_placement_reaches_every_backend_on_both_nodes(labs: Labs, datapla
     assert {view.who_udp()[0][0] for _ in range(6)} == {"1", "2", "3"}
 
 
+@pytest.mark.parametrize("dataplane", AT_RANDOM)
+@pytest.mark.parametrize("container", [CLIENT, "my-web.1", "my-web.3"])
+def test_every_layout_reaches_every_backend_on_both_nodes(labs: Labs, dataplane: str, container: str) -> None:
+    view = View(labs(dataplane), container)
+    assert set(reached([*"123"], lambda: view.who()[0])) == {*"123"}
+    assert set(reached([*"123"], lambda: view.who_udp()[0][0])) == {*"123"}
+
+
 def test_direct_routing_balances_clients_but_a_task_only_reaches_itself(labs: Labs) -> None:
     lab = labs("ipvs-lb-dsr")
     assert View(lab).spread(9) == {"1": 3, "2": 3, "3": 3}
@@ -128,23 +139,24 @@ def test_who_the_backends_see(labs: Labs, dataplane: str, source: str) -> None:
     assert seen == own
 
 
-@pytest.mark.parametrize("dataplane", SERVING)
+@pytest.mark.parametrize("dataplane", [*SERVING, *AT_RANDOM])
 def test_a_multipath_connection_is_balanced_and_to_the_vip(labs: Labs, dataplane: str) -> None:
     """Try every plane. On ebpf-socket getpeername() tells the backend.
 
     Its programs are asked about the connect() of the subflow's socket and about the getpeername() of the connection's
     socket (net/mptcp/protocol.c, mptcp_connect; net/ipv4/af_inet.c, inet_getname).
     """
-    seen = set()
-    for _ in WEB:
+
+    def ask() -> str:
         with labs(dataplane).socket(CLIENT, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as handle:
             handle.settimeout(5)
             handle.connect((VIP, 80))
             handle.sendall(b"w")
             _, _, _, address, *_ = handle.recv(256).decode().split()
             assert handle.getpeername() == (address if dataplane == "ebpf-socket" else VIP, 80)
-            seen.add(address)
-    assert seen == {*WEB.values()}
+            return address
+
+    assert set(reached([*WEB.values()], ask)) == {*WEB.values()}
 
 
 def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
@@ -182,15 +194,18 @@ def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
         ("nft-lb", {"route"}),
         ("nft-overlay", {"route"}),
         ("nft-host", {"route"}),
+        ("kube-nftables", {"forwarded"}),
     ],
 )
 def test_how_a_vip_is_owned(labs: Labs, dataplane: str, on: set[str]) -> None:
-    """The VIP is once on the client's node: as an address, or as a local route without an address."""
+    """The VIP is once on the client's node: as an address, as a local route without an address, or forwarded."""
     found = set()
     for _, node, name in labs(dataplane).namespaces():
         with Rtnl(name) as rtnl:
             if VIP in {address.get_attr("IFA_LOCAL") for address in rtnl.addresses()}:
                 found.add((node, "address"))
+            if any(r.get_attr("RTA_DST") == VIP and r["type"] == 1 for r in rtnl.routes()):
+                found.add((node, "forwarded"))
             if any(r.get_attr("RTA_DST") == VIP and r["type"] == 2 and r["proto"] == 4 for r in rtnl.routes()):
                 found.add((node, "route"))
     assert {how for node, how in found if node == "worker2"} == on

@@ -11,7 +11,7 @@ from dataplanes.errors import Usage
 from dataplanes.placements import TcPlacement
 from dataplanes.recipe import Part
 from dataplanes.requirements import Feature
-from dataplanes.selection import DIRECT, Selection, balances
+from dataplanes.selection import DIRECT, Selection, balances, title
 from tests.conftest import ROOT
 
 
@@ -74,8 +74,18 @@ def test_the_default_is_the_article_s_in_the_container_and_elsewhere_the_cheapes
 def test_only_a_plane_with_a_service_for_each_port_needs_declared_ones() -> None:
     planes = [*catalog.select("all"), *catalog.select("ipvs-lb@port,ipvs-lb@map,ipvs-container+choose=port")]
     assert [each.name for each in planes if not catalog.any_port(each)] == [
+        "kube-nftables",
         "ipvs-lb@port",
         "ipvs-container+choose=port",
+    ]
+
+
+def test_only_planes_that_are_told_so_choose_at_random() -> None:
+    planes = [*catalog.select("all"), *catalog.select("nft-host@random,nft-host,kube-nftables@one-map")]
+    assert [each.name for each in planes if not catalog.in_turn(each)] == [
+        "kube-nftables",
+        "nft-host@random",
+        "kube-nftables@one-map",
     ]
 
 
@@ -196,6 +206,25 @@ CALLERS = {
     "bench/outside/command.py",
 }
 """Give each text that a user can write."""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("ipvs-lb", "ipvs-lb@map"),
+        ("ipvs-lb@map", "ipvs-lb@map"),
+        ("ipvs-lb+scheduler=wrr", "ipvs-lb@map+scheduler=wrr"),
+        ("ipvs-lb@port+scheduler=wrr", "ipvs-lb@port+scheduler=wrr"),
+        ("nft-lb", "nft-lb"),
+        ("nft-lb+scheduler=random", "nft-lb+scheduler=random"),
+        ("ebpf-redirect+every=true", "ebpf-redirect+every=true"),
+        ("direct", "direct"),
+    ],
+)
+def test_the_title_of_a_selection_names_its_variant(name: str, told: str) -> None:
+    (selection,) = catalog.select(name)
+    assert title(selection.name, selection.dataplane, selection.variant) == told
+    assert catalog.select(told)[0].knobs == selection.knobs
 
 
 def test_a_name_is_parsed_where_a_user_gave_it_and_nowhere_else() -> None:

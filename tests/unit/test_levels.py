@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from bench.outside.publish import STEPS
-from bench.report.questions import LEVELLED, LEVELS, QUESTIONS, SHIPPED, level, place, topics
+from bench.report.questions import LEVELLED, LEVELS, PLACES, QUESTIONS, SHIPPED, level, place, topics
+from bench.report.words import CHINESE
 from dataplanes import catalog
 from dataplanes.selection import balances, title
 from scenarios.checks import CHECKS
@@ -31,6 +32,22 @@ def test_every_placement_has_words() -> None:
     for name in filter(balances, catalog.names()):
         assert place(catalog.placement(name)) != catalog.placement(name), "questions.toml, [places]"
     assert place("elsewhere") == "elsewhere"
+
+
+def test_the_words_of_the_answer_are_told_in_chinese() -> None:
+    words = [*PLACES.values(), *(each.by for each in SHIPPED), *LEVELS, *(each.situation for each in QUESTIONS)]
+    assert [each for each in words if each not in CHINESE.phrases] == []
+
+
+def test_a_mechanism_has_a_name_of_its_own() -> None:
+    """Planes whose mechanisms have one name are compared like for like, so it must not be inherited."""
+    kinds: dict[str, set[type]] = {}
+    for name in filter(balances, catalog.names()):
+        recipe = catalog.recipe(name)
+        for knobs in recipe.variants.values():
+            kind = recipe.parts(knobs)[1].kind
+            kinds.setdefault(kind.name, set()).add(kind)
+    assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
 
 
 def test_what_docker_shipped_is_in_the_catalog_and_in_the_data_set() -> None:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dataplanes.base import Attachments, Counter, Director, Footprint, Mechanism, Placement, Site
-from dataplanes.errors import KernelRefused
-from dataplanes.model import Backend, Endpoint, Segment, Service
+from dataplanes.errors import KernelRefused, Usage
+from dataplanes.model import Backend, Endpoint, Port, Segment, Service
 from dataplanes.placed import PlacedPlane
 from dataplanes.requirements import Feature, Requirement
 
@@ -116,6 +117,17 @@ def plane(book: Notebook) -> PlacedPlane:
     plane.add_segment(SEGMENT)
     plane.add_segment(OTHER)
     return plane
+
+
+def test_a_service_without_ports_is_refused_at_once_where_ports_must_be_declared(
+    book: Notebook, plane: PlacedPlane
+) -> None:
+    book.any_port = False
+    with pytest.raises(Usage, match="declares no port"):
+        plane.apply([WEB])
+    assert book.log == []
+    plane.apply([replace(WEB, ports=(Port("tcp", 80),))])
+    assert book.log[0] == "n1.net apply web 2"
 
 
 def test_a_vip_is_announced_after_it_is_programmed_and_hidden_before_it_is_not(

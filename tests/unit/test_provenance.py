@@ -6,9 +6,11 @@ import itertools
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench import kernels
+from bench.documents.parts import Named, Need
 from bench.outside import provenance
 from dataplanes import catalog
 
@@ -33,6 +35,17 @@ def test_a_checkout_is_told_by_its_commit(tmp_path: Path, monkeypatch: pytest.Mo
     assert provenance.tool()["revision"] == head[:12]
     program.write_text("changed since")
     assert provenance.tool()["revision"] == f"{head[:12]}+"
+
+
+def test_a_document_tells_how_planes_are_programmed_and_what_they_need() -> None:
+    told = msgspec.convert(provenance.planes(catalog.select("direct,ipvs-overlay@map,ebpf-tc")), list[Named])
+    assert [each.mechanism for each in told] == ["", "ipvs", "ebpf"]
+    assert [each.placement for each in told] == ["", "overlay", "tc"]
+    assert told[0].needs == []
+    assert Need("feature", "", "BRIDGE_NETFILTER", "br_netfilter") in [
+        msgspec.structs.replace(need, purpose="") for need in told[1].needs
+    ]
+    assert [need.name for need in told[2].needs if need.kind == "compiled"] == ["tc"]
 
 
 def test_within_somebody_elses_repository_no_commit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from bench.documents import Held, Interval, Matrix, MatrixCell, Profile, Result, Summary, Trial, reading
-from bench.report import answer, text
+from bench.report import answer, figures, text
 from bench.report.model import Report, State
 from bench.report.page import page
 from bench.report.questions import QUESTIONS, REFERENCE
@@ -191,6 +191,11 @@ def test_markdown_csv_and_json_have_every_plane(report: Report) -> None:
     assert {"document": "m.json", "plane": "nft-lb", "check": "identity.source-udp", "outcome": "fail"}.items() <= next(
         row for row in rows if row["plane"] == "nft-lb" and row["check"] == "identity.source-udp"
     ).items()
+
+
+def test_no_two_planes_of_a_plot_look_the_same() -> None:
+    planes = [f"plane-{number}" for number in range(288)]
+    assert len({figures.style(plane, planes) for plane in planes}) == len(planes)
 
 
 def test_numbers_have_the_digits_that_say_something() -> None:
