@@ -1,10 +1,11 @@
-"""Initial RAM file systems in cpio's "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst).
+"""What a guest gets: its initial RAM file system, and after it has booted its job.
 
-Archives may be concatenated: the base archive is made once per kernel, and the job's archive follows it.
+The file system is an archive in cpio's "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 
 from bench import native
@@ -45,7 +46,7 @@ def base(modules: Modules) -> bytes:
 
 
 def job(command: Command, modules: Modules, paths: Mapping[str, str], now: int, *, awake: bool) -> bytes:
-    """Return the archive with init's instructions.
+    """Return init's instructions, as it reads them from the control port.
 
     `paths` are those of the shares by their tags, and `now` is in seconds since the epoch. With `awake` the processor
     does not idle while a file is waited for, because the clock would leap (awake.c).
@@ -60,10 +61,8 @@ def job(command: Command, modules: Modules, paths: Mapping[str, str], now: int, 
         "options": options,
     }
     environment = [f"{key}={value}" for key, value in command.env.items()]
-    entries = [(f"job/{name}", "".join(f"{line}\n" for line in lines).encode()) for name, lines in texts.items()]
-    entries += [
-        (f"job/{name}", b"".join(item.encode() + b"\0" for item in items))
-        for name, items in (("argv", command.argv), ("env", environment))
-    ]
-    entries.append(("job/input", command.input))
-    return cpio((name, _REGULAR | 0o644, content) for name, content in entries)
+    files = {name: "".join(f"{line}\n" for line in lines).encode() for name, lines in texts.items()}
+    for name, items in (("argv", command.argv), ("env", environment)):
+        files[name] = b"".join(item.encode() + b"\0" for item in items)
+    files |= {"input": command.input, "random": os.urandom(64), "end": b""}
+    return b"".join(f"{name} {len(content)}\n".encode() + content for name, content in files.items())

@@ -1,15 +1,19 @@
-/* The guest's first process. From the initramfs it mounts the machine's own file system (read-only, under a tmpfs
- * overlay). It starts the one command it was given, with its streams on virtio-serial ports, and powers off when the
- * command ends.
+/* The guest's first process. It loads the modules of the initramfs and asks for a job. Then it mounts the machine's own
+ * file system (read-only, under a tmpfs overlay), starts the job's one command, with its streams on virtio-serial ports,
+ * and powers off when the command ends. Until it has the job, every guest of a kernel is the same, so it is booted once
+ * and saved (snapshot.py).
  *
- * The files of /job in the initramfs have one item a line, unless said otherwise:
+ * The files of /job have one item a line, unless said otherwise. In the initramfs are:
  *   files    9p | virtiofs: how the machine's files are shared
- *   boot     modules to load from the initramfs, in order        modules  modules to load from the root, in order
- *   shares   TAG PATH: directories that are writable             bind     SOURCE TARGET: bind mounts
- *   options  tty | awake | cwd PATH | time SECONDS               argv, env  NUL-separated
- * The ports are in, out, err, events (the command's fd 3) and control. On control the program's own process sends
- * "S<signal>" and "W<rows> <cols>"; the guest sends "R" when the command runs and "X<exit code>" when it has ended.
- * When control is closed, the program's own process has ended, and the guest powers off.
+ *   boot     modules to load from the initramfs, in order
+ * With the job come:
+ *   modules  modules to load from the root, in order             shares   TAG PATH: directories that are writable
+ *   bind     SOURCE TARGET: bind mounts                          options  tty | awake | cwd PATH | time SECONDS
+ *   argv, env  NUL-separated                                     random   bytes for the kernel's generator
+ * The ports are in, out, err, events (the command's fd 3) and control. On control the guest sends "B" when it has booted.
+ * The program's own process sends the job, "NAME SIZE" and the content of each file and "end 0", and then "S<signal>" and
+ * "W<rows> <cols>"; the guest sends "R" when the command runs and "X<exit code>" when it has ended. When control is
+ * closed, the program's own process has ended, and the guest powers off.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -31,6 +35,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <linux/random.h>
 #include <net/if.h>
 
 #include "awake.h"
@@ -251,6 +256,57 @@ static int relay(int from, int to)
 	return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
+static void fetch(char *data, size_t size)
+{
+	while (size) {
+		struct pollfd ready = {ports[CONTROL], POLLIN, 0};
+		ssize_t got = read(ports[CONTROL], data, size);
+		if (got > 0)
+			data += got, size -= got;
+		else if (got < 0 && (errno == EAGAIN || errno == EINTR))
+			poll(&ready, 1, -1);
+		else
+			power_off();
+	}
+}
+
+/* Writes the job's files to /job. */
+static void receive_job(void)
+{
+	static char block[65536];
+	for (;;) {
+		char line[128], path[256];
+		size_t length = 0;
+		do
+			fetch(line + length, 1);
+		while (line[length] != '\n' && ++length < sizeof line - 1);
+		line[length] = 0;
+		size_t size = strtoull(split(line), NULL, 10);
+		if (!strcmp(line, "end"))
+			return;
+		snprintf(path, sizeof path, "/job/%s", line);
+		int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+		for (size_t part; size; size -= part) {
+			part = size < sizeof block ? size : sizeof block;
+			fetch(block, part);
+			write_all(file, block, part);
+		}
+		close(file);
+	}
+}
+
+/* A guest that was saved would otherwise have the random numbers of every other one. */
+static void reseed(void)
+{
+	size_t length;
+	char *bytes = slurp("/job/random", &length);
+	int file = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+	write_all(file, bytes, length);
+	if (file < 0 || ioctl(file, RNDRESEEDCRNG))
+		die("/dev/urandom");
+	close(file);
+}
+
 static pid_t start(int streams[4])
 {
 	int master = -1, slave = -1, pipes[4][2];
@@ -378,12 +434,15 @@ int main(void)
 		dup2(console, file);
 	signal(SIGPIPE, SIG_IGN);
 	each_line("/job/boot", load_module);
+	open_ports();
+	write_all(ports[CONTROL], "B\n", 2);
+	receive_job();
+	reseed();
 	build_root();
 	each_line("/run/bench-job/options", option);
 	raise_loopback();
 	sethostname("guest", 5);
 	each_line("/run/bench-job/modules", load_module);
-	open_ports();
 	sigset_t child_signal;
 	sigemptyset(&child_signal);
 	sigaddset(&child_signal, SIGCHLD);

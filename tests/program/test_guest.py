@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.kernels import Command, expand, packages, resolve
-from bench.kernels import guest as guest_module
+from bench.kernels import Command, expand, packages, resolve, snapshot
+from bench.kernels.guest import Guest
+from bench.kernels.session import Session
 from dataplanes.errors import GuestPanic
 from dataplanes.paths import cache
 from tests.conftest import ROOT
@@ -106,23 +108,55 @@ def test_a_panic_is_exit_255_with_the_console(then: str) -> None:
 
 
 def test_a_guest_that_does_not_come_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.kernels.guest._COMES_UP", 0.5)
-    monkeypatch.setattr("bench.kernels.guest._STANDS_STILL", 0.5)
+    monkeypatch.setattr("bench.kernels.session.COMES_UP", 0.0)
+    monkeypatch.setattr("bench.kernels.session.STANDS_STILL", 0.05)
     with pytest.raises(GuestPanic, match="did not come up"):
         resolve("guest", "wall").execute(Command(("true",), {}, "/"), lambda line: None)
 
 
 def test_a_guest_that_stands_still_while_it_comes_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.kernels.guest._STANDS_STILL", 1.0)
-    start = guest_module._Session.run
+    monkeypatch.setattr("bench.kernels.session.STANDS_STILL", 1.0)
+    start = Session.run
 
-    def stopped(session: guest_module._Session) -> int | None:
+    def stopped(session: Session) -> int | None:
         os.kill(session._process.pid, signal.SIGSTOP)
         return start(session)
 
-    monkeypatch.setattr(guest_module._Session, "run", stopped)
+    monkeypatch.setattr(Session, "run", stopped)
     with pytest.raises(GuestPanic, match="did not come up"):
         resolve("guest", "wall").execute(Command(("true",), {}, "/"), lambda line: None)
+
+
+def saved() -> Path:
+    kernel = resolve("guest", "wall")
+    assert isinstance(kernel, Guest)
+    path = kernel._saved(())
+    assert path is not None
+    return path
+
+
+def test_guests_that_go_on_from_the_same_boot_have_random_numbers_of_their_own() -> None:
+    told = {guest("od", "-An", "-N16", "-tx1", "/dev/urandom").stdout for _ in range(3)}
+    assert saved().exists()
+    assert len(told) == 3
+
+
+def test_a_saved_guest_that_is_damaged_is_made_anew() -> None:
+    guest("true")
+    path = saved()
+    whole = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(whole // 2)
+    assert guest("echo", "well").stdout == b"well\n"
+    assert guest("echo", "well").stdout == b"well\n"
+    assert path.stat().st_size > 0.9 * whole
+
+
+@pytest.mark.parametrize("broken", [{"_PACKER": "no-such-program"}, {"cache": lambda: Path("/proc/nowhere")}])
+def test_where_nothing_can_be_saved_every_guest_boots(monkeypatch: pytest.MonkeyPatch, broken: dict[str, Any]) -> None:
+    for name, value in broken.items():
+        monkeypatch.setattr(snapshot, name, value)
+    assert resolve("guest", "wall").execute(Command(("true",), dict(os.environ), "/"), lambda line: None) == 0
 
 
 def test_idle_time_is_free_under_the_instruction_clock() -> None:
