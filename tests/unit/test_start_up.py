@@ -39,4 +39,4 @@ def test_no_module_replaces_a_method_or_a_module_of_another() -> None:
     """It would have to be found by its effect. One place does: the package that is imported lazily."""
     signs = ("method-assign", "setattr(", "sys.modules[", "__dict__[", "__class__ =")
     found = {str(path) for path in MODULES if any(sign in (ROOT / path).read_text() for sign in signs)}
-    assert found - {"bench/kernels/guest.py"} == {"dataplanes/kernel/lazy.py"}  # termios.tcsetattr()
+    assert found - {"bench/kernels/session.py"} == {"dataplanes/kernel/lazy.py"}  # termios.tcsetattr()
