@@ -140,7 +140,9 @@ class NftTable(Filter):
     def restore(self) -> None:
         # The table holds no state, so all of it comes anew, in one transaction.
         self._nft.run("\n".join((*self._gone(), *self._base, *self._restoring())))
-        self._insert()
+        with Undo() as undo:
+            undo(self._insert)  # the rule that was there went with the old table, so it is tried once more
+            self._insert()
 
     def look(self) -> dict[str, object]:
         return {"generation": self._nft.generation()}

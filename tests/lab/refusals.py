@@ -44,6 +44,8 @@ class Refusals:
         encode, call = Netlink._encode, bpf._call
 
         def encode_unknown(wire: Netlink, request: Request, number: int) -> bytes:
+            if wire._socket.proto == netlink.NETFILTER and request.kind < 0x100:
+                return encode(wire, request, number)  # the begin or the end of a batch, which asks for nothing
             return encode(wire, _unknown(request) if self.now() else request, number)
 
         def call_refused(command: int, attr: Any) -> int:

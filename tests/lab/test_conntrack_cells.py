@@ -38,7 +38,7 @@ class State(Struct, frozen=True, forbid_unknown_fields=True):
     conntrack: float
     ipvs: float
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
-    ebpf: float | None = None  # where ebpf-tc remembers it for another time than connection tracking
+    ebpf: float | None = None  # where eBPF remembers it for another time than connection tracking
     events: tuple[str, ...] = ()  # what can come, if not everything
 
     def remembered(self, tracker: str) -> float:
@@ -98,7 +98,7 @@ class Cells(Struct, frozen=True, forbid_unknown_fields=True):
         return next((rule.seen for rule in matching), "whatever: no rule says")
 
     def remembers(self, plane: str, state: State, idle: float) -> bool:
-        if plane == "ebpf-tc" and state.ebpf is not None:
+        if plane.startswith("ebpf-") and state.ebpf is not None:
             return idle < state.ebpf
         return idle < state.remembered(self.trackers[plane])
 
