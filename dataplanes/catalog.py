@@ -17,6 +17,7 @@ from dataplanes.extensions import Extension
 from dataplanes.ipvs import IpvsMechanism
 from dataplanes.ipvs_knobs import IpvsKnobs
 from dataplanes.kube import KubeIptables, KubeNft
+from dataplanes.kube_ipvs import KubeIpvs
 from dataplanes.kube_knobs import KubeKnobs, KubeNftKnobs
 from dataplanes.nft import Nft, NftKnobs
 from dataplanes.placed import PlacedPlane
@@ -121,6 +122,15 @@ _RECIPES = (
         lambda knobs: (
             Part(HostPlacement, ForwardedRoutes(), device=_NOWHERE, firewall=False),
             Part(KubeIptables, knobs),
+        ),
+        {"": KubeKnobs(), "liberal": KubeKnobs(liberal=True)},
+    ),
+    Recipe(
+        "kube-ipvs",
+        "IPVS in the node's host namespace in the layout of kube-proxy's IPVS mode, declared ports only",
+        lambda knobs: (
+            Part(HostPlacement, device=Device("kube-ipvs0", "dummy"), firewall=False),
+            Part(KubeIpvs, knobs),
         ),
         {"": KubeKnobs(), "liberal": KubeKnobs(liberal=True)},
     ),

@@ -21,7 +21,6 @@ from dataplanes.ipvs_rules import MANGLE, NAT, Rules
 from dataplanes.ipvs_virtual import VirtualServices
 from dataplanes.kernel import sysctl
 from dataplanes.kernel.ipvs import DIRECT_ROUTE, MASQUERADE, Ipvs, Listener, ServiceKey
-from dataplanes.kernel.netns import inside
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Service
 from dataplanes.requirements import Feature, Package, Requirement, Tool
@@ -191,13 +190,11 @@ class _IpvsDirector(Director):
 
     def footprint(self) -> list[Footprint]:
         netns = self._site.netns
-        with inside(netns), open("/proc/thread-self/net/ip_vs_conn", encoding="ascii") as file:
-            connections = sum(1 for _ in file) - 1
         services, destinations = self._virtual.size(self._services.values())
         return [
             Footprint(netns, "ipvs services", services),
             Footprint(netns, "ipvs destinations", destinations),
-            Footprint(netns, "ipvs connections", connections),
+            Footprint(netns, "ipvs connections", self._ipvs.connections()),
             *(found for each in self._filters for found in each.footprint()),
         ]
 

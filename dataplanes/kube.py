@@ -1,4 +1,4 @@
-"""The data planes of kube-proxy: the director that all of them share, and the mechanisms.
+"""The data planes of kube-proxy: what its modes have in common, and the modes without IPVS.
 
 kube-proxy leaves established connections alone, whatever happens to their backends. Only flows of UDP are forgotten
 when their backend goes, because nothing else would end them (pkg/proxy/conntrack). On a node it sets two time-outs of
@@ -8,18 +8,16 @@ connection tracking (KubeProxyConntrackConfiguration; kubernetes/kubernetes#3255
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from dataplanes import kube_iptables, kube_nft
-from dataplanes.base import Counter, Director, Footprint, Mechanism, Site
+from dataplanes.base import Director, Footprint, Mechanism, Site
 from dataplanes.chains import IptablesChains, NftChains
-from dataplanes.errors import BenchError, Unsupported
-from dataplanes.filters import Entry, Filter
-from dataplanes.guard import Guard
-from dataplanes.kernel import sysctl
+from dataplanes.errors import Unsupported
+from dataplanes.filter_director import Entries, FilterDirector, SharedSite
+from dataplanes.filters import Filter
 from dataplanes.kernel.conntrack import Conntrack
-from dataplanes.kernel.undo import Undo
 from dataplanes.kube_knobs import KubeKnobs, KubeNftKnobs
 from dataplanes.model import Service, remaining
 from dataplanes.nft_rules import table_name
@@ -29,64 +27,43 @@ _SETTINGS = {
     "net.netfilter.nf_conntrack_tcp_timeout_established": "86400",
     "net.netfilter.nf_conntrack_tcp_timeout_close_wait": "3600",
 }
-Entries = Callable[[Sequence[Service]], Iterable[Entry]]
 
 
-class _KubeNode:
-    """What the directors of one node's namespace share: what they saw last, and the node's settings."""
-
-    def __init__(self, netns: str, liberal: bool) -> None:
-        self.guard = Guard()
-        self._netns = netns
-        self._wanted = _SETTINGS | ({"net.netfilter.nf_conntrack_tcp_be_liberal": "1"} if liberal else {})
-        self._settings = sysctl.Settings()
-        self._users: set[object] = set()
-        self.filters: dict[Filter, list[object]] = {}  # the directors that use each filter
-
-    def tells(self, filter_: Filter, director: object) -> bool:
-        """Return True if this director is the one that tells what a filter holds."""
-        return self.filters[filter_][0] is director
-
-    def enter(self, director: object) -> None:
-        """Set the node's settings. Repeated, it restores them."""
-        self._settings.set(self, self._netns, self._wanted)
-        self._users.add(director)
-
-    def leave(self, director: object) -> None:
-        """Put the settings back if no other director needs them."""
-        if self._users <= {director}:
-            self._settings.put_back(self)
-        self._users.discard(director)
-
-
-class _Kube(Mechanism):
+class KubeProxy(Mechanism):
     """What all mechanisms of kube-proxy have in common."""
 
     any_port = False
     in_turn = False
+    settings: Mapping[str, str] = {}
+    """The node's settings that this mode needs besides those of connection tracking."""
 
     def __init__(self, knobs: KubeKnobs) -> None:
         self._liberal = knobs.liberal
-        self._nodes: dict[str, _KubeNode] = {}
+        self._nodes: dict[str, SharedSite] = {}
 
     def open(self, site: Site) -> Director:
         if site.hook != "input" or site.reply != "snat":
             raise Unsupported(f"kube-proxy balances at host, not at {site.hook}", where=site.netns)
-        node = self._nodes.setdefault(site.netns, _KubeNode(site.netns, self._liberal))
-        return _KubeDirector(site, node, *self._filters(site))
+        if site.netns not in self._nodes:
+            liberal = {"net.netfilter.nf_conntrack_tcp_be_liberal": "1"} if self._liberal else {}
+            self._nodes[site.netns] = SharedSite(site.netns, {**_SETTINGS, **self.settings, **liberal})
+        return self._director(site, self._nodes[site.netns])
+
+    def _director(self, site: Site, node: SharedSite) -> Director:
+        return KubeDirector(site, node, *self._filters(site))
 
     def _filters(self, site: Site) -> tuple[list[Filter], Entries]:
         """Return the tables of a site, and the function that returns what services have in them."""
         raise NotImplementedError
 
 
-_CONNTRACK = (
+CONNTRACK = (
     Feature("NF_CONNTRACK", "nf_conntrack", "keeping a connection with its backend"),
     Feature("NF_CT_NETLINK", "nf_conntrack_netlink", "forgetting UDP flows to a removed backend"),
 )
 
 
-_IPTABLES = (
+IPTABLES = (
     Feature("IP_NF_NAT", "iptable_nat", "the table in which packets to a service are translated"),
     Feature("IP_NF_FILTER", "iptable_filter", "accepting what is forwarded, and refusing what has no backend"),
     Feature("NETFILTER_XT_NAT", "xt_nat", "DNAT to a backend"),
@@ -102,7 +79,7 @@ _STATISTIC = (
 )
 
 
-class KubeNft(_Kube):
+class KubeNft(KubeProxy):
     """kube-proxy's nftables mode."""
 
     name = "kube-nft"
@@ -114,7 +91,7 @@ class KubeNft(_Kube):
     @classmethod
     def requires(cls, knobs: KubeNftKnobs) -> tuple[Requirement, ...]:
         return (
-            *_CONNTRACK,
+            *CONNTRACK,
             Feature("NF_TABLES", "nf_tables", "nftables"),
             Feature("NF_TABLES_IPV4", "nf_tables", "nftables of IPv4"),
             Feature("NF_NAT", "nft_chain_nat", "NAT chains"),
@@ -132,7 +109,7 @@ class KubeNft(_Kube):
         return [table], partial(kube_nft.entries, self._layout)
 
 
-class KubeIptables(_Kube):
+class KubeIptables(KubeProxy):
     """kube-proxy's iptables mode. All networks of a node share its chains, as all services of a cluster do."""
 
     name = "kube-iptables"
@@ -143,7 +120,7 @@ class KubeIptables(_Kube):
 
     @classmethod
     def requires(cls, knobs: KubeKnobs) -> tuple[Requirement, ...]:
-        return (*_CONNTRACK, *_IPTABLES, *_STATISTIC)
+        return (*CONNTRACK, *IPTABLES, *_STATISTIC)
 
     def _filters(self, site: Site) -> tuple[list[Filter], Entries]:
         if site.netns not in self._tables:
@@ -152,94 +129,20 @@ class KubeIptables(_Kube):
         return self._tables[site.netns], kube_iptables.entries
 
 
-class _KubeDirector(Director):
-    def __init__(self, site: Site, node: _KubeNode, filters: list[Filter], entries: Entries) -> None:
-        self._site = site
-        self._node = node
-        self._filters = filters
-        self._entries = entries
-        self._services: dict[str, Service] = {}
+class KubeDirector(FilterDirector):
+    """The director of one site in the layout of kube-proxy."""
+
+    def __init__(self, site: Site, shared: SharedSite, filters: list[Filter], entries: Entries) -> None:
         self._conntrack = Conntrack(site.netns)
-        self._open = True
-        try:
-            with Undo() as undo:
-                self._cleared = node.guard.doubts(self._look())
-                undo(partial(node.leave, self))
-                node.enter(self)
-                for each in filters:
-                    each.open()
-                    undo(each.clear)
-                    node.filters.setdefault(each, []).append(self)
-                    undo(partial(node.filters[each].remove, self))
-                node.guard.ours(self._look())
-        except BenchError:
-            self.release()
-            raise
+        super().__init__(site, shared, filters, entries)
 
-    def apply(self, services: Sequence[Service]) -> None:
-        self._replace(self._known(services), services, self._filters)
-
-    def remove(self, services: Sequence[Service]) -> None:
-        self._replace(self._known(services), (), self._filters[::-1])
-
-    def _known(self, services: Sequence[Service]) -> list[Service]:
-        return [self._services[service.name] for service in services if service.name in self._services]
-
-    def _replace(self, old: Sequence[Service], new: Sequence[Service], filters: Sequence[Filter]) -> None:
-        with Undo() as undo:
-            for each in filters:
-                each.change(self._entries(old), self._entries(new), undo)
-            self._note(old, new)
-            undo(partial(self._note, new, old))
-            if keep := remaining(old, new):
-                self._conntrack.flush(keep, socket.IPPROTO_UDP)
-            self._node.guard.ours(self._look())
-
-    def _note(self, old: Sequence[Service], new: Sequence[Service]) -> None:
-        """Record that the kernel has these services now."""
-        for service in old:
-            del self._services[service.name]
-        self._services.update((service.name, service) for service in new)
-
-    def resync(self) -> None:
-        doubts = self._node.guard.doubts(self._look())
-        self._node.enter(self)
-        for each in self._filters:
-            each.restore()
-        self._node.guard.ours(self._look())
-        self._cleared = doubts
-
-    def intact(self) -> bool:
-        return self._node.guard.doubts(self._look()) == self._cleared
-
-    def counters(self) -> list[Counter]:
-        return []  # the layouts of kube-proxy do not count
+    def _forget(self, old: Sequence[Service], new: Sequence[Service]) -> None:
+        if keep := remaining(old, new):
+            self._conntrack.flush(keep, socket.IPPROTO_UDP)
 
     def footprint(self) -> list[Footprint]:
-        # Filters that the sites of a node share are told once.
-        held = [found for each in self._filters if self._node.tells(each, self) for found in each.footprint()]
-        return [*held, Footprint(self._site.netns, "conntrack entries", self._conntrack.count())]
-
-    def close(self) -> None:
-        if not self._open:
-            return
-        services = list(self._services.values())
-        with Undo() as undo:
-            self.remove(services)
-            undo(partial(self.apply, services))
-            for each in self._filters:
-                each.clear()
-                undo(each.open)
-            self._node.leave(self)
-        for each in self._filters:
-            self._node.filters[each].remove(self)
-        self.release()
+        return [*super().footprint(), Footprint(self._site.netns, "conntrack entries", self._conntrack.count())]
 
     def release(self) -> None:
-        self._open = False
+        super().release()
         self._conntrack.close()
-        for each in self._filters:
-            each.close()
-
-    def _look(self) -> dict[str, object]:
-        return {fact: seen for each in self._filters for fact, seen in each.look().items()}

@@ -173,6 +173,11 @@ class Ipvs:
         """Carry out requests in order (see `Netlink.send`)."""
         self._netlink.send(requests, ignore=ignore)
 
+    def connections(self) -> int:
+        """Return the number of connection entries."""
+        with netns.inside(self.netns), open("/proc/thread-self/net/ip_vs_conn", encoding="ascii") as file:
+            return sum(1 for _ in file) - 1
+
     def services(self) -> list[VirtualService]:
         """Return every IPv4 service with its destinations and counters."""
         found = []

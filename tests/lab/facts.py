@@ -18,7 +18,7 @@ from dataplanes import classifiers
 from dataplanes.errors import Prerequisite
 from dataplanes.kernel import iptables, netlink, nft
 from dataplanes.kernel.ipvs import Ipvs
-from dataplanes.kernel.netlink import Netlink, Watch, attributes
+from dataplanes.kernel.netlink import Netlink, NetlinkError, Watch, attribute, attributes
 from dataplanes.kernel.netns import inside
 from scenarios import walk
 from scenarios.lab import Lab
@@ -26,6 +26,7 @@ from scenarios.lab import Lab
 _IFNAME, _MTU, _AF_SPEC, _IFF_UP = 3, 4, 26, 1  # IFLA_*
 _INET, _CONF = 2, 1  # AF_INET, IFLA_INET_CONF: every setting of net.ipv4.conf for the interface
 _LOCAL, _DST, _LLADDR, _PERMANENT = 2, 1, 2, 0x80  # IFA_LOCAL, RTA_DST and NDA_DST, NDA_LLADDR, NUD_PERMANENT
+_LIST_SETS = 6 << 8 | 7  # NFNL_SUBSYS_IPSET, IPSET_CMD_LIST
 _ANNOUNCED = (1, 3, 4, 5, 7)  # RTNLGRP_LINK, _NEIGH, _TC, _IPV4_IFADDR, _IPV4_ROUTE
 
 Seen = dict[str, Counter[object]]
@@ -104,6 +105,7 @@ class _Namespace:
         infos = [self._tables.info(table) for table in self._tables.names()]
         yield "iptables", Counter(each for each in infos if iptables.entries(each) > iptables.EMPTY[_name(each[:32])])
         yield "nft", self._rules()
+        yield "ipsets", Counter(self._members())
         for each in self._ipvs.services() if self._ipvs else ():
             yield f"ipvs {each.key}", Counter((d.address, d.forward, d.weight) for d in each.destinations)
         yield "sysctls", Counter((key, self._setting(key)) for key in walk._SYSCTLS)
@@ -137,6 +139,21 @@ class _Namespace:
             self._generation = self._nft.generation()
             self._ruleset = Counter(self._nft._handle.cmd("list ruleset")[1].splitlines())
         return self._ruleset
+
+    def _members(self) -> Iterator[object]:
+        """Yield each member of each set of iptables, and each set."""
+        try:
+            answers = self._filter.dump(_LIST_SETS, b"\2\0\0\0" + attribute(1, b"\6"))  # IPSET_ATTR_PROTOCOL
+        except NetlinkError:  # this kernel has no sets
+            return
+        for _, body in answers:
+            found = attributes(body[4:])
+            yield found[2]  # IPSET_ATTR_SETNAME
+            members, offset = found.get(8, b""), 0  # IPSET_ATTR_ADT
+            while offset + 4 <= len(members):
+                length = int.from_bytes(members[offset : offset + 2], sys.byteorder)
+                yield found[2], members[offset + 4 : offset + length]
+                offset += length + (-length % 4)
 
     def _setting(self, key: str) -> bytes:
         """Return the value of a sysctl, or nothing if its module has not been loaded yet."""

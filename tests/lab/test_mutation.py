@@ -240,7 +240,8 @@ _no_output_marks = partial(_without_ipvs_rules, "mangle", "OUTPUT", "-j MARK")
 _no_nft_snat = partial(_without_nft_rules, "nat-postrouting")
 _no_bridge_netfilter = partial(_with_sysctl, "overlay", "net.bridge.bridge-nf-call-iptables", "0")
 _no_expiry = {
-    f"ipvs-{kind}": partial(_with_sysctl, kind, "net.ipv4.vs.expire_nodest_conn", "0") for kind in ("container", "lb")
+    plane: partial(_with_sysctl, kind, "net.ipv4.vs.expire_nodest_conn", "0")
+    for plane, kind in (("ipvs-container", "container"), ("ipvs-lb", "lb"), ("kube-ipvs", "host"))
 }
 
 DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
@@ -249,12 +250,16 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
         _of("ipvs-lb@iptables ipvs-host@iptables", _no_ipvs_snat)
         | _of("ipvs-lb nft-lb nft-host", _no_nft_snat)
         | _of(_KUBE_NFT, partial(_without_nft_rules, "masquerading"))
-        | _of("kube-iptables", partial(_without_ipvs_rules, "nat", "KUBE-POSTROUTING", "MASQUERADE")),
+        | _of("kube-iptables kube-ipvs", partial(_without_ipvs_rules, "nat", "KUBE-POSTROUTING", "MASQUERADE")),
     ),
     "no dispatch": (
         "reach.same-node",
         _of(_KUBE_NFT, partial(_without_nft_rules, "services"))
         | _of("kube-iptables", partial(_without_ipvs_rules, "nat", "KUBE-SERVICES", "-j KUBE-SVC")),
+    ),
+    "no filter": (
+        "visible.host-service",
+        _of("kube-ipvs", partial(_without_ipvs_rules, "filter", "KUBE-IPVS-FILTER", "-j REJECT")),
     ),
     "no refusing": ("reach.closed-port", _of(_KUBE_NFT, partial(_without_nft_rules, "cluster-ips-check"))),
     "no SNAT, as in 1.12.0": ("identity.other-replica", _of("ipvs-container", _no_ipvs_snat)),

@@ -79,7 +79,7 @@ def unset(lab: Lab) -> None:
     """Set the sysctls to their values from before the plane."""
     assert isinstance(lab.plane, PlacedPlane)
     users = [lab.plane._placement, *(post.director for post in lab.plane._all_posts())]
-    users += [user._node for user in users if hasattr(user, "_node")]
+    users += [user._shared for user in users if hasattr(user, "_shared")]
     for settings in [user._settings for user in users if hasattr(user, "_settings")]:
         for name, before in settings._before.values():
             sysctl.write(name, before)

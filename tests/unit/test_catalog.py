@@ -75,6 +75,7 @@ def test_only_a_plane_with_a_service_for_each_port_needs_declared_ones() -> None
     planes = [*catalog.select("all"), *catalog.select("ipvs-lb@port,ipvs-lb@map,ipvs-container+choose=port")]
     assert [each.name for each in planes if not catalog.any_port(each)] == [
         "kube-iptables",
+        "kube-ipvs",
         "kube-nftables",
         "ipvs-lb@port",
         "ipvs-container+choose=port",
