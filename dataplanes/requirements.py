@@ -1,4 +1,7 @@
-"""The requirements of a data plane. `bench doctor`, a run before it starts, and the tests check them."""
+"""The kinds of requirement of a data plane. `bench doctor`, a run before it starts, and the tests check them.
+
+What a plane needs is declared by its mechanism and its placement, in their methods `requires`.
+"""
 
 from __future__ import annotations
 

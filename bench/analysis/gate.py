@@ -76,7 +76,7 @@ def parse_allowed(text: str) -> frozenset[str]:
     return names
 
 
-def judge(
+def decide(
     base: Result | Matrix,
     path: str,
     rules: Sequence[Rule] = (),

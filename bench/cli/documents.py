@@ -58,7 +58,7 @@ def compare(base: str, new: tuple[str, ...], fail_on: str, allow: str, noise: fl
     rules, allowed = gate.parse_rules(fail_on), gate.parse_allowed(allow)
     reference = reading.read(base)
     threshold = None if noise is None else noise / 100
-    found = [gate.judge(reference, path, rules, allowed=allowed, noise=threshold) for path in new]
+    found = [gate.decide(reference, path, rules, allowed=allowed, noise=threshold) for path in new]
     verdict = gate.verdict(found)
     if as_json:
         told = {difference.metric for each in found for difference in each.differences}

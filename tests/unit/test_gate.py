@@ -44,7 +44,7 @@ def judge(
 ) -> tuple[Comparison, str]:
     (directory / "new.json").write_bytes(msgspec.json.encode(new))
     allowed = gate.parse_allowed(allow)
-    found = gate.judge(base, str(directory / "new.json"), gate.parse_rules(fail_on), allowed=allowed)
+    found = gate.decide(base, str(directory / "new.json"), gate.parse_rules(fail_on), allowed=allowed)
     return found, gate.verdict([found]).replace(f"{directory}/", "")
 
 
@@ -213,13 +213,13 @@ def test_documents_of_two_kinds_are_not_compared(tmp_path: Path) -> None:
 def test_what_is_no_document_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     with pytest.raises(Usage, match="cannot read"):
-        gate.judge(result(), str(file))
+        gate.decide(result(), str(file))
     file.write_text("{}")
     with pytest.raises(Usage, match="neither a result"):
-        gate.judge(result(), str(file))
+        gate.decide(result(), str(file))
     file.write_bytes(msgspec.json.encode(msgspec.structs.replace(result(), schema=3)))
     with pytest.raises(Usage, match="schema is 3, and this version reads 1 and 2"):
-        gate.judge(result(), str(file))
+        gate.decide(result(), str(file))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_noise_is_the_clock_s_or_what_was_asked_for(
     clock: str, noise: float | None, threshold: float, tmp_path: Path
 ) -> None:
     (tmp_path / "new.json").write_bytes(msgspec.json.encode(result(clock="wall" if clock == "sundial" else clock)))
-    found = gate.judge(result(clock=clock), str(tmp_path / "new.json"), allowed=("clock",), noise=noise)
+    found = gate.decide(result(clock=clock), str(tmp_path / "new.json"), allowed=("clock",), noise=noise)
     assert (found.noise, found.kind, found.name) == (threshold, "result", str(tmp_path / "new.json"))
 
 

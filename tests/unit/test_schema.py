@@ -79,7 +79,7 @@ def test_a_golden_document_is_valid(path: Path) -> None:
 def test_a_comparison_is_valid() -> None:
     for name in ("wall.json", "matrix.json"):
         path = str(GOLDEN / "2" / name)
-        found = [gate.judge(reading.read(path), path)]
+        found = [gate.decide(reading.read(path), path)]
         told = {each.metric for each in found[0].differences}
         made = Comparisons({"version": "0.2.0"}, path, found, gate.verdict(found), {m: METRICS[m].unit for m in told})
         validator("comparison", SCHEMA).validate(as_written(made))

@@ -54,7 +54,7 @@ def test_both_give_the_same_pages(name: str) -> None:
 @pytest.mark.parametrize("versions", ["12", "21"])
 def test_each_compares_with_the_other_figure_by_figure(name: str, versions: str) -> None:
     base, new = (GOLDEN / version / name for version in versions)
-    found = gate.judge(reading.read(str(base)), str(new))
+    found = gate.decide(reading.read(str(base)), str(new))
     assert (found.failures, found.warnings, found.added) == ([], [], [])
     figures = {
         (t.dataplane, t.workload, t.axes, name) for t in read(2, name).trials if not t.warmup for name in t.figures
