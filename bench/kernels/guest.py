@@ -30,6 +30,7 @@ from bench.kernels.session import PANIC, PORTS, STREAMS, Session
 from bench.kernels.shares import Shared, serve, transport
 from bench.kernels.snapshot import Saving
 from dataplanes.errors import BenchError, GuestPanic, Prerequisite, Usage
+from dataplanes.kernel import interrupt
 from dataplanes.texts import clean
 
 QEMU = "qemu-system-x86_64"
@@ -155,8 +156,11 @@ class Guest(Kernel):
         """Boot a guest and save it. Return True if that has worked."""
         with ExitStack() as stack:
             process, ours = self._power_on(stack, dict.fromkeys(tags, "/"), monitor=True)
-            command = Command((), {}, "/")
-            return Saving(command, process, ours[:-1], lambda line: None, b"").save(ours[-1], path)
+            saving = Saving(Command((), {}, "/"), process, ours[:-1], lambda line: None, b"")
+            saved = saving.save(ours[-1], path)
+            for number in saving.caught:
+                interrupt.strike(number)
+            return saved
 
     def _argv(self, shared: Shared, initrd: int, console: int, *ports: int) -> list[str]:
         """Return the QEMU command line."""

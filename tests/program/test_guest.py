@@ -19,6 +19,7 @@ import pytest
 from bench.kernels import Command, expand, packages, resolve, snapshot
 from bench.kernels.guest import Guest
 from bench.kernels.session import Session
+from bench.kernels.snapshot import Saving
 from dataplanes.errors import GuestPanic
 from dataplanes.paths import cache
 from tests.conftest import ROOT
@@ -150,6 +151,17 @@ def test_a_saved_guest_that_is_damaged_is_made_anew() -> None:
     assert guest("echo", "well").stdout == b"well\n"
     assert guest("echo", "well").stdout == b"well\n"
     assert path.stat().st_size > 0.9 * whole
+
+
+def test_ctrl_c_while_a_guest_is_saved_ends_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(saving: Saving, part: Path) -> None:
+        part.touch()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(snapshot, "cache", lambda: tmp_path)
+    monkeypatch.setattr(Saving, "_save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        resolve("guest", "wall").execute(Command(("true",), dict(os.environ), "/"), lambda line: None)
 
 
 @pytest.mark.parametrize("broken", [{"_PACKER": "no-such-program"}, {"cache": lambda: Path("/proc/nowhere")}])
