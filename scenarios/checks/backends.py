@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from scenarios.checks.world import CLIENT, Differs, Probe, World, same, shares
 
-_PATIENCE = 60
+PATIENCE = 60
 """Connections in which every backend is met.
 
 Of a plane that chooses at random, one of three backends is missing among 60 connections once in 10^10 times.
@@ -17,7 +17,7 @@ Of a plane that chooses at random, one of three backends is missing among 60 con
 def reached(wanted: Sequence[str], ask: Callable[[], str]) -> list[str]:
     """Ask until each of the wanted answers has come, and at least twice for each. Return all answers."""
     seen: list[str] = []
-    while len(seen) < 2 * len(wanted) or (len(seen) < _PATIENCE and not set(wanted) <= set(seen)):
+    while len(seen) < 2 * len(wanted) or (len(seen) < PATIENCE and not set(wanted) <= set(seen)):
         seen.append(ask())
     return seen
 
@@ -36,9 +36,9 @@ def shared(world: World, wanted: Sequence[str], ask: Callable[[], str], each: in
 def one_each(world: World, probe: Probe) -> dict[str, socket.socket]:
     """Return a connection to each backend of a service of the check."""
     made: dict[str, socket.socket] = {}
-    for _ in range(_PATIENCE):
+    for _ in range(PATIENCE):
         connection = world.connect(CLIENT, probe.vip)
         made.setdefault(world.who(connection).task, connection)
         if set(made) == set(probe.tasks):
             return made
-    raise Differs(f"{_PATIENCE} connections reached only {', '.join(sorted(made))}")
+    raise Differs(f"{PATIENCE} connections reached only {', '.join(sorted(made))}")

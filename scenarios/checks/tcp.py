@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from dataplanes.kernel import netns
 from scenarios.checks import check
+from scenarios.checks.backends import PATIENCE
 from scenarios.checks.world import CLIENT, Differs, Pair, World, bulk, carry, checksum
 
 _REPAIR, _REPAIR_QUEUE, _QUEUE_SEQUENCE = 19, 20, 21  # TCP_*, include/uapi/linux/tcp.h
@@ -78,7 +79,7 @@ def _goes_on(world: World, choose: _Choose) -> str:
     ):
         with world.service(node, node) as probe:  # with a single backend a lost entry would not be noticed
             servers, caller = world.servers(probe.tasks, world.port()), probe.tasks[0] if itself else CLIENT
-            for _ in range(4):
+            for _ in range(PATIENCE):
                 pair = world.pair(caller, probe.name, servers)
                 if not itself or pair.task == caller:
                     break
