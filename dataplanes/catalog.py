@@ -19,6 +19,7 @@ from dataplanes.ipvs_knobs import IpvsKnobs
 from dataplanes.kube import KubeIptables, KubeNft
 from dataplanes.kube_ipvs import KubeIpvs
 from dataplanes.kube_knobs import KubeKnobs, KubeNftKnobs
+from dataplanes.moby_nft import MobyKnobs, MobyNft
 from dataplanes.nft import Nft, NftKnobs
 from dataplanes.placed import PlacedPlane
 from dataplanes.placements import (
@@ -115,6 +116,12 @@ _RECIPES = (
         "nftables in the node's host namespace, the VIPs on its attachment to the overlay, SNATed",
         lambda knobs: (Part(HostPlacement, LocalRoutes()), Part(Nft, knobs)),
         _NFT,
+    ),
+    Recipe(
+        "moby-nftables",
+        "nftables in the load-balancer namespace in the layout that is proposed for swarm (moby/moby#53125)",
+        lambda knobs: (Part(LbPlacement), Part(MobyNft)),
+        {"": MobyKnobs()},
     ),
     Recipe(
         "kube-iptables",

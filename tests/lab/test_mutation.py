@@ -149,7 +149,8 @@ class Bench:
 
 
 @pytest.fixture(
-    scope="module", params=[*SERVING, "ipvs-lb-dsr", "kube-iptables", "kube-nftables", "kube-nftables@one-map"]
+    scope="module",
+    params=[*SERVING, "ipvs-lb-dsr", "kube-iptables", "kube-nftables", "kube-nftables@one-map", "moby-nftables"],
 )
 def broken(request: pytest.FixtureRequest) -> Iterator[Bench]:
     (selection,) = catalog.select(request.param)
@@ -250,11 +251,13 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
         _of("ipvs-lb@iptables ipvs-host@iptables", _no_ipvs_snat)
         | _of("ipvs-lb nft-lb nft-host", _no_nft_snat)
         | _of(_KUBE_NFT, partial(_without_nft_rules, "masquerading"))
+        | _of("moby-nftables", partial(_without_nft_rules, "postrouting"))
         | _of("kube-iptables kube-ipvs", partial(_without_ipvs_rules, "nat", "KUBE-POSTROUTING", "MASQUERADE")),
     ),
     "no dispatch": (
         "reach.same-node",
         _of(_KUBE_NFT, partial(_without_nft_rules, "services"))
+        | _of("moby-nftables", partial(_without_nft_rules, "prerouting"))
         | _of("kube-iptables", partial(_without_ipvs_rules, "nat", "KUBE-SERVICES", "-j KUBE-SVC")),
     ),
     "no filter": (

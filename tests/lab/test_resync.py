@@ -102,7 +102,7 @@ def damages(dataplane: str) -> dict[Damage, bool]:
     found: dict[Damage, bool] = {flush: True}
     if dataplane.startswith("nft"):
         found |= {replace_rules: True, replace_elements: True}
-    if dataplane.startswith("kube-nftables"):
+    if dataplane.startswith(("kube-nftables", "moby-nftables")):
         found |= {replace_rules: True}
     return found if dataplane == "nft-container" else found | {unset: False, disown: False}
 

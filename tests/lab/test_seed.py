@@ -19,8 +19,8 @@ PLACES = ("container", "lb", "overlay", "host")
 EBPF = ("ebpf-socket", "ebpf-tc", "ebpf-redirect")
 SERVING = [*(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES), *EBPF, "kube-ipvs"]
 """Every plane that chooses in turn except `direct`, and `ipvs-lb-dsr`, whose tasks do not reach others by the VIP."""
-AT_RANDOM = ["kube-iptables", "kube-nftables", "kube-nftables@1.36", "kube-nftables@one-map"]
-"""Planes that choose backends at random, and serve declared ports only."""
+AT_RANDOM = ["kube-iptables", "kube-nftables", "kube-nftables@1.36", "kube-nftables@one-map", "moby-nftables"]
+"""Planes that choose backends at random."""
 PROGRAMMED = ["ipvs-container@map", "ipvs-lb@iptables", "ipvs-overlay@iptables", "ipvs-overlay@port"]
 """Planes of IPVS that are programmed otherwise than by default, one of each way."""
 _COUNT = """
@@ -195,6 +195,7 @@ def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
         ("nft-overlay", {"route"}),
         ("nft-host", {"route"}),
         ("kube-ipvs", {"address"}),
+        ("moby-nftables", {"address"}),
         ("kube-iptables", {"forwarded"}),
         ("kube-nftables", {"forwarded"}),
     ],

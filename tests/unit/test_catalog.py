@@ -85,6 +85,7 @@ def test_only_a_plane_with_a_service_for_each_port_needs_declared_ones() -> None
 def test_only_planes_that_are_told_so_choose_at_random() -> None:
     planes = [*catalog.select("all"), *catalog.select("nft-host@random,nft-host,kube-nftables@one-map")]
     assert [each.name for each in planes if not catalog.in_turn(each)] == [
+        "moby-nftables",
         "kube-iptables",
         "kube-nftables",
         "nft-host@random",
