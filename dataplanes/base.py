@@ -8,7 +8,7 @@ hook, and the way of the replies. A `Mechanism` knows how to program VIP -> back
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -16,10 +16,11 @@ from msgspec import Struct
 from dataplanes.model import Endpoint, Segment, Service
 from dataplanes.requirements import Requirement
 
-Hook = Literal["output", "input", "bridge", "socket", "tc"]
+Hook = Literal["output", "input", "bridge", "frame", "socket", "tc"]
 """The point at which a site first sees a VIP packet.
 
 "output": the site generates it. "input": it is delivered locally. "bridge": it is delivered to the bridge itself.
+"frame": its frame enters the bridge by any port.
 "socket": in connect() or sendmsg() of the container's cgroup. "tc": on the node's end of the container's veth.
 """
 
@@ -172,6 +173,16 @@ class Director(ABC):
         notice.
         """
         return True
+
+    def meet(self, endpoints: Sequence[Endpoint]) -> Callable[[], None]:
+        """Get to know containers of the network, on whatever node: all, or none if an error is raised.
+
+        Return what undoes it. Most directors send to addresses, and need not know MACs.
+        """
+        return lambda: None
+
+    def part(self, endpoint: Endpoint) -> None:  # noqa: B027
+        """Take note that a container is gone."""
 
     @property
     def programmed(self) -> object:

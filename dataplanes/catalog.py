@@ -21,8 +21,10 @@ from dataplanes.kube_ipvs import KubeIpvs
 from dataplanes.kube_knobs import KubeKnobs, KubeNftKnobs
 from dataplanes.moby_nft import MobyKnobs, MobyNft
 from dataplanes.nft import Nft, NftKnobs
+from dataplanes.nft_bridge import NftBridge, NftBridgeKnobs
 from dataplanes.placed import PlacedPlane
 from dataplanes.placements import (
+    BridgePlacement,
     ContainerPlacement,
     Device,
     HostPlacement,
@@ -110,6 +112,12 @@ _RECIPES = (
         "nftables in the overlay namespace, the VIP on br0, bridge netfilter on",
         lambda knobs: (Part(OverlayPlacement, LocalRoutes(), conntrack=True), Part(Nft, knobs)),
         _NFT,
+    ),
+    Recipe(
+        "nft-bridge",
+        "nftables in the bridge of the overlay namespace, with a connection table of its own, bridge netfilter off",
+        lambda knobs: (Part(BridgePlacement, LocalRoutes()), Part(NftBridge, knobs)),
+        {"": NftBridgeKnobs(), "random": NftBridgeKnobs("random")},
     ),
     Recipe(
         "nft-host",

@@ -29,9 +29,9 @@ import errno
 import socket
 import struct
 from collections import Counter as Count
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from msgspec import Meta, Struct
 
@@ -84,26 +84,50 @@ class Nft(Mechanism):
     def open(self, site: Site) -> Director:
         if site.hook not in ("output", "input", "bridge") or site.reply == "direct":
             raise Unsupported(f"nft cannot balance at {site.hook}, reply {site.reply}", where=site.netns)
-        return _NftDirector(site, self.scheduler, self._guards.setdefault(site.netns, Guard()))
+        return NftDirector(site, Ruleset(site, self.scheduler), self._guards.setdefault(site.netns, Guard()))
 
 
-class _NftDirector(Director):
-    def __init__(self, site: Site, scheduler: Scheduler, guard: Guard) -> None:
+class ConnectionTable(Protocol):
+    """The connection table that keeps connections with their backends."""
+
+    def flush(self, keep: Mapping[str, Collection[str]]) -> int:
+        """Delete entries to these VIPs whose backends are others than these: {VIP: backends}. Return their number."""
+        ...
+
+    def count(self) -> int:
+        """Return the number of entries."""
+        ...
+
+    def close(self) -> None:
+        """Close what reading the table needs. The entries stay. Idempotent."""
+        ...
+
+
+class NftDirector(Director):
+    """The director of one site. Its ruleset says where the rules are and what they do."""
+
+    kept = "conntrack entries"
+    """What the footprint calls the entries of the connection table."""
+
+    def __init__(self, site: Site, rules: Ruleset, guard: Guard) -> None:
         self._site = site
         self._guard = guard
-        self._rules = Ruleset(site, scheduler)
+        self._rules = rules
         self._services: dict[str, Service] = {}
         self._holders: dict[str, str] = {}  # VIP -> service
         self._before: Count[tuple[str, str]] = Count()  # (VIP, backend) -> the counts of removed elements
         self._open = True
         self._nft = Nftables(site.netns)
-        self._conntrack = Conntrack(site.netns)
+        self._connections = self._open_connections()
         try:
             self._cleared = self._doubts()
-            self._run(self._rules.base())
+            self._program(self._rules.base())
         except BenchError:
             self.release()
             raise
+
+    def _open_connections(self) -> ConnectionTable:
+        return Conntrack(self._site.netns)
 
     def apply(self, services: Sequence[Service]) -> None:
         self._replace(self._known(services), services)
@@ -143,10 +167,14 @@ class _NftDirector(Director):
             sent, taken, slots = self._sent(), self._left(SERVICES), self._rules.slots
             begin = {vip: taken.get(socket.inet_aton(vip), 0) % len(old) for vip, old in slots.items() if old}
             turned = {vip: (*slots[vip][at:], *slots[vip][:at]) for vip, at in begin.items()}
-            self._run(self._rules.anew(slots | turned))
+            self._program("\n".join((self._rules.anew(slots | turned), *self._remembered())))
             slots.update(turned)
             self._before.update(sent)
         self._cleared = doubts
+
+    def _remembered(self) -> Iterable[str]:
+        """Return the commands that add to a new table what the packets have put into the present one."""
+        return ()
 
     def intact(self) -> bool:
         return self._doubts() == self._cleared
@@ -158,6 +186,19 @@ class _NftDirector(Director):
     def _run(self, text: str) -> None:
         """Carry out a transaction of our own. The next generation is then not a change by others."""
         self._nft.run(text)
+        self._ours()
+
+    def _program(self, text: str) -> None:
+        """Program everything: what nft's language has, then the other rules. All of it, or nothing."""
+        with Undo() as undo:
+            undo(lambda: self._run(self._rules.delete()))
+            self._run(text)
+            if rules := list(self._rules.rules()):
+                self._nft.append(self._rules.family, self._rules.table, rules)
+                self._ours()
+                self._run(self._rules.ready())
+
+    def _ours(self) -> None:
         self._generation += 1
         self._guard.ours({"generation": self._generation})
 
@@ -182,30 +223,33 @@ class _NftDirector(Director):
     def _left(self, name: str) -> dict[bytes, int]:
         """Return the counters of a map, as far as others have left it."""
         try:
-            return self._nft.packets(self._rules.table, name)
+            return self._packets(name)
         except NetlinkError as error:
             if error.errno != errno.ENOENT:
                 raise
             return {}
 
+    def _packets(self, name: str, keys: Iterable[bytes] | None = None) -> dict[bytes, int]:
+        return self._nft.packets(self._rules.table, name, keys, self._rules.family)
+
     def footprint(self) -> list[Footprint]:
         netns = self._site.netns
         sizes = [Footprint(netns, f"nft {kind}", count) for kind, count in self._rules.size().items()]
-        return [*sizes, Footprint(netns, "conntrack entries", self._conntrack.count())]
+        return [*sizes, Footprint(netns, self.kept, self._connections.count())]
 
     def close(self) -> None:
         if not self._open:
             return
         with Undo() as undo:
             self._run(self._rules.delete())
-            undo(lambda: self._run(self._rules.anew(self._rules.slots)))
+            undo(lambda: self._program(self._rules.anew(self._rules.slots)))
             self._flush(list(self._services.values()), ())
         self.release()
 
     def release(self) -> None:
         self._open = False
         self._nft.close()
-        self._conntrack.close()
+        self._connections.close()
 
     def _in_turn(self, wanted: dict[str, Slots | None]) -> dict[str, Slots | None]:
         """Return the wanted slots in the order in which the present ones continue.
@@ -217,7 +261,7 @@ class _NftDirector(Director):
         anew = [vip for vip, new in wanted.items() if new and slots.get(vip) and len(new) != len(slots[vip])]
         if self._rules.scheduler == "random":
             anew = []
-        counts = self._nft.packets(self._rules.table, SERVICES, map(socket.inet_aton, anew))
+        counts = self._packets(SERVICES, map(socket.inet_aton, anew))
         taken = {socket.inet_ntoa(key): packets for key, packets in counts.items()}
         return {vip: new and succeed(slots.get(vip, ()), new, taken.get(vip, 0)) for vip, new in wanted.items()}
 
@@ -238,7 +282,7 @@ class _NftDirector(Director):
         """
         found: Count[tuple[str, str]] = Count()
         keys = [_encode(vip, slot) for vip, slot in vacated]
-        for key, packets in self._nft.packets(self._rules.table, BACKENDS, keys).items():
+        for key, packets in self._packets(BACKENDS, keys).items():
             vip, slot = _decode(key)
             found[vip, self._rules.slots[vip][slot]] += packets
         return found
@@ -252,14 +296,14 @@ class _NftDirector(Director):
     def _flush(self, old: Sequence[Service], new: Sequence[Service]) -> None:
         """Forget connections to backends that the VIPs no longer have.
 
-        Connections to a new VIP from when it was an ordinary address are forgotten, too.
+        ConnectionTable to a new VIP from when it was an ordinary address are forgotten, too.
 
         Drained backends stay. A client whose connection is forgotten learns it by its next packet, which goes to
         another backend that does not know the connection. A UDP flow moves on; without this it would be pinned as long
         as packets come (moby/moby#36878).
         """
         if keep := remaining(old, new):
-            self._conntrack.flush(keep)
+            self._connections.flush(keep)
 
 
 def _encode(vip: str, slot: int) -> bytes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Literal
 
@@ -58,6 +58,8 @@ class Transaction(Struct, frozen=True):
 class Ruleset:
     """The state programmed at a site. `change` computes a transaction, and `commit` records that the kernel has it."""
 
+    family = "ip"
+
     def __init__(self, site: Site, scheduler: Scheduler) -> None:
         self.site = site
         self.table = table_name(site.network)
@@ -67,6 +69,15 @@ class Ruleset:
         self._hairpins: Counter[str] = Counter()
         self._base = self._fixed()
 
+    @property
+    def _in(self) -> str:
+        return f"{self.family} {self.table}"
+
+    def _elements(self, verb: str, name: str, elements: Sequence[str]) -> Iterator[str]:
+        """Yield the commands that add or delete elements of a set or map, if there are any."""
+        if elements:
+            yield f"{verb} element {self._in} {name} {{ {', '.join(elements)} }}"
+
     def base(self) -> str:
         """Return the part that never changes. The kernel refuses it (EEXIST) if the site is taken."""
         return "\n".join(self._base)
@@ -74,6 +85,14 @@ class Ruleset:
     def delete(self) -> str:
         """Return the transaction that removes everything, even if somebody has flushed the ruleset meanwhile."""
         return f"add table ip {self.table}\ndelete table ip {self.table}"
+
+    def rules(self) -> Iterator[tuple[str, list[bytes]]]:
+        """Yield the fixed rules that nft's language does not have, each with its chain. They come after all others."""
+        yield from ()
+
+    def ready(self) -> str:
+        """Return the transaction that comes after these rules, or nothing."""
+        return ""
 
     def anew(self, slots: Mapping[str, Slots]) -> str:
         """Return one transaction that programs everything again with these slots, whatever is there."""
@@ -117,12 +136,12 @@ class Ruleset:
             (
                 *chain.from_iterable(self._numbered(name) for name in new_chains),
                 *(
-                    f"delete element ip {self.table} {name} {{ {', '.join(keys)} }}"
-                    for name, keys in gone.items()
-                    if keys
+                    line
+                    for verb, sets in (("delete", gone), ("add", come))
+                    for name, elements in sets.items()
+                    for line in self._elements(verb, name, elements)
                 ),
-                *(f"add element ip {self.table} {name} {{ {', '.join(keys)} }}" for name, keys in come.items() if keys),
-                *(f"flush chain ip {self.table} {name}\ndelete chain ip {self.table} {name}" for name in old_chains),
+                *(f"{verb} chain {self._in} {name}" for name in old_chains for verb in ("flush", "delete")),
             )
         )
         return Transaction(text, dict(wanted), chains, hairpins, vacated)

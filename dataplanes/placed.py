@@ -81,7 +81,10 @@ class PlacedPlane(DataPlane):
             undo(partial(self._claims.drop, endpoint.network, endpoint.address))
             undo(partial(self._placement.close_endpoint, endpoint, []))
             sites = self._placement.open_endpoint(endpoint, segment)
-            self._endpoint_posts[key] = [self._open(site, undo) for site in sites]
+            posts = [self._open(site, undo) for site in sites]
+            for post in self._posts(endpoint.network):
+                undo(post.director.meet([endpoint]))
+            self._endpoint_posts[key] = posts
             self._endpoints[key] = endpoint
 
     def remove_endpoint(self, endpoint: Endpoint) -> None:
@@ -92,6 +95,10 @@ class PlacedPlane(DataPlane):
         with Undo() as undo:
             for post in reversed(posts):
                 self._close(post, undo)
+            for post in self._posts(endpoint.network):
+                if post not in posts:
+                    post.director.part(endpoint)
+                    undo(partial(post.director.meet, [endpoint]))
             undo(partial(self._placement.open_endpoint, endpoint, self._segment(endpoint)))
             self._placement.close_endpoint(endpoint, [post.site for post in posts])
         del self._endpoints[key], self._endpoint_posts[key]
@@ -134,6 +141,7 @@ class PlacedPlane(DataPlane):
         self._placement.set_up(site)
         post = _Post(site, self._mechanism.open(site))
         undo(lambda: post.director.close())
+        post.director.meet(self._met(site.network))
         known = self._known(site.network)
         if known:
             post.director.apply(known)
@@ -153,6 +161,7 @@ class PlacedPlane(DataPlane):
 
     def _reopen(self, post: _Post) -> None:
         post.director = self._mechanism.open(post.site)
+        post.director.meet(self._met(post.site.network))
         post.director.apply(self._known(post.site.network))
 
     # -- services -------------------------------------------------------------------------------------------------
@@ -251,6 +260,9 @@ class PlacedPlane(DataPlane):
 
     def _known(self, network: str) -> list[Service]:
         return list(self._services.get(network, {}).values())
+
+    def _met(self, network: str) -> list[Endpoint]:
+        return [each for each in self._endpoints.values() if each.network == network]
 
     def _segment(self, endpoint: Endpoint) -> Segment:
         return self._segments[endpoint.network, endpoint.node]

@@ -4,6 +4,7 @@
 container  [OUTPUT: VIP->backend] --eth0-- br0 ------------------------------------------------> backend
 lb         eth0 ------------------------- br0 -- eth0 [VIP->backend, SNAT] -- br0 -------------> backend
 overlay    eth0 ------------------------- [br0: VIP->backend] ---------------------------------> backend
+bridge     eth0 ------------------------ [port: VIP->backend] br0 -----------------------------> backend
 host       eth0 ------------------------- br0 -- ov0 [host namespace: VIP->backend, SNAT] ov0 -> backend
 socket     [connect(): VIP->backend] ---- br0 -------------------------------------------------> backend
 tc         eth0 ------- [veth: VIP->backend] br0 ----------------------------------------------> backend
@@ -17,7 +18,7 @@ from ipaddress import ip_network
 from typing import Literal, NamedTuple
 
 from dataplanes import anew
-from dataplanes.base import Attachments, Placement, Site
+from dataplanes.base import Attachments, Hook, Placement, Site
 from dataplanes.ebpf_object import PROGRAMS
 from dataplanes.forwarding import Firewall
 from dataplanes.kernel import bpf, sysctl
@@ -183,6 +184,7 @@ class OverlayPlacement(_Owner):
     """
 
     name = "overlay"
+    _hook: Hook = "bridge"
 
     def __init__(self, vips: Vips | None = None, *, conntrack: bool = False) -> None:
         """Create the placement. `conntrack`: connection tracking translates, and not a table of the mechanism's own."""
@@ -201,7 +203,7 @@ class OverlayPlacement(_Owner):
                 segment.network,
                 segment.node,
                 segment.subnet,
-                "bridge",
+                self._hook,
                 "hairpin-snat",
                 segment.bridge,
                 address,
@@ -246,6 +248,22 @@ class OverlayPlacement(_Owner):
         """
         with Rtnl(endpoint.overlay_netns) as rtnl:
             rtnl.send([rtnl.hairpin(endpoint.bridge_port, on)])
+
+
+class BridgePlacement(OverlayPlacement):
+    """The ports of the bridge, where frames come in from containers and from other nodes.
+
+    What the bridge itself gets is not balanced: it owns the VIPs, so it answers ARP and pings, and refuses the rest.
+    """
+
+    name = "bridge"
+    _hook: Hook = "frame"
+
+    def _wanted(self, site: Site) -> dict[str, str]:
+        # Frames are translated before bridge netfilter would see them, and it would cost every frame.
+        settings = super()._wanted(site) | {"net.bridge.bridge-nf-call-iptables": "0"}
+        del settings["net.netfilter.nf_conntrack_tcp_be_liberal"]
+        return settings
 
 
 _NOBODY = "02:00:00:00:00:01"  # a MAC of our choice, so that a device that comes anew is as it was

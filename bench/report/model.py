@@ -28,7 +28,7 @@ PUBLISHED = Path(__file__).resolve().parents[2] / "results"
 PLACES = ("container", "lb", "overlay", "host")
 """The kinds of namespaces."""
 
-_ENTRIES = {"conntrack entries", "ipvs connections", "bpf map flows"}
+_ENTRIES = {"conntrack entries", "connection entries", "ipvs connections", "bpf map flows"}
 
 _OBSERVED = {"pass", "fail"}
 _COMPARED = ({"pass"}, {"fail"}, {"pass", "fail"}, {"pass", "skip"})

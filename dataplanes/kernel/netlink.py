@@ -165,12 +165,12 @@ class Netlink:
             refused |= self._exchange(chunk, position)
             _raise_first(refused, position + len(chunk), ignore)
 
-    def transact(self, subsystem: int, request: Request) -> None:
-        """Have one request of a subsystem of netfilter carried out, which takes requests in transactions only."""
+    def transact(self, subsystem: int, *requests: Request) -> None:
+        """Have requests of a subsystem of netfilter carried out as one transaction: all, or none if one is refused."""
         header = struct.pack(">BBH", 0, 0, subsystem)  # struct nfgenmsg
-        begin, end = Request(_BATCH_BEGIN, 0, header), Request(_BATCH_END, 0, header)
-        chunk = [self._encode(each, self._sequence + number) for number, each in enumerate((begin, request, end))]
-        _raise_first(self._exchange(chunk, -1, acknowledged=1), 1, ())
+        batch = (Request(_BATCH_BEGIN, 0, header), *requests, Request(_BATCH_END, 0, header))
+        chunk = [self._encode(each, self._sequence + number) for number, each in enumerate(batch)]
+        _raise_first(self._exchange(chunk, -1, acknowledged=len(requests)), len(requests), ())
 
     def dump(self, kind: int, body: bytes, flags: int = DUMP) -> list[tuple[int, bytes]]:
         """Return the (type, body) of every message with which the kernel answers a dump or a single get.

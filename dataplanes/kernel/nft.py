@@ -11,20 +11,22 @@ from __future__ import annotations
 import errno
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from msgspec import Struct
 
 from dataplanes.errors import KernelRefused, Prerequisite
 from dataplanes.kernel import netlink, netns, nft_expressions
-from dataplanes.kernel.netlink import CREATE, DUMP, Netlink, NetlinkError, Request, attribute, attributes
+from dataplanes.kernel.netlink import APPEND, CREATE, DUMP, Netlink, NetlinkError, Request, attribute, attributes
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _NFTABLES = _SUBSYSTEM << 8
 _NEW_RULE = _NFTABLES | 6  # NFT_MSG_NEWRULE
 _GET_TABLE, _GET_CHAIN, _GET_RULE = _NFTABLES | 1, _NFTABLES | 4, _NFTABLES | 7  # NFT_MSG_GET*
-_GET_ELEMENT, _GET_GENERATION = _NFTABLES | 13, _NFTABLES | 16
-_IPV4 = struct.pack("=BBH", 2, 0, 0)  # struct nfgenmsg
+_GET_ELEMENT, _DELETE_ELEMENT, _GET_GENERATION = _NFTABLES | 13, _NFTABLES | 14, _NFTABLES | 16
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*
-_LIST_ELEMENT, _KEY, _EXPRESSION, _EXPRESSION_DATA = 1, 1, 7, 2
+_LIST_ELEMENT, _KEY, _DATA, _TIMEOUT, _EXPIRATION, _EXPRESSION = 1, 1, 2, 4, 5, 7  # NFTA_SET_ELEM_*
+_EXPRESSION_DATA = 2
 _COUNTER_PACKETS = 2
 _TABLE_NAME = 1  # NFTA_TABLE_NAME of a table; NFTA_CHAIN_TABLE and NFTA_RULE_TABLE have the same number
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 3, 4, 7  # NFTA_CHAIN_*
@@ -32,11 +34,22 @@ _RULE_CHAIN, _RULE_HANDLE, _RULE_USERDATA = 2, 3, 7  # NFTA_RULE_*
 _HOOK_NUMBER, _FORWARD = 1, 2  # NFTA_HOOK_HOOKNUM, NF_INET_FORWARD
 _GENERATION = 1  # NFTA_GEN_ID
 _FAMILIES = {1: "inet", 2: "ip"}
+_NUMBERS = {"ip": 2, "bridge": 7}  # NFPROTO_*
+_ELEMENTS_AT_ONCE = 512  # in one message, whose attribute of elements may have 64 KiB
 _NESTED = 0x8000
 
 
 OURS = "vip-"
 """The prefix of the names of the planes' tables."""
+
+
+class Remembered(Struct, frozen=True):
+    """An element of a map with time-outs. Key and value have the kernel's form, times are milliseconds."""
+
+    key: bytes
+    value: bytes
+    timeout: int
+    left: int
 
 
 class Nftables:
@@ -67,24 +80,51 @@ class Nftables:
 
     def insert(self, table: str, chain: str, expressions: Sequence[bytes]) -> None:
         """Put a rule of expressions (nft_expressions.py) in front of a chain of an IPv4 table."""
-        body = _IPV4 + nft_expressions.rule(table, chain, expressions)
+        body = _family("ip") + nft_expressions.rule(table, chain, expressions)
         self._netlink.transact(_SUBSYSTEM, Request(_NEW_RULE, CREATE, body))
 
-    def packets(self, table: str, name: str, keys: Iterable[bytes] | None = None) -> dict[bytes, int]:
-        """Return how many packets matched each element of an IPv4 table's set or map with counters.
+    def append(self, family: str, table: str, rules: Iterable[tuple[str, Sequence[bytes]]]) -> None:
+        """Put rules of expressions at the ends of chains, as one transaction. Each comes with its chain."""
+        head = _family(family)
+        made = [head + nft_expressions.rule(table, chain, expressions) for chain, expressions in rules]
+        self._netlink.transact(_SUBSYSTEM, *(Request(_NEW_RULE, CREATE | APPEND, body) for body in made))
+
+    def packets(
+        self, table: str, name: str, keys: Iterable[bytes] | None = None, family: str = "ip"
+    ) -> dict[bytes, int]:
+        """Return how many packets matched each element of a table's set or map with counters.
 
         `keys` restricts this to some elements. Keys have the kernel's form: addresses in network order, numbers in the
         machine's. Raises KernelRefused if an element is missing.
         """
-        where = _IPV4 + attribute(_TABLE, table.encode() + b"\0") + attribute(_SET, name.encode() + b"\0")
+        where = _set(family, table, name)
         if keys is None:
             return dict(_packets(self._netlink.dump(_GET_ELEMENT, where, DUMP)))
         found: dict[bytes, int] = {}
         for key in keys:
-            element = attribute(_LIST_ELEMENT | _NESTED, attribute(_KEY | _NESTED, attribute(1, key)))
-            query = where + attribute(_ELEMENTS | _NESTED, element)
+            query = where + attribute(_ELEMENTS | _NESTED, _element(key))
             found.update(_packets(self._netlink.dump(_GET_ELEMENT, query, 0)))
         return found
+
+    def elements(self, family: str, table: str, name: str) -> list[Remembered]:
+        """Return the elements of a map whose elements have time-outs."""
+        messages = self._netlink.dump(_GET_ELEMENT, _set(family, table, name), DUMP)
+        return [
+            Remembered(attributes(each[_KEY])[1], attributes(each[_DATA])[1], _number(each[_TIMEOUT]), left)
+            for each in _elements(messages)
+            if {_DATA, _TIMEOUT, _EXPIRATION} <= each.keys() and (left := _number(each[_EXPIRATION]))
+        ]
+
+    def delete(self, family: str, table: str, keys: Mapping[str, Sequence[bytes]]) -> None:
+        """Delete elements of sets and maps, as one transaction: {set: keys}. Raises NetlinkError if one is missing."""
+        requests = []
+        for name, gone in keys.items():
+            where = _set(family, table, name)
+            for first in range(0, len(gone), _ELEMENTS_AT_ONCE):
+                listed = b"".join(map(_element, gone[first : first + _ELEMENTS_AT_ONCE]))
+                requests.append(Request(_DELETE_ELEMENT, 0, where + attribute(_ELEMENTS | _NESTED, listed)))
+        if requests:
+            self._netlink.transact(_SUBSYSTEM, *requests)
 
     def generation(self) -> int:
         """Return a number that grows with every transaction in the namespace, whoever makes it."""
@@ -138,6 +178,22 @@ def _tables(wire: Netlink) -> list[str]:
             raise
         return []
     return [attributes(body[4:])[_TABLE_NAME].rstrip(b"\0").decode() for _, body in answers]
+
+
+def _family(name: str) -> bytes:
+    return struct.pack("=BBH", _NUMBERS[name], 0, 0)  # struct nfgenmsg
+
+
+def _set(family: str, table: str, name: str) -> bytes:
+    return _family(family) + attribute(_TABLE, table.encode() + b"\0") + attribute(_SET, name.encode() + b"\0")
+
+
+def _element(key: bytes) -> bytes:
+    return attribute(_LIST_ELEMENT | _NESTED, attribute(_KEY | _NESTED, attribute(1, key)))
+
+
+def _number(value: bytes) -> int:
+    return int.from_bytes(value, "big")
 
 
 def _elements(messages: Iterable[tuple[int, bytes]]) -> Iterator[dict[int, bytes]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from dataplanes.kernel import netns, nft, process
@@ -324,7 +325,9 @@ def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[s
         with Rtnl(name) as rtnl:
             found[f"{name}: addresses"] = {f"{a.get_attr('IFA_LOCAL')} index {a['index']}" for a in rtnl.addresses()}
             found[f"{name}: routes"] = {f"{r.get_attr('RTA_DST')} table {r['table']}" for r in rtnl.routes()}
-        found[f"{name}: rules"] = set(_rules(name))
+        rules = list(_rules(name))
+        found[f"{name}: rules"] = {line for line in rules if not _EXPIRES.search(line)}
+        found[f"{name}: nft connections"] = set(_elements(rules, removed)) if removed else set()
         for path in ("ip_vs_conn", "nf_conntrack"):
             found[f"{name}: {path}"] = set(_connections(name, path, removed)) if removed else set()
         found[f"{name}: ip_vs"] = {" ".join(line.split()[:5]) for line in _proc_lines(name, "ip_vs") if "->" in line}
@@ -333,6 +336,19 @@ def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[s
         if held.kind in ("bpf map services", "bpf map turns", "bpf map counts"):
             found[f"{held.netns}: {held.kind}"] = {f"{held.objects} elements"}
     return found
+
+
+_EXPIRES = re.compile(r" expires \w+")
+"""What nft shows of an element with a time-out: connections are remembered in such elements."""
+
+
+def _elements(rules: Sequence[str], removed: tuple[str, list[str]]) -> Iterator[str]:
+    """Yield the elements with a time-out that have the VIP and a backend."""
+    vip, backends = removed
+    for element in (each for line in rules if _EXPIRES.search(line) for each in line.split(",")):
+        words = set(element.split())
+        if vip in words and words & set(backends):
+            yield _EXPIRES.sub("", element).strip()
 
 
 def _rules(name: str) -> Iterator[str]:

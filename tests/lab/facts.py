@@ -137,7 +137,9 @@ class _Namespace:
             self._nft._handle.set_stateless_output(True)
         if self._nft.generation() != self._generation:
             self._generation = self._nft.generation()
-            self._ruleset = Counter(self._nft._handle.cmd("list ruleset")[1].splitlines())
+            listed = self._nft._handle.cmd("list ruleset")[1]
+            lines = re.sub(r"elements = \{(.*?)\}", _elements, listed, flags=re.DOTALL).splitlines()
+            self._ruleset = Counter(line for line in lines if line.strip())
         return self._ruleset
 
     def _members(self) -> Iterator[object]:
@@ -162,6 +164,11 @@ class _Namespace:
                 self._settings[key] = os.open(f"/proc/sys/{key.replace('.', '/')}", os.O_RDONLY)
                 self._stack.callback(os.close, self._settings[key])
         return os.pread(self._settings[key], 64, 0) if key in self._settings else b""
+
+
+def _elements(listed: re.Match[str]) -> str:
+    """Return an element a line, in no order. Elements that traffic has added have time-outs, and are not returned."""
+    return "\n".join(each.strip() for each in listed[1].split(",") if " timeout " not in each)
 
 
 def _settings(link: dict[int, bytes]) -> bytes:

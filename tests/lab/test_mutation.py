@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from bench.inside import trial
 from dataplanes import catalog, classifiers, ebpf_services
 from dataplanes.base import Counter, DataPlane, Footprint
+from dataplanes.bridge_connections import BridgeConnections
 from dataplanes.kernel import process, sysctl
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.model import Backend, Endpoint, Segment, Service
@@ -198,6 +199,17 @@ def _without_nft_rules(chain: str, lab: Lab, undo: ExitStack) -> None:
     assert found
 
 
+def _without_bridge(what: str, lab: Lab, undo: ExitStack) -> None:
+    """Flush a chain or a set of the bridge: `chain NAME`, `set NAME`."""
+    kind, name = what.split()
+    found = 0
+    for _, _, netns in lab.namespaces():
+        for table in re.findall("table bridge (vip-.*)", process.run(netns, ("nft", "list", "tables"))):
+            process.run(netns, ("nft", "flush", kind, "bridge", table, name))
+            found += 1
+    assert found
+
+
 def _with_sysctl(kind: str, key: str, value: str, lab: Lab, undo: ExitStack) -> None:
     names = [name for found, _, name in lab.namespaces() if found == kind]
     assert {sysctl.value(name, key) for name in names} - {value}
@@ -208,6 +220,7 @@ def _with_sysctl(kind: str, key: str, value: str, lab: Lab, undo: ExitStack) -> 
 def _keeping_connections(lab: Lab, undo: ExitStack) -> None:
     patch = undo.enter_context(pytest.MonkeyPatch.context())
     patch.setattr(Conntrack, "flush", lambda self, keep, protocol=None: 0)
+    patch.setattr(BridgeConnections, "flush", lambda self, keep: 0)
     patch.setattr(ebpf_services.ServiceTable, "_forget_flows", lambda self, lost: None)
 
 
@@ -271,6 +284,7 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
         {
             "ipvs-overlay@iptables": _no_ipvs_snat,
             "nft-overlay": _no_nft_snat,
+            "nft-bridge": partial(_without_bridge, "set hairpins"),
             "ipvs-overlay": partial(_without_nft_rules, "leaving"),
             "ipvs-overlay@port": partial(_without_nft_rules, "coming"),
         },
@@ -286,11 +300,17 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     # The VIP is also on its tasks' eth0: without marks one of them answers everything.
     "no marks in the container": ("balance.round-robin", _of("ipvs-container", _no_output_marks)),
     "no bridge netfilter": ("reach.same-node", _of("ipvs-overlay nft-overlay", _no_bridge_netfilter)),
+    "no rules at the bridge": ("reach.same-node", _of("nft-bridge", partial(_without_bridge, "chain frames"))),
+    "no rules for replies": ("reach.same-node", _of("nft-bridge", partial(_without_bridge, "chain to-client"))),
+    "no MACs": ("reach.other-node", _of("nft-bridge", partial(_without_bridge, "map macs"))),
+    "no rules for errors": ("icmp.port-unreachable", _of("nft-bridge", partial(_without_bridge, "chain errors"))),
+    "no rules for fragments": ("icmp.fragments", _of("nft-bridge", partial(_without_bridge, "chain fragmented"))),
+    "no rules for what ends": ("client.resets", _of("nft-bridge", partial(_without_bridge, "chain resetting"))),
     "no programs": ("reach.same-node", _of("ebpf-tc ebpf-redirect", _without_programs)),
     "connections to a removed backend are kept": (
         "change.udp-moves",
         _of(
-            f"nft-container nft-lb nft-overlay nft-host ebpf-tc ebpf-redirect kube-iptables {_KUBE_NFT}",
+            f"nft-container nft-lb nft-overlay nft-bridge nft-host ebpf-tc ebpf-redirect kube-iptables {_KUBE_NFT}",
             _keeping_connections,
         )
         | _no_expiry,
@@ -351,7 +371,7 @@ def _lose_connections(lab: Lab) -> None:
 
 _FORGETFUL = pytest.mark.parametrize(
     "broken",
-    ["nft-container", "nft-lb", "nft-overlay", "nft-host", "ebpf-tc", "ebpf-redirect"],
+    ["nft-container", "nft-lb", "nft-overlay", "nft-bridge", "nft-host", "ebpf-tc", "ebpf-redirect"],
     indirect=True,
 )
 _IDLES = [name for name, each in checks.CHECKS.items() if each.idles and name != "idle.udp-400s"]  # it may begin anew

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -35,11 +36,11 @@ def flush(lab: Lab) -> None:
 def replace_rules(lab: Lab) -> None:
     """Replace elements of the planes' nftables tables by as many others."""
     for _, _, name in lab.namespaces():
-        for table in (table for table in nft.tables(name) if table.startswith(nft.OURS)):
-            listed = json.loads(process.run(name, ("nft", "-j", "-a", "list", "table", "ip", table)))["nftables"]
+        for family, table in _tables(name):
+            listed = json.loads(process.run(name, ("nft", "-j", "-a", "list", "table", family, table)))["nftables"]
             rules = [each["rule"] for each in listed if "rule" in each]
             commands = [
-                f"replace rule ip {table} {each['chain']} handle {each['handle']} ip daddr 192.0.2.1 counter drop"
+                f"replace rule {family} {table} {each['chain']} handle {each['handle']} ip daddr 192.0.2.1 counter drop"
                 for each in rules
             ]
             process.run(name, ("nft", "; ".join(commands)))
@@ -48,10 +49,16 @@ def replace_rules(lab: Lab) -> None:
 def replace_elements(lab: Lab) -> None:
     """Replace a backend in the planes' nftables maps by an unused address."""
     for _, _, name in lab.namespaces():
-        for table in (table for table in nft.tables(name) if table.startswith(nft.OURS)):
+        for family, table in _tables(name)[-1:]:
             vip = lab.service("my-web").vip
-            process.run(name, ("nft", f"delete element ip {table} backends {{ {vip} . 1 }}"))
-            process.run(name, ("nft", f"add element ip {table} backends {{ {vip} . 1 : 10.0.0.99 }}"))
+            process.run(name, ("nft", f"delete element {family} {table} backends {{ {vip} . 1 }}"))
+            process.run(name, ("nft", f"add element {family} {table} backends {{ {vip} . 1 : 10.0.0.99 }}"))
+
+
+def _tables(name: str) -> list[tuple[str, str]]:
+    """Return family and name of the planes' tables. The last one has the backends."""
+    found = re.findall(r"table (\w+) (\S+)", process.run(name, ("nft", "list", "tables")))
+    return sorted(((family, table) for family, table in found if table.startswith(nft.OURS)), reverse=True)
 
 
 def disown(lab: Lab) -> None:

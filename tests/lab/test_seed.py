@@ -17,7 +17,12 @@ from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, Labs, View, running
 WEB = {"my-web.1": "10.0.0.3", "my-web.2": "10.0.0.4", "my-web.3": "10.0.0.5"}
 PLACES = ("container", "lb", "overlay", "host")
 EBPF = ("ebpf-socket", "ebpf-tc", "ebpf-redirect")
-SERVING = [*(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES), *EBPF, "kube-ipvs"]
+SERVING = [
+    *(f"{mechanism}-{place}" for mechanism in ("ipvs", "nft") for place in PLACES),
+    "nft-bridge",
+    *EBPF,
+    "kube-ipvs",
+]
 """Every plane that chooses in turn except `direct`, and `ipvs-lb-dsr`, whose tasks do not reach others by the VIP."""
 AT_RANDOM = ["kube-iptables", "kube-nftables", "kube-nftables@1.36", "kube-nftables@one-map", "moby-nftables"]
 """Planes that choose backends at random."""
@@ -193,6 +198,7 @@ def test_the_lb_namespace_is_what_a_real_swarm_node_has(labs: Labs) -> None:
         ("ipvs-host", {"route"}),
         ("nft-lb", {"route"}),
         ("nft-overlay", {"route"}),
+        ("nft-bridge", {"route"}),
         ("nft-host", {"route"}),
         ("kube-ipvs", {"address"}),
         ("moby-nftables", {"address"}),
