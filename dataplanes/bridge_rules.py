@@ -112,7 +112,7 @@ _MORE, _OFFSET = 0x2000, 0x1FFF
 
 # Registers, of four bytes each. The sender's MAC and the packet's key are the value of the other direction. The value
 # that the key leads to is the receiver's MAC and the key of the other direction, which begins with the new addresses.
-_CARRIED, _KEY, _VALUE, _OTHER, _SPARE = 0, 2, 6, 8, 12
+_CARRIED, _KEY, _VALUE, _OTHER = 0, 2, 6, 8
 
 
 _Made = Iterator[tuple[str, list[bytes]]]
@@ -213,7 +213,7 @@ def _segments() -> _Made:
     yield "opening", [_found(to_vip), _translate(), _accept]
     yield "opening", [verdict(GOTO, "balance")]
     # The answer to a SYN. If the connection is over, it answers a new one to the backend's own address.
-    yield "opened", [_found(to_client), look_up(to_vip, _OTHER, _SPARE - 2), _translate(), _accept]
+    yield "opened", [_found(to_client), look_up(to_vip, _OTHER, _OTHER + 2), _translate(), _accept]
     yield "opened", [_key(), _carried(), forget(to_client, _KEY, _CARRIED)]
     for from_client, from_backend, seconds in (("finishing", "finished", _FINISHED), ("resetting", "aborted", _RESET)):
         known = [_found(to_vip), _translate(), _reload(), _carried(), forget(to_vip, _KEY, _CARRIED)]
