@@ -40,8 +40,8 @@ class Axes(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
 
 _ORIGIN = Axes()
 AXES: dict[str, tuple[str, int, int]] = {
-    "services": ("{:,} more services", 0, 20_000),
-    "backends": ("{:,} backends", 0, 250),
+    "services": ("{:,} more services", 0, 50_000),
+    "backends": ("{:,} backends", 0, 1_000),
     "containers": ("{:,} more containers per node", 0, 200),
     "nodes": ("{:,} nodes", 0, 100),
     "concurrency": ("{:,} at a time", 1, 10_000),
@@ -62,7 +62,8 @@ class Sweep(Struct, forbid_unknown_fields=True):
     ports: tuple[int, ...] = (0,)
     sources: tuple[int, ...] = (0,)
     workloads: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()  # data planes for which it would take too long
+    without: tuple[str, ...] = ()  # data planes for which it would take too long; NAME@VARIANT is one programming
+    rounds: int = 0  # the largest number of rounds, for points that take long; 0: as many as the run has
 
     def count(self) -> int:
         """Return the number of points."""

@@ -22,6 +22,7 @@ _INSTRUCTIONS = "the guest's clock, which counts instructions, less the idle tim
 _CPU = "/proc/stat: the time in which a processor was not idle, in whole ticks"
 _PROGRAMMED = "the clock of the kernel under test, around the data plane's own work"
 _FOOTPRINT = "the data plane, of what it has programmed in the whole lab"
+_MEMORY = "/proc/meminfo: MemTotal less MemFree, Buffers, Cached and AnonPages; what programming all services added"
 _ENTRIES = "the kernel, over all namespaces of the lab"
 
 
@@ -81,7 +82,8 @@ METRICS: dict[str, Metric] = {
     "remove_backend_ms": Metric("1 backend less", "ms", _PROGRAMMED),
     "join_ms": Metric("1 container more", "ms", _PROGRAMMED),
     "objects": Metric("objects", "objects", _FOOTPRINT),
-    "bytes": Metric("bytes", "B", _FOOTPRINT),
+    "kernel_bytes": Metric("kernel memory", "B", _MEMORY, clocks=("instructions",)),
+    "bytes": Metric("bytes", "B", f"{_FOOTPRINT}, as far as the kernel tells it; in documents of version 0.2.0"),
     "conntrack_entries": Metric("conntrack", "entries", f"{_ENTRIES}: net.netfilter.nf_conntrack_count"),
     "ipvs_entries": Metric("IPVS", "entries", f"{_ENTRIES}: /proc/net/ip_vs_conn"),
     "slab_bytes": Metric("slab", "B", f"{_ENTRIES}: connection entries by their size in /sys/kernel/slab"),

@@ -18,7 +18,12 @@ def series(workloads: Sequence[str], values: Mapping[str, Sequence[int]], sweeps
     names = tuple(workloads)
     if not values and sweeps:
         return [
-            Series(tuple(w for w in each.workloads or names if w in names), tuple(each.points()), each.without)
+            Series(
+                tuple(w for w in each.workloads or names if w in names),
+                tuple(each.points()),
+                each.without,
+                each.rounds,
+            )
             for each in sweeps
         ]
     points = axes.grid(values)

@@ -27,7 +27,13 @@ class Series(Struct, frozen=True):
 
     workloads: tuple[str, ...] = ("crr",)
     points: tuple[Axes, ...] = (Axes(),)
-    without: tuple[str, ...] = ()  # names of data planes, with any variant
+    without: tuple[str, ...] = ()  # names of data planes, with any variant or with one
+    rounds: int = 0  # the largest number of rounds; 0: as many as there are
+
+    def has(self, plane: Selection, number: int) -> bool:
+        """Return True if the plane is measured in a round, or warmed up in round 0."""
+        names = {plane.name, plane.dataplane, f"{plane.dataplane}@{plane.variant}"}
+        return not names & set(self.without) and (number <= self.rounds or not self.rounds)
 
 
 def interleave(
@@ -50,7 +56,7 @@ def interleave(
                 for at in each.points:
                     for plane in order:
                         name = plane.name
-                        if _makes_sense(plane, workload, at) and plane.dataplane not in each.without:
+                        if _makes_sense(plane, workload, at) and each.has(plane, number):
                             count = connections if number else max(connections // WARMUP_SHARE, at.concurrency)
                             plan = TrialPlan(name, number, number == 0, count, workload, at)
                             # One warm-up will do, at the first point at which there is something to do.

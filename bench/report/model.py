@@ -317,7 +317,7 @@ def _summary(name: str) -> str:
 def _drawn(workload: str) -> set[str]:
     """Return True if the metric deserves a curve."""
     known = WORKLOADS[workload]
-    more = {"conntrack_entries", "kthreads", "bytes", "install_ms"}
+    more = {"conntrack_entries", "kthreads", "kernel_bytes", "install_ms"}
     return {*known.shown, *more} - {"connect_p50_us", "retransmits", "changes"}
 
 

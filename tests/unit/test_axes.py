@@ -29,7 +29,7 @@ def test_a_sweep_is_every_combination() -> None:
     ("name", "text", "told"),
     [
         ("services", "many", "--services 'many' is not a list of numbers"),
-        ("services", "20001", "--services: 20001 is not between 0 and 20,000"),
+        ("services", "50001", "--services: 50001 is not between 0 and 50,000"),
         ("concurrency", "0", "--concurrency: 0 is not between 1 and 10,000"),
     ],
 )
@@ -87,6 +87,15 @@ def test_no_trial_is_planned_twice_and_planes_can_be_left_out() -> None:
     assert ("b", "crr", "10 more services") not in measured
     assert ("b", "crr", "4 more containers per node") in measured
     assert ("direct", "program", "1 more services") not in measured
+    once = interleave(PLANES, 3, connections=100, series=[Series(without=("a@v",), rounds=1), Series(("rr",))])
+    assert {(p.dataplane, p.workload): p.round for p in once if p.workload == "crr"} == {
+        ("direct", "crr"): 1,
+        ("a+x=1", "crr"): 1,
+        ("b", "crr"): 1,
+    }
+    assert max(p.round for p in once if p.workload == "rr") == 3
+    named = interleave([Selection("a@v+x=1", "a", "v")], 1, connections=9, series=[Series(without=("a@v",))])
+    assert named == []
     warm = [(p.dataplane, p.workload) for p in plans if p.warmup]
     assert sorted(warm) == [("a+x=1", "crr"), ("b", "crr"), ("direct", "crr")]
     each = interleave(PLANES, 1, connections=100, series=found, warm="workload")

@@ -11,12 +11,15 @@ from msgspec.structs import replace
 
 from bench.documents import Figures, TrialPlan, Work
 from bench.inside.measure.traffic import FiguresAndWork
+from dataplanes.kernel.procfs import field
 from dataplanes.selection import Selection
 from scenarios.lab import Lab
-from scenarios.stopwatch import timed
+from scenarios.stopwatch import settle, timed
 from scenarios.topology import ServiceSpec, Task
 
 _OBEY_SECONDS = 3.0
+_NOT_THE_KERNELS = ("MemFree", "Buffers", "Cached", "AnonPages")
+"""Fields of /proc/meminfo (proc_meminfo(5)): unused memory, that of files, and that of processes."""
 
 
 def program(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
@@ -31,10 +34,13 @@ def program(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Figu
     def took(act: Callable[[], object]) -> float:
         return timed(act).by(clock)
 
+    before = _memory() if clock == "instructions" else 0
     figures: Figures = {
         "install_ms": took(lambda: plane.apply(rest)),
         "add_service_ms": took(lambda: plane.apply([one])),
     }
+    if clock == "instructions":  # elsewhere others use memory, too
+        figures["kernel_bytes"] = _memory() - before
     answered: list[bool] = []
     obeyed = took(lambda: answered.append(_answers(lab, one.vip)))
     if answered[0]:
@@ -47,8 +53,17 @@ def program(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> Figu
     figures["join_ms"] = _joining(lab, spec, clock)
     held = plane.footprint()
     figures["objects"] = sum(each.objects for each in held)
-    figures["bytes"] = sum(each.bytes or 0 for each in held)
     return figures, Work()
+
+
+def _memory() -> int:
+    """Return the bytes that the kernel uses for itself: those of no process and of no file.
+
+    It is the same yardstick for every mechanism: slabs, vmalloc, per-CPU memory and whole pages alike.
+    """
+    settle()  # until what is to be freed has been freed
+    kilobytes = {name: int(field("/proc/meminfo", name).split()[0]) for name in ("MemTotal", *_NOT_THE_KERNELS)}
+    return (kilobytes.pop("MemTotal") - sum(kilobytes.values())) << 10
 
 
 def _answers(lab: Lab, vip: str) -> bool:

@@ -165,11 +165,11 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         "sweep[0].services: 100,000,000,000,000 points, more than 500",
     ),
     "sweeps": (WORLD + f"[[sweep]]\nservices = {list(range(400))}\n" * 2, "800 points, more than 500"),
-    "filler": (WORLD + "[filler]\ncount = 1_000_000_000\n", "filler.count: 1000000000 is not between 0 and 20,000"),
-    "less than nothing": (WORLD + "[filler]\ncount = -5\n", "filler.count: -5 is not between 0 and 20,000"),
+    "filler": (WORLD + "[filler]\ncount = 1_000_000_000\n", "filler.count: 1000000000 is not between 0 and 50,000"),
+    "less than nothing": (WORLD + "[filler]\ncount = -5\n", "filler.count: -5 is not between 0 and 50,000"),
     "replicas": (
-        WORLD.replace('tasks = [{ node = "a" }]', "replicas = 300"),
-        "services[0].replicas: 300 is not between 0 and 250",
+        WORLD.replace('tasks = [{ node = "a" }]', "replicas = 1300"),
+        "services[0].replicas: 1300 is not between 0 and 1,000",
     ),
     "addresses": (
         WORLD + "[filler]\ncount = 1000\n",
