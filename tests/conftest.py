@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+from dataplanes.kernel import interrupt
 
 _ANY = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
 settings.register_profile("quick", _ANY, max_examples=60, derandomize=True)
@@ -43,3 +47,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def root() -> Path:
     """Return the checkout's path."""
     return ROOT
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """What a signal leaves behind in this process is put back."""
+    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    hook = sys.unraisablehook
+    yield
+    sys.unraisablehook = hook
+    interrupt._caught.clear()
+    for number, handler in before.items():
+        signal.signal(number, handler)

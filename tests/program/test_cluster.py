@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.program.command import BENCH, bench
 
 pytestmark = pytest.mark.program
-RUN = ("run", "--dataplane", "nft-lb", "--kernel", "guest", "--clock", "instructions", "--repeat", "2", "-n", "400")
+RUN = ("run", "--dataplane", "nft-lb", "--kernel", "guest", "--clock", "instructions", "--repeat", "3", "-n", "400")
 DASK = str(Path(sys.executable).with_name("dask"))
 
 
@@ -149,7 +149,7 @@ def test_a_worker_is_killed_in_the_middle_and_the_document_is_a_local_one(cluste
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_guests_end_with_the_command(cluster: Cluster, tmp_path: Path, number: int) -> None:
     worker = cluster.worker("one")
-    run = begun(cluster, tmp_path / "r.json", 0)
+    run = begun(cluster, tmp_path / "r.json", 1)
     guests = Guests(worker)
     run.send_signal(number)
     _, said = run.communicate(timeout=60)

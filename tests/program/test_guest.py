@@ -153,7 +153,9 @@ def test_a_saved_guest_that_is_damaged_is_made_anew() -> None:
     assert path.stat().st_size > 0.9 * whole
 
 
-def test_ctrl_c_while_a_guest_is_saved_ends_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ctrl_c_while_a_guest_is_saved_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, signals: None
+) -> None:
     def interrupted(saving: Saving, part: Path) -> None:
         part.touch()
         signal.raise_signal(signal.SIGINT)

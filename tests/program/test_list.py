@@ -15,8 +15,9 @@ def test_lists() -> None:
     scenarios = {each["name"] for each in json.loads(bench("list", "scenarios", "--json").stdout)}
     assert {path.stem for path in (ROOT / "scenarios" / "files").glob("*.toml")} == scenarios >= {"seed", "scale"}
     assert "scheduler=random|rr" in bench("list", "dataplanes").stdout
-    (container,) = [each for each in json.loads(bench("list", "dataplanes", "--json").stdout) if each["default"]]
-    assert (container["name"], container["default"]) == ("ipvs-container", "1.12.6-tweaked")
+    told = json.loads(bench("list", "dataplanes", "--json").stdout)
+    defaults = {each["name"]: each["default"] for each in told if each["default"]}
+    assert (defaults["ipvs-container"], defaults["ipvs-lb"]) == ("1.12.6-tweaked", "map")
     assert "By default it is wall on every kernel" in " ".join(bench("lab", "--help").stdout.split())
     assert bench("list", "workloads").stdout.startswith("crr ")
     assert "_BENCH_COMPLETE" in bench("completion", "bash").stdout

@@ -67,7 +67,7 @@ def test_a_run_that_is_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
     first.communicate(timeout=60)
     assert first.returncode == -signal.SIGINT
     done_before = kept.read_text("utf-8").count('"kind":"trial"')
-    assert 3 <= done_before < 8
+    assert 3 <= done_before < 6
 
     lines = kept.read_text("utf-8").splitlines()  # as if another program had measured
     identity = json.loads(lines[0])
@@ -82,7 +82,7 @@ def test_a_run_that_is_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert f"{done_before} done before" in again.stderr
     result = json.loads(file.read_bytes())
-    assert len(result["trials"]) == 8
+    assert len(result["trials"]) == 6
     commit = json.loads((tmp_path / "b.json").read_bytes())["commit_info"]
     assert commit["id"] == result["tool"]["revision"].rstrip("+") != "unknown"
     assert not kept.exists()

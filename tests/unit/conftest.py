@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,22 +13,9 @@ from bench import kernels
 from bench.cli import progress
 from bench.cli.main import main as program
 from bench.kernels import Kernel
-from dataplanes.kernel import interrupt
 from tests.recorded import replay
 
 Bench = Callable[..., Result]
-
-
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """What a signal leaves behind in this process is put back."""
-    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
-    hook = sys.unraisablehook
-    yield
-    sys.unraisablehook = hook
-    interrupt._caught.clear()
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
