@@ -28,7 +28,7 @@ SEED = (ROOT / "scenarios" / "files" / "seed.toml").read_text("utf-8")
         (
             ("run", "--dataplane", "nft-lb", "--kernel", "guest", "--ports", "64"),
             2,
-            "crr: 64 client ports are too few for 2,000 connections",
+            "crr: 64 client ports are too few for 1,000 connections",
         ),
         (("run", "-d", "nft-lb", "--kernel", "guest", "-n", "40000"), 2, "too few for 40,000 connections"),
         (("lab", "--dataplane", "direct,ipvs-lb", "--", "true"), 2, "takes one data plane"),
