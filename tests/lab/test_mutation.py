@@ -224,12 +224,17 @@ def _keeping_connections(lab: Lab, undo: ExitStack) -> None:
     patch.setattr(ebpf_services.ServiceTable, "_forget_flows", lambda self, lost: None)
 
 
-def _with_every_second_segment_lost(lab: Lab, undo: ExitStack) -> None:
-    """The counts of the answers to a client's first segments."""
+def _with_first_answers_lost(lab: Lab, undo: ExitStack) -> None:
+    """Of the answers to a client's first segments, the first one of each connection is lost.
+
+    An answer that comes late for an earlier test's connection does not count.
+    """
     name = lab.containers[world.CLIENT].netns
     hook = "{ type filter hook input priority -300; }"
-    rule = "tcp flags & (syn | ack) == syn | ack numgen inc mod 2 == 0 drop"
-    process.run(name, ("nft", f"add table ip loss; add chain ip loss input {hook}; add rule ip loss input {rule}"))
+    ports = "{ type inet_service; flags dynamic; size 65535; }"
+    rule = "tcp flags & (syn | ack) == syn | ack tcp dport != @answered add @answered { tcp dport } drop"
+    lines = f"add set ip loss answered {ports}; add chain ip loss input {hook}; add rule ip loss input {rule}"
+    process.run(name, ("nft", f"add table ip loss; {lines}"))
     undo.callback(process.run, name, ("nft", "delete", "table", "ip", "loss"))
 
 
@@ -323,7 +328,7 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     # TCP repairs this a second later, and the check must not.
     "the answer to a first segment is lost": (
         "reach.other-node",
-        _of("ipvs-host nft-lb ebpf-tc ebpf-redirect", _with_every_second_segment_lost),
+        _of("ipvs-host nft-lb ebpf-tc ebpf-redirect", _with_first_answers_lost),
     ),
 }
 """What is lost -> the check that must fail, and the way in which each plane that needs it loses it."""
