@@ -14,11 +14,12 @@ EVENTS_FD = 3
 
 
 class Command(Struct, frozen=True):
-    """A command. Its stdin, stdout and stderr are those of this process."""
+    """A command. Its stdout and stderr are those of this process, and its stdin is, if it is to read it."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str
+    stdin: bool = False  # True if this process's stdin is for it; otherwise it finds the end at once
     tty: bool = False  # True if stdin and stdout are a terminal
     timeout: float | None = None  # in seconds of real time
     modules: tuple[str, ...] = ()  # modules that are loaded before it starts

@@ -196,9 +196,7 @@ class _Session:
             relay.watch(ports["events"].fileno(), Lines(self._on_event).feed)
             relay.watch(ports["control"].fileno(), Lines(self._told).feed)
             relay.watch(interrupts, self._forward, counts=False)
-            with suppress(OSError):
-                os.fstat(0)
-                self._feed_stdin()
+            self._feed_stdin()
             while not (ended := relay.run()) and self._comes_up():
                 relay.expire(_STANDS_STILL)
             if not ended:
@@ -218,7 +216,11 @@ class _Session:
         return not (self.running or self._panicked or self._code is not None) and before < self._used < _COMES_UP
 
     def _feed_stdin(self) -> None:
+        """Pass on this process's stdin if the command is to read it. Otherwise it is left to whom it is for."""
         port = self._ports["in"]
+        if not (self._command.stdin and _is_open(0)):
+            port.shutdown(socket.SHUT_WR)
+            return
 
         def feed(data: bytes) -> None:
             with suppress(BrokenPipeError, ConnectionResetError):
@@ -287,6 +289,14 @@ def _writable(path: str) -> dict[str, str]:
     if not (os.path.isabs(path) and os.path.isdir(path)) or "\n" in path:
         raise Usage("BENCH_OUTPUT is no directory that a guest can write to", where=path, fix="give an absolute path")
     return {"output": path}
+
+
+def _is_open(handle: int) -> bool:
+    try:
+        os.fstat(handle)
+    except OSError:
+        return False
+    return True
 
 
 def _processor_time(pid: int) -> float:

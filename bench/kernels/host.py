@@ -65,6 +65,7 @@ class HostKernel(Kernel):
                         (keep, str(kept.fileno()), *argv),
                         env={**command.env, **own},
                         cwd=command.cwd,
+                        stdin=None if command.stdin else subprocess.DEVNULL,
                         pass_fds=(writing.fileno(), kept.fileno(), given),
                         start_new_session=not command.tty,
                         preexec_fn=None,  # `keep` ties itself; a first process loses a signal it does not block

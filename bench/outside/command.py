@@ -28,7 +28,8 @@ def main() -> int:
             kernel.cpus = asked.cpus
         needs = requirements(catalog.select("all"))
         objects.compile_missing(needs, kernel)
-        command = Command((asked.command, *asked.arguments), dict(os.environ), os.getcwd(), modules=modules(needs))
+        argv = (asked.command, *asked.arguments)
+        command = Command(argv, dict(os.environ), os.getcwd(), stdin=True, modules=modules(needs))
         return kernel.execute(command, lambda line: None)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

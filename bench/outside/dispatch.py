@@ -52,6 +52,7 @@ def dispatch(
         argv=(*_UNDISTURBED, sys.executable, "-m", "bench.start", "inside"),
         env={**os.environ, "BENCH_CLOCK": kernel.clock, **_headers(job, kernel)},
         cwd=os.getcwd(),
+        stdin=tty or job.kind == "lab",
         tty=tty,
         timeout=timeout,
         modules=preflight.modules(requirements(job.selections)),

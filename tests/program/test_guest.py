@@ -66,6 +66,17 @@ def test_an_input_that_is_longer_than_an_argument_may_be_reaches_the_command(ker
     assert told == [hashlib.sha256(given).hexdigest().encode() + b"  -"]
 
 
+@pytest.mark.parametrize("kernel", ["guest", *(["host"] if os.geteuid() == 0 else [])])
+def test_a_command_that_is_to_read_no_input_leaves_it_to_whom_it_is_for(kernel: str) -> None:
+    code = (
+        "import os, sys; from bench.kernels import Command, resolve; "
+        f"resolve('{kernel}', 'wall').execute(Command(('sh', '-c', 'cat >&2'), dict(os.environ), '/'), print); "
+        "print(sys.stdin.read())"
+    )
+    done = subprocess.run((sys.executable, "-c", code), input=b"the next line", capture_output=True, check=True)
+    assert done.stdout == b"the next line\n"
+
+
 def test_the_guest_cannot_write_outside_and_does_not_see_the_machines_labs() -> None:
     mark = ROOT / "written-by-the-guest"
     own = "mountpoint -q /etc/netns && ls -A /etc/netns /run/netns 2>&1 | grep -v :"
