@@ -151,6 +151,7 @@ class Replay(Kernel):
         self._facts, self._recordings = facts, recordings
         self._after, self._then, self._edit, self._code = after, then, edit, code
         self.jobs: list[Job] = []
+        self.readers: list[str] = []  # the kinds of the jobs that were given this process's stdin
 
     def config(self) -> Mapping[str, str] | None:
         return self._facts.config
@@ -165,6 +166,7 @@ class Replay(Kernel):
         job = _job(command)
         assert job is not None, f"no job: {command.argv}"
         self.jobs.append(job)
+        self.readers += [job.kind] if command.stdin else []
         recording = next(each for each in self._recordings if each.job.kind == job.kind)
         told = 0
         for event in _answer(recording, job, self._edit):

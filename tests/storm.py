@@ -258,10 +258,12 @@ def _short(line: str) -> str:
     return line.split(" ")[0]
 
 
-def _isolate() -> None:
+def _isolate(kernel: str) -> None:
     """Become a process whose files and network nobody else changes: /run and /tmp are new, /etc is a copy."""
     # There is no network in there. So what is downloaded and compiled once must be in the cache before.
-    subprocess.run([*_BENCH, "lab", "--dataplane", "ebpf-tc", "--kernel", "host", "--", "true"], check=True)
+    for command in COMMANDS[kernel]:
+        if command[0] == "lab":
+            subprocess.run([*_BENCH, *command[: command.index("--")], "--", "true"], check=True)
     argv = ["unshare", "--mount", "--net", sys.executable, "-m", "tests.storm", "--isolated", *sys.argv[1:]]
     os.execvp(argv[0], argv)
 
@@ -289,7 +291,7 @@ def main() -> int:
     parser.add_argument("--isolated", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if os.geteuid() == 0:
-        _isolated() if asked.isolated else _isolate()
+        _isolated() if asked.isolated else _isolate(asked.kernel)
         os.environ["BENCH_STATE"] = "/run/state"
     os.environ.setdefault("BENCH_STATE", f"/tmp/storm-{os.getpid()}")
     storm = Storm(COMMANDS[asked.kernel], asked.seed, lambda line: print(line, flush=True))

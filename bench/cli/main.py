@@ -62,6 +62,21 @@ class _Program(click.Group):
         before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
         try:
             interrupt.catch()
+            return self._invoke(ctx)
+        except KeyboardInterrupt as caught:  # everything is undone; die as a program that does not catch it
+            number = caught.args[0] if caught.args else signal.SIGINT
+            with suppress(OSError):  # the terminal was closed
+                click.echo(f"bench: ended by {signal.Signals(number).name}", err=True)
+                sys.stdout.flush()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _invoke(self, ctx: click.Context) -> Any:
+        """Invoke the command. Its error is told here, where a signal may strike, too."""
+        try:
             with interrupt.prevailing():
                 done = super().invoke(ctx)
                 terminal.flush()
@@ -73,16 +88,6 @@ class _Program(click.Group):
         except BenchError as error:
             terminal.say(line(f"bench: {error}"), err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt as caught:  # everything is undone; die as a program that does not catch it
-            number = caught.args[0] if caught.args else signal.SIGINT
-            with suppress(OSError):  # the terminal was closed
-                click.echo(f"bench: ended by {signal.Signals(number).name}", err=True)
-                sys.stdout.flush()
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @click.group(cls=_Program, context_settings=_CONTEXT)

@@ -23,7 +23,6 @@ from bench.documents.agreement import Agreement, figure
 from bench.inside import environment, trial
 from bench.inside.measure.ceiling import ceiling
 from dataplanes import catalog, extensions, files
-from dataplanes.errors import BenchError
 from dataplanes.kernel import interrupt
 from dataplanes.kernel.process import become_shell, tied
 from dataplanes.selection import REFERENCE
@@ -159,15 +158,13 @@ def _allow_files() -> None:
 
 def main() -> int:
     """Do the job. An error is sent as an event, and becomes the exit code."""
-    try:
-        interrupt.catch()
-        with interrupt.prevailing():
-            return _do()
-    except BenchError as error:
-        _tell(Event.of(error))
-        return error.exit_code
-    except KeyboardInterrupt as caught:
-        return 128 + (caught.args[0] if caught.args else signal.SIGINT)
+    return interrupt.exit_code(_interruptible, lambda error: _tell(Event.of(error)))
+
+
+def _interruptible() -> int:
+    interrupt.catch()
+    with interrupt.prevailing():
+        return _do()
 
 
 def _do() -> int:

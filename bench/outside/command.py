@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 
 from bench.kernels import Command, resolve
@@ -16,26 +15,24 @@ from bench.prepare import objects
 from bench.prepare.preflight import modules
 from bench.prepare.ready import requirements
 from dataplanes import catalog
-from dataplanes.errors import BenchError
+from dataplanes.kernel import interrupt
 
 
 def main() -> int:
     """Run the command, and return its exit code."""
     asked = _asked()
-    try:
-        kernel = resolve(asked.kernel, asked.clock)
-        if asked.cpus and isinstance(kernel, Guest):
-            kernel.cpus = asked.cpus
-        needs = requirements(catalog.select("all"))
-        objects.compile_missing(needs, kernel)
-        argv = (asked.command, *asked.arguments)
-        command = Command(argv, dict(os.environ), os.getcwd(), stdin=True, modules=modules(needs))
-        return kernel.execute(command, lambda line: None)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt as caught:
-        return 128 + (caught.args[0] if caught.args else signal.SIGINT)
+    return interrupt.exit_code(lambda: _run(asked), lambda error: print(f"bench: {error}", file=sys.stderr))
+
+
+def _run(asked: argparse.Namespace) -> int:
+    kernel = resolve(asked.kernel, asked.clock)
+    if asked.cpus and isinstance(kernel, Guest):
+        kernel.cpus = asked.cpus
+    needs = requirements(catalog.select("all"))
+    objects.compile_missing(needs, kernel)
+    argv = (asked.command, *asked.arguments)
+    command = Command(argv, dict(os.environ), os.getcwd(), stdin=True, modules=modules(needs))
+    return kernel.execute(command, lambda line: None)
 
 
 def _asked() -> argparse.Namespace:

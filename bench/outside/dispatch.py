@@ -52,7 +52,7 @@ def dispatch(
         argv=(*_UNDISTURBED, sys.executable, "-m", "bench.start", "inside"),
         env={**os.environ, "BENCH_CLOCK": kernel.clock, **_headers(job, kernel)},
         cwd=os.getcwd(),
-        stdin=tty or job.kind == "lab",
+        stdin=job.kind == "lab" or job.pause,  # it may run a command of the user's
         tty=tty,
         timeout=timeout,
         modules=preflight.modules(requirements(job.selections)),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +23,7 @@ from bench.outside import provenance
 from bench.outside.dispatch import dispatch
 from bench.prepare.ready import make_ready
 from dataplanes import files
-from dataplanes.errors import BenchError, Prerequisite
+from dataplanes.errors import Prerequisite
 from dataplanes.kernel import interrupt
 from dataplanes.kernel.process import die_with
 from dataplanes.paths import cache
@@ -74,13 +73,10 @@ def main() -> int:
     def tell(event: Event) -> None:
         os.write(1, msgspec.json.encode(event) + b"\n")
 
-    try:
-        return _carry_out(msgspec.json.decode(sys.stdin.buffer.read(), type=Order), tell)
-    except BenchError as error:
-        tell(Event.of(error))
-        return error.exit_code
-    except KeyboardInterrupt as caught:
-        return 128 + (caught.args[0] if caught.args else signal.SIGINT)
+    return interrupt.exit_code(
+        lambda: _carry_out(msgspec.json.decode(sys.stdin.buffer.read(), type=Order), tell),
+        lambda error: tell(Event.of(error)),
+    )
 
 
 def _carry_out(order: Order, tell: Callable[[Event], None]) -> int:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from dataplanes.errors import BenchError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _caught: list[int] = []
 _hook_before: Callable[[sys.UnraisableHookArgs], object] = sys.__unraisablehook__
@@ -69,6 +71,22 @@ def strike_again() -> None:
     """
     if _caught:
         raise KeyboardInterrupt(_caught[0])
+
+
+def exit_code(act: Callable[[], int], failed: Callable[[BenchError], object]) -> int:
+    """Return a process's exit code: that of `act`, that of its error, or 128 + n after signal n.
+
+    `failed` is called with the error. A signal may strike meanwhile: who ends several processes because one has failed
+    sends it to those that are just about to say the same.
+    """
+    try:
+        try:
+            return act()
+        except BenchError as error:
+            failed(error)
+            return error.exit_code
+    except KeyboardInterrupt as caught:
+        return 128 + (caught.args[0] if caught.args else signal.SIGINT)
 
 
 @contextmanager

@@ -173,6 +173,18 @@ def test_the_lab_s_exit_code_is_its_command_s(bench: Bench) -> None:
     assert "takes one data plane" in bench("lab", "-d", "all", "--kernel", "debian-6.12", "true").stderr
 
 
+def test_only_what_may_run_the_user_s_command_is_given_the_caller_s_stdin(
+    bench: Bench, machine: dict[str, Kernel]
+) -> None:
+    """A shell's loop reads its list by the same stdin."""
+    inspect = ("inspect", "-d", "nft-lb", "--kernel", "debian-6.12")
+    for command in (RUN, MATRIX, inspect, COMMANDS["lab"], (*MATRIX, "--pause-on-fail")):
+        assert bench(*command).exit_code in (0, 42)
+    kernel = machine["debian-6.12"]
+    assert isinstance(kernel, Replay)
+    assert kernel.readers == ["lab", "matrix"]
+
+
 def test_doctor_says_what_each_kernel_lacks(bench: Bench, machine: dict[str, Kernel]) -> None:
     assert bench("doctor").exit_code == 0
     recording = read("run")

@@ -11,8 +11,11 @@ from typing import Any, cast
 import pytest
 
 from bench.inside import main as inside
+from bench.report import terminal
+from dataplanes.errors import Usage
 from dataplanes.kernel import interrupt
 from tests.conftest import ROOT
+from tests.unit.conftest import Bench
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +111,25 @@ def test_without_a_signal_an_error_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         raise ValueError("as it is")
     sys.unraisablehook(cast(Any, "a finalizer's"))
     assert told == ["a finalizer's"]
+
+
+def test_a_signal_may_strike_while_an_error_is_told() -> None:
+    def act() -> int:
+        raise Usage("wrong")
+
+    told: list[str] = []
+    assert interrupt.exit_code(act, lambda error: told.append(str(error))) == 2
+    assert interrupt.exit_code(lambda: 5, lambda error: told.append("never")) == 5
+    assert interrupt.exit_code(act, lambda error: signal.raise_signal(signal.SIGTERM)) == 128 + signal.SIGTERM
+    assert told == ["wrong"]
+
+
+def test_the_program_ends_by_a_signal_that_strikes_while_it_tells_its_error(
+    bench: Bench, deadly: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "say", lambda *told, **more: signal.raise_signal(signal.SIGTERM))
+    bench("run", "-d", "no-such-plane")
+    assert deadly == [signal.SIGTERM]
 
 
 IGNORED = """
