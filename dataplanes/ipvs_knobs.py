@@ -60,6 +60,7 @@ class IpvsKnobs(Struct, frozen=True):
     expire_quiescent_template: Annotated[_Switch | None, Meta(description="net.ipv4.vs.expire_quiescent_template")] = (
         None
     )
+    snat_reroute: Annotated[_Switch | None, Meta(description="net.ipv4.vs.snat_reroute")] = None
 
 
 class ContainerKnobs(IpvsKnobs, frozen=True):
@@ -109,12 +110,15 @@ DOCKER: dict[str, Struct] = {
 def programmings(published: IpvsKnobs, back: str) -> dict[str, Struct]:
     """Return the variants `iptables`, `map` and `port` of a placement.
 
-    `back` is the cheapest way back at the placement that loses nothing, with a VIP owned by a route.
+    `back` is the cheapest way back at the placement that loses nothing, with a VIP owned by a route. IPVS looks for an
+    answer's route again once the answer has the VIP as its source (net/netfilter/ipvs/ip_vs_core.c,
+    ip_vs_route_me_harder). Here no route depends on the source, and in the overlay namespace answers are bridged.
     """
+    cheapest = replace(published, back=back, own="route", snat_reroute=0)
     return {
         "iptables": published,
-        "map": replace(published, choose="map", back=back, own="route"),
-        "port": replace(published, choose="port", back=back, own="route"),
+        "map": replace(cheapest, choose="map"),
+        "port": replace(cheapest, choose="port"),
     }
 
 
