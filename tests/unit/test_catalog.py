@@ -36,6 +36,7 @@ def test_default_variant_is_1_12_6_with_the_three_sysctls() -> None:
         "conn_reuse_mode": 0,
         "expire_nodest_conn": 1,
         "expire_quiescent_template": 1,
+        "snat_reroute": None,
     }
 
 
