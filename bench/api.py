@@ -127,6 +127,7 @@ def plan(
     kernel: str = "auto",
     clock: str | None = None,
     rounds: int | None = None,
+    precision: float | None = None,
     connections: int | None = None,
     profile: bool = False,
     jobs: int | None = None,
@@ -138,13 +139,15 @@ def plan(
     `planes` takes names as `--dataplane` does. `workloads` has names; by default they are those of the scenario's
     sweeps, or `crr`. `axes` has values by the names in `scenarios.axes.AXES`, and every combination is measured.
     `rounds` is the number of trials of each series; if it is None, that is 5 by the wall clock, and by the instruction
-    clock as many, of 3 to 7, as it takes for them to agree within 0.5 %. `connections` is the number in one trial; if
-    it is None, that is 1,000 by the instruction clock and 10,000 by the wall clock. `jobs` is the largest number of
+    clock as many, of 3 to 7, as it takes for them to agree within 0.5 %. With a `precision`, a fraction, a series ends
+    when its interval is no wider than that (bench.documents.agreement). Then `rounds` is the largest number; if it is
+    None, that is 100 by the wall clock and 7 by the instruction clock. `connections` is the number in one trial; if it
+    is None, that is 1,000 by the instruction clock and 10,000 by the wall clock. `jobs` is the largest number of
     guests at a time. `cluster` is the address of a dask scheduler, whose workers run the guests (docs/cluster.md), or
     `local`. `output` is the file of the result; trials are kept beside it when they end. Raises Usage for a wrong
     request, and Prerequisite for something that the machine lacks.
     """
-    from bench.documents.agreement import MOST
+    from bench.documents.agreement import MOST, goal_of
     from bench.documents.workloads import parse
     from bench.outside import choose, points
     from bench.outside import run as runner
@@ -160,11 +163,11 @@ def plan(
     lanes = _lanes(cluster, jobs)
     chosen, reason = choose.choose(kernel, lanes.clock(clock), selections)
     count = connections or _CONNECTIONS[chosen.clock]
-    agreeing = rounds is None and chosen.clock == "instructions"
-    many = MOST if agreeing else rounds or _ROUNDS
+    goal = goal_of(chosen.clock, precision, fixed=rounds is not None)
+    many = rounds or (MOST[goal.clock] if goal else _ROUNDS)
     trials = runner.plan(selections, many, count, found, clock=chosen.clock, profile=profile)
     runner.demand_possible(path, trials)
-    work = runner.Run(path, selections, trials, chosen, reason=reason, lanes=lanes, output=output, agreeing=agreeing)
+    work = runner.Run(path, selections, trials, chosen, reason=reason, lanes=lanes, output=output, goal=goal)
     return Plan(trials, chosen, work)
 
 
@@ -177,6 +180,7 @@ def measure(
     kernel: str = "auto",
     clock: str | None = None,
     rounds: int | None = None,
+    precision: float | None = None,
     connections: int | None = None,
     jobs: int | None = None,
     cluster: str | None = None,
@@ -195,6 +199,7 @@ def measure(
         kernel=kernel,
         clock=clock,
         rounds=rounds,
+        precision=precision,
         connections=connections,
         jobs=jobs,
         cluster=cluster,

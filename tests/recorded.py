@@ -201,9 +201,9 @@ def _answer(recording: Recording, job: Job, edit: Callable[[Event], Event]) -> I
 
 def _done(told: Mapping[object, Event], job: Job) -> Iterator[object]:
     """The trials of a job that a kernel does: not those of a series whose rounds agree."""
-    agreement = Agreement(job.measured or ())
+    agreement = Agreement(job.goal, job.rounds)
     for plan in job.trials:
-        if job.measured is None or not agreement.reached(plan):
+        if not agreement.reached(plan):
             yield plan.key()
             if (event := told.get(plan.key())) and event.kind == "trial":
                 agreement.add(figure(msgspec.convert(event.data, Trial)))

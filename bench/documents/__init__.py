@@ -152,12 +152,25 @@ class TrialPlan(Struct):
         return self.dataplane, self.workload, self.axes, self.round
 
 
+class Goal(Struct, frozen=True):
+    """The precision that ends a series: the largest width of its interval, relative to the lower end."""
+
+    clock: str
+    precision: float
+
+    @property
+    def drifts(self) -> bool:
+        """Whether figures are compared within the round, because the machine drifts."""
+        return self.clock == "wall"
+
+
 class Round(Struct, frozen=True):
     """The primary figure of one round of a series: one workload at one point on one data plane."""
 
     dataplane: str
     workload: str
     axes: Axes
+    number: int
     value: float
 
     def series(self) -> tuple[object, ...]:
@@ -199,7 +212,8 @@ class Job(Struct):
     scenario: str = "seed"
     selections: list[Selection] = field(default_factory=list)
     trials: list[TrialPlan] = field(default_factory=list)
-    measured: list[Round] | None = None  # series end when their rounds agree, these included; None: every trial is done
+    goal: Goal | None = None  # a series ends when it has reached this; None: every trial is done
+    rounds: list[Round] = field(default_factory=list)  # the rounds that were done before, if there is a goal
     command: list[str] = field(default_factory=list)  # for a lab; if empty, a shell
     checks: list[str] = field(default_factory=list)  # for a matrix: the names of the checks
     evidence: bool = False  # for a matrix: collect evidence of cells that are not as expected

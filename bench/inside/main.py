@@ -46,9 +46,9 @@ def _trials(job: Job, clock: str) -> int:
     facts = environment.collect(clock) | {"generator_ceiling": ceiling(*most)}
     _tell(Event("environment", data=facts))
     selections = {each.name: each for each in job.selections}
-    agreement = Agreement(job.measured or ())
+    agreement = Agreement(job.goal, job.rounds)
     for plan in job.trials:
-        if job.measured is not None and agreement.reached(plan):
+        if agreement.reached(plan):
             continue
         done = trial.run(job.scenario, selections[plan.dataplane], plan, clock)
         _tell(Event("trial", data=msgspec.to_builtins(done)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bench import __version__
-from bench.documents import Event, Job, Result, Round, TrialPlan
+from bench.documents import Event, Goal, Job, Result, Round, TrialPlan
 from bench.documents.agreement import LEAST, Agreement, figure
 from bench.documents.metrics import units
 from bench.documents.workloads import WORKLOADS, demand_ports
@@ -81,12 +81,12 @@ class Run:
         reason: str,
         lanes: Lanes,
         output: str | None = None,
-        agreeing: bool = False,
+        goal: Goal | None = None,
     ) -> None:
         """Create the run.
 
-        `output` is the result's file, beside which trials are kept. `lanes` are the places of guests. With `agreeing`
-        a series ends when its rounds agree.
+        `output` is the result's file, beside which trials are kept. `lanes` are the places of guests. With a
+        `goal` a series ends when it has reached that.
         """
         self._scenario = scenario
         self._selections = selections
@@ -94,7 +94,7 @@ class Run:
         self._kernel = kernel
         self._reason = reason
         self._lanes = lanes
-        self.agreeing = agreeing
+        self.goal = goal
         self._store = self._kept(f"{output}.trials") if output and output != "-" else Store(None, ())
         self.done = len(self._store.trials)
         self.left = self._left()
@@ -112,7 +112,7 @@ class Run:
 
     def _left(self) -> list[TrialPlan]:
         """Return the planned trials that are neither done nor made needless by those that are."""
-        return Agreement(self._measured() if self.agreeing else ()).needed(self._store.left(self._plan))
+        return Agreement(self.goal, self._measured()).needed(self._store.left(self._plan))
 
     def _measured(self) -> list[Round]:
         return [figure(trial) for trial in self._store.trials if not trial.warmup]
@@ -126,7 +126,7 @@ class Run:
 
         Rounds that are done only if earlier ones disagree are not among them.
         """
-        sure = [trial for trial in self.left if not (self.agreeing and trial.round > LEAST)]
+        sure = [trial for trial in self.left if not (self.goal and trial.round > LEAST[self.goal.clock])]
         worlds = {at: topology.load(self._scenario, at) for at in dict.fromkeys(trial.axes for trial in sure)}
         planes = {each.name: each for each in _with_reference(self._selections)}
         return {trial.key(): estimate.seconds(trial, planes[trial.dataplane], worlds[trial.axes]) for trial in sure}
@@ -159,7 +159,8 @@ class Run:
                     self._scenario,
                     planes,
                     trials=self._of(planes),
-                    measured=self._measured() if self.agreeing else None,
+                    goal=self.goal,
+                    rounds=self._measured() if self.goal else [],
                 ),
             )
             for planes in self._lanes.deal(self._kernel, left)
@@ -179,6 +180,7 @@ class Run:
 
         order = {trial.key(): number for number, trial in enumerate(self._plan)}
         done = sorted(self._store.trials, key=lambda trial: order[trial.key()])
+        kept = {trial.key() for trial in done}  # with a goal the plan has more than was needed
         environment = self._store.environment
         return Result(
             tool=provenance.tool(),
@@ -187,7 +189,7 @@ class Run:
                 "scenario": self._scenario,
                 "dataplanes": provenance.planes(self._selections),
                 "command": provenance.command(),
-                "trials": msgspec.to_builtins(self._plan),
+                "trials": msgspec.to_builtins([trial for trial in self._plan if trial.key() in kept]),
             },
             trials=done,
             summary=summarise(done, drifts=environment.get("clock") != "instructions"),

@@ -92,11 +92,9 @@ def left(job: Job, done: Sequence[Trial], cells: Collection[tuple[str, str]] = (
     known = {trial.key() for trial in done}
     trials = [trial for trial in job.trials if trial.key() not in known]
     checks = [name for name in job.checks if (job.selections[0].name, name) not in cells]
-    measured = job.measured
-    if measured is not None:
-        measured = [*measured, *(figure(trial) for trial in done if not trial.warmup)]
-        trials = Agreement(measured).needed(trials)
-    return msgspec.structs.replace(job, trials=trials, checks=checks, measured=measured)
+    measured = [*job.rounds, *(figure(trial) for trial in done if not trial.warmup)]
+    trials = Agreement(job.goal, measured).needed(trials)
+    return msgspec.structs.replace(job, trials=trials, checks=checks, rounds=measured)
 
 
 def _carry_out(order: Order, take: Callable[[bytes], None], wanted: Callable[[], bool]) -> int:

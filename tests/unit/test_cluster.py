@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from distributed import LocalCluster
 
-from bench.documents import Event, Job, Round, Trial, TrialPlan
+from bench.documents import Event, Goal, Job, Round, Trial, TrialPlan
 from bench.kernels import Kernel
 from bench.outside import cluster as module
 from bench.outside import dealing, lane
@@ -139,11 +139,12 @@ def test_what_is_left_of_a_planes_trials_is_what_was_not_told() -> None:
 
 def test_a_lost_workers_rounds_count_towards_agreement() -> None:
     plans = [TrialPlan("nft-lb", number, False, 10) for number in range(1, 8)]
-    job = Job("trials", trials=plans, measured=[Round("nft-lb", "crr", Axes(), 5.0)])
+    before = [Round("nft-lb", "crr", Axes(), 1, 5.0)]
+    job = Job("trials", trials=plans, goal=Goal("instructions", 0.005), rounds=before)
     done = [Trial("nft-lb", "seed", "crr", number, False, {"connections_per_second": 5.0}) for number in (2, 3)]
     assert left(job, done).trials == []
     assert left(job, done[:1]).trials == [plans[0], *plans[2:]]
-    assert [each.value for each in left(job, done[:1]).measured or ()] == [5.0, 5.0]
+    assert [each.value for each in left(job, done[:1]).rounds] == [5.0, 5.0]
 
 
 def test_what_is_left_of_a_planes_checks_is_what_was_not_told() -> None:
