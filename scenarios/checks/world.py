@@ -22,7 +22,12 @@ from scenarios.topology import ServiceSpec, Task
 
 CLIENT, VISITOR, LOCAL = "my-busybox.1", "visitor.1", "my-web.3"
 """Three clients: the article's on worker2, one on a node without backends, and one on a node with a backend."""
-TIMEOUT = 10.0
+TIMEOUT = 4.0
+"""Seconds until silence is taken for an answer.
+
+What works takes milliseconds, and under load at most one second. A SYN that is sent again is a difference anyway, and
+ARP gives up after three seconds (net/ipv4/arp.c, arp_tbl: three probes, one a second).
+"""
 _PORTS = 9000
 _TCP_INFO_TOTAL_RETRANS = 100  # offset in struct tcp_info (include/uapi/linux/tcp.h)
 
@@ -119,10 +124,12 @@ class World:
         source_port: int = 0,
         protocol: int = 0,
         syns: int = 1,
+        timeout: float = TIMEOUT,
     ) -> socket.socket:
         """Return a TCP connection, or one of another protocol."""
         self.doing = f"{container} connects to {address}:{port}"
         made = self.handle(container, socket.SOCK_STREAM, protocol=protocol)
+        made.settimeout(timeout)
         if source_port:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(("", source_port))
@@ -138,9 +145,11 @@ class World:
             raise Differs(f"connected to {address}:{port} only when the SYN had been sent {sent} times")
         return made
 
-    def ask(self, container: str, address: str, port: int = 80, *, source_port: int = 0) -> Seen:
+    def ask(
+        self, container: str, address: str, port: int = 80, *, source_port: int = 0, timeout: float = TIMEOUT
+    ) -> Seen:
         """Connect, have the backend tell whom it sees, and close."""
-        with self.connect(container, address, port, source_port=source_port) as made:
+        with self.connect(container, address, port, source_port=source_port, timeout=timeout) as made:
             return self.who(made, container)
 
     def who(self, connection: socket.socket, container: str = CLIENT) -> Seen:
