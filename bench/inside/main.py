@@ -162,7 +162,6 @@ def main() -> int:
 
 
 def _interruptible() -> int:
-    interrupt.catch()
     with interrupt.prevailing():
         return _do()
 

@@ -68,7 +68,6 @@ def running(order: Order) -> Iterator[subprocess.Popen[bytes]]:
 def main() -> int:
     """Carry out the order, and return the exit code."""
     die_with(int(sys.argv[1]))
-    interrupt.catch()
 
     def tell(event: Event) -> None:
         os.write(1, msgspec.json.encode(event) + b"\n")

@@ -74,12 +74,13 @@ def strike_again() -> None:
 
 
 def exit_code(act: Callable[[], int], failed: Callable[[BenchError], object]) -> int:
-    """Return a process's exit code: that of `act`, that of its error, or 128 + n after signal n.
+    """Take signals, and return a process's exit code: that of `act`, that of its error, or 128 + n after signal n.
 
     `failed` is called with the error. A signal may strike meanwhile: who ends several processes because one has failed
-    sends it to those that are just about to say the same.
+    sends it to those that are just about to say the same. It may also have come before, and strike as soon as it can.
     """
     try:
+        catch()
         try:
             return act()
         except BenchError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -130,6 +131,22 @@ def test_the_program_ends_by_a_signal_that_strikes_while_it_tells_its_error(
     monkeypatch.setattr(terminal, "say", lambda *told, **more: signal.raise_signal(signal.SIGTERM))
     bench("run", "-d", "no-such-plane")
     assert deadly == [signal.SIGTERM]
+
+
+_STRUCK = """
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.kill(os.getpid(), signal.SIGTERM)
+os.execv({0!r}, {1!r})
+"""
+
+
+@pytest.mark.parametrize("part", ["inside", "lane"])
+def test_a_part_of_the_program_that_was_struck_before_it_was_python_ends_by_the_signal(part: str) -> None:
+    argv = [sys.executable, "-m", "bench.start", part, str(os.getpid())]
+    struck = [sys.executable, "-c", _STRUCK.format(sys.executable, argv)]
+    done = subprocess.run(struck, capture_output=True, text=True, check=False, cwd=ROOT, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "", "")
 
 
 IGNORED = """
