@@ -250,6 +250,15 @@ def observe(
     )
 
 
+def runnable(planes: Planes) -> list[str]:
+    """Return the names of those planes that can run on this machine's own kernel, by this user."""
+    from bench import kernels as under_test
+    from bench.outside import choose
+
+    host = under_test.resolve("host", "wall")
+    return [each.name for each in _selected(planes) if not choose.obstacle(host, [each])]
+
+
 def frame(rows: Sequence[tidy.Row], columns: Sequence[str]) -> pandas.DataFrame:
     """Return rows as a pandas frame with these columns. Raises Prerequisite without pandas."""
     try:

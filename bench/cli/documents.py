@@ -138,7 +138,8 @@ def publish(directory: str, jobs: int | None, cluster: str | None) -> None:
     from bench.outside import publish as publishing
     from bench.report import answer, model, pages
 
-    publishing.publish(Path(directory), lambda line: terminal.say(f"bench: {line}", err=True), jobs, cluster)
+    tell: Callable[[str], None] = lambda line: terminal.say(f"bench: {line}", err=True)  # noqa: E731
+    publishing.publish(Path(directory), tell, api.runnable, jobs, cluster)
     found = model.load(publishing.documents(Path(directory)))
     files.write(Path(directory, "report.html"), _page(found))
     files.write(Path(directory, "answer.md"), answer.answer(found).encode())

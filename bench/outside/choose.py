@@ -23,17 +23,17 @@ def choose(
     Usage for an unknown kernel, and Prerequisite if the chosen one cannot be had.
     """
     if name == "auto" and clock != "instructions":
-        obstacle = _obstacle(kernels.resolve("host", "wall"), selections)
-        if not obstacle:
+        lacking = obstacle(kernels.resolve("host", "wall"), selections)
+        if not lacking:
             return kernels.resolve("host", "wall"), "every plane of the run can run here"
-        return kernels.resolve("guest", _clock(clock, measuring)), f"not the host: {obstacle}"
+        return kernels.resolve("guest", _clock(clock, measuring)), f"not the host: {lacking}"
     if name == "auto":
         return kernels.resolve("guest", clock), "only a guest has an instruction clock"
     kernel = kernels.resolve(name, clock if name == "host" else _clock(clock, measuring))
     if name == "host":
-        obstacle = _obstacle(kernel, selections)
-        if obstacle:
-            raise Prerequisite("cannot run on the host's kernel", why=obstacle, fix="use --kernel guest")
+        lacking = obstacle(kernel, selections)
+        if lacking:
+            raise Prerequisite("cannot run on the host's kernel", why=lacking, fix="use --kernel guest")
     return kernel, "asked for"
 
 
@@ -41,7 +41,7 @@ def _clock(clock: str | None, measuring: bool) -> str | None:
     return clock or (None if measuring else "wall")
 
 
-def _obstacle(host: Kernel, selections: Sequence[Selection]) -> str:
+def obstacle(host: Kernel, selections: Sequence[Selection]) -> str:
     """Return why these planes cannot run on the host's kernel, or ""."""
     if os.geteuid() != 0:
         return "not root"

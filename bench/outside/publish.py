@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -18,10 +18,15 @@ from dataplanes.selection import DIRECT, balances, title
 
 
 class Step(Struct, frozen=True):
-    """A document of the data set, and the command that makes it, without the document's path."""
+    """A document of the data set, and the command that makes it, without the document's path.
+
+    A step `by_time` is done with those of its planes that can run on this machine's own kernel. It is left out if there
+    is none.
+    """
 
     document: str
     arguments: tuple[str, ...]
+    by_time: tuple[str, ...] = ()
 
 
 _PROGRAMMINGS = ("iptables", "map", "port", "1.36", "one-map")
@@ -32,25 +37,27 @@ Each plane has its default besides.
 _MORE = ("ebpf-redirect+every=true",)
 
 
-def _compared() -> str:
+def _compared() -> list[str]:
     """Return every plane in every programming that the answer compares, named with its variant: defaults may change."""
     found = []
     for plane in catalog.names()[1:]:
         recipe = catalog.recipe(plane)
         variants = dict.fromkeys([recipe.default, *(each for each in _PROGRAMMINGS if each in recipe.variants)])
         found += [title(plane, plane, each) for each in variants]
-    return ",".join([DIRECT, *found, *_MORE])
+    return [DIRECT, *found, *_MORE]
 
 
 _KERNEL = ("--kernel", "debian-6.12")
-_ALL, _COMPARED = ("--dataplane", "all"), ("--dataplane", _compared())
+_ALL, _COMPARED = ("--dataplane", "all"), ("--dataplane", ",".join(_compared()))
 _CLOCK = (*_KERNEL, "--clock", "instructions")
+_TIMED = ("--kernel", "host", "--clock", "wall", "--precision", "2")
 _TRAFFIC = "crr-rst,open,rr,udp,first,stream,churn"
 STEPS = (
     Step("matrix.json", ("matrix", *_COMPARED, "--kernel", "debian-6.1,debian-6.12", "--output")),
     Step("connections.json", ("run", *_COMPARED, *_CLOCK, "--workload", "crr,others", "--profile", "--output")),
     Step("traffic.json", ("run", *_ALL, *_CLOCK, "--repeat", "3", "--workload", _TRAFFIC, "--output")),
     Step("scale.json", ("run", *_COMPARED, *_CLOCK, "--repeat", "1", "--scenario", "scale", "--output")),
+    Step("wall.json", ("run", *_TIMED, "--output"), by_time=tuple(_compared())),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
     *(
         Step(f"planes/{name}.svg", ("inspect", "--dataplane", name, *_KERNEL, "--svg"))
@@ -66,7 +73,17 @@ def documents(directory: Path) -> list[str]:
     return [str(path) for path in paths if path.exists() and path.stat().st_size]
 
 
-def publish(directory: Path, tell: Callable[[str], None], jobs: int | None = None, cluster: str | None = None) -> None:
+Runnable = Callable[[Sequence[str]], Sequence[str]]
+"""A function that returns the names of those planes that can run on this machine's own kernel."""
+
+
+def publish(
+    directory: Path,
+    tell: Callable[[str], None],
+    runnable: Runnable,
+    jobs: int | None = None,
+    cluster: str | None = None,
+) -> None:
     """Make the missing documents, in `jobs` guests at most, here or on a cluster.
 
     Raises BenchError if a step's command fails.
@@ -79,9 +96,21 @@ def publish(directory: Path, tell: Callable[[str], None], jobs: int | None = Non
         if path.exists() and path.stat().st_size:
             tell(f"{step.document}: there already")
             continue
-        tell(f"{step.document}: bench {' '.join(step.arguments)}")
-        limit = options if step.arguments[0] != "inspect" else ()
-        argv = (sys.executable, "-m", "bench", step.arguments[0], *limit, *step.arguments[1:], str(path))
+        planes = [*runnable(step.by_time)] if step.by_time else []
+        if step.by_time and not any(map(balances, planes)):
+            tell(
+                f"{step.document}: left out, because no data plane can run on this machine's own kernel (bench doctor)"
+            )
+            continue
+        command, *arguments = [*step.arguments[:1], *_named(planes), *step.arguments[1:]]
+        tell(f"{step.document}: bench {' '.join([command, *arguments])}")
+        guests = command != "inspect" and not step.by_time
+        argv = (sys.executable, "-m", "bench", command, *(options if guests else ()), *arguments, str(path))
         code = subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode
         if code:
-            raise BenchError(f"{step.document} was not made", why=f"bench {step.arguments[0]} ended with {code}")
+            raise BenchError(f"{step.document} was not made", why=f"bench {command} ended with {code}")
+
+
+def _named(planes: Sequence[str]) -> list[str]:
+    """Return the option that names planes, if there are any."""
+    return ["--dataplane", ",".join(planes)] if planes else []

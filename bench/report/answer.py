@@ -23,7 +23,7 @@ Could rules in the host or overlay namespace have the same effect as IPVS in eve
 from __future__ import annotations
 
 from bench.documents import Matrix, Result
-from bench.report import sections
+from bench.report import clocks, sections
 from bench.report.costs import PER_CONNECTION, tables
 from bench.report.model import Report
 from bench.report.questions import QUESTIONS, REFERENCE
@@ -57,6 +57,7 @@ def answer(report: Report, say: Words = ENGLISH) -> str:
         sections.others,
         sections.required,
         tables,
+        clocks.section,
         sections.meanings,
     ):
         lines += section(report, say)

@@ -147,6 +147,25 @@ class Report:
         there = rows[base][0].ratio_to_direct if base in rows else None
         return Interval(here.value / there.value) if there and there.value else None
 
+    def measured_by(self, clock: Clock) -> tuple[dict[str, Any], dict[str, Interval]]:
+        """Return the rates of `crr` by a clock, as ratios to `direct` by plane, and the environment of their run.
+
+        They are those of one run, at the scenario's own point. A wall clock under emulation is not one.
+        """
+        for result, rows, _ in self._measured:
+            told = result.environment
+            if told["clock"] == clock and (clock == "instructions" or told.get("accelerated")):
+                found = {
+                    row.dataplane: row.ratio_to_direct
+                    for row in rows
+                    if (row.workload, row.axes) == ("crr", Axes())
+                    and row.ratio_to_direct
+                    and row.ratio_to_direct.value > 0
+                }
+                if found:
+                    return told, found
+        return {}, {}
+
     def relative(self, name: str, base: str, workload: str = "crr", at: Axes | None = None) -> Interval | None:
         """Return the cost of an operation as a ratio to another plane's in the same run."""
         from bench.analysis import intervals  # numpy and scipy take a moment

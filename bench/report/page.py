@@ -16,7 +16,7 @@ from bench.documents import Matrix, MatrixCell, Result
 from bench.documents.metrics import METRICS
 from bench.documents.overview import Curve
 from bench.documents.workloads import WORKLOADS
-from bench.report import figures
+from bench.report import clocks, figures
 from bench.report.digits import figure, number, ratio
 from bench.report.matrix_table import MARKS, differences
 from bench.report.model import PLACES, Report
@@ -64,6 +64,7 @@ def page(report: Report) -> str:
         ],
         verdicts=report.verdicts(),
         lost={name: _lost(report, name) for name in planes},
+        clocks=_clocks(report),
         needs=needs(report),
         limits={name: report.rate(name, base=SHORT) for name in planes},
         of_limit=SHORT in planes,
@@ -84,6 +85,16 @@ def page(report: Report) -> str:
         differences=[line.replace("**", "") for line in differences(report.cells())],
         documents=_documents(report),
     )
+
+
+def _clocks(report: Report) -> tuple[list[str], list[str], list[list[str]]] | None:
+    """Return the section on the two clocks: its sentences, and the headings and rows of its table."""
+    found = clocks.clocks(report)
+    if found is None:
+        return None
+    headings, rows = clocks.compared(found, ENGLISH)
+    plain = [each.replace("`", "") for each in clocks.sentences(found, ENGLISH)]
+    return plain, headings, [[row[0].strip("`"), *row[1:]] for row in rows]
 
 
 def _finalize(value: object) -> object:

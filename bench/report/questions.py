@@ -30,6 +30,14 @@ class Shipped(Struct, frozen=True, forbid_unknown_fields=True):
     by: str
 
 
+class Cause(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a plane's ratio is another one by time than by instructions."""
+
+    plane: str  # with its variant
+    faster: bool  # by time than by instructions
+    why: str
+
+
 class _Asked(Struct, frozen=True, forbid_unknown_fields=True):
     asked: list[str]
     hidden: str
@@ -37,6 +45,7 @@ class _Asked(Struct, frozen=True, forbid_unknown_fields=True):
     places: dict[str, str]
     levels: dict[Level, list[str]]
     question: list[Question]
+    cause: list[Cause] = []
 
 
 _ASKED = msgspec.toml.decode((Path(__file__).parent / "questions.toml").read_text("utf-8"), type=_Asked)
@@ -44,6 +53,8 @@ QUESTIONS = _ASKED.question
 SHIPPED = _ASKED.shipped
 REFERENCE = SHIPPED[0].plane
 """The reference for "the same effect": the plane of the article."""
+CAUSES = _ASKED.cause
+"""The causes that were found of disagreements between the clocks."""
 PLACES_ASKED = _ASKED.asked
 """The placements that the article asks about."""
 HIDDEN = _ASKED.hidden

@@ -12,7 +12,7 @@ from bench.documents import tidy
 from bench.documents.metrics import METRICS, units
 from bench.documents.overview import Overview
 from bench.documents.workloads import WORKLOADS
-from bench.report import sections
+from bench.report import clocks, sections
 from bench.report.columns import table
 from bench.report.digits import figure, number, ratio
 from bench.report.matrix_table import MARKS, differences
@@ -29,6 +29,7 @@ def markdown(report: Report) -> str:
     """Return everything except the plots."""
     parts = ["# Service VIP data planes compared", "", *sections.summary(report, ENGLISH), *_verdicts(report)]
     parts += sections.alike(report, ENGLISH)
+    parts += clocks.section(report, ENGLISH)
     for workload, at in report.workloads():
         known = WORKLOADS[workload]
         rows = report.rows(workload, at)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.documents import Goal, TrialPlan
+from bench.documents.agreement import MOST, Agreement, figure
 from bench.outside.publish import STEPS, documents
 from bench.report import answer, model, pages
 from bench.report.words import CHINESE
@@ -21,7 +23,7 @@ def report() -> model.Report:
 
 
 def test_the_data_set_is_whole() -> None:
-    missing = [step.document for step in STEPS if not (model.PUBLISHED / step.document).exists()]
+    missing = [each.document for each in STEPS if not ((model.PUBLISHED / each.document).exists() or each.by_time)]
     assert not missing, "bench publish makes what is missing"
 
 
@@ -53,6 +55,17 @@ def test_the_data_set_has_every_plane_on_every_kernel_as_expected(report: model.
     assert list(dict.fromkeys(split(name)[0] for name in report.planes())) == catalog.names()
     assert [cell for cell in report.cells() if cell.outcome != cell.expected] == []
     assert len(report.kernels()) == 2
+
+
+def test_ratios_by_time_are_as_precise_as_was_asked_or_as_many_rounds_as_may_be_were_done(report: model.Report) -> None:
+    """A machine whose own kernel can run no plane leaves the document out."""
+    (precision,) = {float(each.arguments[each.arguments.index("--precision") + 1]) for each in STEPS if each.by_time}
+    for _, result in report.results:
+        if result.environment["clock"] == "wall":
+            done = Agreement(Goal("wall", precision / 100), [figure(each) for each in result.trials if not each.warmup])
+            for row in result.summary:
+                planned = TrialPlan(row.dataplane, row.n + 1, False, 1, row.workload, row.axes)
+                assert done.reached(planned) or row.n == MOST["wall"], row.dataplane
 
 
 def test_the_pages_count_the_semantics_there_are(report: model.Report) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +14,11 @@ import pytest
 
 from bench import api
 from bench.kernels import Kernel
+from bench.outside import choose
 from bench.outside import publish as publishing
 from bench.outside.publish import Step
 from bench.report import model
+from dataplanes.selection import Selection
 from tests.conftest import ROOT
 from tests.recorded import MATRIX, RUN, replay
 from tests.unit.conftest import Bench
@@ -130,3 +133,39 @@ def test_the_data_set_goes_on_where_a_step_failed(
     machine["debian-6.12"] = replay()
     assert bench("publish", "set").exit_code == 0
     assert [command[0] for command in steps] == ["matrix", "matrix", "run", "inspect"]
+
+
+TIMED = ("run", *RUN[RUN.index("--kernel") :])
+"""A run whose planes the step names. What was recorded stands for this machine's own kernel."""
+
+
+@pytest.mark.parametrize(
+    ("lacking", "planes"),
+    [(("ipvs-lb",), "direct,nft-lb"), (("ipvs-lb", "nft-lb"), ""), (("nft-lb",), "direct,ipvs-lb")],
+)
+def test_what_is_measured_by_time_is_what_this_machine_s_own_kernel_can_run(
+    bench: Bench,
+    machine: dict[str, Kernel],
+    steps: list[tuple[str, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    lacking: tuple[str, ...],
+    planes: str,
+) -> None:
+    machine["host"] = machine["debian-6.12"]
+
+    def obstacle(host: Kernel, selections: Sequence[Selection]) -> str:
+        assert host is machine["host"]
+        return ", ".join(each.name for each in selections if each.name in lacking)
+
+    monkeypatch.setattr(choose, "obstacle", obstacle)
+    step = Step("wall.json", (*TIMED, "-o"), by_time=("direct", "nft-lb", "ipvs-lb"))
+    monkeypatch.setattr(publishing, "STEPS", (step,))
+    done = bench("publish", "set", "--jobs", "1")
+    assert done.exit_code == 0, done.output
+    if planes:
+        assert steps == [("run", "--dataplane", planes, *TIMED[1:], "-o", "set/wall.json")], "guests are not its matter"
+        assert publishing.documents(Path("set")) == ["set/wall.json"]
+    else:
+        assert steps == []
+        assert "wall.json: left out, because no data plane can run on this machine's own kernel" in done.stderr
+        assert not Path("set/wall.json").exists()

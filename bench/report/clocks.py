@@ -1,0 +1,177 @@
+"""The section of the answer that holds the instruction clock against time, and the comparison that it shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from bench.documents import Interval
+from bench.report.columns import table
+from bench.report.digits import ratio
+from bench.report.model import Report
+from bench.report.questions import CAUSES
+from bench.report.words import Words
+from dataplanes.selection import DIRECT
+from dataplanes.texts import clean, code
+
+
+class Timed(Struct, frozen=True):
+    """A plane's rate as a ratio to `direct`, by instructions and by time."""
+
+    plane: str
+    counted: Interval
+    timed: Interval
+
+    @property
+    def difference(self) -> float:
+        """How much larger the ratio is by time, as a fraction."""
+        return self.timed.value / self.counted.value - 1
+
+    @property
+    def distance(self) -> float:
+        """How far the ratios are apart, whichever is larger."""
+        return abs(math.log(self.timed.value / self.counted.value))
+
+    @property
+    def pace(self) -> float | None:
+        """How long an instruction takes that the plane adds to `direct`'s, or saves, if one of `direct`'s takes 1.
+
+        A connection costs the reciprocal of the rate. It is None if the plane costs more by one clock and less by the
+        other, or the same.
+        """
+        counted, timed = (1 / each.value - 1 for each in (self.counted, self.timed))
+        return timed / counted if counted * timed > 0 else None
+
+    @property
+    def apart(self) -> bool:
+        """Whether the intervals have nothing in common. A ratio without an interval is an interval of its own."""
+        (low, high), (least, most) = (_ends(each) for each in (self.counted, self.timed))
+        return high < least or most < low
+
+    @property
+    def cause(self) -> str:
+        """The known cause of the difference, or "". It is one if it moves this plane in the direction of the data."""
+        return next(
+            (each.why for each in CAUSES if each.plane == self.plane and each.faster == (self.difference > 0)), ""
+        )
+
+
+class Clocks(Struct, frozen=True):
+    """Planes that were measured by both clocks, in the order of their ratios by instructions, the largest first.
+
+    `counted` and `timed` are the environments of the two runs. `correlation` is that of the ranks, if there is one.
+    """
+
+    counted: Mapping[str, Any]
+    timed: Mapping[str, Any]
+    planes: list[Timed]
+    correlation: float | None
+
+    @property
+    def largest(self) -> Timed:
+        """The largest disagreement."""
+        return max(self.planes, key=lambda each: each.distance)
+
+
+def clocks(report: Report) -> Clocks | None:
+    """Hold the rates of connections by the clocks against each other, or return None if no plane has both.
+
+    A wall clock under emulation is not time.
+    """
+    from bench.analysis.ranks import correlation  # scipy takes a moment
+
+    sides = {clock: report.measured_by(clock) for clock in ("instructions", "wall")}
+    (counting, counted), (timing, timed) = sides["instructions"], sides["wall"]
+    found = [
+        Timed(name, counted[name], timed[name])
+        for name in report.planes()
+        if name != DIRECT and name in counted and name in timed
+    ]
+    if not found:
+        return None
+    found.sort(key=lambda each: -each.counted.value)
+    ranks = correlation([each.counted.value for each in found], [each.timed.value for each in found])
+    return Clocks(counting, timing, found, ranks)
+
+
+def section(report: Report, say: Words) -> list[str]:
+    """Return the two clocks side by side as lines of Markdown, or nothing if no plane was measured by both."""
+    found = clocks(report)
+    if found is None:
+        return []
+    before, *after = sentences(found, say)
+    lines = [f"## {say('The instruction clock held against time')}", "", before, "", *table(*compared(found, say)), ""]
+    return [*lines, *(line for each in after for line in (each, ""))]
+
+
+def sentences(found: Clocks, say: Words) -> list[str]:
+    """Return the sentences before the table, and the paragraphs after it."""
+    before = say(
+        "Connections by both clocks, as ratios to `direct`. Instructions are those of kernel {counted} in an emulated "
+        "guest (processors: {few}). Time is that of kernel {timed} on a machine (processors: {many}).",
+        counted=code(_fact(found.counted, "kernel")),
+        few=_fact(found.counted, "cpus"),
+        timed=code(_fact(found.timed, "kernel")),
+        many=_fact(found.timed, "cpus"),
+    )
+    shown = say(
+        "The table shows whether the order of the planes, and about how far they are apart, hold in time as well: "
+        "with caches, locks and several processors, on another kernel. It does not show which part of a difference is "
+        "due to the clock and which part to the kernel, and it says nothing of planes that cannot run there."
+    )
+    order = [_order(found.correlation, len(found.planes), say)] if found.correlation is not None else []
+    return [before, *order, _largest(found.largest, say), shown]
+
+
+def compared(found: Clocks, say: Words) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows of the table."""
+    headings = [
+        say("data plane"),
+        say("by instructions ({kernel})", kernel=_fact(found.counted, "kernel_name")),
+        say("by time ({kernel})", kernel=_fact(found.timed, "kernel_name")),
+        say("difference"),
+    ]
+    return headings, [
+        [code(each.plane), ratio(each.counted), ratio(each.timed), f"{each.difference:+.1%}"] for each in found.planes
+    ]
+
+
+def _fact(environment: Mapping[str, Any], name: str) -> str:
+    """Return a fact of a run, if it could be read."""
+    return clean(str(environment.get(name, "?")))
+
+
+def _order(correlation: float, count: int, say: Words) -> str:
+    return say(
+        "Spearman's rank correlation of the two columns is {value}, over {count} data planes.",
+        value=f"{correlation:.3f}",
+        count=count,
+    )
+
+
+def _largest(each: Timed, say: Words) -> str:
+    told = say(
+        "The largest disagreement is that of {plane}: {difference} by time.",
+        plane=code(each.plane),
+        difference=f"{each.difference:+.1%}",
+    )
+    if not each.apart:
+        return told + say(" It lies within the intervals.")
+    if each.pace is not None:
+        told += say(
+            " An instruction by which its connections differ from those of `direct` takes {pace} times as long as one "
+            "of those takes on average.",
+            pace=f"{each.pace:.2f}",
+        )
+    if not each.cause:
+        return told + say(" Its cause is not known.")
+    return told + say(" Its cause: {why}", why=say(each.cause))
+
+
+def _ends(found: Interval) -> tuple[float, float]:
+    if found.low is None or found.high is None:
+        return found.value, found.value
+    return found.low, found.high
