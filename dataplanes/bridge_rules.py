@@ -6,12 +6,14 @@ ports. The value is the MAC of the receiver and the key of the other direction: 
 source and destination become. Elements have time-outs, which packets renew. A frame meets these chains:
 
     frames      at bridge prerouting: a packet to a VIP in @owned, or to one of @clients; all others go on
-    to-vip      flags of a TCP segment -> @turns -> its chain. What is not TCP goes to `others`
-    plain       the client's segment of a connection in @tcp-requests or @tcp-closing. The client acknowledges all that
-                the backend sends, so its segments renew the connection
+    to-vip      the client's plain segment of a connection in @tcp-requests, which it renews: the client acknowledges
+                all that the backend sends. Then flags -> @turns -> a segment's chain. What is not TCP goes to `others`
+    late        the client's plain segment of a connection in @tcp-closing
     opening     the client's SYN: of a connection in @tcp-requests, or the beginning of one
     finishing, resetting  the client's FIN or RST, which moves the connection from @tcp-requests to @tcp-closing
-    to-client   flags -> @answers -> `answering`, `opened`, `finished`, `aborted`: the same for the backend's segments
+    to-client   the backend's plain segment; then flags -> @answers -> `opened`, `finished`, `aborted`: the same for its
+                other segments. `foreign` are those of connections that are no VIP's
+    itself      the segment of a backend that was sent to itself, and replies to the VIP
     others      `datagrams` of UDP, `chunks` of SCTP, `errors` of ICMP, and what is `fragmented`
     errors      an error is translated together with the packet that it quotes, which leads to its connection
     fragmented  a fragment without ports goes where the first one went, which is in @fragments. TCP segments that come
@@ -94,20 +96,22 @@ _Field = tuple[int, int, int]
 # A field's base, offset and length.
 _FRAGMENT, _ID, _PROTOCOL = (NETWORK, 6, 2), (NETWORK, 4, 2), (NETWORK, 9, 1)
 _SOURCE, _DESTINATION, _CHECKSUM = (NETWORK, 12, 4), (NETWORK, 16, 4), 10
-_SPORT, _DPORT, _FLAGS = (TRANSPORT, 0, 2), (TRANSPORT, 2, 2), (TRANSPORT, 13, 1)
+_SPORT, _DPORT, _FLAGS = (TRANSPORT, 0, 2), (TRANSPORT, 2, 2), (TRANSPORT, 12, 4)  # the flags and what is beside them
 _TO_MAC, _FROM_MAC = (LINK, 0, 6), (LINK, 6, 6)
 _QUOTED = 8  # the offset of the packet that an ICMP error quotes
 _ERRORS = (3, 11, 12)  # ICMP: destination unreachable, time exceeded, parameter problem
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 TURN = _FIN | _SYN | _RST | _ACK
+FLAG = 1 << 16
+"""The unit of the flags. The kernel masks and looks up four bytes faster than one (nft_bitwise_fast_ops)."""
 TO_VIP = (
     (_RST, _RST, "resetting"),
     (_FIN, _FIN, "finishing"),
     (_SYN | _ACK, _SYN, "opening"),
-    (_SYN, _SYN, "opened"),
-    (0, 0, "plain"),
+    (_SYN, _SYN, "itself-opened"),
+    (0, 0, "late"),
 )
-TO_CLIENT = ((_RST, _RST, "aborted"), (_FIN, _FIN, "finished"), (_SYN, _SYN, "opened"), (0, 0, "answering"))
+TO_CLIENT = ((_RST, _RST, "aborted"), (_FIN, _FIN, "finished"), (_SYN, _SYN, "opened"), (0, 0, "foreign"))
 _MORE, _OFFSET = 0x2000, 0x1FFF
 
 # Registers, of four bytes each. The sender's MAC and the packet's key are the value of the other direction. The value
@@ -137,6 +141,14 @@ def _carried() -> bytes:
     return _load(_FROM_MAC, _CARRIED)
 
 
+def _any() -> bytes:
+    """Put anything in front of the key, for a map that wants a value and does not take it.
+
+    A constant is cheaper than the sender's MAC, because a load from a frame's header is slow (nft_payload_fast_ops).
+    """
+    return constant(bytes(6), _CARRIED)
+
+
 def _found(name: str) -> bytes:
     """Look up the packet's value, and go on only if there is one."""
     return _key() + look_up(name, _KEY, _VALUE)
@@ -160,13 +172,13 @@ def _reload() -> bytes:
     return _load(_TO_MAC, _VALUE)
 
 
-def _renew(name: str, other: str, seconds: int) -> bytes:
+def _renew(name: str, other: str, seconds: int, value: bytes) -> bytes:
     """Translate a packet that is known by its element in a map, and renew the elements of both directions.
 
-    A map wants a value along with the key. The element was found just before, so this value is not taken.
+    `value` is for an element of the other direction that expires in this very moment, so that it is made anew.
     """
     renewed = remember(name, _KEY, _CARRIED, seconds) + remember(other, _OTHER, _CARRIED, seconds)
-    return _found(name) + _carried() + renewed + _translate()
+    return _found(name) + value + renewed + _translate()
 
 
 def _is(field: _Field, mask: int, value: int | None = None) -> bytes:
@@ -174,6 +186,16 @@ def _is(field: _Field, mask: int, value: int | None = None) -> bytes:
     length = field[2]
     wanted = other(bytes(length)) if value is None else same(value.to_bytes(length, "big"))
     return _load(field, 0) + masked(mask.to_bytes(length, "big")) + wanted
+
+
+def _segment(*flags: int) -> bytes:
+    """Load these flags of a TCP segment."""
+    return _protocol(_TCP) + _load(_FLAGS, 0) + masked((sum(flags) * FLAG).to_bytes(4, "big"))
+
+
+def _plain() -> bytes:
+    """Go on only if a TCP segment neither begins nor ends a connection."""
+    return _segment(_FIN, _SYN, _RST) + same(bytes(4))
 
 
 def _protocol(number: int) -> bytes:
@@ -190,13 +212,16 @@ def _frames() -> _Made:
 
     No IPv6 packet is mistaken for one of IPv4: its source address would have to contain the key of a connection.
     """
-    turn = [_protocol(_TCP), _load(_FLAGS, 0), masked(bytes((TURN,)))]
+    to_vip, to_client, turn = requests(_TCP), replies(_TCP), _segment(TURN)
     yield "frames", [_load(_DESTINATION, 0), look_up(OWNED, 0, VERDICT)]
     yield "frames", [_load(_DESTINATION, 0), look_up(CLIENTS, 0), verdict(GOTO, "to-client")]
-    yield "to-vip", [*turn, look_up(TURNS, 0, VERDICT)]
+    yield "to-vip", [_plain(), _renew(to_vip, to_client, _ESTABLISHED, _any()), _accept]
+    yield "to-vip", [turn, look_up(TURNS, 0, VERDICT)]
     yield "to-vip", [verdict(GOTO, "others")]
-    yield "to-client", [*turn, look_up(ANSWERS, 0, VERDICT)]
+    yield "to-client", [_plain(), _found(to_client), _readdress(), _accept]  # the frame is addressed to it already
+    yield "to-client", [turn, look_up(ANSWERS, 0, VERDICT)]
     yield "to-client", [verdict(GOTO, "others")]
+    yield "foreign", [_accept]
     yield "others", [meta(PROTOCOL), other(b"\x08\x00"), _accept]
     yield "others", [_is(_FRAGMENT, _MORE | _OFFSET), verdict(GOTO, "fragmented")]
     yield "others", [verdict(GOTO, "whole")]
@@ -206,32 +231,36 @@ def _frames() -> _Made:
 
 def _segments() -> _Made:
     to_vip, to_client = requests(_TCP), replies(_TCP)
-    yield "plain", [_renew(to_vip, to_client, _ESTABLISHED), _accept]
-    yield "plain", [_renew(CLOSING, to_client, _FINISHED), _accept]
-    yield "plain", [verdict(GOTO, "itself")]
-    yield "answering", [_found(to_client), _readdress(), _accept]  # the frame is addressed to the client already
+    yield "late", [_renew(CLOSING, to_client, _FINISHED, _any()), _accept]
+    yield "late", [verdict(GOTO, "itself")]
     yield "opening", [_found(to_vip), _translate(), _accept]
     yield "opening", [verdict(GOTO, "balance")]
     # The answer to a SYN. If the connection is over, it answers a new one to the backend's own address.
-    yield "opened", [_found(to_client), look_up(to_vip, _OTHER, _OTHER + 2), _translate(), _accept]
-    yield "opened", [_key(), _carried(), forget(to_client, _KEY, _CARRIED)]
+    living = [_found(to_client), look_up(to_vip, _OTHER, _OTHER + 2)]
+    yield "opened", [*living, _readdress(), _accept]
+    yield "opened", [_key(), _any(), forget(to_client, _KEY, _CARRIED)]
+    yield "itself-opened", [*living, store(*_TO_MAC, _VALUE)]
+    yield "itself-opened", [verdict(GOTO, "opened")]
+    # Most connections are ended by both ends. The client acknowledges the second FIN, which renews the connection.
+    yield "finished", [_found(to_client), look_up(CLOSING, _OTHER, _OTHER + 2), _readdress(), _accept]
     for from_client, from_backend, seconds in (("finishing", "finished", _FINISHED), ("resetting", "aborted", _RESET)):
-        known = [_found(to_vip), _translate(), _reload(), _carried(), forget(to_vip, _KEY, _CARRIED)]
+        known = [_found(to_vip), _translate(), _reload(), _any(), forget(to_vip, _KEY, _CARRIED)]
         moved = [remember(CLOSING, _KEY, _VALUE, seconds), remember(to_client, _OTHER, _CARRIED, seconds)]
         yield from_client, [*known, *moved, _accept]
-        yield from_client, [_renew(CLOSING, to_client, seconds), _accept]
+        yield from_client, [_renew(CLOSING, to_client, seconds, _any()), _accept]
+        yield from_client, [_found(to_client), store(*_TO_MAC, _VALUE)]
         yield from_client, [verdict(GOTO, from_backend)]
         known = [_found(to_client), _carried(), forget(to_vip, _OTHER, _CARRIED)]
         moved = [remember(CLOSING, _OTHER, _CARRIED, seconds), remember(to_client, _KEY, _CARRIED, seconds)]
-        yield from_backend, [*known, *moved, _translate(), _accept]
+        yield from_backend, [*known, *moved, _readdress(), _accept]
     yield "itself", [_found(to_client), _translate(), _accept]  # a backend that was sent to itself replies to the VIP
 
 
 def _flows() -> _Made:
     for protocol, name in ((_UDP, "datagrams"), (_SCTP, "chunks")):
         to_vip, to_client = requests(protocol), replies(protocol)
-        yield name, [_renew(to_vip, to_client, _THEN[protocol]), _accept]
-        yield name, [_renew(to_client, to_vip, _THEN[protocol]), _accept]
+        yield name, [_renew(to_vip, to_client, _THEN[protocol], _carried()), _accept]
+        yield name, [_renew(to_client, to_vip, _THEN[protocol], _carried()), _accept]
         yield name, [verdict(GOTO, "balance")]
 
 
@@ -286,4 +315,4 @@ def _fragments() -> _Made:
     note = [_loads(_KEY + 2, _PROTOCOL, _ID), written, remember(FRAGMENTS, _KEY, _VALUE, _REASSEMBLY)]
     for protocol in (_UDP, _SCTP):
         for name, back in ((requests(protocol), replies(protocol)), (replies(protocol), requests(protocol))):
-            yield "first", [_protocol(protocol), _renew(name, back, _THEN[protocol]), *note, _accept]
+            yield "first", [_protocol(protocol), _renew(name, back, _THEN[protocol], _carried()), *note, _accept]

@@ -10,6 +10,7 @@ from dataplanes.bridge_rules import (
     ANSWERS,
     BACK,
     CLIENTS,
+    FLAG,
     FORTH,
     FRAGMENTS,
     MACS,
@@ -82,7 +83,8 @@ class BridgeRuleset(Ruleset):
     def size(self) -> dict[str, int]:
         rules = sum(1 for _ in self.rules())
         found = super().size()
-        elements = found["elements"] + len(self.slots) + len(self.macs)
+        fixed = sum(line.count(" : ") for line in self._base if line.startswith("add element"))
+        elements = found["elements"] + len(self.slots) + len(self.macs) + fixed
         return found | {"rules": found["rules"] + rules, "elements": elements}
 
     def _fixed(self) -> list[str]:
@@ -126,8 +128,8 @@ class BridgeRuleset(Ruleset):
             for flags in range(TURN + 1)
             if not flags & ~TURN
         }
-        yield f"add map {self._in} {name} {{ typeof tcp flags : verdict; size {len(found)}; }}"
-        yield from self._elements("add", name, [f"{flags} : goto {to}" for flags, to in found.items()])
+        yield f"add map {self._in} {name} {{ typeof @th,96,32 : verdict; size {len(found)}; }}"
+        yield from self._elements("add", name, [f"{flags * FLAG:#010x} : goto {to}" for flags, to in found.items()])
 
     def rules(self) -> Iterator[tuple[str, list[bytes]]]:
         return bridge_rules.rules()
