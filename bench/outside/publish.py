@@ -56,7 +56,7 @@ STEPS = (
     Step("matrix.json", ("matrix", *_COMPARED, "--kernel", "debian-6.1,debian-6.12", "--output")),
     Step("connections.json", ("run", *_COMPARED, *_CLOCK, "--workload", "crr,others", "--profile", "--output")),
     Step("traffic.json", ("run", *_ALL, *_CLOCK, "--repeat", "3", "--workload", _TRAFFIC, "--output")),
-    Step("scale.json", ("run", *_COMPARED, *_CLOCK, "--repeat", "1", "--scenario", "scale", "--output")),
+    Step("scale.json", ("run", *_COMPARED, *_CLOCK, "--repeat", "3", "--scenario", "scale", "--output")),
     Step("wall.json", ("run", *_TIMED, "--output"), by_time=tuple(_compared())),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
     *(
