@@ -52,9 +52,14 @@ def _wrong(values: Sequence[float], noise: float) -> list[str]:
     logs = [math.log(value) for value in values]
     middle = median(logs)
     spread = median(abs(each - middle) for each in logs)
-    for number, each in enumerate(logs):
-        if abs(each - middle) > max(noise, _OUTLIER * spread / 0.6745):
-            told.append(f"round {number + 1} is an outlier: {math.exp(each - middle) - 1:+.1%} from the median; kept")
+    far = [n for n, each in enumerate(logs) if abs(each - middle) > max(noise, _OUTLIER * spread / 0.6745)]
+    if len(far) == 1:
+        told.append(
+            f"round {far[0] + 1} is an outlier: {math.exp(logs[far[0]] - middle) - 1:+.1%} from the median; kept"
+        )
+    elif far:  # of many rounds several are to be expected
+        least, most = (math.exp(end(logs[n] for n in far) - middle) - 1 for end in (min, max))
+        told.append(f"{len(far)} of {len(logs)} rounds are outliers: {least:+.1%} to {most:+.1%} from the median; kept")
     steps = [later - earlier for earlier, later in itertools.pairwise(logs)]
     if abs(logs[-1] - logs[0]) > noise and (min(steps) > 0 or max(steps) < 0):
         told.append(f"drifts: {math.exp(logs[-1] - logs[0]) - 1:+.1%} from the first round to the last, never back")

@@ -50,7 +50,7 @@ def _compared() -> list[str]:
 _KERNEL = ("--kernel", "debian-6.12")
 _ALL, _COMPARED = ("--dataplane", "all"), ("--dataplane", ",".join(_compared()))
 _CLOCK = (*_KERNEL, "--clock", "instructions")
-_TIMED = ("--kernel", "host", "--clock", "wall", "--precision", "2")
+_TIMED = ("--kernel", "host", "--clock", "wall", "--precision", "2", "--profile")
 _TRAFFIC = "crr-rst,open,rr,udp,first,stream,churn"
 STEPS = (
     Step("matrix.json", ("matrix", *_COMPARED, "--kernel", "debian-6.1,debian-6.12", "--output")),

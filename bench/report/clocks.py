@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from bench.documents import Interval
 from bench.report.columns import table
 from bench.report.digits import ratio
-from bench.report.model import Report
+from bench.report.model import Report, Side
 from bench.report.questions import CAUSES
 from bench.report.words import Words
 from dataplanes.selection import DIRECT
 from dataplanes.texts import clean, code
+
+_USER_SPACE = "user space"
+"""The part of a profile that is no part of the kernel."""
+_WORTH = 0.01
 
 
 class Timed(Struct, frozen=True):
@@ -59,16 +62,26 @@ class Timed(Struct, frozen=True):
         )
 
 
+class Spent(Struct, frozen=True):
+    """A part of the kernel, with its share of a connection's instructions in the kernel, and of its time there."""
+
+    name: str
+    counted: float
+    timed: float
+
+
 class Clocks(Struct, frozen=True):
     """Planes that were measured by both clocks, in the order of their ratios by instructions, the largest first.
 
-    `counted` and `timed` are the environments of the two runs. `correlation` is that of the ranks, if there is one.
+    `correlation` is that of the ranks, if there is one. `parts` are those of the plane with the largest disagreement,
+    if both runs have a profile of it.
     """
 
-    counted: Mapping[str, Any]
-    timed: Mapping[str, Any]
+    counted: Side
+    timed: Side
     planes: list[Timed]
     correlation: float | None
+    parts: list[Spent]
 
     @property
     def largest(self) -> Timed:
@@ -77,24 +90,42 @@ class Clocks(Struct, frozen=True):
 
 
 def clocks(report: Report) -> Clocks | None:
-    """Hold the rates of connections by the clocks against each other, or return None if no plane has both.
-
-    A wall clock under emulation is not time.
-    """
+    """Hold the rates of connections by the clocks against each other, or return None if no plane has both."""
     from bench.analysis.ranks import correlation  # scipy takes a moment
 
-    sides = {clock: report.measured_by(clock) for clock in ("instructions", "wall")}
-    (counting, counted), (timing, timed) = sides["instructions"], sides["wall"]
+    counted, timed = report.measured_by("instructions"), report.measured_by("wall")
+    if counted is None or timed is None:
+        return None
     found = [
-        Timed(name, counted[name], timed[name])
+        Timed(name, counted.rates[name], timed.rates[name])
         for name in report.planes()
-        if name != DIRECT and name in counted and name in timed
+        if name != DIRECT and name in counted.rates and name in timed.rates
     ]
     if not found:
         return None
     found.sort(key=lambda each: -each.counted.value)
     ranks = correlation([each.counted.value for each in found], [each.timed.value for each in found])
-    return Clocks(counting, timing, found, ranks)
+    made = Clocks(counted, timed, found, ranks, [])
+    return replace(made, parts=_parts(counted, timed, made.largest.plane))
+
+
+def _parts(counted: Side, timed: Side, plane: str) -> list[Spent]:
+    """Return the parts of the kernel that one clock at least gives a share that is worth a line.
+
+    Programs are left out, because the sampler sees those of the whole machine.
+    """
+    sides = [
+        {name: share for name, share in each.profiles.get(plane, {}).items() if name != _USER_SPACE}
+        for each in (counted, timed)
+    ]
+    totals = [sum(each.values()) for each in sides]
+    if not all(totals):
+        return []
+    names = dict.fromkeys(name for each in sides for name in each)
+    found = [
+        Spent(name, *(each.get(name, 0.0) / all_ for each, all_ in zip(sides, totals, strict=True))) for name in names
+    ]
+    return [each for each in found if max(each.counted, each.timed) >= _WORTH]
 
 
 def section(report: Report, say: Words) -> list[str]:
@@ -104,7 +135,8 @@ def section(report: Report, say: Words) -> list[str]:
         return []
     before, *after = sentences(found, say)
     lines = [f"## {say('The instruction clock held against time')}", "", before, "", *table(*compared(found, say)), ""]
-    return [*lines, *(line for each in after for line in (each, ""))]
+    lines += [line for each in after for line in (each, "")]
+    return lines + ([parts_of(found, say), "", *table(*parts(found, say)), ""] if found.parts else [])
 
 
 def sentences(found: Clocks, say: Words) -> list[str]:
@@ -139,9 +171,32 @@ def compared(found: Clocks, say: Words) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def _fact(environment: Mapping[str, Any], name: str) -> str:
+def parts_of(found: Clocks, say: Words) -> str:
+    """Return the sentence before the table of parts."""
+    return say(
+        "Where a connection of {plane} spends its instructions and its time in the kernel, by profiles in the same "
+        "runs. Time over instructions is 1 where an instruction takes as long as the mean of all:",
+        plane=code(found.largest.plane),
+    )
+
+
+def parts(found: Clocks, say: Words) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows of the table of parts."""
+    headings = ["part of the kernel", "of the instructions", "of the time", "time over instructions"]
+    return list(map(say, headings)), [
+        [
+            say(each.name),
+            f"{each.counted:.1%}",
+            f"{each.timed:.1%}",
+            f"{each.timed / each.counted:.2f}" if each.counted else "",
+        ]
+        for each in found.parts
+    ]
+
+
+def _fact(side: Side, name: str) -> str:
     """Return a fact of a run, if it could be read."""
-    return clean(str(environment.get(name, "?")))
+    return clean(str(side.environment.get(name, "?")))
 
 
 def _order(correlation: float, count: int, say: Words) -> str:

@@ -43,6 +43,17 @@ class State(Struct, frozen=True):
     bytes: int  # of the entries and the objects, if the kernel tells them
 
 
+class Side(Struct, frozen=True):
+    """What one run tells of connections by one clock: its environment, and by plane the rates and the profiles.
+
+    Rates are ratios to `direct`. A profile has the shares of the kernel's parts.
+    """
+
+    environment: dict[str, Any]
+    rates: dict[str, Interval]
+    profiles: dict[str, dict[str, float]]
+
+
 class Report:
     """Documents, and what follows from them together.
 
@@ -147,24 +158,23 @@ class Report:
         there = rows[base][0].ratio_to_direct if base in rows else None
         return Interval(here.value / there.value) if there and there.value else None
 
-    def measured_by(self, clock: Clock) -> tuple[dict[str, Any], dict[str, Interval]]:
-        """Return the rates of `crr` by a clock, as ratios to `direct` by plane, and the environment of their run.
+    def measured_by(self, clock: Clock) -> Side | None:
+        """Return the rates of `crr` that one run measured by a clock, at the scenario's own point, if there is one.
 
-        They are those of one run, at the scenario's own point. A wall clock under emulation is not one.
+        A wall clock under emulation is not one.
         """
-        for result, rows, _ in self._measured:
+        for result, rows, trials in self._measured:
             told = result.environment
             if told["clock"] == clock and (clock == "instructions" or told.get("accelerated")):
-                found = {
+                rates = {
                     row.dataplane: row.ratio_to_direct
                     for row in rows
-                    if (row.workload, row.axes) == ("crr", Axes())
-                    and row.ratio_to_direct
-                    and row.ratio_to_direct.value > 0
+                    if _connects(row) and row.ratio_to_direct and row.ratio_to_direct.value > 0
                 }
-                if found:
-                    return told, found
-        return {}, {}
+                profiles = {each.dataplane: each.profile.parts for each in trials if each.profile and _connects(each)}
+                if rates:
+                    return Side(told, rates, profiles)
+        return None
 
     def relative(self, name: str, base: str, workload: str = "crr", at: Axes | None = None) -> Interval | None:
         """Return the cost of an operation as a ratio to another plane's in the same run."""
@@ -319,6 +329,11 @@ def _titled(rows: Sequence[_Of], titles: dict[str, str]) -> list[_Of]:
         msgspec.structs.replace(row, dataplane=titles[row.dataplane]) if row.dataplane in titles else row
         for row in rows
     ]
+
+
+def _connects(row: Summary | Trial) -> bool:
+    """Return True for connections at the scenario's own point."""
+    return (row.workload, row.axes) == ("crr", Axes())
 
 
 def _state(held: Sequence[Held], place: str) -> State:

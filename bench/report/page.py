@@ -87,14 +87,16 @@ def page(report: Report) -> str:
     )
 
 
-def _clocks(report: Report) -> tuple[list[str], list[str], list[list[str]]] | None:
-    """Return the section on the two clocks: its sentences, and the headings and rows of its table."""
+def _clocks(report: Report) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
+    """Return the tables on the two clocks: for each a sentence before it, headings, rows and sentences after it."""
     found = clocks.clocks(report)
     if found is None:
-        return None
-    headings, rows = clocks.compared(found, ENGLISH)
-    plain = [each.replace("`", "") for each in clocks.sentences(found, ENGLISH)]
-    return plain, headings, [[row[0].strip("`"), *row[1:]] for row in rows]
+        return []
+    before, *after = clocks.sentences(found, ENGLISH)
+    tables = [(before, *clocks.compared(found, ENGLISH), after)]
+    if found.parts:
+        tables.append((clocks.parts_of(found, ENGLISH), *clocks.parts(found, ENGLISH), []))
+    return tables
 
 
 def _finalize(value: object) -> object:

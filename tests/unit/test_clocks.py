@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.ranks import correlation
-from bench.documents import Interval, Result, Summary
+from bench.documents import Interval, Profile, Result, Summary, Trial
 from bench.report import answer, clocks, model, text
 from bench.report.clocks import Timed
 from bench.report.page import page
@@ -51,10 +51,12 @@ def test_the_section_is_the_documents() -> None:
     assert made == (GOLDEN / "section.md").read_text("utf-8"), "if it is better: write it again"
     assert made in answer.answer(report)
     assert made in text.markdown(report)
-    shown = page(report)
-    for row in clocks.compared(found := _of(report), ENGLISH)[1]:
-        assert all(f"<td>{cell.strip('`')}</td>" in shown for cell in row)
-    assert all(each.replace("`", "") in re.sub("&#39;", "'", shown) for each in clocks.sentences(found, ENGLISH))
+    shown = re.sub("&#39;", "'", page(report))
+    found = _of(report)
+    for row in (*clocks.compared(found, ENGLISH)[1], *clocks.parts(found, ENGLISH)[1]):
+        assert all(f"<td>{cell.replace('`', '')}</td>" in shown for cell in row)
+    for each in (*clocks.sentences(found, ENGLISH), clocks.parts_of(found, ENGLISH)):
+        assert each.replace("`", "") in shown
 
 
 def test_the_chinese_section_has_every_figure_and_no_english_sentence() -> None:
@@ -160,6 +162,44 @@ def test_a_pace_turns_one_ratio_into_the_other(counted: float, timed: float) -> 
         assert each.pace > 0
         assert 1 / (1 + each.pace * (1 / counted - 1)) == pytest.approx(timed, rel=1e-6)
     assert each.apart == (counted != timed)
+
+
+def profiled(run: tuple[str, Result], parts: Mapping[str, Mapping[str, float]]) -> tuple[str, Result]:
+    name, result = run
+    trials = [
+        Trial(plane, "seed", "crr", 0, True, {}, profile=Profile(dict(shares), [])) for plane, shares in parts.items()
+    ]
+    return name, msgspec.structs.replace(result, trials=trials)
+
+
+def test_where_the_largest_disagreement_spends_both_is_shown_without_the_programs() -> None:
+    ratios = {"nft-lb": 0.7, "nft-host": 0.7}
+    counted = {"nft-lb": {"TCP": 0.6, "NAT": 0.2, "user space": 0.2}, "nft-host": {"TCP": 1.0}}
+    timed = {
+        "nft-lb": {"TCP": 0.1, "NAT": 0.1, "locks": 0.199, "BPF": 0.001, "user space": 0.6},
+        "nft-host": {"IPVS": 1.0},
+    }
+    runs = [profiled(run(COUNTED, ratios), counted), profiled(run(TIMED, {**ratios, "nft-lb": 0.9}), timed)]
+    found = _of(model.Report(runs, []))
+    assert {each.name: (round(each.counted, 4), round(each.timed, 4)) for each in found.parts} == {
+        "TCP": (0.75, 0.25),
+        "NAT": (0.25, 0.25),
+        "locks": (0.0, 0.4975),
+    }
+    assert clocks.parts(found, ENGLISH)[1] == [
+        ["TCP", "75.0%", "25.0%", "0.33"],
+        ["NAT", "25.0%", "25.0%", "1.00"],
+        ["locks", "0.0%", "49.8%", ""],
+    ]
+
+
+@pytest.mark.parametrize("without", [0, 1])
+def test_there_is_no_table_of_parts_without_both_profiles(without: int) -> None:
+    runs = [run(COUNTED, {"nft-lb": 0.7}), run(TIMED, {"nft-lb": 0.9})]
+    profiles = [{"nft-lb": {"TCP": 1.0}}, {"nft-lb": {"TCP": 1.0}}]
+    for empty in ({}, {"nft-lb": {"user space": 1.0}}, {"nft-host": {"TCP": 1.0}}):
+        profiles[without] = empty
+        assert _of(model.Report([*map(profiled, runs, profiles)], [])).parts == []
 
 
 @pytest.fixture

@@ -123,6 +123,10 @@ def test_noise_is_by_the_clock() -> None:
         ((1000, 1001, 1002, 1015), []),  # four say nothing about an outlier or a drift
         ((1000, 1000, 1000, 1000, 1004), []),  # within noise
         ((1000, 1000, 1000, 1000, 1006), ["round 5 is an outlier: +0.6% from the median; kept"]),
+        (
+            (1000, 1000, 1006, 1000, 1000, 1000, 990),
+            ["2 of 7 rounds are outliers: -1.0% to +0.6% from the median; kept"],
+        ),
         ((1000, 1002, 1004, 1006, 1004.9), []),  # it came back
         ((1008, 1006, 1004, 1002, 1000), ["drifts: -0.8% from the first round to the last, never back"]),
         ((1000, 1001, 1002, 1003, 1004), []),

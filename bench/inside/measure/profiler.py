@@ -6,6 +6,7 @@ counted by kprobes. Both cost time, so a profiled trial does not count for the f
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from bench.documents import Function, Profile
 from dataplanes.errors import BenchError, Prerequisite
 
 _PERIOD_NS = 50_000
+_KPROBES = "/sys/bus/event_source/devices/kprobe"
+"""It exists in a kernel with kprobes (since Linux 4.17, kernel/events/core.c, perf_kprobe)."""
 _MOST = 40
 _COUNTED = (
     "ip_vs_in_hook",
@@ -101,7 +104,7 @@ class Profiler:
     @contextmanager
     def counting(self) -> Iterator[None]:
         """Count the calls of the selected functions during the block, as far as this kernel permits it."""
-        there = _symbols()
+        there = _symbols() if os.path.exists(_KPROBES) else set()  # without, bcc writes a line for each to stderr
         self._counted = [(n, name) for n, name in enumerate(_COUNTED) if name in there and self._count(n, name)]
         try:
             yield
