@@ -148,7 +148,7 @@ def plan(
     request, and Prerequisite for something that the machine lacks.
     """
     from bench.documents.agreement import MOST, goal_of
-    from bench.documents.workloads import parse
+    from bench.documents.workloads import demand_processors, parse
     from bench.outside import choose, points
     from bench.outside import run as runner
     from scenarios import topology
@@ -162,6 +162,7 @@ def plan(
         path = "scale"
     lanes = _lanes(cluster, jobs)
     chosen, reason = choose.choose(kernel, lanes.clock(clock), selections)
+    demand_processors(names, chosen.name, chosen.accelerated)
     count = connections or _CONNECTIONS[chosen.clock]
     goal = goal_of(chosen.clock, precision, fixed=rounds is not None)
     many = rounds or (MOST[goal.clock] if goal else _ROUNDS)

@@ -17,17 +17,33 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from dataplanes.errors import BenchError
+from dataplanes.errors import BenchError, Prerequisite
 from dataplanes.kernel import interrupt, iptables, netns, process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from scenarios.journal import Journal
 
 ADDRESS = "127.0.0.11"
 _TTL = 600
 
 Records = dict[str, dict[str, list[str]]]
 """Network -> name -> addresses."""
+
+
+def resolv_conf(journal: Journal, name: str) -> None:
+    """Write the file that `ip netns exec` shows as /etc/resolv.conf: /etc/netns/NAME/resolv.conf."""
+    if not os.path.isdir("/etc/netns"):
+        journal.record("empty-directory", "/etc/netns")
+    path = f"/etc/netns/{name}"
+    journal.record("etc", path)
+    try:
+        os.makedirs(path)
+        with open(f"{path}/resolv.conf", "w", encoding="ascii") as file:
+            file.write(f"nameserver {ADDRESS}\noptions ndots:0\n")
+    except OSError as error:
+        raise Prerequisite("cannot write resolv.conf", where=path, why=error.strerror or "") from error
 
 
 def _rules(udp: int, tcp: int) -> list[str]:

@@ -31,6 +31,7 @@ from scenarios.topology import GATEWAY, Network, Scenario, mac
 
 _UNDERLAY = IPv4Network("192.168.96.0/20")  # the nodes of docker-machine have 192.168.99.100 and up
 _UNDERLAY_FIRST = 3 * 256 + 100
+_SWITCH = "underlay"  # the namespace of the switch between the nodes
 _VXLAN_ID = 4097  # swarm counts from 4096, which is its ingress network
 _VXLAN_PORT = 4789
 _COMES_UP = 60.0
@@ -90,7 +91,7 @@ class Fabric:
 
     def build(self) -> None:
         """Build the underlay and every node, without any network yet."""
-        underlay = self.namespace("underlay")
+        underlay = self.namespace(_SWITCH)
         # This namespace is the wire between nodes, and no node. With br_netfilter loaded, the bridges of every new
         # namespace go through netfilter (net/bridge/br_netfilter_hooks.c, br_netfilter_sysctl_default). No switch
         # between real nodes does.
@@ -98,23 +99,28 @@ class Fabric:
         switch = self.rtnl(underlay)
         switch.send([switch.link_add("sw0", "bridge")])
         switch.send([switch.link_set("sw0", up=True)])
-        for number, node in enumerate(self._scenario.nodes):
-            host = self.namespace(node)
-            address = str(_UNDERLAY[_UNDERLAY_FIRST + number])
-            self._vteps[node] = address
-            port = f"p{number}"
-            switch.veth_add(port, "eth0", host, mac=mac(address), mtu=self._scenario.underlay_mtu)
-            switch.send([switch.link_set(port, up=True, master=switch.index("sw0"))])
-            rtnl = self.rtnl(host)
-            rtnl.send([rtnl.link_add("docker_gwbridge", "bridge")])
-            rtnl.send(
-                [
-                    rtnl.link_set("eth0", up=True),
-                    rtnl.address_add("eth0", f"{address}/{_UNDERLAY.prefixlen}"),
-                    rtnl.link_set("docker_gwbridge", up=True),
-                    rtnl.address_add("docker_gwbridge", f"{GATEWAY[1]}/{GATEWAY.prefixlen}"),
-                ]
-            )
+        for node in self._scenario.nodes:
+            self.add_node(node)
+
+    def add_node(self, node: str) -> None:
+        """Build a node on the underlay, without any network yet."""
+        switch, host = self.rtnl(f"{self._journal.run}-{_SWITCH}"), self.namespace(node)
+        number = len(self._vteps)
+        address = str(_UNDERLAY[_UNDERLAY_FIRST + number])
+        self._vteps[node] = address
+        port = f"p{number}"
+        switch.veth_add(port, "eth0", host, mac=mac(address), mtu=self._scenario.underlay_mtu)
+        switch.send([switch.link_set(port, up=True, master=switch.index("sw0"))])
+        rtnl = self.rtnl(host)
+        rtnl.send([rtnl.link_add("docker_gwbridge", "bridge")])
+        rtnl.send(
+            [
+                rtnl.link_set("eth0", up=True),
+                rtnl.address_add("eth0", f"{address}/{_UNDERLAY.prefixlen}"),
+                rtnl.link_set("docker_gwbridge", up=True),
+                rtnl.address_add("docker_gwbridge", f"{GATEWAY[1]}/{GATEWAY.prefixlen}"),
+            ]
+        )
 
     def segment(self, network: str, node: str) -> Segment:
         """Return the network's segment on a node. Create its overlay namespace if it is missing."""

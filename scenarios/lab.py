@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
@@ -13,13 +12,13 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from dataplanes.base import DataPlane
-from dataplanes.errors import BenchError, Prerequisite, Usage
+from dataplanes.errors import BenchError, Usage
 from dataplanes.kernel import netns
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint, Port, Segment, Service
 from scenarios import cgroup
 from scenarios.container import Container
-from scenarios.dns import ADDRESS, Resolver
+from scenarios.dns import Resolver, resolv_conf
 from scenarios.fabric import Fabric
 from scenarios.journal import Journal
 from scenarios.pool import Pool
@@ -127,25 +126,18 @@ class Lab:
         self.containers[task.name] = container
         if self._cgroups:
             container.cgroup = cgroup.make(self._journal, task.name)
+        group = container.cgroup
         networks = {task.network: task.address, **task.joins}
         for number, (network, address) in enumerate(networks.items()):
             vip = self._roster.specs[task.service].vip if task.service and network == task.network else None
             interface = "eth0" if number == 0 else f"eth{number + 1}"  # eth1 is the gateway's
-            container.endpoints.append(
-                self.fabric.plug(
-                    task.name,
-                    network,
-                    task.node,
-                    address,
-                    into=container.netns,
-                    interface=interface,
-                    vip=vip,
-                    cgroup=container.cgroup,
-                )
+            made = self.fabric.plug(
+                task.name, network, task.node, address, into=container.netns, interface=interface, vip=vip, cgroup=group
             )
+            container.endpoints.append(made)
         if task.service:  # other containers exist only to be programmed
             self.fabric.gateway(task.node, container.netns)
-            self._resolv_conf(container.netns)
+            resolv_conf(self._journal, container.netns)
             assert self._resolver
             self._resolver.add(container.netns, list(networks))
             container.processes.append(self.spawn(task.name, self._server(task), stdout=subprocess.PIPE))
@@ -158,21 +150,7 @@ class Lab:
             raise BenchError("the server did not start", where=container.task.name, why=f"exit code {process.wait()}")
         self.fabric.await_ports(container.endpoints)
 
-    def _resolv_conf(self, name: str) -> None:
-        """Write the file that `ip netns exec` shows as /etc/resolv.conf: /etc/netns/NAME/resolv.conf."""
-        if not os.path.isdir("/etc/netns"):
-            self._journal.record("empty-directory", "/etc/netns")
-        path = f"/etc/netns/{name}"
-        self._journal.record("etc", path)
-        try:
-            os.makedirs(path)
-            with open(f"{path}/resolv.conf", "w", encoding="ascii") as file:
-                file.write(f"nameserver {ADDRESS}\noptions ndots:0\n")
-        except OSError as error:
-            raise Prerequisite("cannot write resolv.conf", where=path, why=error.strerror or "") from error
-
-    # -- the interface for placements (dataplanes.base.Attachments)
-    # -------------------------------------------------------
+    # -- the interface for placements (dataplanes.base.Attachments) --------------------------------------------
 
     def attach(self, network: str, node: str, role: Literal["lb", "host"]) -> Endpoint:
         """Create an attachment with an address of the network's pool, in a new namespace (lb) or in the node's (host).
@@ -227,6 +205,25 @@ class Lab:
             first = model.backends[: filler.backends]
             made.append(replace(model, name=f"filler-{self._filled}", vip=vip, backends=first))
         return made
+
+    def add_node(self, name: str, like: str) -> Taken:
+        """Have a node join with as many containers as another node has, on the same networks and of no service.
+
+        Return the time that the plane takes to start there, where it has nothing yet and all services exist.
+        """
+        if name in self.scenario.nodes:
+            raise Usage("a node with this name exists already", where=name)
+        models = [container.task for container in self.containers.values() if container.task.node == like]
+        known = set(self.fabric.segments)
+        self.fabric.add_node(name)
+        self.scenario.nodes.append(name)
+        endpoints: list[Endpoint] = []
+        for number, model in enumerate(models, 1):
+            address, joins = self._address(model.network), {network: self._address(network) for network in model.joins}
+            task = Task(f"{name}.{number}", name, address, network=model.network, joins=joins)
+            endpoints += self._start(task).endpoints
+        self.fabric.await_ports(endpoints)
+        return timed(lambda: self._take_in(endpoints, known))
 
     def create_service(self, spec: ServiceSpec) -> None:
         """Add a service while the lab runs: first its tasks, then the plane, then its name."""
@@ -300,13 +297,15 @@ class Lab:
         known = set(self.fabric.segments)
         container = self._start(task)
         self._await_server(container)
+        self._take_in([], known)
+        self.joined = timed(lambda: self._take_in(container.endpoints, set(self.fabric.segments)))
+
+    def _take_in(self, endpoints: Sequence[Endpoint], known: set[tuple[str, str]]) -> None:
+        """Add the segments to the plane that are not known yet, and then some of their endpoints."""
         for key, segment in self.fabric.segments.items():
             if key not in known:
                 self._plane().add_segment(segment)
-        self.joined = timed(lambda: self._take_in(container))
-
-    def _take_in(self, container: Container) -> None:
-        for endpoint in container.endpoints:
+        for endpoint in endpoints:
             self._plane().add_endpoint(endpoint)
 
     def _leave(self, task: Task) -> None:

@@ -21,8 +21,10 @@ _LOST = "the load generator (bench/load): a share of all that it tried"
 _INSTRUCTIONS = "the guest's clock, which counts instructions, less the idle time in /proc/stat"
 _CPU = "/proc/stat: the time in which a processor was not idle, in whole ticks"
 _PROGRAMMED = "the clock of the kernel under test, around the data plane's own work"
+_COLD = f"{_PROGRAMMED}, on a node that joins with as many containers as the client's node and all services"
+_GAP = "the load generator (bench/load): the longest time between two answers to a container that uses no VIP"
 _FOOTPRINT = "the data plane, of what it has programmed in the whole lab"
-_MEMORY = "/proc/meminfo: MemTotal less MemFree, Buffers, Cached and AnonPages; what programming all services added"
+_MEMORY = "/proc/meminfo: SUnreclaim, VmallocUsed and Percpu; what the plane with all services adds to the whole lab"
 _ENTRIES = "the kernel, over all namespaces of the lab"
 
 
@@ -57,6 +59,15 @@ def _cost(unit: str, short: str) -> dict[str, Metric]:
     }
 
 
+def _gap(of: str, title: str) -> dict[str, Metric]:
+    return {
+        f"{of}_gap_ms": Metric(f"gap, {title}", "ms", _GAP, clocks=("wall",)),
+        f"{of}_calm_ms": Metric(
+            f"calm gap, {title}", "ms", f"{_GAP}; nothing is programmed for as long", clocks=("wall",)
+        ),
+    }
+
+
 METRICS: dict[str, Metric] = {
     "connections_per_second": Metric("connections/s", "1/s", _RATE, "higher"),
     "transactions_per_second": Metric("transactions/s", "1/s", _RATE, "higher"),
@@ -81,6 +92,9 @@ METRICS: dict[str, Metric] = {
     "add_backend_ms": Metric("1 backend more", "ms", _PROGRAMMED),
     "remove_backend_ms": Metric("1 backend less", "ms", _PROGRAMMED),
     "join_ms": Metric("1 container more", "ms", _PROGRAMMED),
+    **_gap("install", "all at once"),
+    **_gap("add_service", "1 service more"),
+    "cold_start_ms": Metric("cold start of a node", "ms", _COLD),
     "objects": Metric("objects", "objects", _FOOTPRINT),
     "kernel_bytes": Metric("kernel memory", "B", _MEMORY, clocks=("instructions",)),
     "bytes": Metric("bytes", "B", f"{_FOOTPRINT}, as far as the kernel tells it; in documents of version 0.2.0"),

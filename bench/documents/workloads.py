@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
 from bench.documents.metrics import METRICS
-from dataplanes.errors import Usage
+from dataplanes.errors import Prerequisite, Usage
 from dataplanes.requirements import Tool
 from scenarios.axes import AXES, USUAL_PORTS, Axes
 
@@ -28,6 +28,7 @@ class Workload(Struct, frozen=True):
     ports: float = 0
     spread: bool = False  # it uses all addresses of the client
     own_addresses: bool = False  # it calls the backends' own addresses, on any plane
+    processors: int = 1  # those that it needs at the same time
 
     @property
     def costs(self) -> tuple[str, str]:
@@ -115,7 +116,7 @@ WORKLOADS: dict[str, Workload] = {
         own_addresses=True,
     ),
     "program": Workload(
-        "time to program all services at once, and one more service, backend or container",
+        "time to program all services at once, one more service, backend or container, and a node that comes up",
         "time to program, ms",
         "install_ms",
         (
@@ -125,11 +126,21 @@ WORKLOADS: dict[str, Workload] = {
             "add_backend_ms",
             "remove_backend_ms",
             "join_ms",
+            "cold_start_ms",
             "kernel_bytes",
             "objects",
         ),
         needs_vip=True,
         filled=False,
+    ),
+    "gap": Workload(
+        "the longest gap in the packets of containers that use no VIP, while services are programmed",
+        "longest gap between two answers to others while services are programmed, ms",
+        "install_gap_ms",
+        ("install_calm_ms", "add_service_gap_ms", "add_service_calm_ms", "install_ms", "add_service_ms"),
+        needs_vip=True,
+        filled=False,
+        processors=2,
     ),
     "wrk": Workload(
         "crr by wrk and nginx, as a check of the generator",
@@ -174,13 +185,25 @@ def demand_ports(name: str, connections: int, at: Axes, targets: int) -> None:
         )
 
 
+def demand_processors(names: Iterable[str], kernel: str, accelerated: bool) -> None:
+    """Raise Prerequisite if a workload needs processors that run at the same time, and the kernel has only one."""
+    for name in names:
+        if WORKLOADS[name].processors > 1 and not accelerated:
+            raise Prerequisite(
+                f"{name} needs two processors that run at the same time",
+                where=kernel,
+                why="QEMU lets those of an emulated guest run in turn, each for up to 0.1 s",
+                fix="--kernel host, or a guest with KVM",
+            )
+
+
 def parse(text: str | None, swept: Sequence[str] = ()) -> Sequence[str]:
-    """Return the names in a `--workload` value, which may be `all`.
+    """Return the names in a `--workload` value, which may be `all`: those that every kernel can run.
 
     The default is those of a sweep, or crr. Raises Usage.
     """
     if text == "all":
-        return [name for name, each in WORKLOADS.items() if not each.tools]
+        return [name for name, each in WORKLOADS.items() if not each.tools and each.processors == 1]
     names = list(swept) or ["crr"]
     if text is not None:
         names = [part.strip() for part in text.split(",") if part.strip()]

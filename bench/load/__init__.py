@@ -56,6 +56,15 @@ class StreamResult(Counted, frozen=True):
     bytes: int
 
 
+class GapResult(Struct, frozen=True):
+    """The result of `gap`: the longest time between two answers."""
+
+    elapsed_ns: int
+    answers: int
+    lost: int  # datagrams without an answer in time
+    longest_ns: int
+
+
 def binary() -> Path:
     """Return the path of the compiled program (see bench.native)."""
     from bench import native  # imported only here: in the guest the program is already compiled
@@ -76,7 +85,7 @@ def serve_argv(
 
 
 def argv(command: str, targets: Sequence[str], **options: int | str) -> list[str]:
-    """Return the command of a client: `load`, `udp` or `stream`.
+    """Return the command of a client: `load`, `udp`, `stream` or `gap`.
 
     Targets are IP:PORT; `vipload --help` names the options.
     """

@@ -17,6 +17,7 @@ static const char help[] =
 	"       vipload udp --to IP:PORT[,IP:PORT...] --exchanges N --concurrency C\n"
 	"                    [--fresh 0|1] [--warmup N] [--timeout MS]\n"
 	"       vipload stream --to IP:PORT --bytes N\n"
+	"       vipload gap --to IP:PORT [--timeout MS]\n"
 	"\n"
 	"serve answers each TCP byte with its id (one byte). It answers \"w\" and \"G\" with a line of text that\n"
 	"names the server and the addresses it saw. It answers each datagram likewise: from the address\n"
@@ -28,6 +29,8 @@ static const char help[] =
 	"latencies count from then. With --sources connections come from these addresses in turn.\n"
 	"udp exchanges datagrams in C flows; with --fresh each exchange has a new flow of two datagrams.\n"
 	"stream sends bytes that the server counts.\n"
+	"gap exchanges datagrams one at a time from \"ready\" to the end of stdin, and tells the longest time\n"
+	"between two answers. After --timeout without one it sends again.\n"
 	"Each prints one JSON object, whose figures have the names and units of `bench list metrics`.\n"
 	"--timeout is in milliseconds. --raw writes the latencies of every request in nanoseconds, thread\n"
 	"by thread, in order of completion: pairs of little-endian 32-bit numbers, connect and request.\n"
@@ -103,7 +106,7 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
-	} commands[] = {{"serve", serve}, {"load", load}, {"udp", datagrams}, {"stream", stream}};
+	} commands[] = {{"serve", serve}, {"load", load}, {"udp", datagrams}, {"stream", stream}, {"gap", gap}};
 	if (argc > 1 && !strcmp(argv[1], "--help")) {
 		fputs(help, stdout);
 		return 0;
@@ -111,5 +114,5 @@ int main(int argc, char **argv)
 	for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++)
 		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 2, argv + 2);
-	usage_error("serve, load, udp or stream");
+	usage_error("serve, load, udp, stream or gap");
 }

@@ -13,6 +13,7 @@ int serve(int argc, char **argv);
 int load(int argc, char **argv);
 int datagrams(int argc, char **argv);
 int stream(int argc, char **argv);
+int gap(int argc, char **argv);
 
 /* -- arguments: each function exits with a usage error that names the option ----------------------------------- */
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from bench.documents.workloads import WORKLOADS
 from bench.outside.rounds import Series
 from scenarios import axes
 from scenarios.axes import Sweep
@@ -13,7 +14,7 @@ from scenarios.axes import Sweep
 def series(workloads: Sequence[str], values: Mapping[str, Sequence[int]], sweeps: Sequence[Sweep] = ()) -> list[Series]:
     """Return what to measure: at the given values, or else in the scenario's sweeps, or else at its own point.
 
-    The workload `program` needs services to program. It gets 1,000 if no value is given.
+    A workload that programs services itself gets 1,000 if no value is given.
     """
     names = tuple(workloads)
     if not values and sweeps:
@@ -27,11 +28,12 @@ def series(workloads: Sequence[str], values: Mapping[str, Sequence[int]], sweeps
             for each in sweeps
         ]
     points = axes.grid(values)
-    if "program" not in names or any(point.services for point in points):
+    programming = tuple(name for name in names if not WORKLOADS[name].filled)
+    if not programming or any(point.services for point in points):
         return [Series(names, points)]
-    others = tuple(name for name in names if name != "program")
+    others = tuple(name for name in names if name not in programming)
     more = axes.grid({**values, "services": [1000]})
-    return [*([Series(others, points)] if others else []), Series(("program",), more)]
+    return [*([Series(others, points)] if others else []), Series(programming, more)]
 
 
 def crowded(found: Sequence[Series]) -> bool:

@@ -51,6 +51,12 @@ _KERNEL = ("--kernel", "debian-6.12")
 _ALL, _COMPARED = ("--dataplane", "all"), ("--dataplane", ",".join(_compared()))
 _CLOCK = (*_KERNEL, "--clock", "instructions")
 _TIMED = ("--kernel", "host", "--clock", "wall", "--precision", "2", "--profile")
+_GAPS = ("--kernel", "host", "--clock", "wall", "--workload", "gap", "--services", "1000,10000", "--repeat", "3")
+_STEADY = (
+    *("ipvs-container@map", "ipvs-lb@map", "ipvs-overlay@map"),
+    *("nft-container", "nft-lb", "nft-overlay", "nft-bridge", "ebpf-redirect", "kube-nftables@one-map"),
+)
+"""Planes of each mechanism with which ten thousand services, and one more, do not take minutes."""
 _TRAFFIC = "crr-rst,open,rr,udp,first,stream,churn"
 STEPS = (
     Step("matrix.json", ("matrix", *_COMPARED, "--kernel", "debian-6.1,debian-6.12", "--output")),
@@ -58,6 +64,7 @@ STEPS = (
     Step("traffic.json", ("run", *_ALL, *_CLOCK, "--repeat", "3", "--workload", _TRAFFIC, "--output")),
     Step("scale.json", ("run", *_COMPARED, *_CLOCK, "--repeat", "3", "--scenario", "scale", "--output")),
     Step("wall.json", ("run", *_TIMED, "--output"), by_time=tuple(_compared())),
+    Step("gap.json", ("run", *_GAPS, "--output"), by_time=_STEADY),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
     *(
         Step(f"planes/{name}.svg", ("inspect", "--dataplane", name, *_KERNEL, "--svg"))

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -266,3 +267,44 @@ def test_a_wrong_argument_is_named(argv: list[str], says: str) -> None:
     done = subprocess.run([str(load.binary()), *argv], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_the_longest_gap_is_that_of_the_server() -> None:
+    """The server stands still for 0.3 s, which is longer than the time after which the client sends again."""
+    with serving() as targets:
+        processes = [int(each) for each in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+        with subprocess.Popen(load.argv("gap", targets), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+            assert client.stdout
+            assert client.stdout.readline() == b"ready\n"
+            os.kill(processes[-1], signal.SIGSTOP)
+            time.sleep(0.3)
+            os.kill(processes[-1], signal.SIGCONT)
+            time.sleep(0.1)  # it answers again
+            out, _ = client.communicate()
+    found = msgspec.json.decode(out, type=load.GapResult)
+    assert found.longest_ns >= 300_000_000
+    assert found.answers > 0
+    assert found.lost >= 2
+    assert found.elapsed_ns >= found.longest_ns
+
+
+def test_a_gap_that_no_answer_ends_is_told_too() -> None:
+    with serving() as targets:
+        processes = [int(each) for each in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+        with subprocess.Popen(load.argv("gap", targets), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+            assert client.stdout
+            assert client.stdout.readline() == b"ready\n"
+            os.kill(processes[-1], signal.SIGSTOP)
+            time.sleep(0.2)
+            out, _ = client.communicate()
+    assert msgspec.json.decode(out, type=load.GapResult).longest_ns >= 200_000_000
+
+
+def test_a_server_that_is_not_there_has_no_gap() -> None:
+    port = next(filter(_free, range(20_000, 30_000)))
+    argv = load.argv("gap", [f"127.0.0.1:{port}"], timeout=1)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        assert client.stdout
+        assert client.stdout.readline() == b""
+        _, told = client.communicate()
+    assert (client.returncode, told) == (1, b"vipload: no answer: Connection timed out\n")

@@ -210,3 +210,19 @@ def test_numbers_have_the_digits_that_say_something() -> None:
     ]
     assert ratio(Interval(0.8, 0.79, 0.81)) == "0.800 [0.790, 0.810]"
     assert ratio(None) == ""
+
+
+def test_a_gap_stands_beside_that_of_a_calm_time_and_a_cold_start_by_services() -> None:
+    rows = []
+    for size, gap in ((1000, 2.5), (10_000, 30.0)):
+        gaps = {"install_gap_ms": gap, "install_calm_ms": 0.4, "add_service_gap_ms": 0.8, "add_service_calm_ms": 0.5}
+        for workload, found in (("gap", gaps), ("program", {"cold_start_ms": 100 * gap})):
+            figures = {name: Interval(value) for name, value in found.items()}
+            rows.append(Summary("nft-lb", "scale", workload, 3, figures, None, {}, {}, "", Axes(services=size)))
+    told = answer.answer(Report([("r.json", Result({}, {"clock": "wall"}, {}, [], rows, []))], []))
+    assert "| nft-lb | 2.5 (calm: 0.4) | 30 (calm: 0.4) |" in told
+    assert "| nft-lb | 0.8 (calm: 0.5) | 0.8 (calm: 0.5) |" in told
+    assert (
+        "### Cold start of a node, ms\n\n| data plane | 1,000 | 10,000 |\n|---|---:|---:|\n| nft-lb | 250 | 3,000 |"
+        in told
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bench.documents.metrics import METRICS
-from bench.documents.workloads import WORKLOADS, demand_ports, parse
+from bench.documents.workloads import WORKLOADS, demand_ports, demand_processors, parse
 from bench.inside.measure import MEASURES
-from dataplanes.errors import Usage
+from dataplanes.errors import Prerequisite, Usage
 from scenarios.axes import Axes
 
 
@@ -21,7 +21,8 @@ def test_names_are_parsed_and_a_sweeps_are_the_default() -> None:
     assert parse(None) == ["crr"]
     assert parse(None, ["rr", "crr", "rr"]) == ["rr", "crr"]
     assert parse("udp, first", ["rr"]) == ["udp", "first"]
-    assert set(WORKLOADS) - set(parse("all")) == {"wrk"}  # needs programs that ./run does not install
+    # Not every kernel can run these: one needs programs that ./run does not install, and one needs two processors.
+    assert set(WORKLOADS) - set(parse("all")) == {"wrk", "gap"}
     with pytest.raises(Usage, match="unknown workload 'fast'"):
         parse("crr,fast")
 
@@ -71,3 +72,10 @@ def test_the_usual_ports_run_out_too() -> None:
     with pytest.raises(Usage) as refused:
         demand_ports("crr", 1_000_000, Axes(), 1)
     assert "--ports" not in str(refused.value)
+
+
+def test_what_needs_two_processors_is_refused_where_they_take_turns() -> None:
+    demand_processors(["gap", "crr"], "host", accelerated=True)
+    demand_processors(["crr"], "debian-6.12", accelerated=False)
+    with pytest.raises(Prerequisite, match=r"debian-6\.12: gap needs two processors"):
+        demand_processors(["crr", "gap"], "debian-6.12", accelerated=False)

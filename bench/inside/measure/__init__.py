@@ -7,6 +7,7 @@ from collections.abc import Callable
 from bench.documents import Figures, Held, TrialPlan, Work
 from bench.inside.measure import state, traffic
 from bench.inside.measure.churn import churn
+from bench.inside.measure.gap import gap
 from bench.inside.measure.programming import program
 from bench.inside.measure.traffic import FiguresAndWork
 from bench.inside.measure.wrk import wrk
@@ -27,6 +28,7 @@ MEASURES: dict[str, Callable[[Lab, Selection, TrialPlan, str], FiguresAndWork]] 
     "churn": churn,
     "others": traffic.others,
     "program": program,
+    "gap": gap,
     "wrk": wrk,
 }
 
