@@ -17,7 +17,14 @@ from tests.lab.conftest import running
 from tests.lab.segments import Arrival, End, Wire, checksum
 from tests.lab.segments import wire as open_wire
 
-ANSWERS = {"nft-container": False, "nft-overlay": True, "ipvs-container": None, "ipvs-overlay": True, "ebpf-tc": True}
+ANSWERS = {
+    "nft-container": False,
+    "nft-overlay": True,
+    "nft-bridge": True,
+    "ipvs-container": None,
+    "ipvs-overlay": True,
+    "ebpf-tc": True,
+}
 """Whether the VIP answers a request; on ipvs-container, where tasks have it as an address, check icmp.ping tells."""
 LATE = 40
 """Seconds: more than connection tracking keeps a request."""
