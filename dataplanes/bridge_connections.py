@@ -70,7 +70,7 @@ class BridgeConnections:
         for name in (*FORTH, *BACK):
             elements = self._elements(name)
             clients = {socket.inet_ntoa(_KEY.unpack(each.key)[0]) for each in elements} if name in BACK else ()
-            yield from self._add(name, map(_written, elements))
+            yield from self._add(name, map(written, elements))
             yield from self._add(CLIENTS, (f"{client} timeout {_time(YEAR * 1000)}" for client in sorted(clients)))
 
     def _add(self, name: str, elements: Iterable[str]) -> Iterator[str]:
@@ -87,7 +87,8 @@ class BridgeConnections:
             return []
 
 
-def _written(element: Remembered) -> str:
+def written(element: Remembered) -> str:
+    """Write an element as nft's language does."""
     mac, *other = _VALUE.unpack(element.value)
     timeout = max(element.timeout, element.left)  # renewed by packets, what is left may be more than it began with
     times = f"timeout {_time(timeout)} expires {_time(element.left)}"

@@ -39,6 +39,7 @@ class State(Struct, frozen=True, forbid_unknown_fields=True):
     ipvs: float
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
     ebpf: float | None = None  # where eBPF remembers it for another time than connection tracking
+    bridge: float | None = None  # where nft-bridge does
     events: tuple[str, ...] = ()  # what can come, if not everything
 
     def remembered(self, tracker: str) -> float:
@@ -98,9 +99,8 @@ class Cells(Struct, frozen=True, forbid_unknown_fields=True):
         return next((rule.seen for rule in matching), "whatever: no rule says")
 
     def remembers(self, plane: str, state: State, idle: float) -> bool:
-        if plane.startswith("ebpf-") and state.ebpf is not None:
-            return idle < state.ebpf
-        return idle < state.remembered(self.trackers[plane])
+        own = state.ebpf if plane.startswith("ebpf-") else state.bridge if plane == "nft-bridge" else None
+        return idle < (state.remembered(self.trackers[plane]) if own is None else own)
 
 
 BRIEF = 10
