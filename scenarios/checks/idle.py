@@ -1,8 +1,8 @@
 """Idle connections. Under the instruction clock idle time costs nothing, so the kernel's real time-outs are reached.
 
-Each check uses two connections to the same one of several backends (`World.twins`), and uses each twice afterwards. A
-plane that has forgotten a connection may by chance choose the same backend again, and it may let the first packet
-through but not its acknowledgement.
+Each check uses connections of which a plane that forgets them loses one (`World.twins`), and uses each twice
+afterwards. Such a plane may choose the same backend again, and it may let the first packet through but not its
+acknowledgement.
 """
 
 from __future__ import annotations
