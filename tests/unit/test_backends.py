@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from scenarios.checks.backends import reached, shared
 from scenarios.checks.balance import _in_turn
-from scenarios.checks.world import Differs, World
+from scenarios.checks.world import Differs, Pair, World
 
 
 def answering(*answers: str) -> tuple[Callable[[], str], list[str]]:
@@ -61,3 +61,16 @@ def test_equal_numbers_are_no_turns() -> None:
     _in_turn([*"abcbac"], [*"abc"])
     with pytest.raises(Differs, match="connections 1 to 3: a, a, b"):
         _in_turn([*"aabccb"], [*"abc"])
+
+
+@pytest.mark.parametrize(("in_turn", "most"), [(True, 0), (False, 1e-3)])
+def test_connections_that_are_chosen_anew_cannot_all_be_right(in_turn: bool, most: float) -> None:
+    ask, _ = answering("a", "b", "c")
+    pairs = SimpleNamespace(
+        lab=SimpleNamespace(in_turn=in_turn),
+        pair=lambda *_: Pair(cast(Any, None), cast(Any, None), ask()),
+    )
+    tasks = [each.task for each in World.twins(cast(World, pairs), "c", "web", dict.fromkeys("abc", cast(Any, None)))]
+    chosen_anew = cycle("abc")  # from wherever the turns have come to
+    by_turns = all(next(chosen_anew) == task for task in tasks)
+    assert (float(by_turns) if in_turn else 3.0 ** -len(tasks)) <= most
