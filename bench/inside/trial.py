@@ -43,7 +43,7 @@ def build(
     def server(task: Task) -> list[str]:
         known = ids.setdefault(task.service, [])
         known.append(task.name)
-        task.number = len(known)
+        task.number = (len(known) - 1) % load.NUMBERS + 1  # of more backends, several have the same number
         datagrams = {"udp_as_asked" if udp_as_asked else "udp": [port]}
         return load.serve_argv(task.number, tcp=[port], **datagrams)
 

@@ -72,10 +72,14 @@ def binary() -> Path:
     return native.binary("vipload")
 
 
+NUMBERS = 255
+"""The largest number that a server answers with, a byte."""
+
+
 def serve_argv(
     number: int, *, tcp: Sequence[int] = (), udp: Sequence[int] = (), udp_as_asked: Sequence[int] = ()
 ) -> list[str]:
-    """Return the command of a server that answers with `number` (1 to 255).
+    """Return the command of a server that answers with `number` (1 to NUMBERS).
 
     It ends with this process, which must start it.
     """
