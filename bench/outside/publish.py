@@ -50,7 +50,7 @@ def _programmed(programmings: Sequence[str] = ()) -> list[str]:
 _KERNEL = ("--kernel", "debian-6.12")
 _PLANES = [*_programmed(_PROGRAMMINGS), *_MORE]
 _ALL, _COMPARED = ("--dataplane", "all"), ("--dataplane", ",".join(_PLANES))
-_SCALED = ("--dataplane", ",".join([*_programmed(), "ipvs-container@map"]))
+_SCALED = ("--dataplane", ",".join([*_programmed(), "ipvs-container@map", "ipvs-lb@iptables"]))
 """What many services cost follows from how they are found, so few programmings are enough."""
 _CLOCK = (*_KERNEL, "--clock", "instructions")
 _TIMED = ("--kernel", "host", "--clock", "wall", "--precision", "2", "--profile")
