@@ -68,7 +68,7 @@ int gap(int argc, char **argv)
 			fflush(stdout);
 		}
 	}
-	printf("{\"elapsed_ns\":%lu,\"answers\":%lu,\"lost\":%lu,\"longest_ns\":%lu}\n", begun ? time - begun : 0, answers,
-	       lost, longest);
+	printf("{\"elapsed_ns\":%lu,\"answers\":%lu,\"lost\":%lu,\"longest_ns\":%lu}\n", begun ? time - begun : 0,
+	       answers, lost, longest);
 	return 0;
 }
