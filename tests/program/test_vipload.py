@@ -260,7 +260,7 @@ def test_a_server_whose_starter_has_gone_goes_too() -> None:
         (["udp", "--bytes", "1"], "no such option"),
         (["stream", "--bytes", "0"], "not a number from 1"),
         (["load", "--sources", "10.0.0.300"], "10.0.0.300: not an IPv4 address"),
-        (["fetch"], "serve, load, udp or stream"),
+        (["fetch"], "serve, load, udp, stream or gap"),
     ],
 )
 def test_a_wrong_argument_is_named(argv: list[str], says: str) -> None:
