@@ -29,6 +29,6 @@ def test_compare_ends_with_a_line_that_says_what_failed(tmp_path: Path) -> None:
     assert (as_json.returncode, as_json.stderr) == (1, f"FAILED: nft-lb is not in {new}\n")
     document = json.loads(as_json.stdout)
     assert (document["kind"], document["schema"], document["verdict"]) == ("comparison", 2, as_json.stderr.strip())
-    assert {each["dataplane"] for each in document["comparisons"][0]["differences"]} >= {"direct", "ipvs-lb"}
+    assert {each["dataplane"] for each in document["comparisons"][0]["differences"]} >= {"direct", "nft-host"}
     assert bench("compare", DOCUMENTS[1], DOCUMENTS[1]).returncode == 0
     assert bench("compare", *DOCUMENTS).returncode == 2
