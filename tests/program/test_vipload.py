@@ -269,18 +269,25 @@ def test_a_wrong_argument_is_named(argv: list[str], says: str) -> None:
     assert says in done.stderr
 
 
-def test_the_longest_gap_is_that_of_the_server() -> None:
-    """The server stands still for 0.3 s, which is longer than the time after which the client sends again."""
+@contextmanager
+def exchanging() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run `gap` with a server. When it has begun, yield its process, and the id of the server's."""
     with serving() as targets:
-        processes = [int(each) for each in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+        (server,) = map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[-1:])
         with subprocess.Popen(load.argv("gap", targets), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
             assert client.stdout
             assert client.stdout.readline() == b"ready\n"
-            os.kill(processes[-1], signal.SIGSTOP)
-            time.sleep(0.3)
-            os.kill(processes[-1], signal.SIGCONT)
-            time.sleep(0.1)  # it answers again
-            out, _ = client.communicate()
+            yield client, server
+
+
+def test_the_longest_gap_is_that_of_the_server() -> None:
+    """The server stands still for 0.3 s, which is longer than the time after which the client sends again."""
+    with exchanging() as (client, server):
+        os.kill(server, signal.SIGSTOP)
+        time.sleep(0.3)
+        os.kill(server, signal.SIGCONT)
+        time.sleep(0.1)  # it answers again
+        out, _ = client.communicate()
     found = msgspec.json.decode(out, type=load.GapResult)
     assert found.longest_ns >= 300_000_000
     assert found.answers > 0
@@ -289,14 +296,10 @@ def test_the_longest_gap_is_that_of_the_server() -> None:
 
 
 def test_a_gap_that_no_answer_ends_is_told_too() -> None:
-    with serving() as targets:
-        processes = [int(each) for each in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
-        with subprocess.Popen(load.argv("gap", targets), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
-            assert client.stdout
-            assert client.stdout.readline() == b"ready\n"
-            os.kill(processes[-1], signal.SIGSTOP)
-            time.sleep(0.2)
-            out, _ = client.communicate()
+    with exchanging() as (client, server):
+        os.kill(server, signal.SIGSTOP)
+        time.sleep(0.2)
+        out, _ = client.communicate()
     assert msgspec.json.decode(out, type=load.GapResult).longest_ns >= 200_000_000
 
 

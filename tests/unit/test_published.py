@@ -77,7 +77,7 @@ def test_the_pages_count_the_semantics_there_are(report: model.Report) -> None:
     page = " ".join((ROOT / "README.md").read_text("utf-8").split())
     assert f"of {observed} observed semantics" in page
     assert f"has {every} semantics" in page
-    assert f": {observed} are observed on every plane, {len(skipped)} are named and skipped" in page
+    assert f": {observed} are observed on every plane that they apply to, {len(skipped)} are named and skipped" in page
     assert f"{observed} 项被观测" in (ROOT / "README.zh.md").read_text("utf-8")
 
 
