@@ -63,7 +63,10 @@ class Timed(Struct, frozen=True):
 
 
 class Spent(Struct, frozen=True):
-    """A part of the kernel, with its share of a connection's instructions in the kernel, and of its time there."""
+    """A part of the kernel, with what a plane adds there to a connection of `direct`, in instructions and in time.
+
+    Both are shares of a whole connection of `direct`.
+    """
 
     name: str
     counted: float
@@ -74,7 +77,7 @@ class Clocks(Struct, frozen=True):
     """Planes that were measured by both clocks, in the order of their ratios by instructions, the largest first.
 
     `correlation` is that of the ranks, if there is one. `parts` are those of the plane with the largest disagreement,
-    if both runs have a profile of it.
+    if both runs have profiles of it and of `direct`.
     """
 
     counted: Side
@@ -110,22 +113,23 @@ def clocks(report: Report) -> Clocks | None:
 
 
 def _parts(counted: Side, timed: Side, plane: str) -> list[Spent]:
-    """Return the parts of the kernel that one clock at least gives a share that is worth a line.
+    """Return the parts of the kernel where the plane adds something, those first in which the clocks differ most.
 
     Programs are left out, because the sampler sees those of the whole machine.
     """
-    sides = [
-        {name: share for name, share in each.profiles.get(plane, {}).items() if name != _USER_SPACE}
-        for each in (counted, timed)
-    ]
-    totals = [sum(each.values()) for each in sides]
-    if not all(totals):
+    if not all(each.profiles.get(name) for each in (counted, timed) for name in (plane, DIRECT)):
         return []
+    sides = [_added(each, plane) for each in (counted, timed)]
     names = dict.fromkeys(name for each in sides for name in each)
-    found = [
-        Spent(name, *(each.get(name, 0.0) / all_ for each, all_ in zip(sides, totals, strict=True))) for name in names
-    ]
-    return [each for each in found if max(each.counted, each.timed) >= _WORTH]
+    found = [Spent(name, *(each.get(name, 0.0) for each in sides)) for name in names if name != _USER_SPACE]
+    worth = [each for each in found if max(abs(each.counted), abs(each.timed)) >= _WORTH]
+    return sorted(worth, key=lambda each: -abs(each.counted - each.timed))
+
+
+def _added(side: Side, plane: str) -> dict[str, float]:
+    """Return what the plane adds to a connection of `direct` by part. A connection costs the reciprocal of the rate."""
+    cost, mine, reference = 1 / side.rates[plane].value, side.profiles[plane], side.profiles[DIRECT]
+    return {name: cost * mine.get(name, 0.0) - reference.get(name, 0.0) for name in {**mine, **reference}}
 
 
 def section(report: Report, say: Words) -> list[str]:
@@ -174,24 +178,17 @@ def compared(found: Clocks, say: Words) -> tuple[list[str], list[list[str]]]:
 def parts_of(found: Clocks, say: Words) -> str:
     """Return the sentence before the table of parts."""
     return say(
-        "Where a connection of {plane} spends its instructions and its time in the kernel, by profiles in the same "
-        "runs. Time over instructions is 1 where an instruction takes as long as the mean of all:",
+        "What {plane} adds to a connection of `direct` in the kernel, by profiles in the same runs, as shares of a "
+        "connection of `direct`. The parts in which the clocks differ most come first:",
         plane=code(found.largest.plane),
     )
 
 
 def parts(found: Clocks, say: Words) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the rows of the table of parts."""
-    headings = ["part of the kernel", "of the instructions", "of the time", "time over instructions"]
-    return list(map(say, headings)), [
-        [
-            say(each.name),
-            f"{each.counted:.1%}",
-            f"{each.timed:.1%}",
-            f"{each.timed / each.counted:.2f}" if each.counted else "",
-        ]
-        for each in found.parts
-    ]
+    headings = ["part of the kernel", "adds by instructions", "adds by time"]
+    rows = [[say(each.name), f"{each.counted:+.1%}", f"{each.timed:+.1%}"] for each in found.parts]
+    return list(map(say, headings)), rows
 
 
 def _fact(side: Side, name: str) -> str:

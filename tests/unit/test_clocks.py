@@ -172,33 +172,35 @@ def profiled(run: tuple[str, Result], parts: Mapping[str, Mapping[str, float]]) 
     return name, msgspec.structs.replace(result, trials=trials)
 
 
-def test_where_the_largest_disagreement_spends_both_is_shown_without_the_programs() -> None:
-    ratios = {"nft-lb": 0.7, "nft-host": 0.7}
-    counted = {"nft-lb": {"TCP": 0.6, "NAT": 0.2, "user space": 0.2}, "nft-host": {"TCP": 1.0}}
+def test_what_the_largest_disagreement_adds_to_direct_is_shown_without_the_programs() -> None:
+    ratios = {"nft-lb": 0.5, "nft-host": 0.5}
+    counted = {
+        DIRECT: {"TCP": 0.5, "memory": 0.2, "user space": 0.3},
+        "nft-lb": {"TCP": 0.3, "NAT": 0.2, "memory": 0.1, "user space": 0.4},
+        "nft-host": {"TCP": 1.0},
+    }
     timed = {
-        "nft-lb": {"TCP": 0.1, "NAT": 0.1, "locks": 0.199, "BPF": 0.001, "user space": 0.6},
+        DIRECT: {"TCP": 0.8, "BPF": 0.005, "user space": 0.195},
+        "nft-lb": {"TCP": 0.6, "NAT": 0.1, "locks": 0.2, "BPF": 0.001, "user space": 0.099},
         "nft-host": {"IPVS": 1.0},
     }
-    runs = [profiled(run(COUNTED, ratios), counted), profiled(run(TIMED, {**ratios, "nft-lb": 0.9}), timed)]
+    runs = [profiled(run(COUNTED, ratios), counted), profiled(run(TIMED, {**ratios, "nft-lb": 0.8}), timed)]
     found = _of(model.Report(runs, []))
-    assert {each.name: (round(each.counted, 4), round(each.timed, 4)) for each in found.parts} == {
-        "TCP": (0.75, 0.25),
-        "NAT": (0.25, 0.25),
-        "locks": (0.0, 0.4975),
-    }
     assert clocks.parts(found, ENGLISH)[1] == [
-        ["TCP", "75.0%", "25.0%", "0.33"],
-        ["NAT", "25.0%", "25.0%", "1.00"],
-        ["locks", "0.0%", "49.8%", ""],
+        ["NAT", "+40.0%", "+12.5%"],
+        ["locks", "+0.0%", "+25.0%"],
+        ["TCP", "+10.0%", "-5.0%"],
     ]
 
 
 @pytest.mark.parametrize("without", [0, 1])
 def test_there_is_no_table_of_parts_without_both_profiles(without: int) -> None:
     runs = [run(COUNTED, {"nft-lb": 0.7}), run(TIMED, {"nft-lb": 0.9})]
-    profiles = [{"nft-lb": {"TCP": 1.0}}, {"nft-lb": {"TCP": 1.0}}]
-    for empty in ({}, {"nft-lb": {"user space": 1.0}}, {"nft-host": {"TCP": 1.0}}):
-        profiles[without] = empty
+    whole = {DIRECT: {"TCP": 1.0}, "nft-lb": {"TCP": 1.0}}
+    assert _of(model.Report([profiled(each, whole) for each in runs], [])).parts
+    for missing in whole:
+        profiles = [whole, whole]
+        profiles[without] = {name: shares for name, shares in whole.items() if name != missing}
         assert _of(model.Report([*map(profiled, runs, profiles)], [])).parts == []
 
 
