@@ -27,7 +27,10 @@ from dataplanes.requirements import Feature, Package, Requirement, Tool
 from dataplanes.vips import LocalRoutes
 
 _FIRST_MARK = 0x101  # swarm counts up from 0x100, which is its ingress network
-_SETTINGS = ("conntrack", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template", "snat_reroute")
+_SETTINGS = (
+    *("conntrack", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template"),
+    *("snat_reroute", "run_estimation"),
+)
 """The knobs that are sysctls below net.ipv4.vs."""
 
 

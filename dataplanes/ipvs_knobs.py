@@ -61,6 +61,9 @@ class IpvsKnobs(Struct, frozen=True):
         None
     )
     snat_reroute: Annotated[_Switch | None, Meta(description="net.ipv4.vs.snat_reroute")] = None
+    run_estimation: Annotated[
+        _Switch | None, Meta(description="net.ipv4.vs.run_estimation: 0 stops the counters, which cost time of their own")
+    ] = None
 
 
 class ContainerKnobs(IpvsKnobs, frozen=True):

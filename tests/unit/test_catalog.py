@@ -37,6 +37,7 @@ def test_default_variant_is_1_12_6_with_the_three_sysctls() -> None:
         "expire_nodest_conn": 1,
         "expire_quiescent_template": 1,
         "snat_reroute": None,
+        "run_estimation": None,
     }
 
 
