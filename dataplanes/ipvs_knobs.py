@@ -62,7 +62,7 @@ class IpvsKnobs(Struct, frozen=True):
     )
     snat_reroute: Annotated[_Switch | None, Meta(description="net.ipv4.vs.snat_reroute")] = None
     run_estimation: Annotated[
-        _Switch | None, Meta(description="net.ipv4.vs.run_estimation: 0 stops the counters, which cost time of their own")
+        _Switch | None, Meta(description="net.ipv4.vs.run_estimation: 0 stops the counters, which take time")
     ] = None
 
 
