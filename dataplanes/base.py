@@ -83,6 +83,21 @@ class Attachments(Protocol):
         ...
 
 
+class Belongings(Protocol):
+    """The part of the run that a mechanism may use.
+
+    What is made here is recorded first, and is undone with the run, even after kill -9.
+    """
+
+    def scratch(self, name: str) -> str:
+        """Return a path in a directory that is removed with the run. Nothing is there yet."""
+        ...
+
+    def process(self, pid: int) -> None:
+        """Record a child that was just started. It ends with the run."""
+        ...
+
+
 class DataPlane(ABC):
     """Service VIPs for a set of networks. All methods raise only `BenchError`s.
 
@@ -227,6 +242,9 @@ class Mechanism(ABC):
     @abstractmethod
     def open(self, site: Site) -> Director:
         """Prepare a site. The director that is returned has no services yet."""
+
+    def settle_in(self, belongings: Belongings) -> None:  # noqa: B027
+        """Get to know the run, before any site is opened. Most mechanisms need nothing of it."""
 
     def close(self) -> None:  # noqa: B027 - most mechanisms hold nothing between sites
         """Release what the sites share (compiled programs, maps)."""

@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from dataplanes import extensions, ipvs_knobs, knobs
-from dataplanes.base import Attachments, DataPlane, Mechanism, Placement
+from dataplanes import extensions, ipvs_knobs, knobs, plane_file, program
+from dataplanes.base import Attachments, Belongings, DataPlane, Mechanism, Placement
 from dataplanes.direct import Direct
 from dataplanes.ebpf import Ebpf, EbpfKnobs, RedirectKnobs, ShortKnobs
 from dataplanes.errors import Usage
@@ -242,19 +242,35 @@ def placement(plane: str) -> str:
 
 def mechanism(selection: Selection) -> str:
     """Return the name of a selected plane's mechanism, "" for the direct path."""
-    return "" if selection.dataplane == DIRECT else _parts(selection)[1].kind.name
+    return "" if selection.dataplane == DIRECT else _parts(selection)[1].make().name
 
 
 def select(text: str) -> list[Selection]:
-    """Parse a `--dataplane` value: comma-separated planes, or `all`. Raises Usage, which names the nearest plane."""
+    """Parse a `--dataplane` value: comma-separated planes and plane files, or `all`.
+
+    Raises Usage, which names the nearest plane, or the line and the field of a plane file.
+    """
     known = names()
     chosen = known if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
     if not chosen:
         raise Usage("no data plane named", fix=f"one or more of: {', '.join(known)}, or all")
-    return [_select(name) for name in dict.fromkeys(chosen)]
+    return _distinct([_select(name) for name in dict.fromkeys(chosen)])
+
+
+def _distinct(selections: list[Selection]) -> list[Selection]:
+    """Refuse plane files that have one name. Every figure and cell is found by it."""
+    found: dict[str, Selection] = {}
+    for each in selections:
+        if each.program and found.setdefault(each.name, each) is not each:
+            other = found[each.name].program
+            fix = f"change `name` in one of them; the other is {other.file or other.argv[0] if other else ''}"
+            raise Usage(f"two data planes are called {each.name}", where=each.program.file, fix=fix)
+    return selections
 
 
 def _select(text: str) -> Selection:
+    if plane_file.is_named_by(text):
+        return _select_program(text)
     plane, settings = split(text)
     if plane == DIRECT:
         if settings:
@@ -271,18 +287,32 @@ def _select(text: str) -> Selection:
     return Selection(text, plane, variant, asdict(chosen), placement(plane), package(plane))
 
 
+def _select_program(text: str) -> Selection:
+    found = plane_file.parse(text)
+    if found.name in ("all", *names()):
+        raise Usage(f"there is a data plane {found.name} already", where=text, fix="give yours another name")
+    return Selection(found.name, found.name, placement=found.placement, program=found)
+
+
 def _parts(selection: Selection) -> tuple[Part[Placement], Part[Mechanism]]:
     """Return the parts of a plane other than the direct path, for the knobs that were chosen."""
+    if selection.program:
+        return program.parts(selection.program)
     found = recipe(selection.dataplane)
     return found.parts(msgspec.convert(selection.knobs, type(found.variants[found.default])))
 
 
-def make(selection: Selection, attachments: Attachments) -> DataPlane:
-    """Make the selected data plane. It has programmed nothing yet, and may ask for `attachments` to networks."""
+def make(selection: Selection, attachments: Attachments, belongings: Belongings) -> DataPlane:
+    """Make the selected data plane. It has programmed nothing yet, and may ask for `attachments` to networks.
+
+    What it makes outside the namespaces is among the `belongings` of the run.
+    """
     if selection.dataplane == DIRECT:
         return Direct(attachments, selection.name)
     placement, mechanism = _parts(selection)
-    return PlacedPlane(selection.name, placement.make(), mechanism.make(), attachments)
+    made = mechanism.make()
+    made.settle_in(belongings)
+    return PlacedPlane(selection.name, placement.make(), made, attachments)
 
 
 def requires(selection: Selection) -> tuple[Requirement, ...]:

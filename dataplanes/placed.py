@@ -129,12 +129,15 @@ class PlacedPlane(DataPlane):
         self._mechanism.close()
 
     def release(self) -> None:
+        first: BenchError | None = None
         for post in self._all_posts():
-            post.director.release()
+            first = _attempt(post.director.release, first)
         self._placement.release()
         self._segment_posts.clear()
         self._endpoint_posts.clear()
         self._mechanism.close()
+        if first:
+            raise first
 
     def _open(self, site: Site, undo: Undo) -> _Post:
         undo(partial(self._placement.clear, site))

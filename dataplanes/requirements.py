@@ -50,7 +50,14 @@ class Compiled(Struct, frozen=True):
     purpose: str
 
 
-Requirement = Feature | Tool | Package | Condition | Compiled
+class Executable(Struct, frozen=True):
+    """A program of the user's, by its path. A guest has the machine's files, without those of some directories."""
+
+    name: str
+    purpose: str
+
+
+Requirement = Feature | Tool | Package | Condition | Compiled | Executable
 
 
 def described(requirement: Requirement) -> dict[str, str]:

@@ -9,6 +9,8 @@ import re
 
 from msgspec import Struct
 
+from dataplanes.plane_file import PlaneProgram
+
 
 class Selection(Struct, frozen=True):
     """A plane with all knobs that were chosen for it. `--dataplane` names it, and a document records it."""
@@ -19,6 +21,7 @@ class Selection(Struct, frozen=True):
     knobs: dict[str, object] = {}
     placement: str = ""  # the name of the plane's placement; "" for the direct path
     package: str = ""  # the package that it comes from and its version; "" for our own
+    program: PlaneProgram | None = None  # of a plane file
 
 
 DIRECT = "direct"

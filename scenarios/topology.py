@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from dataplanes import files
+from dataplanes import files, toml
 from dataplanes.errors import Usage
 from dataplanes.model import Port
 from dataplanes.texts import demand_utf8
@@ -23,8 +22,6 @@ from scenarios.pool import Pool
 
 _FILES = os.path.join(os.path.dirname(__file__), "files")
 _MOST_BYTES = 256 << 10
-_MOST_COLUMNS = 2048
-"""The longest line, which bounds a dotted key: TOML's parser takes memory by the square of a key's length."""
 GATEWAY = IPv4Network("172.18.0.0/16")
 """The subnet of docker_gwbridge on every node. Each container has an address there."""
 _HEAVIEST = 256
@@ -144,7 +141,7 @@ def load(name_or_path: str, at: Axes | None = None) -> Scenario:
             raise Usage(f"unknown scenario {name_or_path!r}", fix=hint)
     demand_utf8(path, "the scenario's path")
     text = files.text(path, _MOST_BYTES)
-    scenario = _parse(path, text)
+    scenario = toml.decode(text, Scenario, path, "a scenario", _renamed)
     scenario.name = scenario.name or os.path.basename(path).removesuffix(".toml")
     if at and scenario.nodes:
         _move(scenario, at)
@@ -167,61 +164,11 @@ def _move(scenario: Scenario, at: Axes) -> None:
             service.replicas = 0
 
 
-def _parse(path: str, text: str) -> Scenario:
-    for number, columns in enumerate(map(len, text.splitlines()), 1):
-        if columns > _MOST_COLUMNS:
-            why = f"the line has {columns:,} characters, more than {_MOST_COLUMNS:,}"
-            raise Usage("not a scenario", where=f"{path}:{number}", why=why)
-    try:
-        return msgspec.convert(_renamed(msgspec.toml.decode(text)), Scenario)
-    except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `")
-        field = where.rstrip("`").removeprefix("$.")
-        unknown = re.search(r"unknown field `(\w+)`", message)
-        line = _line(text, field, unknown.group(1) if unknown else "")
-        raise Usage(message, where=f"{path}:{line}: {field or 'top level'}") from error
-    except msgspec.DecodeError as error:
-        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
-        line = int(found.group(1)) if found else text.count("\n") + 1
-        raise Usage("not TOML", where=f"{path}:{line}", why=str(error)) from error
-    except RecursionError as error:
-        raise Usage("not a scenario", where=path, why="it is nested too deeply") from error
-
-
 def _renamed(tables: dict[str, Any]) -> dict[str, Any]:
     """Convert a file of version 0.1: the table `[traffic]` was `[workload]`."""
     if "workload" in tables and "traffic" not in tables:
         tables["traffic"] = tables.pop("workload")
     return tables
-
-
-def _line(text: str, field: str, key: str = "") -> int:
-    """Return the line of a field such as `services[1].tasks[0].node`, as near as a scan of tables and keys can tell."""
-    lines = text.splitlines()
-    found = 0
-    path = ""
-    for part in field.split(".") if field else []:
-        name, _, index = part.partition("[")
-        number = int(index.rstrip("]")) if index.rstrip("]").isdigit() else 0
-        path = f"{path}.{name}" if path else name
-        header = re.compile(rf"\s*\[\[?{re.escape(path)}\]\]?\s*(#.*)?$")
-        tables = [at for at, line in enumerate(lines) if header.match(line)]
-        if tables:
-            found = tables[min(number, len(tables) - 1)]
-            continue
-        found = _key_line(lines, found, name)
-        if index and "{" not in lines[found]:
-            items = [at for at in range(found + 1, len(lines)) if lines[at].lstrip().startswith("{")]
-            found = items[number] if number < len(items) else found
-    return (_key_line(lines, found, key) if key else found) + 1
-
-
-def _key_line(lines: list[str], start: int, key: str) -> int:
-    pattern = re.compile(rf"(^|[{{,\s]){re.escape(key)}\s*=")
-    for at in range(start, len(lines)):
-        if pattern.search(lines[at]):
-            return at
-    return start
 
 
 class _Finisher:
@@ -259,7 +206,7 @@ class _Finisher:
         self._sweeps()
 
     def _fail(self, field: str, why: str) -> None:
-        raise Usage(why, where=f"{self._path}:{_line(self._text, field)}: {field}")
+        raise Usage(why, where=f"{self._path}:{toml.line(self._text, field)}: {field}")
 
     def _refuse(self, found: tuple[str, str] | None) -> None:
         if found:

@@ -136,7 +136,7 @@ def _inspect(job: Job, clock: str) -> int:
     scenario = topology.load(job.scenario)
     (selection,) = job.selections
     with Journal() as journal, trial.build(scenario, REFERENCE, journal, cgroups_for=selection) as lab:
-        report = walk.report(lab, lambda lab: catalog.make(selection, lab))
+        report = walk.report(lab, lambda lab: catalog.make(selection, lab, journal))
     _tell(Event("report", data=report))
     return 0
 

@@ -47,7 +47,7 @@ def build(
         datagrams = {"udp_as_asked" if udp_as_asked else "udp": [port]}
         return load.serve_argv(task.number, tcp=[port], **datagrams)
 
-    plane = make or (lambda lab: catalog.make(selection, lab))
+    plane = make or (lambda lab: catalog.make(selection, lab, journal))
     needing = cgroups_for or selection
     cgroups, any_port, in_turn = (each(needing) for each in (catalog.needs_cgroups, catalog.any_port, catalog.in_turn))
     return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, any_port=any_port, in_turn=in_turn)

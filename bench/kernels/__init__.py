@@ -3,5 +3,6 @@
 from bench.kernels.base import Command, Kernel
 from bench.kernels.choice import expand, list_kernels, resolve
 from bench.kernels.packages import headers
+from bench.kernels.shares import not_shared
 
-__all__ = ["Command", "Kernel", "expand", "headers", "list_kernels", "resolve"]
+__all__ = ["Command", "Kernel", "expand", "headers", "list_kernels", "not_shared", "resolve"]

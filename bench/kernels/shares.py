@@ -25,11 +25,21 @@ _TRANSPORTS = {"9p": ("9pnet_virtio", "9p"), "virtiofs": ("virtiofs",)}
 """File system type -> the modules that it needs in the guest. The first one that a kernel has is used."""
 
 
+_OWN = ("/run", "/dev", "/proc", "/sys", "/etc/netns")
+"""The directories that a guest has of its own (init.c, build_root). It sees everything else as it is here."""
+
+
 class Shared(Struct, frozen=True):
     """The QEMU arguments of the shares, and the descriptors that they name."""
 
     argv: tuple[str, ...]
     passed: tuple[int, ...] = ()
+
+
+def not_shared(path: str) -> str:
+    """Return the directory that hides a path of this machine from a guest, or "" if the guest sees the path."""
+    real = os.path.realpath(path)
+    return next((own for own in _OWN if f"{real}/".startswith(f"{own}/")), "")
 
 
 def transport(modules: Modules) -> str:

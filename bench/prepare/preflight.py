@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from bench.kernels import Kernel
+from bench.kernels import Kernel, not_shared
 from dataplanes.errors import Prerequisite
-from dataplanes.requirements import Compiled, Condition, Feature, Package, Requirement
+from dataplanes.requirements import Compiled, Condition, Executable, Feature, Package, Requirement
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -32,6 +33,8 @@ def availability(requirement: Requirement, kernel: Kernel) -> Availability:
     if isinstance(requirement, Condition):
         why = requirement.obstacle() if kernel.name == "host" else ""
         return Availability(requirement.name, requirement.purpose, not why, why, "use --kernel guest" if why else "")
+    if isinstance(requirement, Executable):
+        return _executable(requirement, kernel)
     if isinstance(requirement, Compiled):  # the run compiles it; compiling has its own requirements
         return Availability(requirement.purpose, "", True)
     if isinstance(requirement, Package):
@@ -45,6 +48,15 @@ def availability(requirement: Requirement, kernel: Kernel) -> Availability:
         "" if ok else "not installed",
         "" if ok else f"apt-get install {requirement.package}",
     )
+
+
+def _executable(program: Executable, kernel: Kernel) -> Availability:
+    why = fix = ""
+    if not os.access(program.name, os.X_OK):
+        why, fix = "it is not there, or not executable", "put it there, or correct the plane file"
+    elif kernel.name != "host" and (place := not_shared(program.name)):
+        why, fix = f"a guest has a {place} of its own", "put the plane file and its program elsewhere"
+    return Availability(program.name, program.purpose, not why, why, fix)
 
 
 def _feature(feature: Feature, kernel: Kernel) -> Availability:

@@ -30,14 +30,27 @@ def die_with(parent: int) -> None:
     The child calls this. The kernel signals only deaths after the prctl(2) (PR_SET_PDEATHSIG), so the parent is
     checked.
     """
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_with_parent() -> None:
+    """Make a child end when its parent ends, unless that has ended already.
+
+    In a PID namespace of its own a child cannot tell: the number of a parent outside is always 0.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def become_command(parent: int) -> None:
     """Prepare a child that becomes a user's command. It gets signals as any other command, and ends when we end."""
     die_with(parent)
+    take_signals()
+
+
+def take_signals() -> None:
+    """Let a child get signals as any other command does."""
     for number in interrupt.SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # a signal that nohup(1) ignores stays ignored
             signal.signal(number, signal.SIG_DFL)

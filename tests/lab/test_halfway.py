@@ -93,7 +93,7 @@ def test_a_refusal_at_any_step_leaves_everything_as_it_was(dataplane: str, tmp_p
     with Journal() as journal, trial.build(topology.load(f"{tmp_path}/two.toml"), selection, journal) as lab:
         assert lab.plane
         lab.plane.close()
-        lab.plane = plane = catalog.make(selection, lab)
+        lab.plane = plane = catalog.make(selection, lab, journal)
         with closing(Facts(lab)) as facts:
             bare = facts.now()
             for name, call, back in life(plane, lab):

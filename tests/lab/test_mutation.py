@@ -143,8 +143,8 @@ class Bench:
         self.mutant: Mutant
         self.lab: Lab
 
-    def make(self, selection: Selection, lab: Lab) -> DataPlane:
-        self.mutant = Mutant(catalog.make(selection, lab))
+    def make(self, selection: Selection, journal: Journal, lab: Lab) -> DataPlane:
+        self.mutant = Mutant(catalog.make(selection, lab, journal))
         self.breaks(self.mutant)
         return self.mutant
 
@@ -158,7 +158,9 @@ def broken(request: pytest.FixtureRequest) -> Iterator[Bench]:
     made = Bench()
     with (
         Journal() as journal,
-        trial.build(topology.load("matrix"), selection, journal, make=partial(made.make, selection)) as made.lab,
+        trial.build(
+            topology.load("matrix"), selection, journal, make=partial(made.make, selection, journal)
+        ) as made.lab,
     ):
         yield made
 
