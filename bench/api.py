@@ -297,6 +297,9 @@ def _lanes(cluster: str | None, jobs: int | None) -> Lanes:
 
 def _selected(planes: Planes) -> list[Selection]:
     """Return the chosen planes. Names are parsed here, and nowhere else."""
-    if isinstance(planes, str):
-        return catalog.select(planes)
-    return [found for each in planes for found in ([each] if isinstance(each, Selection) else catalog.select(each))]
+    from scenarios import expectations
+
+    parts = [planes] if isinstance(planes, str) else planes
+    found = [one for each in parts for one in ([each] if isinstance(each, Selection) else catalog.select(each))]
+    expectations.demand_known(found)
+    return found

@@ -94,6 +94,11 @@ class PlaneProgram(Struct, frozen=True):
         yield from (path for path in (self.file, self.expected, *named) if path and os.path.isfile(path))
 
 
+def not_a_name(name: str) -> str:
+    """Return why a data plane cannot have this name, or ""."""
+    return "" if _NAME.fullmatch(name) else f"{name!r} is no name of a data plane: lower-case letters, digits, - and ."
+
+
 def is_named_by(text: str) -> bool:
     """Return True if the name of a data plane names a file: it has a slash, or ends in .toml."""
     return os.path.sep in text or text.endswith(".toml")
@@ -131,7 +136,7 @@ def _from_program(path: str, placement: At) -> PlaneProgram:
         raise Usage("cannot run the program", where=path, why=why[0], fix=why[1])
     stem = os.path.basename(full).partition(".")[0].lower()
     name = re.sub("[^a-z0-9-]+", "-", stem).strip("-")
-    if not _NAME.fullmatch(f"{name}-{placement}"):
+    if not_a_name(f"{name}-{placement}"):
         raise Usage("no data plane can be called after this program", where=path, fix="rename it")
     summary = f"the program {os.path.basename(full)}"
     return PlaneProgram(f"{name}-{placement}", name, summary, placement, (full,), os.path.dirname(full))
@@ -143,11 +148,17 @@ def _read_file(path: str) -> PlaneProgram:
 
 
 def _digested(program: PlaneProgram) -> PlaneProgram:
+    return replace(program, digest=digest(program))
+
+
+def digest(program: PlaneProgram) -> str:
+    """Return a hash of the contents that a program's files have now."""
     made = hashlib.sha256()
     for path in program.files():
-        data = files.content(path, 1 << 30)
+        with open(path, "rb") as file:
+            data = file.read()
         made.update(f"{os.path.basename(path)} {len(data)}\n".encode() + data)
-    return replace(program, digest=made.hexdigest()[:12])
+    return made.hexdigest()[:12]
 
 
 def _not_executable(path: str) -> tuple[str, str] | None:
@@ -169,8 +180,8 @@ class _Checker:
         self._directory = os.path.dirname(os.path.abspath(path))
 
     def checked(self, found: PlaneFile) -> PlaneProgram:
-        if not _NAME.fullmatch(found.name):
-            self._fail("name", f"{found.name!r} is no name of a data plane: lower-case letters, digits, - and .")
+        if why := not_a_name(found.name):
+            self._fail("name", why)
         if clean(found.summary) != found.summary or "\n" in found.summary or not found.summary.strip():
             self._fail("summary", "it is not one line of text")
         if len(set(found.protocols)) < len(found.protocols):

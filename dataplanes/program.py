@@ -130,7 +130,6 @@ class ProgramMechanism(Mechanism):
             called = Executable(first, "the program of the data plane")
         return (
             called,
-            Feature("PID_NS", "", "what a program has started ends with its site"),
             *(Tool(name, package, purpose) for name, package in tools.items() if name != first),
             *(Feature(symbol, module, purpose) for symbol, module in program.features.items()),
         )

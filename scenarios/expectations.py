@@ -1,17 +1,20 @@
 """The expected outcome of each check on each plane. expected.toml lists every difference with its reason.
 
-Another package has a file of its own, for its planes and its checks.
+Another package has a file of its own, for its planes and its checks, and so may a plane file have one for its plane.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 from functools import cache
 
 import msgspec
 from msgspec import Struct
 
-from dataplanes import extensions
+from dataplanes import extensions, files, toml
+from dataplanes.errors import Usage
 from dataplanes.extensions import Extension
 from dataplanes.selection import Selection, split
 from scenarios import checks
@@ -35,6 +38,23 @@ class _Differences(Struct, frozen=True, forbid_unknown_fields=True):
     difference: list[Expectation]
 
 
+class OwnDifference(Struct, frozen=True, forbid_unknown_fields=True):
+    """An expectation in the file of a plane file. It is about that plane."""
+
+    checks: list[str]
+    reason: str
+    expected: Expected = "fail"
+    reference: str = ""
+    kernels: list[str] = []
+
+
+class OwnDifferences(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file of expected differences of a plane file."""
+
+    difference: list[OwnDifference] = []
+
+
+_MOST = 256 << 10
 PLAIN = Expectation([], [], "", "pass")
 
 
@@ -70,11 +90,39 @@ def _of(extension: Extension) -> list[Expectation]:
     return found
 
 
+@cache
+def _own(path: str) -> OwnDifferences:
+    return toml.decode(files.text(path, _MOST), OwnDifferences, path, "a file of expected differences")
+
+
+def demand_known(selections: Iterable[Selection]) -> None:
+    """Raise Usage, with the line, if a plane file's expected differences are about no check or have no reason."""
+    for path in {each.program.expected for each in selections if each.program and each.program.expected}:
+        for number, each in enumerate(_own(path).difference):
+            if strange := [name for name in each.checks if name not in checks.known()]:
+                near = difflib.get_close_matches(strange[0], checks.known(), 1)
+                hint = f"did you mean {near[0]}?" if near else "`bench list checks` shows them"
+                _refuse(path, f"difference[{number}].checks", f"there is no check {strange[0]!r}", hint)
+            if not each.reason.strip():
+                _refuse(path, f"difference[{number}].reason", "a difference needs a reason", "")
+
+
+def _refuse(path: str, field: str, why: str, fix: str) -> None:
+    raise Usage(why, where=f"{path}:{toml.line(files.text(path, _MOST), field)}: {field}", fix=fix)
+
+
+def _about(selection: Selection) -> Iterable[Expectation]:
+    """Return the expectations of a plane file's plane. No others are about it."""
+    path = selection.program.expected if selection.program else ""
+    for each in _own(path).difference if path else []:
+        yield Expectation(each.checks, [selection.name], each.reason, each.expected, each.reference, each.kernels)
+
+
 def expected(selection: Selection, check: str, release: str) -> Expectation:
     """Return the expectation for a check on a plane and a kernel."""
     names = {selection.dataplane, selection.name, f"{selection.dataplane}@{selection.variant}"}
     found = PLAIN
-    for each in load():
+    for each in _about(selection) if selection.program else load():
         kernel = not each.kernels or any(release.startswith(start) for start in each.kernels)
         if check in each.checks and names & set(each.planes) and kernel:
             found = each

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 
 from rich.table import Table
 
@@ -11,11 +12,11 @@ from bench import kernels
 from bench.prepare import preflight
 from bench.prepare.ready import requirements
 from bench.report import terminal
-from dataplanes import catalog
 from dataplanes.errors import BenchError
+from dataplanes.selection import Selection
 
 
-def examine(*, as_json: bool) -> int:
+def examine(selections: Sequence[Selection], *, as_json: bool) -> int:
     """Print the answers per plane and kernel. Return 0 if every plane runs on some kernel, else 3."""
     found: dict[str, dict[str, list[str]]] = {}
     reasons: dict[str, str] = {}
@@ -28,9 +29,9 @@ def examine(*, as_json: bool) -> int:
         if name == "host" and os.geteuid() != 0:
             reasons[name] = "not root (run as root, or use --kernel guest)"
             continue
-        for plane in catalog.names():
-            lacking = preflight.missing(requirements(catalog.select(plane)), kernel)
-            found.setdefault(plane, {})[name] = [f"{each.what}: {each.why} ({each.fix})" for each in lacking]
+        for each in selections:
+            lacking = preflight.missing(requirements([each]), kernel)
+            found.setdefault(each.name, {})[name] = [f"{need.what}: {need.why} ({need.fix})" for need in lacking]
     if as_json:
         terminal.say(json.dumps({"kernels": reasons, "dataplanes": found}, indent=1))
     else:

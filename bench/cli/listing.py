@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import difflib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from msgspec.structs import asdict
 
 from dataplanes import catalog, knobs
+from dataplanes.errors import Usage
+from dataplanes.selection import Selection
 
 Listed = dict[str, Any]
 """A name and a summary.
@@ -17,19 +20,29 @@ knobs, and those of metrics their fields.
 """
 
 
-def rows(what: str) -> list[Listed]:
-    """Return the rows of one kind."""
-    return LISTS[what]()
+def rows(what: str, names: Sequence[str] = ()) -> list[Listed]:
+    """Return the rows of one kind, or those with these names. Planes are named as `--dataplane` takes them.
+
+    Raises Usage for a name that there is none of.
+    """
+    if what == "dataplanes" and names:
+        return [_dataplane(each) for each in catalog.select(",".join(names))]
+    found = LISTS[what]()
+    known = {row["name"]: row for row in found}
+    for strange in (name for name in names if name not in known):
+        near = difflib.get_close_matches(strange, known, 1)
+        raise Usage(f"no {strange!r} among the {what}", fix=f"did you mean {near[0]}?" if near else "")
+    return [known[name] for name in names] if names else found
 
 
-def lines(what: str) -> Iterator[str]:
+def lines(what: str, names: Sequence[str] = ()) -> Iterator[str]:
     """Return the rows as text, one line each. Variants and knobs follow below the data planes."""
-    found = rows(what)
+    found = rows(what, names)
     width = max((len(row["name"]) for row in found), default=0)
     for row in found:
         origin = f" ({row['package']})" if row.get("package") else ""
         yield f"{row['name']:<{width}}  {row['summary']}{origin}"
-    if what == "dataplanes":
+    if what == "dataplanes" and any(row["knobs"] for row in found):
         yield from _choices(found)
 
 
@@ -56,6 +69,15 @@ def _dataplanes() -> list[Listed]:
         {"name": name, "summary": catalog.summary(name), "package": catalog.package(name), **_settings(name)}
         for name in catalog.names()
     ]
+
+
+def _dataplane(selection: Selection) -> Listed:
+    if selection.program:
+        told = {"name": selection.name, "summary": selection.program.summary, "package": ""}
+        return {**told, "default": "", "variants": {}, "knobs": []}
+    name = selection.dataplane
+    told = {"name": selection.name, "summary": catalog.summary(name), "package": selection.package}
+    return {**told, **_settings(name)}
 
 
 def _settings(name: str) -> Listed:

@@ -13,8 +13,9 @@ import click
 import msgspec
 
 from bench import __version__, api
+from bench.cli import completion as completion_of
 from bench.cli import documents as cli_documents
-from bench.cli import listing
+from bench.cli import listing, new_plane
 from bench.cli.options import (
     axis_options,
     axis_values,
@@ -96,7 +97,13 @@ def main() -> None:
     """Compare where and how a service VIP is load-balanced: correctness and cost, on real kernels."""
 
 
-for _command in (cli_documents.compare, cli_documents.report, cli_documents.answer, cli_documents.publish):
+for _command in (
+    cli_documents.compare,
+    cli_documents.report,
+    cli_documents.answer,
+    cli_documents.publish,
+    new_plane.plane,
+):
     main.add_command(_command)
 
 
@@ -347,23 +354,31 @@ def inspect(
 
 
 @main.command()
+@click.argument("dataplanes", nargs=-1, shell_complete=completion_of.or_file(completion_of.dataplane))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(as_json: bool) -> None:
-    """Check every prerequisite of every data plane on every kernel, and tell how to get what is missing."""
+def doctor(dataplanes: tuple[str, ...], as_json: bool) -> None:
+    """Check every prerequisite of every data plane, or of DATAPLANES, on every kernel.
+
+    Tell how to get what is missing.
+    """
     from bench.cli.doctor import examine
 
-    sys.exit(examine(as_json=as_json))
+    sys.exit(examine(catalog.select(",".join(dataplanes) or "all"), as_json=as_json))
 
 
 @main.command("list")
 @click.argument("what", type=click.Choice(list(listing.LISTS)))
+@click.argument("names", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_(what: str, as_json: bool) -> None:
-    """List data planes with variants and knobs, scenarios, checks, workloads, metrics or kernels, one line each."""
+def list_(what: str, names: tuple[str, ...], as_json: bool) -> None:
+    """List data planes with variants and knobs, scenarios, checks, workloads, metrics or kernels, one line each.
+
+    With NAMES, list only these. A plane file is a name of a data plane, too.
+    """
     if as_json:
-        terminal.say(json.dumps(listing.rows(what), indent=1))
+        terminal.say(json.dumps(listing.rows(what, names), indent=1))
         return
-    for each in listing.lines(what):
+    for each in listing.lines(what, names):
         terminal.say(each)
 
 

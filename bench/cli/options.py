@@ -35,8 +35,9 @@ dataplane_option = click.option(
     multiple=True,
     callback=lambda _ctx, _param, names: ",".join(names),
     metavar="NAME[,NAME]|all",
-    shell_complete=completion.dataplane,
-    help="Name the data planes, or NAME@VARIANT+KNOB=VALUE. `bench list dataplanes` shows them.",
+    shell_complete=completion.or_file(completion.dataplane),
+    help="Name the data planes, or NAME@VARIANT+KNOB=VALUE. `bench list dataplanes` shows them. The path of a plane "
+    "file works too, or PLACEMENT:PROGRAM.",
 )
 scenario_option = click.option(
     "--scenario",

@@ -54,11 +54,22 @@ class Planned(Struct):
 class Need(Struct):
     """A requirement of a data plane: what it is, and its name among those of its kind."""
 
-    kind: str = ""  # feature, tool, package, condition or compiled (dataplanes.requirements)
-    name: str = ""  # of a tool, a package, a condition or an eBPF object
+    kind: str = ""  # feature, tool, package, condition, compiled or executable (dataplanes.requirements)
+    name: str = ""  # of a tool, a package, a condition or an eBPF object; the path of an executable
     config: str = ""  # of a feature: its Kconfig symbol, without CONFIG_
     module: str = ""  # of a feature that may be built as a module
     purpose: str = ""
+
+
+class ToldProgram(Struct):
+    """The program of a plane file."""
+
+    digest: str = ""  # of its contents, with those of its plane file
+    summary: str = ""
+    ports: str = "any"  # or declared
+    protocols: list[str] = []
+    scheduler: str = "rr"  # or random
+    serve: bool = False
 
 
 class Named(Struct):
@@ -72,6 +83,7 @@ class Named(Struct):
     placement: str = ""
     mechanism: str = ""
     needs: list[Need] = []
+    program: ToldProgram | None = None
 
 
 class ResultPlan(Struct):

@@ -1,5 +1,7 @@
 """The JSON schemas of the documents, one for each kind and version. A test keeps the committed files up to date.
 
+So are those of plane files, and of the documents of calls by protocol 1, which have the protocol's number as version.
+
 `python -m bench.documents.schema` writes them. Keywords of this project begin with `x-`: the unit of a number, and for
 a figure also its better direction, the clocks by which it has a meaning, and its source.
 """
@@ -17,8 +19,11 @@ from bench.documents.metrics import METRICS
 from bench.documents.overview import Overview
 from bench.documents.parts import Environment, MatrixPlan, ResultPlan, Writer
 from bench.documents.reading import READ
+from dataplanes.plane_file import PlaneFile
+from dataplanes.program import PROTOCOL, Call, CallAnswer
 from scenarios.axes import Axes
 from scenarios.document import LabDocument
+from scenarios.expectations import OwnDifferences
 
 Tree = dict[str, Any]
 DIRECTORY = Path(__file__).parents[2] / "docs" / "schema"
@@ -27,6 +32,10 @@ DOCUMENTS: dict[tuple[str, int], Any] = {
     ("comparison", SCHEMA): Comparisons,
     ("report", SCHEMA): Overview,
     ("lab", SCHEMA): LabDocument,
+    ("plane-file", PROTOCOL): PlaneFile,
+    ("plane-call", PROTOCOL): Call,
+    ("plane-answer", PROTOCOL): CallAnswer,
+    ("plane-expected", PROTOCOL): OwnDifferences,
 }
 """By kind and version, the type of a document."""
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

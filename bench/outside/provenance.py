@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from bench import __version__, load
 from bench.inside import environment
 from bench.kernels import Kernel
-from dataplanes import catalog, ebpf_object, extensions
+from dataplanes import catalog, ebpf_object, extensions, plane_file
 from dataplanes.kernel.procfs import field
+from dataplanes.plane_file import PlaneProgram
 from dataplanes.requirements import Compiled, described
 from dataplanes.selection import Selection
 from dataplanes.texts import clean
@@ -70,6 +72,7 @@ def identity(under_test: Kernel, selections: Sequence[Selection]) -> dict[str, s
         "python": platform.python_version(),
         "sources": _sources(),
         **{package: _digest((path.name, path) for path in sorted(paths)) for package, paths in others.items()},
+        **{each.name: plane_file.digest(each.program) for each in selections if each.program},
         "kernel": under_test.fingerprint(),
         **{name: _digest([(name, path)]) for name, path in {"vipload": load.binary(), **compiled}.items()},
         **tools,
@@ -113,10 +116,19 @@ def _digest(paths: Iterable[tuple[str, Path]]) -> str:
 def planes(selections: Iterable[Selection]) -> list[dict[str, Any]]:
     """Return the planes as a document tells them: their knobs, their mechanisms, and what they need."""
     return [
-        msgspec.to_builtins(each)
+        msgspec.to_builtins(replace(each, program=None))
         | {"mechanism": catalog.mechanism(each), "needs": list(map(described, catalog.requires(each)))}
+        | {"program": _program(each.program)}
         for each in selections
     ]
+
+
+def _program(found: PlaneProgram | None) -> dict[str, Any] | None:
+    """Return what a document tells of a plane file's program: not where it lies, but what it is."""
+    if found is None:
+        return None
+    told = msgspec.to_builtins(found)
+    return {name: told[name] for name in ("digest", "summary", "ports", "protocols", "scheduler", "serve")}
 
 
 def command() -> str:

@@ -206,7 +206,7 @@ def test_a_selection_tells_where_it_balances_and_survives_the_way_to_the_kernel_
 
 CALLERS = {
     "bench/api.py",
-    "bench/cli/doctor.py",
+    "bench/cli/listing.py",
     "bench/cli/main.py",
     "bench/cli/options.py",
     "bench/outside/command.py",

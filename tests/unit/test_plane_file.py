@@ -53,7 +53,7 @@ def test_a_plane_file_is_a_selection_like_any_other(place: Path, monkeypatch: py
     needs = catalog.requires(found)
     assert Executable(f"{place}/mine", "the program of the data plane") in needs
     assert {each.name for each in needs if isinstance(each, Tool)} == {"nft"}
-    assert {each.config for each in needs if isinstance(each, Feature)} == {"NF_TABLES", "PID_NS"}
+    assert {each.config for each in needs if isinstance(each, Feature)} == {"NF_TABLES"}
     assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found, "the kernel under test gets it"
 
 
