@@ -52,7 +52,6 @@ class Callee(NamedTuple):
                     stdin=stdin,
                     stdout=stdout,
                     stderr=stderr,
-                    start_new_session=True,
                     preexec_fn=partial(_become, mounts, self.cwd),
                 )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -151,8 +150,13 @@ def _bounded(data: bytes, callee: Callee, verb: str) -> bytes:
 
 
 def _become(mounts: int, cwd: str) -> None:
-    """Prepare a child that becomes the program. It ends with this process: the enclosure does."""
+    """Prepare a child that becomes the program. It ends with this process: the enclosure does.
+
+    It is a process group, which can be ended as one. It is no session: where the scheduler groups tasks by session
+    (CONFIG_SCHED_AUTOGROUP), the first steps of a new one took half a second on a busy machine.
+    """
     die_with_parent()
+    os.setpgid(0, 0)
     enter(mounts)
     os.chdir(cwd)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST, _LARGEST))

@@ -10,7 +10,9 @@ from pathlib import Path
 BENCH = [str(Path(sys.executable).with_name("bench"))]
 
 
-def bench(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def bench(
+    *arguments: str, timeout: float = 300, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*BENCH, *arguments],
         capture_output=True,
@@ -18,6 +20,7 @@ def bench(*arguments: str, timeout: float = 300, **environment: str) -> subproce
         check=False,
         timeout=timeout,
         stdin=subprocess.DEVNULL,
+        cwd=cwd,
         env={**os.environ, **environment},
     )
 
