@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import click
 from msgspec.structs import asdict
 
+from bench.report import terminal
 from dataplanes import catalog, knobs
 from dataplanes.errors import Usage
 from dataplanes.selection import Selection
@@ -134,3 +137,19 @@ LISTS: dict[str, Callable[[], list[Listed]]] = {
     "metrics": _metrics,
     "kernels": _kernels,
 }
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(list(LISTS)))
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(what: str, names: tuple[str, ...], as_json: bool) -> None:
+    """List data planes with variants and knobs, scenarios, checks, workloads, metrics or kernels, one line each.
+
+    With NAMES, list only these. A plane file is a name of a data plane, too.
+    """
+    if as_json:
+        terminal.say(json.dumps(rows(what, names), indent=1))
+        return
+    for each in lines(what, names):
+        terminal.say(each)

@@ -103,6 +103,7 @@ for _command in (
     cli_documents.answer,
     cli_documents.publish,
     new_plane.plane,
+    listing.list_,
 ):
     main.add_command(_command)
 
@@ -364,22 +365,6 @@ def doctor(dataplanes: tuple[str, ...], as_json: bool) -> None:
     from bench.cli.doctor import examine
 
     sys.exit(examine(catalog.select(",".join(dataplanes) or "all"), as_json=as_json))
-
-
-@main.command("list")
-@click.argument("what", type=click.Choice(list(listing.LISTS)))
-@click.argument("names", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_(what: str, names: tuple[str, ...], as_json: bool) -> None:
-    """List data planes with variants and knobs, scenarios, checks, workloads, metrics or kernels, one line each.
-
-    With NAMES, list only these. A plane file is a name of a data plane, too.
-    """
-    if as_json:
-        terminal.say(json.dumps(listing.rows(what, names), indent=1))
-        return
-    for each in listing.lines(what, names):
-        terminal.say(each)
 
 
 @main.command()
