@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from msgspec import Struct
 
 from dataplanes.model import Endpoint, Segment, Service
+from dataplanes.model import Protocol as TransportProtocol
 from dataplanes.requirements import Requirement
 
 Hook = Literal["output", "input", "bridge", "frame", "socket", "tc"]
@@ -231,6 +232,8 @@ class Mechanism(ABC):
     name: str
     any_port = True
     """False if it serves only the ports that a service declares, and refuses a service that declares none."""
+    protocols: tuple[TransportProtocol, ...] = get_args(TransportProtocol)
+    """The transports that it serves."""
     in_turn = True
     """False if it chooses backends at random, and not in turn."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import get_args
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +21,7 @@ from dataplanes.kube import KubeIptables, KubeNft
 from dataplanes.kube_ipvs import KubeIpvs
 from dataplanes.kube_knobs import KubeKnobs, KubeNftKnobs
 from dataplanes.moby_nft import MobyKnobs, MobyNft
+from dataplanes.model import Protocol
 from dataplanes.nft import Nft, NftKnobs
 from dataplanes.nft_bridge import NftBridge, NftBridgeKnobs
 from dataplanes.placed import PlacedPlane
@@ -330,6 +332,11 @@ def needs_cgroups(selection: Selection) -> bool:
 def any_port(selection: Selection) -> bool:
     """Return True if the data plane serves every port of a VIP, and not only the ports that a service declares."""
     return selection.dataplane == DIRECT or _parts(selection)[1].make().any_port
+
+
+def protocols(selection: Selection) -> tuple[Protocol, ...]:
+    """Return the transports that the data plane serves."""
+    return get_args(Protocol) if selection.dataplane == DIRECT else _parts(selection)[1].make().protocols
 
 
 def in_turn(selection: Selection) -> bool:

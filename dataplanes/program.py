@@ -117,6 +117,7 @@ class ProgramMechanism(Mechanism):
     def __init__(self, program: PlaneProgram) -> None:
         self.name = program.mechanism
         self.any_port = program.ports == "any"
+        self.protocols = program.protocols
         self.in_turn = program.scheduler == "rr"
         self._program = program
         self._belongings: Belongings | None = None

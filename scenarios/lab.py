@@ -15,7 +15,7 @@ from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError, Usage
 from dataplanes.kernel import netns
 from dataplanes.kernel.undo import Undo
-from dataplanes.model import Endpoint, Port, Segment, Service
+from dataplanes.model import Endpoint, Port, Protocol, Segment, Service
 from scenarios import cgroup
 from scenarios.container import Container
 from scenarios.dns import Resolver, resolv_conf
@@ -38,12 +38,13 @@ class Lab:
         journal: Journal,
         server: Callable[[Task], Sequence[str]],
         cgroups: bool = False,
-        any_port: bool = True,
+        declared: Sequence[Protocol] = (),
         in_turn: bool = True,
     ) -> None:
         """Create a lab for a plane that serves any port or only declared ones, in turn or at random.
 
-        `server` returns the program that a task runs, which prints a line when it serves.
+        `server` returns the program that a task runs, which prints a line when it serves. `declared` are the transports
+        by which a service that declares no port has the one of the traffic; without, it has every port.
         """
         self.scenario, self.in_turn = scenario, in_turn
         self.plane: DataPlane | None = None
@@ -56,7 +57,7 @@ class Lab:
         self._attached: dict[str, tuple[str, str]] = {}  # attachment -> its address and its interface's name
         self._resolver: Resolver | None = None
         number = scenario.traffic.port
-        self._roster = Roster(() if any_port else (Port("tcp", number), Port("udp", number)))
+        self._roster = Roster(tuple(Port(each, number) for each in ("tcp", "udp") if each in declared))
         self.containers: dict[str, Container] = {}
         self.applied = Taken()  # the time the plane took to program all services at once
         self.joined = Taken()  # the time the plane took to add the last container

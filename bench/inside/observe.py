@@ -107,7 +107,8 @@ class _Observer:
 
     def _skipped(self, check: Check) -> str:
         chosen = self._selection
-        return checks.skipped(check, self._clock, catalog.any_port(chosen), catalog.in_turn(chosen))
+        able = catalog.any_port(chosen), catalog.in_turn(chosen), catalog.protocols(chosen)
+        return checks.skipped(check, self._clock, *able)
 
     def _show(self, check: Check) -> None:
         """Observe a check again in its own lab, with the packets of every namespace and the walk through the lab."""

@@ -49,8 +49,9 @@ def build(
 
     plane = make or (lambda lab: catalog.make(selection, lab, journal))
     needing = cgroups_for or selection
-    cgroups, any_port, in_turn = (each(needing) for each in (catalog.needs_cgroups, catalog.any_port, catalog.in_turn))
-    return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, any_port=any_port, in_turn=in_turn)
+    cgroups, in_turn = catalog.needs_cgroups(needing), catalog.in_turn(needing)
+    declared = () if catalog.any_port(needing) else catalog.protocols(needing)
+    return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, declared=declared, in_turn=in_turn)
 
 
 def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from heapq import heappop, heappush
 from types import ModuleType
+from typing import get_args
 
 from msgspec import Struct, structs
 
 from dataplanes import extensions
 from dataplanes.errors import BenchError, Unsupported, Usage
 from dataplanes.extensions import Extension
+from dataplanes.model import Protocol
 from scenarios.checks.world import Differs, World
 from scenarios.outcomes import Expected, Outcome
 from scenarios.stopwatch import Steadiness
@@ -44,6 +46,7 @@ class Check(Struct, frozen=True):
     package: str = ""  # the package that it comes from and its version; none for our own
     any_port: bool = False  # it is about ports that a service does not declare
     in_turn: bool = False  # it counts turns, which a plane that chooses at random has none of
+    protocols: tuple[Protocol, ...] = ("tcp",)  # the transports that it cannot do without
 
     @property
     def theme(self) -> str:
@@ -76,6 +79,7 @@ def check(
     obstacle: Callable[[], str] | None = None,
     any_port: bool = False,
     in_turn: bool = False,
+    protocols: tuple[Protocol, ...] = ("tcp",),
 ) -> Callable[[Observe], Observe]:
     """Enter a function as a check. Its docstring is the statement that holds or does not hold."""
 
@@ -84,7 +88,17 @@ def check(
             raise Usage(f"there is a check {name} already", where=observe.__module__)
         statement = " ".join((observe.__doc__ or "").split())
         CHECKS[name] = Check(
-            name, statement, source, scenario, observe, skip, idles, obstacle, any_port=any_port, in_turn=in_turn
+            name,
+            statement,
+            source,
+            scenario,
+            observe,
+            skip,
+            idles,
+            obstacle,
+            any_port=any_port,
+            in_turn=in_turn,
+            protocols=protocols,
         )
         return observe
 
@@ -131,12 +145,20 @@ def _of(each: Check, module: str) -> bool:
     return f"{each.observe.__module__}.".startswith(f"{module}.")
 
 
-def skipped(each: Check, clock: str, any_port: bool = True, in_turn: bool = True) -> str:
+def skipped(
+    each: Check,
+    clock: str,
+    any_port: bool = True,
+    in_turn: bool = True,
+    protocols: Collection[Protocol] = get_args(Protocol),
+) -> str:
     """Return why a check is not observed on the running kernel, or for a plane that lacks what it needs, or ""."""
     if each.any_port and not any_port:
         return "not applicable: it needs any port, and the plane serves declared ports only"
     if each.in_turn and not in_turn:
         return "not applicable: it counts turns, and the plane chooses at random"
+    if lacking := [needed for needed in each.protocols if needed not in protocols]:
+        return f"not applicable: it needs {lacking[0]}, which the plane does not serve"
     if each.idles and clock != "instructions":
         return "it idles for minutes, which only the instruction clock makes free"
     return each.skip or (each.obstacle() if each.obstacle else "")

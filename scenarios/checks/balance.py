@@ -64,7 +64,7 @@ def many_clients_one_node(world: World) -> str:
         return f"connections of each time: {shares(seen)}"
 
 
-@check("balance.udp-sticks", "D24")
+@check("balance.udp-sticks", "D24", protocols=("udp",))
 def udp_sticks(world: World) -> str:
     """The datagrams of one socket stay with one backend."""
     handle = world.datagrams(CLIENT)

@@ -43,7 +43,7 @@ def drain(world: World) -> str:
         return f"connections to {', '.join(made)} went on; new ones only to {seen[0]}"
 
 
-@check("change.drain-udp", "D25")
+@check("change.drain-udp", "D25", protocols=("udp",))
 def drain_udp(world: World) -> str:
     """A UDP flow leaves a drained backend, and loses at most one datagram."""
     with world.service("worker1", "worker2") as probe:
@@ -100,7 +100,7 @@ def new_avoid_removed(world: World) -> str:
         return same("connections", shares(seen), {probe.tasks[1]: 6})
 
 
-@check("change.udp-moves", "D25, moby/moby#36878")
+@check("change.udp-moves", "D25, moby/moby#36878", protocols=("udp",))
 def udp_moves(world: World) -> str:
     """An unconnected UDP socket's flow leaves a removed backend, and loses at most one datagram."""
     with world.service("worker1", "worker2") as probe:
@@ -110,7 +110,7 @@ def udp_moves(world: World) -> str:
         return _moved(world, handle, first, lambda: world.ask_udp(CLIENT, probe.vip, by=handle).task)
 
 
-@check("change.udp-moves-connected", "cilium/cilium#48244")
+@check("change.udp-moves-connected", "cilium/cilium#48244", protocols=("udp",))
 def udp_moves_connected(world: World) -> str:
     """A connected UDP socket's flow leaves a removed backend, and loses at most one datagram."""
     with world.service("worker1", "worker2") as probe:
@@ -201,7 +201,7 @@ def no_backend(world: World) -> str:
         raise Differs(f"answered by {world.who(made).task}")
 
 
-@check("change.no-backend-udp", "D14")
+@check("change.no-backend-udp", "D14", protocols=("udp",))
 def no_backend_udp(world: World) -> str:
     """A service whose backends are all drained refuses one of four datagrams at once.
 
@@ -258,7 +258,7 @@ def vip_reused(world: World) -> str:
         return same("answered by", sorted(seen), list(second.tasks))
 
 
-@check("change.vip-reused-udp", "D16, D25")
+@check("change.vip-reused-udp", "D16, D25", protocols=("udp",))
 def vip_reused_udp(world: World) -> str:
     """A VIP that is given to another service leads only to its backends by UDP, even from a source port used before."""
     with world.service("worker1") as first:

@@ -85,7 +85,7 @@ def bound_address(world: World) -> str:
     return same("answered by", _bound(world, CLIENT), "lone.1")
 
 
-@check("client.bound-address-udp", "bind(2) before sendto(2), as `dig -b` does")
+@check("client.bound-address-udp", "bind(2) before sendto(2), as `dig -b` does", protocols=("udp",))
 def bound_address_udp(world: World) -> str:
     """A client that binds its own address before it sends a datagram is answered from the VIP."""
     handle = world.datagrams(CLIENT)
@@ -106,7 +106,7 @@ def _bound(world: World, client: str) -> str:
     return world.who(world.open(made, world.vip("lone")), client).task
 
 
-@check("client.fixed-port-udp", "RFC 5905, 9.1: NTP asks from a fixed port")
+@check("client.fixed-port-udp", "RFC 5905, 9.1: NTP asks from a fixed port", protocols=("udp",))
 def fixed_port_udp(world: World) -> str:
     """A UDP client that always uses one source port is answered each time it starts."""
     for _ in range(_TIMES):

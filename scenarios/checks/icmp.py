@@ -14,13 +14,17 @@ _HEADERS = 28  # bytes of the IP and UDP headers
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14  # include/uapi/linux/in.h
 
 
-@check("icmp.port-unreachable", "kernel selftests: ICMP through NAT")
+@check("icmp.port-unreachable", "kernel selftests: ICMP through NAT", protocols=("udp",))
 def port_unreachable(world: World) -> str:
     """A datagram to a port that no backend serves is refused: the backend's ICMP error reaches the client's socket."""
     return _refused(world, CLIENT, 4712)
 
 
-@check("icmp.port-unreachable-hairpin", "derived from icmp.port-unreachable and identity.hairpin-lone-udp")
+@check(
+    "icmp.port-unreachable-hairpin",
+    "derived from icmp.port-unreachable and identity.hairpin-lone-udp",
+    protocols=("udp",),
+)
 def port_unreachable_hairpin(world: World) -> str:
     """A datagram that a backend sends to itself through its VIP, to a port that it does not serve, is refused."""
     port = world.port()
@@ -77,7 +81,7 @@ def _fragmentation_needed(source: tuple[str, int], destination: tuple[str, int],
     return message[:2] + checksum(message) + message[4:]
 
 
-@check("icmp.narrow-underlay", "moby/moby#36689", scenario="narrow")
+@check("icmp.narrow-underlay", "moby/moby#36689", scenario="narrow", protocols=("tcp", "udp"))
 def narrow_underlay(world: World) -> str:
     """A sender whose unfragmentable datagrams do not fit the underlay is told the length that fits.
 
@@ -113,7 +117,7 @@ def _too_long(world: World, client: socket.socket, size: int) -> int:
     raise Differs(f"2 datagrams of {size} bytes: no answer, and no error")
 
 
-@check("icmp.fragments", "D26")
+@check("icmp.fragments", "D26", protocols=("udp",))
 def fragments(world: World) -> str:
     """A datagram of 4000 bytes arrives whole in both directions."""
     vip, sent = world.vip("my-web"), bytes(range(250)) * 16
@@ -130,7 +134,7 @@ def fragments(world: World) -> str:
     return f"4000 bytes came back from {vip}, {len(numbers)} backends one after another"
 
 
-@check("icmp.fragments-hairpin", "D26")
+@check("icmp.fragments-hairpin", "D26", protocols=("udp",))
 def fragments_hairpin(world: World) -> str:
     """A datagram of 4000 bytes that a backend sends to itself through its VIP arrives whole in both directions."""
     handle = world.datagrams("lone.1")

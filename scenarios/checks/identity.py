@@ -31,7 +31,7 @@ def source_other_node(world: World) -> str:
     return _source(world, CLIENT, "lone")
 
 
-@check("identity.source-udp", "D9")
+@check("identity.source-udp", "D9", protocols=("udp",))
 def source_udp(world: World) -> str:
     """Backends see the client's own address by UDP."""
     own = world.address(CLIENT)
@@ -79,7 +79,7 @@ def hairpin_lone(world: World) -> str:
     return same("answered by", world.ask("lone.1", world.vip("lone")).task, "lone.1")
 
 
-@check("identity.hairpin-lone-udp", "D8, D23")
+@check("identity.hairpin-lone-udp", "D8, D23", protocols=("udp",))
 def hairpin_lone_udp(world: World) -> str:
     """A service's only backend reaches itself through its VIP by UDP, and the answer comes from the VIP."""
     return same("answered by", world.ask_udp("lone.1", world.vip("lone")).task, "lone.1")
@@ -99,7 +99,7 @@ def peer_name(world: World) -> str:
     return same("getpeername()", made.getpeername()[0], world.vip("lone"))
 
 
-@check("identity.peer-name-udp", "D11, D23")
+@check("identity.peer-name-udp", "D11, D23", protocols=("udp",))
 def peer_name_udp(world: World) -> str:
     """getpeername() of a connected UDP socket returns the VIP, and the socket receives the answers."""
     made = world.datagrams(CLIENT)
@@ -120,7 +120,7 @@ def peer_name_mapped(world: World) -> str:
     return same("getpeername()", made.getpeername()[0], vip)
 
 
-@check("identity.peer-name-mapped-udp", "cilium/cilium#39470", obstacle=no_ipv6)
+@check("identity.peer-name-mapped-udp", "cilium/cilium#39470", obstacle=no_ipv6, protocols=("udp",))
 def peer_name_mapped_udp(world: World) -> str:
     """getpeername() of a UDP socket that is connected to the VIP's IPv4-mapped address returns that address.
 

@@ -102,7 +102,7 @@ def server_speaks_late(world: World) -> Waiting:
     return _idle(world, 400, _nothing, _server_speaks)
 
 
-@check("idle.udp-400s", "D24", idles=True)
+@check("idle.udp-400s", "D24", idles=True, protocols=("udp",))
 def udp(world: World) -> Waiting:
     """A UDP socket that is idle for 400 s, longer than IPVS's 300 s and conntrack's 120 s, is answered again."""
     handle = world.datagrams(CLIENT)
@@ -112,7 +112,7 @@ def udp(world: World) -> Waiting:
     return "answered after 400 s"
 
 
-@check("idle.udp-late-answer", "a resolver that asks others first; conntrack's 30 s", idles=True)
+@check("idle.udp-late-answer", "a resolver that asks others first; conntrack's 30 s", idles=True, protocols=("udp",))
 def udp_late_answer(world: World) -> Waiting:
     """The answer to a datagram arrives 25 s later, and comes from the VIP."""
     servers = world.servers(world.tasks("my-web"), port := world.port(), socket.SOCK_DGRAM)

@@ -59,7 +59,7 @@ def _missed(world: World, ask: Callable[[str], str]) -> dict[str, list[str]]:
     return {client: left for client, left in missed.items() if left}
 
 
-@check("reach.udp-everywhere", "D23")
+@check("reach.udp-everywhere", "D23", protocols=("udp",))
 def udp_everywhere(world: World) -> str:
     """Every client on every node, including the backends, reaches every backend by UDP.
 
@@ -84,7 +84,7 @@ def through_mapped_address(world: World) -> str:
     return shared(world, world.tasks("my-web"), ask)
 
 
-@check("reach.mapped-udp", "cilium/cilium#39470", obstacle=no_ipv6)
+@check("reach.mapped-udp", "cilium/cilium#39470", obstacle=no_ipv6, protocols=("udp",))
 def through_mapped_address_by_udp(world: World) -> str:
     """An IPv6 socket reaches every backend by UDP through the VIP's IPv4-mapped address.
 
@@ -98,7 +98,7 @@ def through_mapped_address_by_udp(world: World) -> str:
     return shared(world, world.tasks("my-web"), ask)
 
 
-@check("reach.any-port", "D12", any_port=True)
+@check("reach.any-port", "D12", any_port=True, protocols=("tcp", "udp"))
 def any_port(world: World) -> str:
     """Every TCP and UDP port of the VIP leads to the same port of a backend, without any port being published."""
     tasks, vip = world.tasks("my-web"), world.vip("my-web")
@@ -116,7 +116,7 @@ def any_port(world: World) -> str:
 _no_sctp = lacks("SCTP", socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
 
 
-@check("reach.sctp", "D12", obstacle=_no_sctp)
+@check("reach.sctp", "D12", obstacle=_no_sctp, protocols=("sctp",))
 def sctp(world: World) -> str:
     """An SCTP association to the VIP reaches a backend, and data arrive in both directions."""
     servers = world.servers(world.tasks("my-web"), world.port(), protocol=socket.IPPROTO_SCTP)
@@ -127,7 +127,7 @@ def sctp(world: World) -> str:
     return f"{len(servers)} associations, 5 bytes arrived each way on each"
 
 
-@check("reach.wrong-protocol", "kube-proxy: TCP-only port hit by UDP")
+@check("reach.wrong-protocol", "kube-proxy: TCP-only port hit by UDP", protocols=("tcp", "udp"))
 def wrong_protocol(world: World) -> str:
     """A port that a backend serves only by TCP is refused by UDP, and the other way round."""
     world.listen("lone.1", tcp := world.port())

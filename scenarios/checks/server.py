@@ -25,7 +25,7 @@ def own_address(world: World) -> str:
     return f"{len(_CLIENTS)} clients were served"
 
 
-@check("server.own-address-udp", "a server's listen address; RFC 1122, 4.1.3.5")
+@check("server.own-address-udp", "a server's listen address; RFC 1122, 4.1.3.5", protocols=("udp",))
 def own_address_udp(world: World) -> str:
     """A UDP server that listens only on its container's own address answers from the VIP."""
     servers = world.servers(world.tasks("my-web"), world.port(), socket.SOCK_DGRAM, own_address=True)
@@ -42,7 +42,9 @@ def own_address_hairpin(world: World) -> str:
     return "it reached itself"
 
 
-@check("server.udp-answer", "RFC 1122, 4.1.3.5: most servers leave the answer's source to the kernel")
+@check(
+    "server.udp-answer", "RFC 1122, 4.1.3.5: most servers leave the answer's source to the kernel", protocols=("udp",)
+)
 def udp_answer(world: World) -> str:
     """The answer of a UDP server that chooses no source address comes from the VIP."""
     return _answered(world, world.servers(world.tasks("my-web"), world.port(), socket.SOCK_DGRAM))
@@ -63,7 +65,7 @@ def _answered(world: World, servers: dict[str, socket.socket]) -> str:
     return f"{len(_CLIENTS)} clients were answered from the VIP"
 
 
-@check("server.udp-answer-as-asked", "ip(7), IP_PKTINFO")
+@check("server.udp-answer-as-asked", "ip(7), IP_PKTINFO", protocols=("udp",))
 def udp_answer_as_asked(world: World) -> str:
     """The answer of a UDP server that answers from the address to which the datagram was sent comes from the VIP."""
     servers = world.servers(world.tasks("my-web"), port := world.port(), socket.SOCK_DGRAM)
@@ -82,7 +84,7 @@ def udp_answer_as_asked(world: World) -> str:
     return f"{len(_CLIENTS)} clients were answered from the VIP"
 
 
-@check("server.udp-connects-back", "DTLS servers and OpenVPN: a connected socket per client")
+@check("server.udp-connects-back", "DTLS servers and OpenVPN: a connected socket per client", protocols=("udp",))
 def udp_connects_back(world: World) -> str:
     """A UDP server that opens a connected socket for each client serves the client through that socket."""
     servers = world.servers(world.tasks("my-web"), port := world.port(), socket.SOCK_DGRAM)
@@ -102,7 +104,7 @@ def udp_connects_back(world: World) -> str:
     return "3 datagrams each way, the answers from the VIP"
 
 
-@check("server.answers-from-another-port", "RFC 1350, 4: TFTP; net/netfilter/nf_conntrack_tftp.c")
+@check("server.answers-from-another-port", "RFC 1350, 4: TFTP; net/netfilter/nf_conntrack_tftp.c", protocols=("udp",))
 def answers_from_another_port(world: World) -> str:
     """The answer that a UDP server sends from another port of its own comes from the VIP."""
     servers = world.servers(world.tasks("my-web"), port := world.port(), socket.SOCK_DGRAM)
@@ -116,7 +118,7 @@ def answers_from_another_port(world: World) -> str:
     return same("answered by", source, world.vip("my-web"))
 
 
-@check("server.shares-port", "socket(7), SO_REUSEPORT: a socket for each worker")
+@check("server.shares-port", "socket(7), SO_REUSEPORT: a socket for each worker", protocols=("udp",))
 def shares_port(world: World) -> str:
     """When UDP servers share a port, the datagrams of one client socket reach one of them, as without a balancer."""
     port, vip = world.port(), world.vip("lone")

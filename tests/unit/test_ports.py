@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataplanes.errors import Usage
-from dataplanes.model import Backend, Port
+from dataplanes.model import Backend, Port, Protocol
 from scenarios import checks, ports, topology
 from scenarios.roster import Roster
 
@@ -114,3 +114,13 @@ def test_a_check_that_counts_turns_is_not_applicable_to_chance() -> None:
     assert checks.skipped(each, "instructions") == ""
     assert checks.skipped(each, "instructions", in_turn=False).startswith("not applicable")
     assert checks.skipped(checks.CHECKS["balance.round-robin"], "instructions", in_turn=False) == ""
+
+
+def test_a_check_of_a_transport_is_not_applicable_to_a_plane_that_does_not_serve_it() -> None:
+    only_tcp: tuple[Protocol, ...] = ("tcp",)
+    needing = {each.name: each for each in checks.CHECKS.values() if not each.skip and "udp" in each.protocols}
+    assert {name for name in checks.CHECKS if "udp" in name} <= set(needing)
+    for each in needing.values():
+        assert checks.skipped(each, "instructions", protocols=only_tcp).startswith("not applicable: it needs udp")
+    assert checks.skipped(checks.CHECKS["reach.payload"], "instructions", protocols=only_tcp) == ""
+    assert checks.skipped(checks.CHECKS["reach.payload"], "instructions", protocols=()).startswith("not applicable")
