@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dataplanes.base import Belongings, Counter, Director, Footprint, Hook, Mechanism, Placement, Reply, Site
-from dataplanes.errors import BenchError, Unsupported
+from dataplanes.errors import BenchError, Prerequisite, Unsupported
 from dataplanes.kernel.calls import Callee, ServingProgram, call
 from dataplanes.kernel.enclosure import Enclosure
 from dataplanes.kernel.undo import Undo
@@ -152,6 +152,11 @@ def _called_site(site: Site) -> CalledSite:
     return CalledSite(netns, site.network, site.node, site.subnet, site.hook, site.reply, interface, site.address)
 
 
+def _cannot_call(program: PlaneProgram, error: OSError) -> Prerequisite:
+    where = str(error.filename or "the run's directory")
+    return Prerequisite(f"cannot call {program.name}", where=where, why=error.strerror or str(error))
+
+
 class _ProgramDirector(Director):
     """The program at one site. A refused call is undone by one that tells what was wanted before."""
 
@@ -167,7 +172,10 @@ class _ProgramDirector(Director):
         self._enclosure: Enclosure | None = None
         with Undo() as undo:
             undo(self._vacate)
-            os.mkdir(self._state, 0o700)
+            try:
+                os.mkdir(self._state, 0o700)
+            except OSError as error:
+                raise _cannot_call(program, error) from error
             self._enclosure = Enclosure()
             belongings.process(self._enclosure.pid)
             self._callee = self._make_callee(self._enclosure)
@@ -270,9 +278,12 @@ class _ProgramDirector(Director):
     def _answer(self, verb: Verb, services: Mapping[str, Service], changed: Sequence[str]) -> CallAnswer:
         called = tuple(CalledService(each.name, each.vip, each.ports, each.backends) for each in services.values())
         document = msgspec.json.encode(Call(PROTOCOL, verb, self._site, called, tuple(changed))) + b"\n"
-        if self._program.serve:
-            return self._decoded(verb, self._served(verb, document))
-        ended = call(self._callee, verb, document)
+        try:
+            if self._program.serve:
+                return self._decoded(verb, self._served(verb, document))
+            ended = call(self._callee, verb, document)
+        except OSError as error:  # of our own files
+            raise _cannot_call(self._program, error) from error
         if ended.code:
             return CallAnswer(error=self._callee.reason() or f"exit code {ended.code}", code=ended.code)
         return self._decoded(verb, ended.output)
