@@ -305,7 +305,7 @@ class Report:
             made.append(
                 PlaneOverview(
                     name,
-                    _summary(name),
+                    _summary(name, self.told(name)),
                     row.ratio_to_direct if row else None,
                     {name: row.figures[name] for name in SHOWN if name in row.figures} if row else {},
                     *self.against(name),
@@ -342,8 +342,10 @@ def _state(held: Sequence[Held], place: str) -> State:
     return State(sum(each.objects for each in here) - entries, entries, sum(each.bytes for each in here))
 
 
-def _summary(name: str) -> str:
+def _summary(name: str, told: Named) -> str:
     """Return a plane's summary if it is known here: a document may have planes of a package that is not installed."""
+    if told.program:
+        return told.program.summary
     plane, _ = split(name)
     return catalog.summary(plane) if plane in catalog.names() else ""
 

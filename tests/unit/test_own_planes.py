@@ -17,6 +17,7 @@ from bench.documents.parts import Named
 from bench.kernels import Kernel, not_shared
 from bench.outside import provenance
 from bench.prepare import preflight
+from bench.report import model
 from dataplanes import catalog
 from dataplanes.errors import Usage
 from dataplanes.model import Backend, Port
@@ -123,6 +124,7 @@ def test_a_document_tells_what_the_program_was_and_not_where(started: Started, t
     assert str(tmp_path) not in json.dumps(told["program"])
     named = msgspec.convert(told, Named)
     assert named.program
+    assert "shell script" in model._summary("mine", named), "the report tells what it is"
     assert len(named.program.digest) == 12
     assert provenance.planes(catalog.select("nft-lb"))[0]["program"] is None
 
