@@ -181,7 +181,7 @@ FAULTS: dict[str, tuple[str, type[BenchError], str]] = {
     "no text": ("printf '\\377\\n'", BenchError, "mine gives no answer to VERB that can be read"),
     "at length": ("head -c 17000000 /dev/zero", BenchError, "mine answers VERB at length: more than 16 MiB on stdout"),
     "without end": ("exec cat /dev/zero", BenchError, "mine was killed by SIGXFSZ during VERB"),
-    "never": ("echo thinking >&2; exec sleep 4242", TimedOut, "mine does not end its VERB: it takes longer than 3 s"),
+    "never": ("echo thinking >&2; exec sleep 4242", TimedOut, "mine does not end its VERB: it takes longer than 5 s"),
     "never, with a child": ("sleep 4242 & wait", TimedOut, "does not end its VERB"),
 }
 
@@ -191,7 +191,7 @@ FAULTS: dict[str, tuple[str, type[BenchError], str]] = {
 def test_a_fault_is_told_and_undone(place: Place, fault: str, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     act, kind, says = FAULTS[fault]
     monkeypatch.setenv("REFUSED", verb)
-    timeout = 3 if kind is TimedOut else 20
+    timeout = 5 if kind is TimedOut else 20
     script = REFUSES.replace("FAULT", act)
     directors: list[Director] = []
 
