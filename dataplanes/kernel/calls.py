@@ -182,7 +182,7 @@ class ServingProgram:
 
         After an error the program is of no use any more.
         """
-        if self._rest:
+        if self._said_more():
             raise self._callee.error("answers without being asked", f"a line before {verb}: {self._rest[:80]!r}")
         deadline = time.monotonic() + self._callee.timeout
         left = memoryview(document)
@@ -200,6 +200,12 @@ class ServingProgram:
                 raise self._ended(verb)
         line, _, self._rest = self._rest.partition(b"\n")
         return line
+
+    def _said_more(self) -> bool:
+        """Return True if the program has said something after its last answer."""
+        with suppress(BlockingIOError):
+            self._rest += os.read(self._from, 65536)  # at its end this is nothing, and the call tells of it
+        return bool(self._rest)
 
     def _write(self, data: memoryview) -> int:
         try:
