@@ -63,6 +63,7 @@ class Sweep(Struct, forbid_unknown_fields=True):
     sources: tuple[int, ...] = (0,)
     workloads: tuple[str, ...] = ()
     without: tuple[str, ...] = ()  # data planes for which it would take too long; NAME@VARIANT is one programming
+    only: tuple[str, ...] = ()  # the only data planes for which it would not
     rounds: int = 0  # the largest number of rounds, for points that take long; 0: as many as the run has
 
     def count(self) -> int:

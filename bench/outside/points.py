@@ -23,6 +23,7 @@ def series(workloads: Sequence[str], values: Mapping[str, Sequence[int]], sweeps
                 tuple(w for w in each.workloads or names if w in names),
                 tuple(each.points()),
                 each.without,
+                each.only,
                 each.rounds,
             )
             for each in sweeps

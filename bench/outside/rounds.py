@@ -28,12 +28,14 @@ class Series(Struct, frozen=True):
     workloads: tuple[str, ...] = ("crr",)
     points: tuple[Axes, ...] = (Axes(),)
     without: tuple[str, ...] = ()  # names of data planes, with any variant or with one
+    only: tuple[str, ...] = ()  # if there are any, all others are left out
     rounds: int = 0  # the largest number of rounds; 0: as many as there are
 
     def has(self, plane: Selection, number: int) -> bool:
         """Return True if the plane is measured in a round, or warmed up in round 0."""
         names = {plane.name, plane.dataplane, f"{plane.dataplane}@{plane.variant}"}
-        return not names & set(self.without) and (number <= self.rounds or not self.rounds)
+        wanted = not names & set(self.without) and (not self.only or bool(names & set(self.only)))
+        return wanted and (number <= self.rounds or not self.rounds)
 
 
 def interleave(

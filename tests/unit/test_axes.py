@@ -94,8 +94,9 @@ def test_no_trial_is_planned_twice_and_planes_can_be_left_out() -> None:
         ("b", "crr"): 1,
     }
     assert max(p.round for p in once if p.workload == "rr") == 3
-    named = interleave([Selection("a@v+x=1", "a", "v")], 1, connections=9, series=[Series(without=("a@v",))])
-    assert named == []
+    named = [Selection("a@v+x=1", "a", "v"), Selection("b@v", "b", "v")]
+    assert [p.dataplane for p in interleave(named, 1, connections=9, series=[Series(without=("a@v",))])] == ["b@v"] * 2
+    assert [p.dataplane for p in interleave(named, 1, connections=9, series=[Series(only=("a@v",))])] == ["a@v+x=1"] * 2
     warm = [(p.dataplane, p.workload) for p in plans if p.warmup]
     assert sorted(warm) == [("a+x=1", "crr"), ("b", "crr"), ("direct", "crr")]
     each = interleave(PLANES, 1, connections=100, series=found, warm="workload")

@@ -1,0 +1,43 @@
+"""A trial in which the instruction clock leapt is measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bench.documents import Trial, TrialPlan
+from bench.inside import trial
+from dataplanes.selection import REFERENCE
+from scenarios import stopwatch
+
+
+@pytest.mark.parametrize(
+    ("leaps", "measured", "error"),
+    [
+        ([0.9], 1, ""),
+        ([1.1, 0.2], 2, ""),
+        ([1.1, 1.2], 2, "direct: the guest's clock went on for 1.2 s while it waited for files"),
+    ],
+)
+def test_a_trial_in_which_the_clock_leapt_is_measured_once_more(
+    leaps: Sequence[float], measured: int, error: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meter = tmp_path / "waited"
+    meter.write_bytes(bytes(8))
+    monkeypatch.setattr(stopwatch, "_METER", str(meter))
+    done: list[Trial] = []
+
+    def once(*asked: object) -> Trial:
+        passed = int.from_bytes(meter.read_bytes(), "little") + int(leaps[len(done)] * 1e9)
+        meter.write_bytes(passed.to_bytes(8, "little"))
+        done.append(Trial("direct", "seed", "crr", 1, False, {"connections_per_second": 1.0 + len(done)}))
+        return done[-1]
+
+    monkeypatch.setattr(trial, "_once", once)
+    found = trial.run("seed", REFERENCE, TrialPlan("direct", 1, False, 100), "instructions")
+    assert len(done) == measured
+    assert found.error.startswith(error)
+    assert found.figures == ({} if error else done[-1].figures)
+    assert bool(found.error) == bool(error)
