@@ -61,7 +61,7 @@ _STEADY = (
     *("nft-container", "nft-lb", "nft-overlay", "nft-bridge", "ebpf-redirect", "kube-nftables@one-map"),
 )
 """Planes of each mechanism with which ten thousand services, and one more, do not take minutes."""
-_TEN_THOUSAND = ("--scenario", "scale", "--workload", "crr", "--services", "10000", "--repeat", "1")
+_FEW_AND_MANY = ("--scenario", "scale", "--workload", "crr", "--services", "1,10000", "--repeat", "3")
 _TRAFFIC = "crr-rst,open,rr,udp,first,stream,churn"
 STEPS = (
     Step("matrix.json", ("matrix", *_COMPARED, "--kernel", "debian-6.1,debian-6.12", "--output")),
@@ -71,7 +71,7 @@ STEPS = (
         "scale.json",
         ("run", "--dataplane", ",".join(_SCALED), *_CLOCK, "--repeat", "3", "--scenario", "scale", "--output"),
     ),
-    Step("services.json", ("run", "--dataplane", ",".join(_MANY), *_CLOCK, *_TEN_THOUSAND, "--output")),
+    Step("services.json", ("run", "--dataplane", ",".join(_MANY), *_CLOCK, *_FEW_AND_MANY, "--output")),
     Step("wall.json", ("run", *_TIMED, "--output"), by_time=tuple(_PLANES)),
     Step("gap.json", ("run", *_GAPS, "--output"), by_time=_STEADY),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
