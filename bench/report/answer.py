@@ -5,7 +5,7 @@ Could rules in the host or overlay namespace have the same effect as IPVS in eve
 - A semantic is *lost* on a plane if it holds on the plane that it is compared with, and not here, on some observed
   kernel. What does not apply here is lost, too. It is *gained* if it holds only here.
 - Each semantic has a level. *Core* is what any user of a service VIP relies on, *extended* what some rely on, and
-  *visible* what can be seen and no traffic depends on. `bench/report/questions.toml` has the levels.
+  *visible* what can be seen and no traffic depends on. `docs/semantics.md` has the levels.
 - A plane has **the same effect** as another one if it loses no core and no extended semantic. It has **nearly** the
   same effect if it loses no core semantic, and else **not**.
 - *Like for like*: planes with the same mechanism, the same variant and the same changes to it, at different places.

@@ -12,9 +12,10 @@ from msgspec import Struct
 from bench.documents import Interval
 from bench.documents.parts import Named
 from bench.report.model import Report, cost
-from bench.report.questions import LEVELS, REFERENCE, Level, level
+from bench.report.questions import REFERENCE
 from dataplanes.selection import balances, split
 from scenarios.axes import Axes
+from scenarios.clauses import LEVELS, Level, level
 
 
 class Standing(Struct, frozen=True):

@@ -1,17 +1,12 @@
-"""What the report asks of its documents (questions.toml): planes to compare with, levels of semantics, questions."""
+"""What the report asks of its documents (questions.toml): planes to compare with, questions, causes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
 import msgspec
 from msgspec import Struct
-
-Level = Literal["core", "extended", "visible"]
-"""Who relies on a semantic: any user of a VIP, some, or nobody's traffic."""
-LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 class Question(Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +38,6 @@ class _Asked(Struct, frozen=True, forbid_unknown_fields=True):
     hidden: str
     shipped: list[Shipped]
     places: dict[str, str]
-    levels: dict[Level, list[str]]
     question: list[Question]
     cause: list[Cause] = []
 
@@ -61,13 +55,6 @@ HIDDEN = _ASKED.hidden
 """The question whose yes means that the application sees nothing of the plane."""
 PLACES = _ASKED.places
 """The placements in words."""
-LEVELLED = _ASKED.levels
-_LEVEL = {check: level for level, checks in LEVELLED.items() for check in checks}
-
-
-def level(check: str) -> Level:
-    """Return the level of a check. One of another package is extended."""
-    return _LEVEL.get(check, "extended")
 
 
 def place(placement: str) -> str:

@@ -9,13 +9,14 @@ from bench.report.columns import table
 from bench.report.digits import number, ratio
 from bench.report.model import Report
 from bench.report.places import Best, Family, Standing, Twin, best, families, needs, standing
-from bench.report.questions import LEVELS, REFERENCE, SHIPPED, Level, level, place
+from bench.report.questions import REFERENCE, SHIPPED, place
 from bench.report.short import short
 from bench.report.words import Words
 from dataplanes.knobs import shown
 from dataplanes.selection import SHORT, balances
 from dataplanes.texts import code, markdown
 from scenarios.axes import Axes
+from scenarios.clauses import LEVELS, Level, level
 
 
 def summary(report: Report, say: Words) -> list[str]:

@@ -7,10 +7,11 @@ from msgspec import Struct
 from bench.documents import Interval
 from bench.report.model import Report
 from bench.report.places import Best, Standing, Twin, best, families, standing
-from bench.report.questions import HIDDEN, LEVELS, PLACES_ASKED, QUESTIONS, REFERENCE, SHIPPED, place, topics
+from bench.report.questions import HIDDEN, PLACES_ASKED, QUESTIONS, REFERENCE, SHIPPED, place, topics
 from bench.report.words import ENGLISH, Words
 from dataplanes.selection import SHORT
 from scenarios.axes import Axes
+from scenarios.clauses import LEVELS
 
 _NAMED = 5  # the most topics that a cell names
 

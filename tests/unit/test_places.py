@@ -18,9 +18,11 @@ from bench.documents import Interval, Matrix, MatrixCell, Result, Summary
 from bench.report import answer, model, sections
 from bench.report.page import page
 from bench.report.places import best, families, lacks, needs, standing
-from bench.report.questions import LEVELLED, LEVELS, REFERENCE, level
+from bench.report.questions import REFERENCE
 from bench.report.short import short
 from bench.report.words import CHINESE, ENGLISH
+from scenarios.checks import CHECKS
+from scenarios.clauses import LEVELS, level
 from scenarios.outcomes import Outcome
 
 GOLDEN = Path(__file__).parent / "golden" / "places"
@@ -208,7 +210,7 @@ def test_what_a_plane_needs_is_read_from_the_documents(report: model.Report) -> 
 
 # -- levels ------------------------------------------------------------------------------------------------------------
 
-_CHECKS = [check for each in LEVELS for check in LEVELLED[each][:3]]
+_CHECKS = [check for each in LEVELS for check in [check for check in CHECKS if level(check) == each][:3]]
 _HERE = "nft-lb"
 _OUTCOMES = st.fixed_dictionaries({check: st.sampled_from(["pass", "fail", "skip"]) for check in _CHECKS})
 

@@ -1,31 +1,15 @@
-"""Every check has one level, and what the answer names exists."""
+"""What the answer names exists."""
 
 from __future__ import annotations
-
-from collections import Counter
 
 import pytest
 
 from bench.outside.publish import STEPS
-from bench.report.questions import LEVELLED, LEVELS, PLACES, QUESTIONS, SHIPPED, level, place, topics
+from bench.report.questions import PLACES, QUESTIONS, SHIPPED, place, topics
 from bench.report.words import CHINESE
 from dataplanes import catalog
 from dataplanes.selection import balances, title
-from scenarios.checks import CHECKS
-
-
-def test_every_check_has_exactly_one_level() -> None:
-    told = Counter(check for checks in LEVELLED.values() for check in checks)
-    assert [check for check in CHECKS if check not in told] == [], (
-        "a new check needs a level: bench/report/questions.toml"
-    )
-    assert [check for check in told if check not in CHECKS] == []
-    assert [check for check, count in told.items() if count > 1] == []
-    assert tuple(LEVELLED) == LEVELS
-
-
-def test_a_check_of_another_package_is_extended() -> None:
-    assert level("greeting.answers") == "extended"
+from scenarios.clauses import LEVELS
 
 
 def test_every_placement_has_words() -> None:
