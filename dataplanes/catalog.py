@@ -296,6 +296,16 @@ def _select_program(text: str) -> Selection:
     return Selection(found.name, found.name, placement=found.placement, program=found)
 
 
+def variants(plane: str) -> list[Selection]:
+    """Return a plane in each of its variants. Raises Usage for an unknown plane, or the one that has none."""
+    if plane == DIRECT:
+        raise Usage(f"{DIRECT} has no variants", where=plane)
+    return [
+        Selection(f"{plane}@{name}" if name else plane, plane, name, asdict(settings), placement(plane), package(plane))
+        for name, settings in recipe(plane).variants.items()
+    ]
+
+
 def _parts(selection: Selection) -> tuple[Part[Placement], Part[Mechanism]]:
     """Return the parts of a plane other than the direct path, for the knobs that were chosen."""
     if selection.program:

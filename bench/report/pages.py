@@ -1,4 +1,4 @@
-"""The pages that show the repository's data set: the README's tables, chart and examples, docs/answer.md, drawings."""
+"""The pages that show the repository's data: the README's parts, docs/answer.md, the specification, drawings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from rich.console import RenderableType
 
 from bench.documents import Matrix, Result, reading
-from bench.report import figures, matrix_table, sections, terminal
+from bench.report import figures, matrix_table, sections, semantics, terminal
 from bench.report import result_table as run_table
 from bench.report.answer import answer
 from bench.report.model import Report
@@ -111,7 +111,7 @@ def write(root: Path, report: Report) -> None:
 
 def pages(root: Path, report: Report) -> dict[Path, str]:
     """Return every page and drawing of a checkout, with the content it should have."""
-    made = {root / "docs" / "rate.svg": chart(report)}
+    made = {root / "docs" / "rate.svg": chart(report), root / "docs" / "semantics.md": semantics.page()}
     shown = examples(root, report)
     for suffix, say in (("", ENGLISH), (".zh", CHINESE)):
         readme = root / f"README{suffix}.md"

@@ -233,6 +233,14 @@ def test_the_title_of_a_selection_names_its_variant(name: str, told: str) -> Non
     assert catalog.select(told)[0].knobs == selection.knobs
 
 
+def test_a_plane_in_each_variant_is_what_its_name_selects() -> None:
+    for plane in catalog.names()[1:]:
+        assert catalog.variants(plane) == [catalog.select(each.name)[0] for each in catalog.variants(plane)]
+        assert [each.variant for each in catalog.variants(plane)] == list(catalog.recipe(plane).variants)
+    with pytest.raises(Usage, match="no variants"):
+        catalog.variants("direct")
+
+
 def test_a_name_is_parsed_where_a_user_gave_it_and_nowhere_else() -> None:
     paths = [path for layer in ("bench", "scenarios", "dataplanes") for path in (ROOT / layer).rglob("*.py")]
     assert {str(p.relative_to(ROOT)) for p in paths if "catalog.select(" in p.read_text()} == CALLERS
