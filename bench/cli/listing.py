@@ -19,7 +19,7 @@ Listed = dict[str, Any]
 """A name and a summary.
 
 The rows of planes and checks have the package that they come from, "" for our own. The rows of planes have variants and
-knobs, and those of metrics their fields.
+knobs, those of checks the number of their clause, and those of metrics their fields.
 """
 
 
@@ -44,7 +44,8 @@ def lines(what: str, names: Sequence[str] = ()) -> Iterator[str]:
     width = max((len(row["name"]) for row in found), default=0)
     for row in found:
         origin = f" ({row['package']})" if row.get("package") else ""
-        yield f"{row['name']:<{width}}  {row['summary']}{origin}"
+        clause = f"  {row['clause']:<5}" if "clause" in row else ""
+        yield f"{row['name']:<{width}}{clause}  {row['summary']}{origin}"
     if what == "dataplanes" and any(row["knobs"] for row in found):
         yield from _choices(found)
 
@@ -120,7 +121,18 @@ def _metrics() -> list[Listed]:
 def _checks() -> list[Listed]:
     from scenarios import checks
 
-    return [{"name": name, "summary": each.statement, "package": each.package} for name, each in checks.known().items()]
+    return [
+        {"name": name, "summary": each.statement, "package": each.package, "clause": _number(name)}
+        for name, each in checks.known().items()
+    ]
+
+
+def _number(check: str) -> str:
+    """Return the number of the clause that a check is about, or "" for a check of another package."""
+    from scenarios import clauses
+
+    clause = clauses.about(check)
+    return clause.number if clause else ""
 
 
 def _kernels() -> list[Listed]:
