@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/resource.h>
 
-enum { TARGETS = 256, SOURCES = 256, BACKENDS = 256, STATES = 10 };
+enum { TARGETS = 1024, SOURCES = 256, BACKENDS = 256, STATES = 10 };
 
 int serve(int argc, char **argv);
 int load(int argc, char **argv);

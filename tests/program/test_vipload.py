@@ -21,6 +21,7 @@ import pytest
 
 from bench import load
 from bench.documents.metrics import LATENCIES, METRICS
+from scenarios.axes import AXES
 
 pytestmark = pytest.mark.program
 
@@ -58,6 +59,14 @@ def run(command: str, targets: list[str], **options: Any) -> dict[str, Any]:
     done = subprocess.run(load.argv(command, targets, **options), capture_output=True, check=True, timeout=60)
     found: dict[str, Any] = msgspec.json.decode(done.stdout)
     return found
+
+
+def test_there_may_be_as_many_targets_as_a_service_has_backends() -> None:
+    """The reference has no VIP: its client knows every backend."""
+    most = AXES["backends"][2]
+    with serving() as targets:
+        found = run("load", targets * most, connections=most, concurrency=5)
+    assert (found["ok"], sum(found["errors"].values())) == (most, 0)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
