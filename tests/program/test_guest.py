@@ -173,6 +173,12 @@ def test_where_nothing_can_be_saved_every_guest_boots(monkeypatch: pytest.Monkey
     assert resolve("guest", "wall").execute(Command(("true",), dict(os.environ), "/"), lambda line: None) == 0
 
 
+@pytest.mark.parametrize(("clock", "off"), [("wall", True), ("instructions", False)])
+def test_a_guest_has_its_kernel_s_mitigations_where_something_is_measured(clock: str, off: bool) -> None:
+    done = guest("cat", "/proc/cmdline", clock=clock)
+    assert (b"mitigations=off" in done.stdout) == off
+
+
 def test_idle_time_is_free_under_the_instruction_clock() -> None:
     begun = time.monotonic()
     done = guest("sh", "-c", "sleep 900; cut -d. -f1 /proc/uptime", clock="instructions")
