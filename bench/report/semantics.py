@@ -112,7 +112,7 @@ def _clause(clause: Clause) -> list[str]:
         "",
         f"- *Why*: {clause.rationale}",
         f"- *Sources*: {', '.join(map(source, clause.sources))}.",
-        f"- *Observed by*: {_observed(clause)}.",
+        f"- *Observed {_observed(clause)}.",
     ]
     if why := unobserved(clause):
         return [*lines, f"- *Not observed*: {why}.", *_names_elsewhere(clause), ""]
@@ -120,8 +120,10 @@ def _clause(clause: Clause) -> list[str]:
 
 
 def _observed(clause: Clause) -> str:
-    parts = [_listed(clause.checks)] if clause.checks else []
-    return "; ".join([*parts, f"besides by {_listed(clause.besides)}"] if clause.besides else parts)
+    if not clause.checks:
+        return f"besides by*: {_listed(clause.besides)}"
+    besides = f"; besides by {_listed(clause.besides)}" if clause.besides else ""
+    return f"by*: {_listed(clause.checks)}{besides}"
 
 
 def _lack(lack: Lack, clause: Clause) -> str:
