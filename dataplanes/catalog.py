@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from dataplanes import extensions, ipvs_knobs, knobs, plane_file, program
+from dataplanes import extensions, ipvs_knobs, knobs, peers, plane_file, program
 from dataplanes.base import Attachments, Belongings, DataPlane, Mechanism, Placement
 from dataplanes.direct import Direct
 from dataplanes.ebpf import Ebpf, EbpfKnobs, RedirectKnobs, ShortKnobs
@@ -35,6 +35,7 @@ from dataplanes.placements import (
     SocketPlacement,
     TcPlacement,
 )
+from dataplanes.plane_file import PlaneProgram
 from dataplanes.recipe import Part, Recipe, wrong
 from dataplanes.requirements import Requirement
 from dataplanes.selection import DIRECT, REFERENCE, SHORT, Selection, split
@@ -183,11 +184,12 @@ _RECIPES = (
     ),
 )
 BUILT_IN: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
+_TAKEN = ("all", "peers", DIRECT, *BUILT_IN, *peers.NAMES)
 _DIRECT = "no load balancer: the client calls the backends' own addresses in turn; the reference of every figure"
 
 
 def names() -> list[str]:
-    """Return the names of all data planes: the direct path, our own, those of other packages.
+    """Return the names of all data planes: the direct path, our own, those of other packages. Peers are none of them.
 
     Raises Prerequisite if a package has a plane by a name that is taken.
     """
@@ -195,7 +197,7 @@ def names() -> list[str]:
 
 
 def _extensions() -> dict[str, Extension]:
-    return extensions.planes(taken=("all", DIRECT, *BUILT_IN))
+    return extensions.planes(taken=_TAKEN)
 
 
 def recipe(plane: str) -> Recipe:
@@ -206,15 +208,18 @@ def recipe(plane: str) -> Recipe:
     if plane in BUILT_IN:
         return BUILT_IN[plane]
     if plane not in _extensions():
-        near = difflib.get_close_matches(plane, names(), 1)
-        hint = f"did you mean {near[0]}?" if near else "`bench list dataplanes` shows them"
-        raise Usage(f"unknown data plane {plane!r}", fix=hint)
+        raise Usage(f"unknown data plane {plane!r}", fix=_nearest(plane))
     found = _extensions()[plane]
     made = found.load()
     if why := wrong(made, plane):
         raise found.refused(why)
     assert isinstance(made, Recipe)
     return made
+
+
+def _nearest(plane: str) -> str:
+    near = difflib.get_close_matches(plane, [*names(), *peers.NAMES], 1)
+    return f"did you mean {near[0]}?" if near else "`bench list dataplanes` shows them"
 
 
 def package(plane: str) -> str:
@@ -248,14 +253,16 @@ def mechanism(selection: Selection) -> str:
 
 
 def select(text: str) -> list[Selection]:
-    """Parse a `--dataplane` value: comma-separated planes and plane files, or `all`.
+    """Parse a `--dataplane` value: comma-separated planes and plane files, `peers` for all of these, or `all`.
 
-    Raises Usage, which names the nearest plane, or the line and the field of a plane file.
+    `all` is every plane but the peers. Raises Usage, which names the nearest plane, or the line and the field of a
+    plane file.
     """
     known = names()
     chosen = known if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
+    chosen = [name for each in chosen for name in (peers.NAMES if each == "peers" else (each,))]
     if not chosen:
-        raise Usage("no data plane named", fix=f"one or more of: {', '.join(known)}, or all")
+        raise Usage("no data plane named", fix=f"one or more of: {', '.join((*known, *peers.NAMES))}, peers or all")
     return _distinct([_select(name) for name in dict.fromkeys(chosen)])
 
 
@@ -273,6 +280,8 @@ def _distinct(selections: list[Selection]) -> list[Selection]:
 def _select(text: str) -> Selection:
     if plane_file.is_named_by(text):
         return _select_program(text)
+    if text in peers.NAMES:
+        return peer(text)
     plane, settings = split(text)
     if plane == DIRECT:
         if settings:
@@ -291,9 +300,34 @@ def _select(text: str) -> Selection:
 
 def _select_program(text: str) -> Selection:
     found = plane_file.parse(text)
-    if found.name in ("all", *names()):
+    if is_taken(found.name) and peers.file(found.name) != found.file:
         raise Usage(f"there is a data plane {found.name} already", where=text, fix="give yours another name")
-    return Selection(found.name, found.name, placement=found.placement, program=found)
+    return _of_program(found)
+
+
+def peer(name: str) -> Selection:
+    """Return a peer, selected."""
+    return _of_program(plane_file.parse(peers.file(name)))
+
+
+def imitated(selection: Selection) -> Selection | None:
+    """Return the plane of the catalog that a plane file's plane imitates, or None."""
+    return _select(selection.program.imitates) if selection.program and selection.program.imitates else None
+
+
+def _of_program(found: PlaneProgram) -> Selection:
+    """Return a selected program. Raises Usage, with the line, if it imitates what is no plane of the catalog."""
+    plane = split(found.imitates)[0]
+    if plane and plane not in names():
+        raise plane_file.fault(found, "imitates", f"there is no data plane {plane!r}", _nearest(plane))
+    made = Selection(found.name, found.name, placement=found.placement, program=found)
+    imitated(made)  # raises Usage for a variant that it has not
+    return made
+
+
+def is_taken(name: str) -> bool:
+    """Return True if no plane of the user's can have this name."""
+    return name in (*_TAKEN, *names())
 
 
 def variants(plane: str) -> list[Selection]:

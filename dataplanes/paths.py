@@ -1,8 +1,9 @@
-"""The directory of files that the program can make again: kernels, compiled programs."""
+"""The directory of files that the program can make again: kernels, packages, compiled programs."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -12,3 +13,8 @@ def cache() -> Path:
     if given:
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vip-bench"
+
+
+def unpacked(packages: Iterable[str]) -> Path:
+    """Return the directory in the cache that has these Debian packages. Their names have no underscore."""
+    return cache() / "packages" / "_".join(sorted(packages))

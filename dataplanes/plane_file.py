@@ -29,18 +29,25 @@ Features = Annotated[
     dict[str, str],
     Meta(description='A kernel feature, which is a Kconfig symbol without CONFIG_ -> its module, or "".'),
 ]
+Packages = Annotated[
+    tuple[str, ...],
+    Meta(max_length=16, description="Debian packages that are unpacked into the cache, and not installed."),
+]
 
 _MOST = 64 << 10
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?")
 _MODULE = re.compile(r"[a-zA-Z0-9_-]*")
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9_]*")
 _TOOL = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._+-]*")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,60}")
+_LONGEST_DIRECTORY = 200
 _SHORT = re.compile(r"([a-z]+):(.+)", re.DOTALL)
 
 
 class PlaneNeeds(Struct, frozen=True, forbid_unknown_fields=True):
     """What the program needs of the machine and of the kernel."""
 
+    packages: Packages = ()
     tools: Tools = {}
     features: Features = {}
 
@@ -65,6 +72,10 @@ class PlaneFile(Struct, frozen=True, forbid_unknown_fields=True):
     serve: Annotated[bool, Meta(description="One process per site answers every call, a JSON line each.")] = False
     timeout: Annotated[float, Meta(gt=0, le=3600, description="The seconds that one call may take.")] = 60
     needs: PlaneNeeds = PlaneNeeds()
+    imitates: Annotated[
+        str,
+        Meta(description="A plane of the catalog whose expected outcomes are this one's, unless `expected` differs."),
+    ] = ""
     expected: Annotated[str, Meta(description="A file of expected differences, beside the plane file.")] = ""
 
 
@@ -82,8 +93,10 @@ class PlaneProgram(Struct, frozen=True):
     scheduler: Literal["rr", "random"] = "rr"
     serve: bool = False
     timeout: float = 60
+    packages: tuple[str, ...] = ()
     tools: dict[str, str] = {}
     features: dict[str, str] = {}
+    imitates: str = ""
     expected: str = ""
     file: str = ""
     digest: str = ""  # of the files' contents
@@ -147,6 +160,12 @@ def _read_file(path: str) -> PlaneProgram:
     return _digested(_Checker(path, text).checked(toml.decode(text, PlaneFile, path, "a plane file")))
 
 
+def fault(program: PlaneProgram, field: str, why: str, fix: str) -> Usage:
+    """Return the error about a field of the plane file from which a program was read."""
+    text = files.text(program.file, _MOST)
+    return Usage(why, where=f"{program.file}:{toml.line(text, field)}: {field}", fix=fix)
+
+
 def _digested(program: PlaneProgram) -> PlaneProgram:
     return replace(program, digest=digest(program))
 
@@ -186,6 +205,7 @@ class _Checker:
             self._fail("summary", "it is not one line of text")
         if len(set(found.protocols)) < len(found.protocols):
             self._fail("protocols", "a protocol is named twice")
+        self._check_packages(found.needs.packages)
         self._check_needs(found.needs)
         return PlaneProgram(
             found.name,
@@ -199,8 +219,10 @@ class _Checker:
             found.scheduler,
             found.serve,
             found.timeout,
+            found.needs.packages,
             found.needs.tools,
             found.needs.features,
+            found.imitates,
             self._beside(found.expected),
             os.path.abspath(self._path),
         )
@@ -226,6 +248,16 @@ class _Checker:
         elif os.path.isfile(os.path.join(self._directory, first)):
             self._fail("command", f"{first!r} is searched for in PATH, not beside the plane file", f"write ./{first}")
         return (first, *rest)
+
+    def _check_packages(self, packages: tuple[str, ...]) -> None:
+        for package in packages:
+            if not _PACKAGE.fullmatch(package):
+                self._fail("needs.packages", f"{package!r} is no name of a Debian package")
+        if len(set(packages)) < len(packages):
+            self._fail("needs.packages", "a package is named twice")
+        if len("_".join(packages)) > _LONGEST_DIRECTORY:
+            fix = "name only those that depend on the others"
+            self._fail("needs.packages", "their names are too long for one directory", fix)
 
     def _check_needs(self, needs: PlaneNeeds) -> None:
         for tool, package in needs.tools.items():

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from dataplanes import packages
 from dataplanes.base import Belongings, Counter, Director, Footprint, Hook, Mechanism, Placement, Reply, Site
 from dataplanes.errors import BenchError, Prerequisite, Unsupported
 from dataplanes.kernel.calls import Callee, ServingProgram, call
@@ -27,7 +28,7 @@ from dataplanes.model import Backend, Port, Service
 from dataplanes.placements import ContainerPlacement, HostPlacement, LbPlacement, OverlayPlacement, TcPlacement
 from dataplanes.plane_file import At, PlaneProgram
 from dataplanes.recipe import Part
-from dataplanes.requirements import Executable, Feature, Requirement, Tool
+from dataplanes.requirements import Executable, Feature, Requirement, Tool, Unpacked
 from dataplanes.vips import LocalRoutes
 
 PROTOCOL: Literal[1] = 1
@@ -126,11 +127,14 @@ class ProgramMechanism(Mechanism):
     def requires(cls, program: PlaneProgram) -> tuple[Requirement, ...]:
         first, tools = program.argv[0], program.tools
         purpose = f"the plane file of {program.name} names it"
-        called: Requirement = Tool(first, tools.get(first, first), purpose)
+        called: tuple[Requirement, ...] = (Tool(first, tools.get(first, first), purpose),)
         if os.path.sep in first:
-            called = Executable(first, "the program of the data plane")
+            called = (Executable(first, "the program of the data plane"),)
+        elif program.packages and first not in tools:  # it comes with them
+            called = ()
         return (
-            called,
+            *called,
+            *((Unpacked(" ".join(program.packages), purpose),) if program.packages else ()),
             *(Tool(name, package, purpose) for name, package in tools.items() if name != first),
             *(Feature(symbol, module, purpose) for symbol, module in program.features.items()),
         )
@@ -186,7 +190,7 @@ class _ProgramDirector(Director):
     def _make_callee(self, enclosure: Enclosure) -> Callee:
         program, state = self._program, self._state
         env = {name: value for name, value in os.environ.items() if not name.startswith("BENCH_")}
-        env |= {"PLANE_STATE": state, "PLANE_PROTOCOL": str(PROTOCOL)}
+        env |= {"PLANE_STATE": state, "PLANE_PROTOCOL": str(PROTOCOL)} | packages.environment(program.packages, env)
         netns, said = self._site.netns, f"{state}.said"
         return Callee(program.name, program.argv, program.directory, netns, enclosure, env, said, program.timeout)
 

@@ -57,7 +57,18 @@ class Executable(Struct, frozen=True):
     purpose: str
 
 
-Requirement = Feature | Tool | Package | Condition | Compiled | Executable
+class Unpacked(Struct, frozen=True):
+    """Debian packages that a run unpacks into the cache before it starts. They are not installed."""
+
+    name: str  # the packages' names, with blanks between
+    purpose: str
+
+    def packages(self) -> tuple[str, ...]:
+        """Return the packages' names."""
+        return tuple(self.name.split())
+
+
+Requirement = Feature | Tool | Package | Condition | Compiled | Executable | Unpacked
 
 
 def described(requirement: Requirement) -> dict[str, str]:

@@ -13,7 +13,7 @@ from functools import cache
 import msgspec
 from msgspec import Struct
 
-from dataplanes import extensions, files, toml
+from dataplanes import catalog, extensions, files, toml
 from dataplanes.errors import Usage
 from dataplanes.extensions import Extension
 from dataplanes.selection import Selection, split
@@ -112,16 +112,20 @@ def _refuse(path: str, field: str, why: str, fix: str) -> None:
 
 
 def _about(selection: Selection) -> Iterable[Expectation]:
-    """Return the expectations of a plane file's plane. No others are about it."""
+    """Return the expectations in the file of a plane file's plane."""
     path = selection.program.expected if selection.program else ""
     for each in _own(path).difference if path else []:
         yield Expectation(each.checks, [selection.name], each.reason, each.expected, each.reference, each.kernels)
 
 
 def expected(selection: Selection, check: str, release: str) -> Expectation:
-    """Return the expectation for a check on a plane and a kernel."""
+    """Return the expectation for a check on a plane and a kernel.
+
+    What a plane file imitates is expected of its plane, unless its own file says otherwise.
+    """
     names = {selection.dataplane, selection.name, f"{selection.dataplane}@{selection.variant}"}
-    found = PLAIN
+    imitated = catalog.imitated(selection)
+    found = expected(imitated, check, release) if imitated else PLAIN
     for each in _about(selection) if selection.program else load():
         kernel = not each.kernels or any(release.startswith(start) for start in each.kernels)
         if check in each.checks and names & set(each.planes) and kernel:

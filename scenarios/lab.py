@@ -185,9 +185,8 @@ class Lab:
         return self._roster.service(name)
 
     def declare(self, name: str, port: Port) -> None:
-        """Have a service serve a port more, unless it has every port."""
-        if self._roster.declare(name, port):
-            self._plane().apply([self.service(name)])
+        """Have a service serve a port more, unless it has every port. A port that the plane refuses is not declared."""
+        self._roster.declare(name, port, lambda service: self._plane().apply([service]))
 
     def services(self) -> list[Service]:
         """Return every service that has tasks."""

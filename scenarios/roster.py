@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+from dataplanes.kernel.undo import Undo
 from dataplanes.model import Backend, Port, Service
 from scenarios import ports
 from scenarios.topology import ServiceSpec
@@ -24,13 +28,19 @@ class Roster:
         backends = tuple(Backend(address, weight) for address, weight in weights.items())
         return Service(name, spec.network, spec.vip, backends, self._ports(spec))
 
-    def declare(self, name: str, port: Port) -> bool:
-        """Give a service one port more. Return False if it has the port already."""
+    def declare(self, name: str, port: Port, tell: Callable[[Service], None]) -> None:
+        """Give a service one port more, and tell of it, unless it has the port already.
+
+        What is refused, so that `tell` raises, stays as it was.
+        """
         declared = self._ports(self.specs[name])
         if not declared or port in declared:
-            return False
-        self._more.setdefault(name, []).append(port)
-        return True
+            return
+        more = self._more.setdefault(name, [])
+        with Undo() as undo:
+            more.append(port)
+            undo(partial(more.remove, port))
+            tell(self.service(name))
 
     def forget(self, name: str) -> ServiceSpec:
         """Remove a service."""

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from bench.cli import listing
-from dataplanes import catalog, knobs
+from dataplanes import catalog, knobs, peers
 from dataplanes.errors import BenchError
 from dataplanes.selection import DIRECT, split
 
@@ -27,7 +27,8 @@ def dataplane(_context: click.Context, _parameter: click.Parameter, incomplete: 
 def _planes(last: str) -> Iterable[str]:
     plane, _ = split(last)
     if last == plane or plane not in catalog.names():
-        return [each for known in catalog.names() for each in (known, *_variants(known))] + ["all"]
+        chosen = [each for known in catalog.names() for each in (known, *_variants(known))]
+        return [*chosen, *peers.NAMES, "peers", "all"]
     default = catalog.default(plane)
     if default is None:
         return []

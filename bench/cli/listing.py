@@ -11,7 +11,7 @@ import click
 from msgspec.structs import asdict
 
 from bench.report import terminal
-from dataplanes import catalog, knobs
+from dataplanes import catalog, knobs, peers
 from dataplanes.errors import Usage
 from dataplanes.selection import Selection
 
@@ -19,7 +19,7 @@ Listed = dict[str, Any]
 """A name and a summary.
 
 The rows of planes and checks have the package that they come from, "" for our own. The rows of planes have variants and
-knobs, those of checks the number of their clause, and those of metrics their fields.
+knobs, and `peer` if they are peers. Those of checks have the number of their clause, and those of metrics their fields.
 """
 
 
@@ -45,7 +45,8 @@ def lines(what: str, names: Sequence[str] = ()) -> Iterator[str]:
     for row in found:
         origin = f" ({row['package']})" if row.get("package") else ""
         clause = f"  {row['clause']:<5}" if "clause" in row else ""
-        yield f"{row['name']:<{width}}{clause}  {row['summary']}{origin}"
+        peer = " (a peer)" if row.get("peer") else ""
+        yield f"{row['name']:<{width}}{clause}  {row['summary']}{origin}{peer}"
     if what == "dataplanes" and any(row["knobs"] for row in found):
         yield from _choices(found)
 
@@ -72,13 +73,14 @@ def _dataplanes() -> list[Listed]:
     return [
         {"name": name, "summary": catalog.summary(name), "package": catalog.package(name), **_settings(name)}
         for name in catalog.names()
-    ]
+    ] + [_dataplane(each) for each in catalog.select("peers")]
 
 
 def _dataplane(selection: Selection) -> Listed:
     if selection.program:
         told = {"name": selection.name, "summary": selection.program.summary, "package": ""}
-        return {**told, "default": "", "variants": {}, "knobs": []}
+        peer = {"peer": True} if selection.name in peers.NAMES else {}
+        return {**told, **peer, "default": "", "variants": {}, "knobs": []}
     name = selection.dataplane
     told = {"name": selection.name, "summary": catalog.summary(name), "package": selection.package}
     return {**told, **_settings(name)}

@@ -34,7 +34,7 @@ def new(name: str, language: str) -> None:
     """Write a plane file, its program and its expected differences to a new directory NAME."""
     if why := plane_file.not_a_name(name):
         raise Usage(why)
-    if name in ("all", *catalog.names()):
+    if catalog.is_taken(name):
         raise Usage(f"there is a data plane {name} already", fix="choose another name")
     directory = Path(name)
     if directory.exists():

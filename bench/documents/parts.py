@@ -54,11 +54,19 @@ class Planned(Struct):
 class Need(Struct):
     """A requirement of a data plane: what it is, and its name among those of its kind."""
 
-    kind: str = ""  # feature, tool, package, condition, compiled or executable (dataplanes.requirements)
+    kind: str = ""  # feature, tool, package, condition, compiled, executable, unpacked (dataplanes.requirements)
     name: str = ""  # of a tool, a package, a condition or an eBPF object; the path of an executable
     config: str = ""  # of a feature: its Kconfig symbol, without CONFIG_
     module: str = ""  # of a feature that may be built as a module
     purpose: str = ""
+
+
+class ToldPackage(Struct):
+    """A Debian package whose files a program used."""
+
+    name: str = ""
+    version: str = ""
+    suite: str = ""  # as apt tells it: Debian:12.12/oldstable
 
 
 class ToldProgram(Struct):
@@ -70,6 +78,8 @@ class ToldProgram(Struct):
     protocols: list[str] = []
     scheduler: str = "rr"  # or random
     serve: bool = False
+    imitates: str = ""  # the plane of the catalog whose outcomes are expected of it, unless its own file says otherwise
+    packages: list[ToldPackage] = []
 
 
 class Named(Struct):

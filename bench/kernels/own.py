@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from bench.kernels import packages
+from bench.kernels import apt, packages, seal
 from bench.kernels.modules import Modules
 from bench.kernels.vmlinux import bootable
 from dataplanes.errors import Prerequisite, Usage
@@ -44,7 +44,7 @@ def _from_packages(text: str, debs: list[Path]) -> tuple[Path, Modules, Path]:
     def unpack(target: Path) -> None:
         whole = target.with_name("whole")
         try:
-            packages.extract(debs, whole)
+            apt.extract(debs, whole)
         except Prerequisite as error:
             raise Usage(error.message, where=text, why=error.why) from error
         images = sorted(whole.glob("boot/vmlinuz-*"))
@@ -59,7 +59,7 @@ def _from_packages(text: str, debs: list[Path]) -> tuple[Path, Modules, Path]:
             raise Usage(f"no modules of {release}", where=text, why="they are in another package", fix=fix)
         packages.assemble(release, whole, directories[0].parent, target)
 
-    directory = packages.once(cache() / "own" / made, unpack)
+    directory = seal.once(cache() / "own" / made, unpack)
     return (
         bootable(directory),
         Modules(directory / "lib" / "modules" / str(packages.release(directory))),
@@ -91,7 +91,7 @@ def _usable(directory: Path) -> Path:
     states = [(str(path.relative_to(directory)), path.stat()) for path in files]
     told = "\n".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states)
     made = hashlib.sha256(f"{directory}\n{told}".encode()).hexdigest()[:12]
-    target = packages.once(cache() / "own" / made, lambda target: packages.assemble_modules(directory, target, _copy))
+    target = seal.once(cache() / "own" / made, lambda target: packages.assemble_modules(directory, target, _copy))
     return target / "lib" / "modules" / directory.name
 
 

@@ -6,7 +6,6 @@ figures stay comparable. CACHE/kernels/NAME/ holds vmlinuz, vmlinux, config and 
 
 from __future__ import annotations
 
-import fcntl
 import lzma
 import os
 import platform
@@ -14,20 +13,18 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from bench.kernels import seal, vmlinux
+from bench.kernels import apt, seal, vmlinux
 from dataplanes import files
 from dataplanes.errors import Prerequisite
 from dataplanes.kernel.process import tied
 from dataplanes.paths import cache
-from scenarios.journal import Journal
 
-_NEEDED_MB = 900
 _KernelName = Annotated[str, msgspec.Meta(pattern=r"^(debian|ubuntu)-\d+\.\d+$")]
 _IMAGE = re.compile(r"linux-image-((\d+\.\d+)\.[0-9.]+(?:-\d+|\+deb\d+)?-(?:amd64|generic))\Z")
 _KEEP = (
@@ -57,7 +54,7 @@ def unpacked() -> list[str]:
 def available() -> dict[str, str]:
     """Return the kernels that apt can download: name -> release, the newest of each series."""
     newest: dict[str, tuple[list[int], str]] = {}
-    for name, found in _images(_apt_cache("pkgnames", "linux-image-")):
+    for name, found in _images(apt.ask("pkgnames", "linux-image-")):
         version = [int(number) for number in re.findall(r"\d+", found)]
         newest[name] = max(newest.get(name, ([], "")), (version, found))
     return {name: found for name, (_, found) in sorted(newest.items())}
@@ -73,7 +70,7 @@ def installed_by_default() -> str | None:
     mark = _default_mark()
     if mark and (kept := files.kept(mark, _KernelName)):
         return kept
-    wanted = _images(_apt_cache("depends", "linux-image-amd64", "linux-image-generic"))
+    wanted = _images(apt.ask("depends", "linux-image-amd64", "linux-image-generic"))
     found = next((name for name, _ in wanted), None)
     if found and mark:
         with suppress(Prerequisite):  # a cache that is only readable still has its kernels
@@ -100,7 +97,7 @@ def fetch(name: str) -> Path:
     if not wrong:
         return target
     try:
-        return once(target, lambda made: _fetch(name, release(target), made))
+        return seal.once(target, lambda made: _fetch(name, release(target), made))
     except Prerequisite as error:
         if not target.exists():
             raise
@@ -117,11 +114,11 @@ def _fetch(name: str, kept: str | None, made: Path) -> None:
     if name not in wanted:
         known = ", ".join(wanted) or "none; run apt-get update as root"
         raise Prerequisite(f"no kernel {name}", why="apt does not offer it", fix=f"there are: {known}")
-    offered = [found for _, found in _images(_apt_cache("pkgnames", "linux-image-"))]
+    offered = [found for _, found in _images(apt.ask("pkgnames", "linux-image-"))]
     chosen = kept if kept in offered else wanted[name]
     debs = made.with_name("debs")
     debs.mkdir()
-    _unpack(chosen, _download(_image_packages(chosen), debs), made)
+    _unpack(chosen, apt.download(_image_packages(chosen), debs), made)
 
 
 def headers(kernel: str) -> Path:
@@ -139,11 +136,11 @@ def headers(kernel: str) -> Path:
     offered = list(available().values())
     wanted = kernel if kernel in offered else next(iter(offered), kernel)
     target = base / wanted
-    with _lock(base):
+    with seal.lock(base):
         if not target.exists():
-            _demand_room(base)
-            with _work(target) as work:
-                debs = _download([f"linux-headers-{wanted}", f"linux-headers-{_common(wanted)}"], work)
+            seal.demand_room(base)
+            with seal.work(target) as work:
+                debs = apt.download([f"linux-headers-{wanted}", f"linux-headers-{_common(wanted)}"], work)
                 _merge_headers(wanted, debs, work / "made").rename(target)
     return target
 
@@ -156,7 +153,7 @@ def _common(kernel: str) -> str:
 def _merge_headers(kernel: str, debs: Sequence[Path], target: Path) -> Path:
     """Join the two directories into which distributions split headers, because bcc searches one."""
     whole = target.with_name("whole")
-    extract(debs, whole)
+    apt.extract(debs, whole)
     for name in (_common(kernel), kernel):
         for part in ("include", "arch/x86"):
             source = whole / "usr" / "src" / f"linux-headers-{name}" / part
@@ -171,21 +168,9 @@ def _image_packages(kernel: str) -> list[str]:
     return packages
 
 
-def _download(packages: Sequence[str], work: Path) -> Sequence[Path]:
-    argv = ("apt-get", "download", "-q", *packages)
-    done = subprocess.run(argv, cwd=work, capture_output=True, text=True, check=False, preexec_fn=tied())
-    debs = sorted(work.glob("*.deb"))
-    if done.returncode or not debs:
-        reason = (done.stderr.strip().splitlines() or ["no package came"])[-1]
-        raise Prerequisite(
-            f"cannot download {packages[0]}", why=reason, fix="run apt-get update as root, and try again"
-        )
-    return debs
-
-
 def _unpack(kernel: str, debs: Sequence[Path], target: Path) -> Path:
     whole = target.with_name("whole")
-    extract(debs, whole)
+    apt.extract(debs, whole)
     modules = next(iter([*whole.glob(f"lib/modules/{kernel}"), *whole.glob(f"usr/lib/modules/{kernel}")]))
     return assemble(kernel, whole, modules, target)
 
@@ -226,35 +211,6 @@ def assemble_modules(modules: Path, target: Path, bring: Callable[[Path, Path], 
     return kept
 
 
-def once(target: Path, make: Callable[[Path], object]) -> Path:
-    """Let `make` make a directory. One process does so at a time, and the result appears complete and sealed."""
-    if not seal.broken(target):
-        return target
-    with _lock(target.parent):
-        if seal.broken(target):  # no other process was quicker
-            _demand_room(target.parent)
-            try:
-                with _work(target) as work:
-                    made = work / "made"
-                    make(made)
-                    seal.write(made)
-                    if target.exists():
-                        target.rename(work / "old")
-                    made.rename(target)
-            except OSError as error:
-                raise files.cannot_write(target, error, "the kernel") from error
-    return target
-
-
-def extract(debs: Sequence[Path], target: Path) -> None:
-    """Unpack packages into a directory without installing them."""
-    for deb in debs:
-        argv = ("dpkg-deb", "-x", deb, target)
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=tied())
-        if done.returncode:
-            raise Prerequisite(f"cannot unpack {deb.name}", why=done.stderr.strip().partition("\n")[0])
-
-
 def _decompress(modules: Path) -> None:
     """Run depmod here, because in a guest it takes ten times as long, at every start."""
     for path in modules.rglob("*.ko.xz"):
@@ -279,54 +235,7 @@ def _run(*argv: str) -> None:
         raise Prerequisite(f"{os.path.basename(argv[0])} failed on the kernel's modules", why=why)
 
 
-def _demand_room(path: Path) -> None:
-    free = shutil.disk_usage(path).free // 1_000_000
-    if free < _NEEDED_MB:
-        raise Prerequisite(
-            "no room for a kernel",
-            where=str(path),
-            why=f"{free} MB free, unpacking takes {_NEEDED_MB} MB",
-            fix="free some space, or set BENCH_CACHE",
-        )
-
-
-@contextmanager
-def _work(target: Path) -> Iterator[Path]:
-    """Yield a temporary directory beside the one that is to be made."""
-    with Journal() as journal:
-        work = Path(journal.partial(target))
-        work.mkdir()
-        yield work
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Let one process unpack at a time. The directory itself is the lock."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise Prerequisite("cannot write to the cache", where=str(path), why=error.strerror or "") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 def _images(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Return the name and release of each package that is a kernel: linux-image-6.8.0-31-generic is ubuntu-6.8."""
     for match in filter(None, map(_IMAGE.match, packages)):
         yield f"{'debian' if match[1].endswith('-amd64') else 'ubuntu'}-{match[2]}", match[1]
-
-
-def _apt_cache(*arguments: str) -> list[str]:
-    if platform.machine() != "x86_64":
-        raise Prerequisite("no guest for this machine", why=f"it is {platform.machine()}, guests are x86_64")
-    try:
-        done = subprocess.run(("apt-cache", *arguments), capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise Prerequisite(
-            "no apt", why="kernels come from Debian's packages", fix="--kernel /path/to/vmlinuz"
-        ) from error
-    return done.stdout.split()

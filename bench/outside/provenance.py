@@ -18,9 +18,9 @@ from msgspec.structs import replace
 from bench import __version__, load
 from bench.inside import environment
 from bench.kernels import Kernel
+from bench.prepare import unpacked
 from dataplanes import catalog, ebpf_object, extensions, plane_file
 from dataplanes.kernel.procfs import field
-from dataplanes.plane_file import PlaneProgram
 from dataplanes.requirements import Compiled, described
 from dataplanes.selection import Selection
 from dataplanes.texts import clean
@@ -73,6 +73,7 @@ def identity(under_test: Kernel, selections: Sequence[Selection]) -> dict[str, s
         "sources": _sources(),
         **{package: _digest((path.name, path) for path in sorted(paths)) for package, paths in others.items()},
         **{each.name: plane_file.digest(each.program) for each in selections if each.program},
+        **{f"{each.name}: packages": _packages(each) for each in selections if unpacked.versions(each)},
         "kernel": under_test.fingerprint(),
         **{name: _digest([(name, path)]) for name, path in {"vipload": load.binary(), **compiled}.items()},
         **tools,
@@ -118,17 +119,22 @@ def planes(selections: Iterable[Selection]) -> list[dict[str, Any]]:
     return [
         msgspec.to_builtins(replace(each, program=None))
         | {"mechanism": catalog.mechanism(each), "needs": list(map(described, catalog.requires(each)))}
-        | {"program": _program(each.program)}
+        | {"program": _program(each)}
         for each in selections
     ]
 
 
-def _program(found: PlaneProgram | None) -> dict[str, Any] | None:
+def _program(selection: Selection) -> dict[str, Any] | None:
     """Return what a document tells of a plane file's program: not where it lies, but what it is."""
-    if found is None:
+    if selection.program is None:
         return None
-    told = msgspec.to_builtins(found)
-    return {name: told[name] for name in ("digest", "summary", "ports", "protocols", "scheduler", "serve")}
+    told = msgspec.to_builtins(selection.program)
+    named = ("digest", "summary", "ports", "protocols", "scheduler", "serve", "imitates")
+    return {name: told[name] for name in named} | {"packages": msgspec.to_builtins(unpacked.versions(selection))}
+
+
+def _packages(selection: Selection) -> str:
+    return ", ".join(f"{each.name} {each.version}" for each in unpacked.versions(selection))
 
 
 def command() -> str:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from bench.kernels import Kernel, not_shared
+from bench.prepare import unpacked
 from dataplanes.errors import Prerequisite
-from dataplanes.requirements import Compiled, Condition, Executable, Feature, Package, Requirement
+from dataplanes.requirements import Compiled, Condition, Executable, Feature, Package, Requirement, Unpacked
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -37,6 +38,9 @@ def availability(requirement: Requirement, kernel: Kernel) -> Availability:
         return _executable(requirement, kernel)
     if isinstance(requirement, Compiled):  # the run compiles it; compiling has its own requirements
         return Availability(requirement.purpose, "", True)
+    if isinstance(requirement, Unpacked):
+        why, fix = unpacked.obstacle(requirement.packages())
+        return Availability(requirement.name, requirement.purpose, not why, why, fix)
     if isinstance(requirement, Package):
         ok = importlib.util.find_spec(requirement.name) is not None
     else:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from bench import load
 from bench.documents.workloads import WORKLOADS
 from bench.kernels import Kernel
-from bench.prepare import objects, preflight
+from bench.prepare import objects, preflight, unpacked
 from bench.prepare.bytecode import compile_bytecode
 from dataplanes import catalog
 from dataplanes.requirements import Requirement
@@ -21,9 +21,10 @@ def requirements(selections: Iterable[Selection]) -> tuple[Requirement, ...]:
 
 
 def make_ready(selections: Sequence[Selection], kernel: Kernel, workloads: Iterable[str] = ()) -> None:
-    """Check the requirements, and compile everything that is cached. Raises Prerequisite if something is missing."""
+    """Check the requirements, and make everything that is cached. Raises Prerequisite if something is missing."""
     tools = [tool for name in workloads for tool in WORKLOADS[name].tools]
     preflight.demand((*requirements(selections), *tools), kernel, ", ".join(selection.name for selection in selections))
+    unpacked.fetch(requirements(selections))
     load.binary()  # the guest can run it, but not compile it into the cache
     compile_bytecode()
     objects.compile_missing(requirements(selections), kernel)

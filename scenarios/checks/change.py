@@ -297,7 +297,7 @@ def restart(world: World) -> str:
     return shared(world, world.tasks("my-web"), lambda: world.ask(CLIENT, world.vip("my-web")).task)
 
 
-@check("change.leaves-nothing", "derived matrix 18")
+@check("change.leaves-nothing", "derived matrix 18", protocols=("tcp", "udp"))
 def leaves_nothing(world: World) -> str:
     """After a service is removed, every namespace has the addresses, routes, rules and IPVS services it had before.
 

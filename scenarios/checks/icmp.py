@@ -47,7 +47,7 @@ def _refused(world: World, container: str, port: int) -> str:
     raise Differs("answered from a closed port")
 
 
-@check("icmp.path-mtu", "katran: frag-needed to the right real")
+@check("icmp.path-mtu", "katran: frag-needed to the right real", protocols=("udp",))
 def path_mtu(world: World) -> str:
     """A client's "fragmentation needed", sent to the VIP, lowers the path MTU of the backend whose packet it quotes."""
     tasks, vip = world.tasks("my-web"), world.vip("my-web")

@@ -135,7 +135,7 @@ def peer_name_mapped_udp(world: World) -> str:
     return same("getpeername() and the answer's source", {made.getpeername()[0], source}, {vip})
 
 
-@check("identity.ttl", "D43")
+@check("identity.ttl", "D43", protocols=("udp",))
 def ttl(world: World) -> str:
     """A packet arrives with the TTL with which it was sent: the overlay is one hop."""
     return same("TTL at the backend", world.heard(CLIENT, world.vip("lone"))[0].ttl, 64)

@@ -124,7 +124,7 @@ def arp(world: World) -> str:
     return f"answered by {', '.join(answers) or 'nobody'}"
 
 
-@check("visible.wire", "swarm: never a VIP between nodes")
+@check("visible.wire", "swarm: never a VIP between nodes", protocols=("tcp", "udp"))
 def wire(world: World) -> str:
     """No packet between nodes carries a VIP."""
     taps = []

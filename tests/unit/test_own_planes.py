@@ -120,7 +120,8 @@ def test_a_program_in_a_directory_that_a_guest_has_itself_is_refused_there(
 def test_a_document_tells_what_the_program_was_and_not_where(started: Started, tmp_path: Path) -> None:
     (told,) = provenance.planes([started()])
     assert told["mechanism"] == "mine"
-    assert set(told["program"]) == {"digest", "summary", "ports", "protocols", "scheduler", "serve"}
+    known = {"digest", "summary", "ports", "protocols", "scheduler", "serve", "imitates", "packages"}
+    assert set(told["program"]) == known
     assert str(tmp_path) not in json.dumps(told["program"])
     named = msgspec.convert(told, Named)
     assert named.program

@@ -10,7 +10,7 @@ import pytest
 from dataplanes import catalog, plane_file
 from dataplanes.errors import Usage
 from dataplanes.program import ProgramMechanism
-from dataplanes.requirements import Executable, Feature, Tool
+from dataplanes.requirements import Executable, Feature, Tool, Unpacked
 
 GOOD = """name = "mine"
 summary = "a plane of my own"
@@ -22,6 +22,9 @@ scheduler = "random"
 serve = true
 timeout = 5
 expected = "differences.toml"
+
+[needs]
+packages = ["peer", "peer-tools"]
 
 [needs.tools]
 nft = "nftables"
@@ -53,6 +56,7 @@ def test_a_plane_file_is_a_selection_like_any_other(place: Path, monkeypatch: py
     needs = catalog.requires(found)
     assert Executable(f"{place}/mine", "the program of the data plane") in needs
     assert {each.name for each in needs if isinstance(each, Tool)} == {"nft"}
+    assert [each.packages() for each in needs if isinstance(each, Unpacked)] == [("peer", "peer-tools")]
     assert {each.config for each in needs if isinstance(each, Feature)} == {"NF_TABLES"}
     assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found, "the kernel under test gets it"
 
@@ -116,11 +120,15 @@ def test_another_content_is_another_digest(place: Path) -> None:
         ("timeout = 5", "timeout = nan", "mine.toml:9: timeout"),
         ("timeout = 5", "time = 5", "mine.toml:9: top level: Object contains unknown field `time`"),
         ("differences.toml", "other.toml", "mine.toml:10: expected: there is no file"),
-        ("nft =", '"a b" =', "mine.toml:12: needs.tools: 'a b' is no name of a program"),
-        ('"nftables"', '"nf tables"', "mine.toml:12: needs.tools: 'nf tables' is no name of a package"),
-        ("NF_TABLES =", "CONFIG_NF_TABLES =", "mine.toml:15: needs.features: 'CONFIG_NF_TABLES' is no Kconfig symbol"),
-        ('"nf_tables"', '"nf/tables"', "mine.toml:15: needs.features: 'nf/tables' is no name of a kernel module"),
-        ("[needs.tools]", "[needs.tools", "mine.toml:12: not TOML"),
+        ('"peer-tools"', '"peer tools"', "mine.toml:13: needs.packages: 'peer tools' is no name of a Debian package"),
+        ('"peer-tools"', '"peer"', "mine.toml:13: needs.packages: a package is named twice"),
+        ('"peer-tools"', ", ".join(f'"{each * 60}"' for each in "abcd"), "too long for one directory"),
+        ('["peer", "peer-tools"]', '"peer"', "mine.toml:13: needs.packages: Expected `array`, got `str`"),
+        ("nft =", '"a b" =', "mine.toml:15: needs.tools: 'a b' is no name of a program"),
+        ('"nftables"', '"nf tables"', "mine.toml:15: needs.tools: 'nf tables' is no name of a package"),
+        ("NF_TABLES =", "CONFIG_NF_TABLES =", "mine.toml:18: needs.features: 'CONFIG_NF_TABLES' is no Kconfig symbol"),
+        ('"nf_tables"', '"nf/tables"', "mine.toml:18: needs.features: 'nf/tables' is no name of a kernel module"),
+        ("[needs.tools]", "[needs.tools", "mine.toml:15: not TOML"),
     ],
 )
 def test_a_fault_is_told_with_its_line_and_field(old: str, new: str, says: str, place: Path) -> None:

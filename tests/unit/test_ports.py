@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataplanes.errors import Usage
-from dataplanes.model import Backend, Port, Protocol
+from dataplanes.model import Backend, Port, Protocol, Service
 from scenarios import checks, ports, topology
 from scenarios.roster import Roster
 
@@ -85,7 +85,9 @@ def test_a_plane_is_told_ports_and_weights(tmp_path: Path) -> None:
 def test_a_service_without_declared_ports_has_every_port(tmp_path: Path) -> None:
     made = roster(scenario(tmp_path, "replicas = 1"))
     assert made.service("web").ports == ()
-    assert not made.declare("web", Port("tcp", 9000)), "it has it already"
+    told: list[Service] = []
+    made.declare("web", Port("tcp", 9000), told.append)
+    assert told == [], "it has it already"
     assert made.service("web").ports == ()
     assert made.service("web").backends == (Backend("10.0.0.3"),)
 
@@ -94,8 +96,10 @@ def test_where_ports_must_be_declared_the_usual_ones_are(tmp_path: Path) -> None
     usual = (Port("tcp", 80), Port("udp", 80))
     made = roster(scenario(tmp_path, "replicas = 1"), usual)
     assert made.service("web").ports == usual
-    assert made.declare("web", Port("sctp", 9000))
-    assert not made.declare("web", Port("sctp", 9000))
+    told: list[Service] = []
+    for _ in range(2):
+        made.declare("web", Port("sctp", 9000), told.append)
+    assert [each.ports for each in told] == [(*usual, Port("sctp", 9000))], "once"
     assert made.service("web").ports == (*usual, Port("sctp", 9000))
     assert made.service("caller").ports == usual
     made.forget("web")

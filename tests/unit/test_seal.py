@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.kernels import packages, seal
+from bench.kernels import apt, packages, seal
 from dataplanes.errors import Prerequisite
 
 
@@ -74,7 +74,7 @@ def test_a_cache_that_was_copied_is_whole(sealed: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", DAMAGE)
 def test_what_is_damaged_is_made_anew(name: str, sealed: Path) -> None:
     DAMAGE[name][0](sealed)
-    packages.once(sealed, _unpack)
+    seal.once(sealed, _unpack)
     assert seal.broken(sealed) == ""
     assert (sealed / "vmlinux").read_bytes() == b"kernel" * 1000
     assert sorted(path.name for path in sealed.parent.iterdir()) == ["debian-6.1"]
@@ -82,7 +82,7 @@ def test_what_is_damaged_is_made_anew(name: str, sealed: Path) -> None:
 
 def test_what_is_damaged_and_cannot_be_fetched_is_not_booted(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(sealed.parents[1]))
-    monkeypatch.setattr(packages, "_apt_cache", lambda *arguments: [])
+    monkeypatch.setattr(apt, "ask", lambda *arguments: [])
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     _cut(sealed)
     with pytest.raises(
@@ -98,7 +98,7 @@ def test_a_full_disk_leaves_what_was_there(sealed: Path) -> None:
 
     _cut(sealed)
     with pytest.raises(Prerequisite, match="cannot write the kernel: No space left on device"):
-        packages.once(sealed, full)
+        seal.once(sealed, full)
     assert sorted(path.name for path in sealed.parent.iterdir()) == ["debian-6.1"]
 
 

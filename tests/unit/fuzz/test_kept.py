@@ -18,7 +18,7 @@ from bench.analysis.intervals import summarise
 from bench.analysis.judge import warnings
 from bench.cli import progress
 from bench.documents import TrialPlan
-from bench.kernels import packages
+from bench.kernels import apt, packages
 from bench.outside.store import Store
 from bench.prepare import objects
 from dataplanes import ebpf_object
@@ -95,7 +95,7 @@ def test_a_pace_of_anything_is_a_guess_or_none(data: bytes, place: Path) -> None
 def test_a_default_kernel_of_anything_is_one_or_is_asked_for(data: bytes, place: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packages, "_default_mark", lambda: place / "default")
-        patch.setattr(packages, "_apt_cache", lambda *arguments: ["linux-image-6.12.1-amd64"])
+        patch.setattr(apt, "ask", lambda *arguments: ["linux-image-6.12.1-amd64"])
         (place / "default").write_bytes(data)
         found = packages.installed_by_default()
         assert found

@@ -1,0 +1,19 @@
+"""Peers: implementations of others, which run unchanged at one of our placements (docs/peers.md).
+
+Each directory here has a plane file, the program that translates the wanted state for the peer, and the differences
+that are expected of it. A peer's packages are the distribution's (`needs.packages`).
+"""
+
+from __future__ import annotations
+
+import os
+
+_DIRECTORY = os.path.dirname(__file__)
+_FILE = "plane.toml"
+NAMES = tuple(sorted(each for each in os.listdir(_DIRECTORY) if os.path.isfile(os.path.join(_DIRECTORY, each, _FILE))))
+"""The names of all peers."""
+
+
+def file(name: str) -> str:
+    """Return the path of a peer's plane file."""
+    return os.path.join(_DIRECTORY, name, _FILE)

@@ -1,0 +1,100 @@
+"""Peers are data planes that one asks for: by name, or all of them as `peers`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from bench.report import peers as page
+from dataplanes import catalog, peers
+from dataplanes.errors import Usage
+from dataplanes.plane_file import PlaneProgram
+from scenarios import expectations
+from scenarios.checks import CHECKS
+from tests.unit.conftest import Bench
+
+
+def program(name: str) -> PlaneProgram:
+    found = catalog.select(name)[0].program
+    assert found
+    return found
+
+
+def test_they_are_selected_by_name_and_are_not_among_all() -> None:
+    assert {"nftlb", "haproxy"} <= set(peers.NAMES)
+    assert [each.name for each in catalog.select("nft-lb,peers")] == ["nft-lb", *peers.NAMES]
+    assert not {*peers.NAMES} & {each.name for each in catalog.select("all")}
+    with pytest.raises(Usage, match="did you mean nftlb"):
+        catalog.select("nftbl")
+
+
+@pytest.mark.parametrize("name", peers.NAMES)
+def test_each_is_a_plane_file_with_packages_that_imitates_one_of_ours(name: str) -> None:
+    (selection,) = catalog.select(name)
+    found = program(name)
+    assert (selection.name, found.file, Path(found.directory).name) == (name, peers.file(name), name)
+    assert found.packages
+    assert catalog.select(found.imitates)[0].placement == found.placement
+    assert f"{found.directory}/translate.py" in [*found.files()], "its digest tells of another program"
+    expectations.demand_known([selection])
+
+
+@pytest.mark.parametrize("name", peers.NAMES)
+def test_each_difference_has_a_source_and_is_one(name: str) -> None:
+    """What the imitated plane has or lacks, too, is no difference."""
+    (selection,) = catalog.select(name)
+    found = program(name)
+    imitated = catalog.select(found.imitates)[0]
+    for each in expectations._own(found.expected).difference:
+        assert each.reference, each.checks
+        for check in each.checks:
+            release = (each.kernels or ["6.12"])[0]
+            assert expectations.expected(imitated, check, release).expected != each.expected, check
+            assert expectations.expected(selection, check, release).expected == each.expected, check
+
+
+def test_what_it_imitates_is_expected_of_it(tmp_path: Path) -> None:
+    text = 'name = "mine"\nsummary = "mine"\nplacement = "lb"\ncommand = "true"\nimitates = "IMITATED"\n'
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("IMITATED", "nft-lb@random"), "utf-8")
+    (selection,) = catalog.select(str(path))
+    (imitated,) = catalog.select("nft-lb@random")
+    for check in CHECKS:
+        found, like = (expectations.expected(each, check, "6.12") for each in (selection, imitated))
+        assert (found.expected, found.reason) == (like.expected, like.reason)
+    for wrong, says in (
+        ("nft-bl", r"mine.toml:5: imitates: there is no data plane 'nft-bl' \(did you mean nft-lb\?\)"),
+        ("nft-lb@other", "nft-lb has no variant 'other'"),
+        ("nftlb", "there is no data plane 'nftlb'"),
+        ("./mine.toml", "there is no data plane './mine.toml'"),
+    ):
+        path.write_text(text.replace("IMITATED", wrong), "utf-8")
+        with pytest.raises(Usage, match=says):
+            catalog.select(str(path))
+
+
+@pytest.mark.parametrize("name", ["peers", *peers.NAMES])
+def test_no_plane_of_the_users_has_the_name_of_a_peer(bench: Bench, tmp_path: Path, name: str) -> None:
+    assert bench("plane", "new", name).exit_code == 2
+    path = tmp_path / "mine.toml"
+    path.write_text(f'name = "{name}"\nsummary = "mine"\nplacement = "lb"\ncommand = "true"\n', "utf-8")
+    with pytest.raises(Usage, match=f"there is a data plane {name} already"):
+        catalog.select(str(path))
+
+
+def test_they_are_listed_as_peers(bench: Bench) -> None:
+    rows = {row["name"]: row for row in json.loads(bench("list", "dataplanes", "--json").stdout)}
+    assert [name for name, row in rows.items() if row.get("peer")] == [*peers.NAMES]
+    line = next(each for each in bench("list", "dataplanes").stdout.splitlines() if each.startswith("nftlb "))
+    assert line.endswith(" (a peer)")
+    (row,) = json.loads(bench("list", "dataplanes", "nftlb", "--json").stdout)
+    assert row == rows["nftlb"]
+
+
+def test_the_page_tells_every_difference() -> None:
+    text = page.PAGE.read_text("utf-8")
+    assert set(re.findall(r"<!-- differences of (\S+) -->", text)) == {*peers.NAMES}
+    assert text == page.written(text), "python -m bench.report.peers"
