@@ -31,9 +31,9 @@ def choose(
         return kernels.resolve("guest", clock), "only a guest has an instruction clock"
     kernel = kernels.resolve(name, clock if name == "host" else _clock(clock, measuring))
     if name == "host":
-        lacking = obstacle(kernel, selections)
-        if lacking:
-            raise Prerequisite("cannot run on the host's kernel", why=lacking, fix="use --kernel guest")
+        why, fix = _lacking(kernel, selections)
+        if why:
+            raise Prerequisite("cannot run on the host's kernel", why=why, fix=fix)
     return kernel, "asked for"
 
 
@@ -43,8 +43,15 @@ def _clock(clock: str | None, measuring: bool) -> str | None:
 
 def obstacle(host: Kernel, selections: Sequence[Selection]) -> str:
     """Return why these planes cannot run on the host's kernel, or ""."""
+    return _lacking(host, selections)[0]
+
+
+def _lacking(host: Kernel, selections: Sequence[Selection]) -> tuple[str, str]:
+    """Return why these planes cannot run on the host's kernel, and what to do; "" and "" if they can."""
     if os.geteuid() != 0:
-        return "not root"
+        return "not root", "use --kernel guest"
     lacking = preflight.missing(requirements(selections), host)
+    if not lacking:
+        return "", ""
     more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-    return f"{lacking[0].why}{more}" if lacking else ""
+    return f"{lacking[0].why}{more}", lacking[0].fix

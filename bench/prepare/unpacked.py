@@ -32,7 +32,7 @@ def obstacle(packages: Sequence[str]) -> tuple[str, str]:
     """Return why these packages are not to be had here, and what to do; "" and "" if nothing is in the way."""
     if seal.broken(unpacked(packages)):
         try:
-            _offered(tuple(packages))
+            _offered(packages)
         except Prerequisite as error:
             return error.why or error.message, error.fix
     return "", ""
@@ -52,22 +52,29 @@ def versions(selection: Selection) -> list[Found]:
     return files.kept(unpacked(packages) / _TOLD, list[Found]) or [] if packages else []
 
 
-@cache
-def _offered(packages: tuple[str, ...]) -> list[Found]:
-    """Return what is to be unpacked. Raises Prerequisite if it is not to be had, or cannot run here.
-
-    apt takes seconds for an answer, and each kernel is asked for its requirements.
-    """
-    found = apt.resolve(packages)
+def _offered(packages: Sequence[str]) -> list[Found]:
+    """Return what is to be unpacked. Raises Prerequisite if it is not to be had, or cannot run here."""
+    found = _resolved(tuple(packages))
+    if isinstance(found, Prerequisite):
+        raise found
     if any(each.name in _C_LIBRARY for each in found):
         why = "they need a newer C library than this machine has, and programs can have only one"
         raise Prerequisite(f"{' and '.join(packages)} not to be had here", why=why, fix="use a later release")
     return found
 
 
+@cache
+def _resolved(packages: tuple[str, ...]) -> list[Found] | Prerequisite:
+    """Ask apt once. It takes seconds for an answer, and each kernel is asked for its requirements."""
+    try:
+        return apt.resolve(packages)
+    except Prerequisite as error:
+        return error
+
+
 def _make(packages: Sequence[str], made: Path) -> None:
     """Make the directory of some packages."""
-    found = _offered(tuple(packages))
+    found = _offered(packages)
     debs = made.with_name("debs")
     for each in (debs, made):
         each.mkdir()

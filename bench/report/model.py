@@ -345,7 +345,8 @@ def _state(held: Sequence[Held], place: str) -> State:
 def _summary(name: str, told: Named) -> str:
     """Return a plane's summary if it is known here: a document may have planes of a package that is not installed."""
     if told.program:
-        return told.program.summary
+        versions = ", ".join(f"{each.name} {each.version}" for each in told.program.packages)
+        return told.program.summary + (f" ({versions})" if versions else "")
     plane, _ = split(name)
     return catalog.summary(plane) if plane in catalog.names() else ""
 

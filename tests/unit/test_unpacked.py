@@ -13,7 +13,9 @@ import pytest
 from bench.documents.parts import Named, ToldPackage
 from bench.kernels import Kernel, apt
 from bench.outside import provenance
+from bench.outside.choose import choose
 from bench.prepare import preflight, unpacked
+from bench.report import model
 from dataplanes import catalog, packages, paths
 from dataplanes.errors import Prerequisite
 from dataplanes.requirements import Tool, Unpacked
@@ -73,7 +75,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     _deb(made, "libpeer2", {"usr/lib/x86_64-linux-gnu/libpeer.so.2": "", "lib/libold.so": ""})
     monkeypatch.setenv("PATH", f"{made}:/usr/sbin:/usr/bin:/sbin:/bin")
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    unpacked._offered.cache_clear()
+    unpacked._resolved.cache_clear()
     return made
 
 
@@ -150,6 +152,7 @@ def test_every_document_tells_their_versions_and_suites(
     named = msgspec.convert(provenance.planes([mine])[0], Named)
     assert named.program
     assert ToldPackage("libpeer2", "2.0-1", "Debian:12.12/oldstable") in named.program.packages
+    assert "(libpeer2 2.0-1, peer 1.1-2+deb12u1)" in model._summary("mine", named), "the report tells them"
     after = provenance.identity(machine["debian-6.12"], [mine])
     assert {name: told for name, told in after.items() if before.get(name) != told} == {
         "mine: packages": "libpeer2 2.0-1, peer 1.1-2+deb12u1"
@@ -193,6 +196,16 @@ def test_a_machine_that_cannot_have_them_says_so(
     assert caught.value.fix
     (found,) = preflight.missing(catalog.requires(mine), machine["debian-6.12"])
     assert (found.what, says in found.why, bool(found.fix)) == ("peer", True, True)
+
+
+def test_another_kernel_is_no_help(
+    archive: Path, mine: Selection, machine: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _none(archive)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    machine["host"] = machine["debian-6.12"]
+    with pytest.raises(Prerequisite, match=r"Unable to locate package peer \(run apt-get update as root"):
+        choose("host", None, [mine])
 
 
 def test_a_download_that_does_not_come_leaves_nothing(archive: Path, mine: Selection) -> None:
