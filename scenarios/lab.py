@@ -387,7 +387,7 @@ class Lab:
         found += [("overlay", node, s.overlay_netns) for (_, node), s in self.fabric.segments.items()]
         found += [("container", c.task.node, c.netns) for c in self.containers.values() if not c.crashed]
         known = {name for _, _, name in found}
-        return found + [("lb", e.node, e.netns) for e in self.fabric.endpoints.values() if e.netns not in known]
+        return found + [("lb", e.node, e.netns) for e in self.attachments() if e.netns not in known]
 
     def specs(self) -> list[ServiceSpec]:
         """Return every service in its present state, with its tasks."""

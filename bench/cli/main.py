@@ -15,6 +15,7 @@ import msgspec
 from bench import __version__, api
 from bench.cli import completion as completion_of
 from bench.cli import documents as cli_documents
+from bench.cli import explore as cli_explore
 from bench.cli import listing, new_plane
 from bench.cli.options import (
     axis_options,
@@ -98,6 +99,7 @@ def main() -> None:
 
 
 for _command in (
+    cli_explore.explore,
     cli_documents.compare,
     cli_documents.report,
     cli_documents.answer,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Annotated
 
@@ -22,10 +22,12 @@ from rich.progress import (
 from rich.text import Text
 
 from bench.documents import Event, Trial
+from bench.kernels import Kernel
 from bench.report.terminal import console, say
 from dataplanes import files
 from dataplanes.errors import Prerequisite
 from dataplanes.paths import cache
+from dataplanes.selection import Selection
 
 OnEvent = Callable[[Event], None]
 _Factor = Annotated[float, Meta(gt=0, le=1e6)]
@@ -139,6 +141,44 @@ def cells(total: int) -> Iterator[Callable[[str, Event], None]]:
                 line = f"{kernel} {cell['dataplane']} {cell['check']}: {cell['outcome']}{odd}: {cell['detail']}"
                 bar.console.print(Text(line, style="bold red" if odd else "dim"), soft_wrap=True)
                 bar.update(task, advance=1)
+
+        yield take
+
+
+@contextmanager
+def exploring(
+    selections: Sequence[Selection], kernel: Kernel, seed: int, *, replaying: bool = False
+) -> Iterator[OnEvent]:
+    """Show how much was played and what was found: on a terminal in one line that changes, elsewhere every 15 s.
+
+    A sequence that is `replaying` is shown with all its steps.
+    """
+    from bench.documents.exploration import Finding
+    from bench.report import sequence
+
+    out = console(stderr=True)
+    where = f"{kernel.name} ({kernel.release}), {kernel.clock} clock"
+    names = ", ".join(each.name for each in selections)
+    say(f"bench: {names} on {where}" + ("" if replaying else f", seed {seed}"), err=True)
+    told = time.monotonic()
+    with out.status("the lab is built") as status:
+
+        def take(event: Event) -> None:
+            nonlocal told
+            if event.kind == "explored":
+                data = event.data
+                line = f"{data['dataplane']}: {data['operations']:,} operations in {data['sequences']:,} sequences"
+                status.update(Text(line))
+                if not out.is_terminal and time.monotonic() - told > _EVERY:
+                    told = time.monotonic()
+                    say(f"bench: {line}", err=True)
+            elif event.kind == "finding":
+                found = msgspec.convert(event.data, Finding)
+                if replaying:
+                    out.print(Text("\n".join(sequence.steps(found))), soft_wrap=True)
+                elif found.failed:
+                    line = f"{found.dataplane}: {len(found.steps)} operations end with: {found.steps[-1].seen}"
+                    out.print(Text(line, style="bold red"), soft_wrap=True)
 
         yield take
 

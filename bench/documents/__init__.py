@@ -203,9 +203,9 @@ class Matrix(Struct, tag_field="kind", tag="matrix"):
 
 
 class Job(Struct):
-    """A job for the kernel under test. `kind` is trials, lab, inspect or matrix.
+    """A job for the kernel under test. `kind` is trials, lab, inspect, matrix or explore.
 
-    `selections` has the parsed planes in order. A lab and an inspection have one.
+    `selections` has the parsed planes in order. A lab, an inspection and an exploration have one.
     """
 
     kind: str
@@ -219,10 +219,14 @@ class Job(Struct):
     evidence: bool = False  # for a matrix: collect evidence of cells that are not as expected
     pause: bool = False  # for a matrix: open a shell in the lab of a cell that is not as expected
     extensions: list[Extension] = field(default_factory=list)  # the planes and checks of other packages
+    exploring: dict[str, Any] = field(default_factory=dict)  # for an exploration (bench.documents.exploration)
 
 
 class Event(Struct, omit_defaults=True):
-    """One message from the kernel under test. `kind` is stage, environment, trial, report, cell, evidence or error."""
+    """One message from the kernel under test.
+
+    `kind` is stage, environment, trial, report, cell, evidence, explored, finding or error.
+    """
 
     kind: str
     text: str = ""

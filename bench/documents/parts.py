@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from bench.documents import Count, Name, PerSecond
+from bench.documents import Count, Name, PerSecond, Seconds
 from bench.documents.metrics import Clock
 
 
@@ -110,4 +110,14 @@ class MatrixPlan(Struct):
 
     dataplanes: list[Named]
     checks: list[Named]
+    command: str = ""
+
+
+class ExplorationPlan(Struct):
+    """The request to `bench explore`."""
+
+    dataplanes: list[Named] = []
+    seed: Count = 0
+    steps: Count | None = None  # of one plane; None: no limit
+    seconds: Seconds | None = None  # for one plane; None: no limit
     command: str = ""

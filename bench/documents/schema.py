@@ -15,9 +15,10 @@ import msgspec
 
 from bench.documents import SCHEMA
 from bench.documents.comparison import Comparisons
+from bench.documents.exploration import Exploration
 from bench.documents.metrics import METRICS
 from bench.documents.overview import Overview
-from bench.documents.parts import Environment, MatrixPlan, ResultPlan, Writer
+from bench.documents.parts import Environment, ExplorationPlan, MatrixPlan, ResultPlan, Writer
 from bench.documents.reading import READ
 from dataplanes.plane_file import PlaneFile
 from dataplanes.program import PROTOCOL, Call, CallAnswer
@@ -30,6 +31,7 @@ DIRECTORY = Path(__file__).parents[2] / "docs" / "schema"
 DOCUMENTS: dict[tuple[str, int], Any] = {
     **{(kind, version): each for kind, versions in READ.items() for version, each in versions.items()},
     ("comparison", SCHEMA): Comparisons,
+    ("exploration", SCHEMA): Exploration,
     ("report", SCHEMA): Overview,
     ("lab", SCHEMA): LabDocument,
     ("plane-file", PROTOCOL): PlaneFile,
@@ -44,6 +46,7 @@ _PARTS: dict[str, dict[str, Any]] = {
     "Result": {"tool": Writer, "environment": Environment, "plan": ResultPlan},
     "Matrix": {"tool": Writer, "environment": dict[str, Environment], "plan": MatrixPlan},
     "Comparisons": {"tool": Writer},
+    "Exploration": {"tool": Writer, "environment": Environment, "plan": ExplorationPlan},
 }
 """The parts with a free form, and the types of the fields that readers look up in them."""
 

@@ -93,6 +93,12 @@ def _matrix(job: Job, clock: str) -> int:
     return observe.matrix(job, clock, _tell, lambda lab: _command(lab, []))
 
 
+def _explore(job: Job, clock: str) -> int:
+    from bench.inside import explore
+
+    return explore.explore(job, clock, _tell)
+
+
 def _enter(lab: Lab) -> str:
     """Return the script `container NAME COMMAND...`, which runs a command in a container's namespace and cgroup."""
     cases = [
@@ -141,7 +147,7 @@ def _inspect(job: Job, clock: str) -> int:
     return 0
 
 
-_KINDS = {"trials": _trials, "lab": _lab, "inspect": _inspect, "matrix": _matrix}
+_KINDS = {"trials": _trials, "lab": _lab, "inspect": _inspect, "matrix": _matrix, "explore": _explore}
 
 
 def _allow_files() -> None:

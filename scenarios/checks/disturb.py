@@ -14,6 +14,7 @@ from scenarios.checks import check
 from scenarios.checks.backends import one_each, shared
 from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, same, shares
 from scenarios.dns import ADDRESS
+from scenarios.lab import Lab
 
 
 @check("change.duplicate-vip", "moby/moby#33402, moby/libnetwork#1537")
@@ -96,18 +97,22 @@ def _resync(world: World) -> None:
 @contextmanager
 def _flushed(world: World) -> Iterator[str]:
     """Flush packet filters, IPVS and eBPF in every namespace. Yield a list of what was flushed."""
-    found: dict[str, int] = {}
-    for _, _, name in world.lab.namespaces():
-        for what in _flush(name):
-            found[what] = found.get(what, 0) + 1
-    links = [bpf.detach_all(each.cgroup) for each in world.lab.containers.values() if each.cgroup]
-    if any(links):
-        found["links"] = len(links)
+    found = flush(world.lab)
     try:
         yield ", ".join(f"{what} in {count}" for what, count in sorted(found.items())) or "nothing"
     except BaseException:
         world.lab.reinstall()  # so that the other checks do not suffer
         raise
+
+
+def flush(lab: Lab) -> dict[str, int]:
+    """Flush packet filters, IPVS and eBPF in every namespace. Return in how many of them what was flushed."""
+    found: dict[str, int] = {}
+    for _, _, name in lab.namespaces():
+        for what in _flush(name):
+            found[what] = found.get(what, 0) + 1
+    links = [bpf.detach_all(each.cgroup) for each in lab.containers.values() if each.cgroup]
+    return found | ({"links": len(links)} if any(links) else {})
 
 
 def _flush(name: str) -> Iterator[str]:

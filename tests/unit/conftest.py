@@ -13,6 +13,7 @@ from bench import kernels
 from bench.cli import progress
 from bench.cli.main import main as program
 from bench.kernels import Kernel
+from bench.outside import explore
 from tests.recorded import replay
 
 Bench = Callable[..., Result]
@@ -41,7 +42,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Kernel]:
 def bench(machine: dict[str, Kernel], signals: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Run the program in this process, in a directory of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(progress, "cache", lambda: tmp_path / "cache")
+    for each in (progress, explore):
+        monkeypatch.setattr(each, "cache", lambda: tmp_path / "cache")
 
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(program, arguments, prog_name="bench")

@@ -206,6 +206,7 @@ def test_a_selection_tells_where_it_balances_and_survives_the_way_to_the_kernel_
 
 CALLERS = {
     "bench/api.py",
+    "bench/cli/explore.py",
     "bench/cli/listing.py",
     "bench/cli/main.py",
     "bench/cli/options.py",

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -18,11 +19,16 @@ from bench.analysis.intervals import summarise
 from bench.analysis.judge import warnings
 from bench.cli import progress
 from bench.documents import TrialPlan
+from bench.documents.exploration import Exploration, Explored, Finding
 from bench.kernels import apt, packages
+from bench.outside import explore
 from bench.outside.store import Store
 from bench.prepare import objects
+from bench.report import sequence
 from dataplanes import ebpf_object
 from dataplanes.errors import Usage
+from scenarios.explore import operations as do
+from scenarios.explore.course import SequenceStep
 from tests.unit.fuzz import samples
 from tests.unit.fuzz.strategies import mutated, spoiled
 
@@ -127,3 +133,27 @@ def test_plans_of_a_store_are_told_from_what_is_kept(place: Path) -> None:
     plan = TrialPlan("ipvs-lb", 7, False, 10)
     assert store.left([plan]) == [plan]
     store.close(discard=True)
+
+
+STEP = SequenceStep(do.Connect(1, "east", "web"), "east connects to web (flow 1).", "no answer", "refused", False)
+FOUND = Exploration({}, {}, {}, [Explored("nft-lb", 3, 1)], [Finding("nft-lb", [STEP], 3, 3)])
+EXPLORATION = json.loads(msgspec.json.encode(FOUND))
+
+
+@given(
+    data=st.one_of(
+        mutated(EXPLORATION).map(lambda tree: json.dumps(tree).encode()),
+        st.just(json.dumps(EXPLORATION).encode()).flatmap(spoiled),
+        st.binary(max_size=100),
+    )
+)
+def test_an_exploration_of_anything_is_one_or_is_refused_by_name(data: bytes, place: Path) -> None:
+    path = place / "found.json"
+    path.write_bytes(data)
+    try:
+        found = explore.exploration(str(path))
+    except Usage as error:
+        assert error.where.startswith(str(path))  # noqa: PT017
+        return
+    assert all(isinstance(each.sentence(), str) for finding in found.findings for each in finding.operations)
+    assert "".join(sequence.lines(found))

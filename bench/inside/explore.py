@@ -1,0 +1,87 @@
+"""The job of `bench explore` on the kernel under test: sequences are played on labs of one plane."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from bench.documents import Event, Job
+from bench.documents.exploration import Exploring, Finding
+from bench.inside import environment, trial
+from dataplanes import catalog
+from dataplanes.base import DataPlane
+from dataplanes.selection import Selection
+from scenarios import expectations, topology
+from scenarios.checks import CHECKS
+from scenarios.explore.course import SequenceStep
+from scenarios.explore.model import Model
+from scenarios.explore.player import SCENARIO, Player
+from scenarios.explore.search import Found, Search
+from scenarios.journal import Journal
+from scenarios.lab import Lab
+
+Make = Callable[[Lab, Journal], DataPlane]
+
+
+def explore(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
+    """Play the sequences of the job. If none of them fails, play others at random until one does."""
+    tell(Event("environment", data=environment.collect(clock)))
+    (selection,) = job.selections
+    order = msgspec.convert(job.exploring, Exploring)
+
+    def told(steps: list[SequenceStep], again: int = 0, times: int = 0) -> None:
+        found = Finding(selection.name, steps, again, times)
+        tell(Event("finding", data=msgspec.to_builtins(found)))
+
+    def found(sequence: Found) -> None:
+        told(sequence.steps, sequence.again, sequence.times)
+
+    def played(operations: int, sequences: int) -> None:
+        data = {"dataplane": selection.name, "operations": operations, "sequences": sequences}
+        tell(Event("explored", data=data))
+
+    with searching(selection, idles=clock == "instructions", found=found, played=played) as search:
+        for sequence in order.sequences:
+            steps = search.replay(sequence)
+            told(steps, times=1)
+            if steps and not steps[-1].as_expected:
+                return 0
+        if order.operations != 0:
+            search.run(order.seed, order.operations)
+    return 0
+
+
+def searching(
+    selection: Selection,
+    *,
+    idles: bool,
+    make: Make | None = None,
+    found: Callable[[Found], object] = lambda found: None,
+    played: Callable[[int, int], object] = lambda operations, sequences: None,
+) -> Search:
+    """Return a search on a plane. `make` makes the plane if it is not simply the selected one."""
+    lacks = lacking(selection, platform.release())
+
+    @contextmanager
+    def lab() -> Iterator[Player]:
+        scenario, journal = topology.load(SCENARIO), Journal()
+        making = None if make is None else lambda lab: make(lab, journal)
+        with journal, trial.build(scenario, selection, journal, make=making) as made:
+            own_address = "server.own-address" not in lacks
+            player = Player(made, any_port=catalog.any_port(selection), own_address=own_address)
+            try:
+                yield player
+            finally:
+                player.close()
+
+    in_turn = catalog.in_turn(selection)
+    model: Callable[[], Model] = lambda: Model(lacks, in_turn=in_turn)  # noqa: E731
+    return Search(lab, model, in_turn=in_turn, idles=idles, found=found, played=played)
+
+
+def lacking(selection: Selection, release: str) -> set[str]:
+    """Return the names of the checks that are not expected to hold on a plane and a kernel."""
+    return {name for name in CHECKS if expectations.expected(selection, name, release).expected != "pass"}

@@ -1,0 +1,42 @@
+"""A flow of the model: what is known of one connection, or of what one UDP socket sends."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from scenarios.explore.operations import BACKENDS
+
+Fate = Literal["whole", "cut", "gone", "unsure"]
+"""The state of a flow. whole: what one end sends comes to the other. cut: its backend has left the service, so a client
+is told at its next packet, and a UDP flow moves on. gone: its backend's container is. unsure: nothing is promised."""
+UDP_KEPT, TCP_KEPT = 25.0, 600.0
+"""The seconds without a packet after which every plane still knows a flow (idle.udp-late-answer, idle.slow-server)."""
+
+
+class Flow(Struct):
+    """A TCP connection, or what one UDP socket sends."""
+
+    udp: bool
+    client: str
+    to: str
+    connected: bool = False  # it is a connected UDP socket
+    backend: str = ""  # the backend that it has reached; "" if none
+    used: float = 0.0  # when something was sent last, in seconds since the sequence began
+    closed: frozenset[str] = frozenset()  # the ends that have closed their half
+    over: bool = False
+    fate: Fate = "whole"
+    loses: int = 0  # datagrams that it may lose before it goes on with another backend
+    orphaned: bool = False  # its service was removed, and its VIP with it
+    stays: bool = False  # it may stay with its backend, although that gets no new flows
+
+    @property
+    def direct(self) -> bool:
+        """Whether it goes to a backend's own address, and to no VIP."""
+        return self.to in BACKENDS
+
+    @property
+    def who(self) -> tuple[str, str]:
+        """The client and the transport, by which turns are told apart."""
+        return self.client, "udp" if self.udp else "tcp"

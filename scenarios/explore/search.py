@@ -1,0 +1,192 @@
+"""The search: sequences at random are played until one is not as the model allows, and then made as short as can be.
+
+The generator is Python's own, and reads what makes sense from the model. Hypothesis would do it, too, but takes 12 s to
+import and 10 ms for each operation in an emulated guest, where an operation takes 100 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import count
+from random import Random
+
+from msgspec import Struct
+
+from scenarios.explore import operations as do
+from scenarios.explore.course import Course, SequenceStep
+from scenarios.explore.model import LOST, Model
+from scenarios.explore.operations import AnyOperation, Operations
+from scenarios.explore.player import Player
+from scenarios.explore.shortest import shortest
+from scenarios.stopwatch import Steadiness
+
+_LENGTH = 40
+"""The largest number of attempts at an operation in a sequence. Some make no sense where they are."""
+_TIMES = 3
+"""How often the shortest sequence is played again, each time in a fresh lab."""
+_AT_RANDOM = 6
+"""How often a sequence is tried on a plane that chooses at random, before it is taken for one that does not fail."""
+_WEIGHTS: dict[type[AnyOperation], float] = {
+    do.Visit: 8,
+    do.Connect: 5,
+    do.Ask: 4,
+    do.Speak: 8,
+    do.Create: 4,
+    do.Add: 2,
+    do.Remove: 2,
+    do.Restore: 2,
+    do.Start: 2,
+    do.Crash: 0.3,
+    do.Flush: 0.3,
+    do.Resync: 0.3,
+}
+"""How often kinds of operations are tried; 1 for each other one. A crash costs a container."""
+_ALWAYS = (do.Create, do.Connect, do.Speak)
+_SOME = 0.6
+"""The share of the other kinds that a sequence has. With few kinds more of each comes together."""
+_IN_VAIN = 0.1
+"""The share of those operations after which only silence can be seen that are made. They take seconds."""
+_OPERATIONS = {kind: do.all_of(kind) for kind in do.KINDS}
+
+
+class Found(Struct, frozen=True):
+    """A sequence whose last step is not as expected. When it was played again so many `times`, `again` were alike."""
+
+    steps: list[SequenceStep]
+    again: int = 0
+    times: int = 0
+
+    @property
+    def operations(self) -> Operations:
+        """The operations of the sequence."""
+        return [step.operation for step in self.steps]
+
+    def alike(self, steps: Sequence[SequenceStep]) -> bool:
+        """Return True if other steps end in the same way."""
+        mine, other = self.steps[-1], steps[-1]
+        same = type(mine.operation) is type(other.operation)
+        return same and not other.as_expected and mine.seen.split()[:2] == other.seen.split()[:2]
+
+
+class Search:
+    """A search on one plane. It keeps a lab as long as everything is as expected."""
+
+    def __init__(
+        self,
+        lab: Callable[[], AbstractContextManager[Player]],
+        model: Callable[[], Model],
+        *,
+        in_turn: bool = True,
+        idles: bool = False,
+        found: Callable[[Found], object] = lambda found: None,
+        played: Callable[[int, int], object] = lambda operations, sequences: None,
+    ) -> None:
+        """Create a search. `lab` makes a fresh lab. With `idles` sequences have idle time.
+
+        `found` is called with each shorter sequence that fails, and `played` with the numbers of operations and
+        sequences so far.
+        """
+        self._lab, self._model = lab, model
+        self._tries = 1 if in_turn else _AT_RANDOM
+        self._kinds = [kind for kind in do.KINDS if idles or kind is not do.Idle]
+        self._found, self._played = found, played
+        self._stack = ExitStack()
+        self._player: Player | None = None
+        self.operations = self.sequences = 0
+
+    def __enter__(self) -> Search:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def run(self, seed: int, most: int | None = None) -> Found | None:
+        """Play sequences at random until one fails, and return the shortest; None after `most` operations."""
+        for number in count():
+            if most is not None and self.operations >= most:
+                break
+            steps = self._at_random(Random(f"{seed}/{number}"))
+            if steps and not steps[-1].as_expected:
+                return self.shorten(steps)
+        return None
+
+    def replay(self, operations: Sequence[AnyOperation]) -> list[SequenceStep]:
+        """Play a sequence, and return the steps until one is not as expected."""
+        with self._playing() as course:
+            for each in operations:
+                course.take(each)
+                if course.failed:
+                    break
+        return course.steps
+
+    def shorten(self, steps: list[SequenceStep]) -> Found:
+        """Return the shortest sequence that ends in the same way."""
+        best = Found(steps)
+        self._found(best)
+
+        def fails(operations: Operations) -> Operations | None:
+            nonlocal best
+            for _ in range(self._tries):
+                played = self.replay(operations)
+                if played and best.alike(played):
+                    best = Found(played)
+                    return best.operations
+            return None
+
+        if fails(best.operations):
+            shortest(best.operations, fails, lambda _: self._found(best))
+            kept = best
+            best = Found(kept.steps, sum(bool(fails(kept.operations)) for _ in range(_TIMES)), _TIMES)
+        self._found(best)
+        return best
+
+    def _at_random(self, random: Random) -> list[SequenceStep]:
+        """Play a sequence of operations at random, and return its steps."""
+        kinds = [kind for kind in self._kinds if kind in _ALWAYS or random.random() < _SOME]
+        weights = [_WEIGHTS.get(kind, 1) for kind in kinds]
+        names = {
+            name for each in (do.CALLERS, do.TARGETS) for name in random.sample(each, random.randint(1, len(each)))
+        }
+        options = {kind: [each for each in _OPERATIONS[kind] if _named(each) <= names] for kind in kinds}
+        with self._playing() as course:
+            for kind in random.choices(kinds, weights, k=random.randint(_LENGTH // 4, _LENGTH)):
+                shuffled = random.sample(options[kind], len(options[kind]))
+                chosen = next(filter(course.model.may, shuffled), None)
+                if chosen and (random.random() < _IN_VAIN or not course.model.allowed(chosen) <= LOST):
+                    course.take(chosen)
+                if course.failed:
+                    break
+        return course.steps
+
+    @contextmanager
+    def _playing(self) -> Iterator[Course]:
+        """Yield a course on the lab, and bring the lab back to its first state; after a failure a fresh one comes."""
+        if self._player is None:
+            self._player = self._stack.enter_context(self._lab())
+        player, clock = self._player, Steadiness()
+        course = Course(player, self._model())
+        yield course
+        self.operations += len(course.steps)
+        self.sequences += 1
+        failed = course.failed
+        if clock.broken():  # what was seen may be the fault of a busy machine
+            course.steps.clear()
+        if failed:
+            self._player = None
+            self._stack.close()
+        else:
+            player.end()
+        self._played(self.operations, self.sequences)
+
+
+def _some(random: Random, names: Sequence[str]) -> list[str]:
+    """Return some of the names, and more often few: with few names more happens to the same thing."""
+    return random.sample(names, min(random.randint(1, len(names)) for _ in range(2)))
+
+
+def _named(operation: AnyOperation) -> set[str]:
+    """Return the names by which an operation is chosen: of a service that is changed, or of a flow's ends."""
+    if isinstance(operation, do.Visit | do.Connect | do.Ask):
+        return {operation.client, operation.to}
+    return {operation.service} if hasattr(operation, "service") else set()

@@ -1,0 +1,196 @@
+"""The exploration finds faults that are planted in planes, by short sequences, and none in planes as they are."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+import pytest
+from msgspec.structs import replace
+
+from bench.inside.explore import Make, searching
+from dataplanes import catalog, ebpf_services, nft, placed
+from dataplanes.base import DataPlane
+from dataplanes.bridge_connections import BridgeConnections
+from dataplanes.bridge_rules import BACK
+from dataplanes.kernel.conntrack import Conntrack
+from dataplanes.kernel.undo import Undo
+from dataplanes.model import Backend, Service, turns
+from scenarios.explore import sockets
+from scenarios.explore.search import Found
+from tests.lab.test_mutation import Mutant
+
+LONGEST = 8
+"""The largest number of operations of a sequence that shows a planted fault."""
+MOST = 4000
+"""The largest number of operations of a search. On the slowest kernel they take ten minutes."""
+SEED = 7
+Patch = pytest.MonkeyPatch
+Plant = Callable[[Patch], None]
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: Patch) -> None:
+    """Wait less for what does not come: a planted fault is often silence, and sequences that fail are played often."""
+    monkeypatch.setattr(sockets, "_COMES", 2.0)
+    monkeypatch.setattr(sockets, "_COMES_NOT", 0.5)
+
+
+def search(name: str, make: Make | None = None, most: int = MOST, seed: int = SEED) -> Found | None:
+    (selection,) = catalog.select(name)
+    with searching(selection, idles=False, make=make) as found:
+        return found.run(seed, most)
+
+
+def found_in(name: str, make: Make | None = None) -> str:
+    """Search, and demand a short sequence that fails again. Return how it ends."""
+    found = search(name, make)
+    assert found, "nothing found"
+    told = "\n".join(f"{each.sentence} expected: {each.expected}; seen: {each.seen}" for each in found.steps)
+    assert len(found.steps) <= LONGEST, told
+    assert found.again == found.times, told
+    print(told)
+    return found.steps[-1].seen
+
+
+# -- planes that are told something else ------------------------------------------------------------------------
+
+
+class Changed(Mutant):
+    """A plane that is told something else of each service than the lab's state."""
+
+    def __init__(self, plane: DataPlane, tell: Callable[[Changed, Service], Service]) -> None:
+        super().__init__(plane)
+        self.tell = tell
+
+    def apply(self, services: Sequence[Service]) -> None:
+        told = [self.tell(self, each) for each in services]
+        self.before.update((each.name, each) for each in services)
+        self.plane.apply(told)
+
+
+def _undrained(plane: Changed, service: Service) -> Service:
+    """A backend of weight 0 gets connections."""
+    return replace(service, backends=tuple(Backend(each.address) for each in service.backends))
+
+
+def _removed_stays(plane: Changed, service: Service) -> Service:
+    """A removed backend stays, until the service is removed."""
+    before = plane.before.get(service.name, service).backends
+    gone = [each for each in before if each.address not in {new.address for new in service.backends}]
+    return replace(service, backends=(*service.backends, *gone))
+
+
+def _second_change_lost(plane: Changed, service: Service) -> Service:
+    """The second change of a service is not made."""
+    known = plane.before.get(service.name)
+    changes = plane.__dict__.setdefault("changes", {})
+    changes[service.name] = changes.get(service.name, 0) + 1
+    return known if known and changes[service.name] == 3 else service
+
+
+def _drained_for_good(plane: Changed, service: Service) -> Service:
+    """A backend that was drained once gets no connections any more."""
+    drained = plane.__dict__.setdefault("drained", set())
+    drained |= {(service.name, each.address) for each in service.backends if not each.weight}
+    kept = (Backend(b.address, 0 if (service.name, b.address) in drained else b.weight) for b in service.backends)
+    return replace(service, backends=tuple(kept))
+
+
+TOLD = [_undrained, _removed_stays, _second_change_lost, _drained_for_good]
+
+
+@pytest.mark.parametrize("tell", TOLD, ids=lambda each: each.__name__.strip("_"))
+@pytest.mark.parametrize("name", ["nft-lb", "ebpf-tc"])
+def test_a_plane_that_is_told_something_else_is_found(name: str, tell: Callable[[Changed, Service], Service]) -> None:
+    (selection,) = catalog.select(name)
+    found_in(name, lambda lab, journal: Changed(catalog.make(selection, lab, journal), tell))
+
+
+# -- planes that do something else ------------------------------------------------------------------------------
+
+
+def _stale_udp(patch: Patch) -> None:
+    """Entries of UDP flows to a removed backend stay."""
+    flush = Conntrack.flush
+    patch.setattr(Conntrack, "flush", lambda self, keep, protocol=None: flush(self, keep, socket.IPPROTO_TCP))
+
+
+def _stale_entries(patch: Patch) -> None:
+    """Entries of connections to a removed backend stay."""
+    patch.setattr(Conntrack, "flush", lambda self, keep, protocol=None: 0)
+    patch.setattr(BridgeConnections, "flush", lambda self, keep: 0)
+    patch.setattr(ebpf_services.ServiceTable, "_forget_flows", lambda self, lost: None)
+
+
+def _evicted(patch: Patch) -> None:
+    """A change of a service evicts the entries of connections that live."""
+
+    def flush(self: nft.NftDirector, old: Sequence[Service], new: Sequence[Service]) -> None:
+        self._connections.flush({each.vip: () for each in (*old, *new)})
+
+    patch.setattr(nft.NftDirector, "_flush", flush)
+
+
+def _untranslated(patch: Patch) -> None:
+    """A change evicts the entries of replies, and those of requests stay."""
+    stale = BridgeConnections._stale
+
+    def all_replies(self: BridgeConnections, name: str, kept: Mapping[bytes, Collection[bytes]]) -> Iterator[bytes]:
+        yield from stale(self, name, dict.fromkeys(kept, ())) if name in BACK else ()
+
+    patch.setattr(BridgeConnections, "_stale", all_replies)
+    patch.setattr(nft, "remaining", lambda old, new: {each.vip: set() for each in (*old, *new)})
+
+
+def _begins_anew(patch: Patch) -> None:
+    """Round robin begins with the first backend at each change."""
+    for module in (nft, ebpf_services):
+        patch.setattr(module, "succeed", lambda old, new, taken: tuple(new))
+    patch.setattr(ebpf_services.ServiceTable, "_taken", lambda self, known: {})
+
+
+def _half_programmed(patch: Patch) -> None:
+    """A change of a service is made on the first node only."""
+    change = placed.PlacedPlane._change
+    first: dict[object, object] = {}
+
+    def change_first(self: placed.PlacedPlane, post: placed._Post, wanted: placed._Change, undo: Undo) -> None:
+        if first.setdefault(self, post.site.node) == post.site.node or not (wanted.old and wanted.new):
+            change(self, post, wanted, undo)
+
+    patch.setattr(placed.PlacedPlane, "_change", change_first)
+
+
+def _weights_lost(patch: Patch) -> None:
+    """A flush and a resync give drained backends connections again."""
+    resync = nft.NftDirector.resync
+
+    def resync_all(self: nft.NftDirector) -> None:
+        resync(self)
+        told = [replace(s, backends=tuple(Backend(b.address) for b in s.backends)) for s in self._services.values()]
+        self._transact({each.vip: turns(each) for each in told})
+
+    patch.setattr(nft.NftDirector, "resync", resync_all)
+
+
+DONE: dict[str, Sequence[Plant]] = {
+    "nft-lb": [_stale_udp, _stale_entries, _evicted, _begins_anew, _half_programmed, _weights_lost],
+    "nft-bridge": [_stale_entries, _untranslated, _begins_anew],
+    "ebpf-tc": [_stale_entries, _begins_anew, _half_programmed],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "plant"),
+    [(name, plant) for name, plants in DONE.items() for plant in plants],
+    ids=lambda each: each if isinstance(each, str) else each.__name__.strip("_"),
+)
+def test_a_plane_that_does_something_else_is_found(name: str, plant: Plant, monkeypatch: Patch) -> None:
+    plant(monkeypatch)
+    found_in(name)
+
+
+@pytest.mark.parametrize("name", ["nft-lb", "nft-bridge", "ebpf-tc", "ipvs-lb"])
+def test_a_plane_as_it_is_does_what_the_model_allows(name: str) -> None:
+    assert search(name, most=200) is None
