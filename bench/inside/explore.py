@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 
@@ -13,6 +14,7 @@ from bench.documents.exploration import Exploring, Finding
 from bench.inside import environment, trial
 from dataplanes import catalog
 from dataplanes.base import DataPlane
+from dataplanes.errors import Unsupported
 from dataplanes.selection import Selection
 from scenarios import expectations, topology
 from scenarios.checks import CHECKS
@@ -64,21 +66,23 @@ def searching(
 ) -> Search:
     """Return a search on a plane. `make` makes the plane if it is not simply the selected one."""
     lacks = lacking(selection, platform.release())
+    if "server.own-address" in lacks:
+        why = "the VIP must be an address of each task, and the services of sequences are made of containers that stand"
+        raise Unsupported("cannot be explored", where=selection.name, why=why)
 
     @contextmanager
     def lab() -> Iterator[Player]:
         scenario, journal = topology.load(SCENARIO), Journal()
         making = None if make is None else lambda lab: make(lab, journal)
         with journal, trial.build(scenario, selection, journal, make=making) as made:
-            own_address = "server.own-address" not in lacks
-            player = Player(made, any_port=catalog.any_port(selection), own_address=own_address)
+            player = Player(made, any_port=catalog.any_port(selection))
             try:
                 yield player
             finally:
                 player.close()
 
-    in_turn = catalog.in_turn(selection)
-    model: Callable[[], Model] = lambda: Model(lacks, in_turn=in_turn)  # noqa: E731
+    in_turn, hairpins = catalog.in_turn(selection), "vip_on" not in selection.knobs
+    model = partial(Model, lacks, in_turn=in_turn, hairpins=hairpins)
     return Search(lab, model, in_turn=in_turn, idles=idles, found=found, played=played)
 
 

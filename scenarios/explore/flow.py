@@ -26,6 +26,9 @@ class Flow(Struct):
     used: float = 0.0  # when something was sent last, in seconds since the sequence began
     closed: frozenset[str] = frozenset()  # the ends that have closed their half
     over: bool = False
+    # The client closed first, this time or before, so its end waits. From the same port it goes on far ahead in the
+    # sequence numbers (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). The next time a backend may take its SYN for an old one.
+    waits: bool = False
     fate: Fate = "whole"
     loses: int = 0  # datagrams that it may lose before it goes on with another backend
     orphaned: bool = False  # its service was removed, and its VIP with it

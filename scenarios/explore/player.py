@@ -30,15 +30,15 @@ _VIPS, _BLOCK = 60_000, 250
 class Player:
     """Plays sequences on a lab of the scenario `explore`, one after another."""
 
-    def __init__(self, lab: Lab, *, any_port: bool, own_address: bool) -> None:
-        """Create the player. With `own_address` servers listen on their container's address only."""
+    def __init__(self, lab: Lab, *, any_port: bool) -> None:
+        """Create the player. A plane that does not serve any port is told the ports of the servers."""
         self._lab = lab
         self._ports = () if any_port else (Port("tcp", PORT), Port("udp", PORT))
         self._numbers = count(1)
         self._vips: dict[str, str] = {}  # of the services of this sequence, those that are removed included
         self._services: dict[str, Service] = {}
         self._crashed: set[str] = set()
-        self._sockets = Sockets(lab, BACKENDS, own_address=own_address)
+        self._sockets = Sockets(lab, BACKENDS)
         self.error = ""  # the error of the last operation, if the plane refused it
         self.begin()
 

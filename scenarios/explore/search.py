@@ -21,27 +21,35 @@ from scenarios.explore.player import Player
 from scenarios.explore.shortest import shortest
 from scenarios.stopwatch import Steadiness
 
-_LENGTH = 40
-"""The largest number of attempts at an operation in a sequence. Some make no sense where they are."""
+_SHORTEST, _LONGEST, _ATTEMPTS = 15, 50, 4
+"""The bounds of the number of operations in a sequence, and the attempts for each. Some make no sense then."""
 _TIMES = 3
 """How often the shortest sequence is played again, each time in a fresh lab."""
 _AT_RANDOM = 6
 """How often a sequence is tried on a plane that chooses at random, before it is taken for one that does not fail."""
 _WEIGHTS: dict[type[AnyOperation], float] = {
     do.Visit: 8,
+    do.Speak: 8,
     do.Connect: 5,
     do.Ask: 4,
-    do.Speak: 8,
     do.Create: 4,
-    do.Add: 2,
-    do.Remove: 2,
+    do.Add: 4,
+    do.Remove: 4,
+    do.Drain: 3,
     do.Restore: 2,
     do.Start: 2,
-    do.Crash: 0.3,
+    do.Delete: 0.5,
+    do.HalfClose: 0.6,
+    do.Close: 0.6,
+    do.Abort: 0.6,
+    do.Stop: 0.4,
+    do.Crash: 0.2,
     do.Flush: 0.3,
-    do.Resync: 0.3,
 }
-"""How often kinds of operations are tried; 1 for each other one. A crash costs a container."""
+"""How often kinds of operations are tried; 1 for any other.
+
+They are chosen so that faults of `tests/unit/ideal.py` are met soon: after 60 to 570 operations on average.
+"""
 _ALWAYS = (do.Create, do.Connect, do.Speak)
 _SOME = 0.6
 """The share of the other kinds that a sequence has. With few kinds more of each comes together."""
@@ -150,12 +158,13 @@ class Search:
         }
         options = {kind: [each for each in _OPERATIONS[kind] if _named(each) <= names] for kind in kinds}
         with self._playing() as course:
-            for kind in random.choices(kinds, weights, k=random.randint(_LENGTH // 4, _LENGTH)):
+            length = random.randint(_SHORTEST, _LONGEST)
+            for kind in random.choices(kinds, weights, k=length * _ATTEMPTS):
                 shuffled = random.sample(options[kind], len(options[kind]))
                 chosen = next(filter(course.model.may, shuffled), None)
                 if chosen and (random.random() < _IN_VAIN or not course.model.allowed(chosen) <= LOST):
                     course.take(chosen)
-                if course.failed:
+                if course.failed or len(course.steps) == length:
                     break
         return course.steps
 

@@ -70,9 +70,9 @@ class Ends(Struct):
 class Sockets:
     """The servers of the backends, and the flows to them."""
 
-    def __init__(self, lab: Lab, backends: Collection[str], *, own_address: bool) -> None:
-        """With `own_address` servers listen on their container's address only, as an ordinary server may."""
-        self._lab, self._own_address = lab, own_address
+    def __init__(self, lab: Lab, backends: Collection[str]) -> None:
+        """Have servers listen at their containers' own addresses."""
+        self._lab = lab
         self._listeners: dict[str, socket.socket] = {}
         self._datagrams: dict[str, socket.socket] = {}
         self._flows: dict[int, Ends] = {}
@@ -91,7 +91,7 @@ class Sockets:
             made = held[name] = self._lab.socket(container_of(name), kind)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             address = self._lab.containers[container_of(name)].endpoints[0].address
-            made.bind((address if self._own_address else "", PORT))
+            made.bind((address, PORT))
             if kind == socket.SOCK_STREAM:
                 made.listen(16)
             made.setblocking(False)

@@ -33,7 +33,7 @@ FAULTS = {
     "round robin begins anew": 7,
     "drains are ignored": 4,
     "a drained backend stays drained": 7,
-    "UDP flows stay": 4,
+    "UDP flows stay": 6,
     "connections stay": 4,
     "a flush loses connections": 4,
     "idle connections are forgotten": 4,
@@ -106,7 +106,7 @@ def test_a_sequence_that_does_not_fail_again_is_told_as_it_was() -> None:
         def play(self, operation: AnyOperation, *, patient: bool) -> Sight:
             if isinstance(operation, do.Speak) and Once.faulty:
                 Once.faulty = False
-                return do.SILENCE
+                return Sight("stray", "red")
             return super().play(operation, patient=patient)
 
     from contextlib import nullcontext
@@ -173,7 +173,7 @@ def test_idle_connections_are_kept_as_long_as_the_plane_keeps_them() -> None:
 
 
 def test_the_model_names_checks_that_exist() -> None:
-    text = (ROOT / "scenarios/explore/model.py").read_text() + (ROOT / "scenarios/explore/flow.py").read_text()
+    text = "".join((ROOT / f"scenarios/explore/{name}.py").read_text() for name in ("model", "knowledge", "flow"))
     import re
 
     named = set(re.findall(r"\b(?:idle|identity|client|server|change|balance)\.[a-z0-9-]+", text))
@@ -235,7 +235,7 @@ def test_two_operations_that_belong_together_are_left_out_together() -> None:
 def test_what_happens_many_times_is_random_but_bounded() -> None:
     with searching() as search:
         steps = search._at_random(Random("1/1"))
-    assert 0 < len(steps) <= 40
+    assert 0 < len(steps) <= 50
 
 
 def test_an_operation_is_read_as_it_was_written() -> None:
