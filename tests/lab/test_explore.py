@@ -93,14 +93,6 @@ def _second_change_lost(plane: Changed, service: Service) -> Service:
     return known if known and changes[service.name] == 3 else service
 
 
-def _drained_for_good(plane: Changed, service: Service) -> Service:
-    """A backend that was drained once gets no connections any more."""
-    drained = plane.__dict__.setdefault("drained", set())
-    drained |= {(service.name, each.address) for each in service.backends if not each.weight}
-    kept = (Backend(b.address, 0 if (service.name, b.address) in drained else b.weight) for b in service.backends)
-    return replace(service, backends=tuple(kept))
-
-
 TOLD = [("nft-lb", _undrained, 1), ("ebpf-tc", _removed_stays, 2), ("nft-lb", _second_change_lost, 1)]
 
 
