@@ -89,6 +89,8 @@ def explore(
         write(api.encoded(found))
         for line in sequence.lines(found) if output != "-" else ():
             terminal.say(line)
+        if found.explored and all(each.skipped for each in found.explored):
+            return 4
         return 1 if found.findings else 0
 
     try:

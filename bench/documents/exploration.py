@@ -50,6 +50,7 @@ class Explored(Struct):
     dataplane: Name
     operations: Count = 0
     sequences: Count = 0
+    skipped: str = ""  # why it cannot be explored
 
 
 class Exploration(Struct, tag_field="kind", tag="exploration"):

@@ -20,7 +20,7 @@ from bench.kernels import Kernel
 from bench.outside import provenance
 from bench.outside.dispatch import dispatch
 from dataplanes import files
-from dataplanes.errors import BenchError, Prerequisite, TimedOut, Usage
+from dataplanes.errors import BenchError, Prerequisite, TimedOut, Unsupported, Usage
 from dataplanes.paths import cache
 from dataplanes.selection import Selection
 from scenarios.explore.operations import Operations
@@ -55,9 +55,11 @@ class Explorer:
         """Explore each plane: first what failed before, and then at random, for so many operations and seconds."""
         for selection in self._selections:
             kept = list(_kept(selection.name))
-            with suppress(TimedOut):
-                self._explore(selection, Exploring(seed, operations, kept), seconds, on_event)
-            _keep([each for each in self.findings() if each.dataplane == selection.name])
+            try:
+                with suppress(TimedOut):
+                    self._explore(selection, Exploring(seed, operations, kept), seconds, on_event)
+            finally:
+                _keep([each for each in self.findings() if each.dataplane == selection.name])
 
     def replay(self, sequences: Sequence[Operations], on_event: Callable[[Event], None]) -> None:
         """Play sequences on each plane."""
@@ -78,7 +80,12 @@ class Explorer:
             on_event(event)
 
         job = Job("explore", SCENARIO, [selection], exploring=msgspec.to_builtins(order))
-        if code := dispatch(job, self._kernel, timeout=seconds, on_event=take):
+        try:
+            code = dispatch(job, self._kernel, timeout=seconds, on_event=take)
+        except Unsupported as error:
+            self._explored[selection.name] = Explored(selection.name, skipped=error.why)
+            return
+        if code:
             raise BenchError("the exploration ended early", where=selection.name, why=f"exit code {code}")
 
     def findings(self) -> list[Finding]:

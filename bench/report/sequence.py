@@ -14,6 +14,9 @@ def lines(found: Exploration) -> Iterator[str]:
         yield ""
     failed = {finding.dataplane for finding in found.findings}
     for each in found.explored:
+        if each.skipped:
+            yield f"{each.dataplane}: not explored: {each.skipped}"
+            continue
         verdict = "not as expected" if each.dataplane in failed else "nothing found"
         yield f"{each.dataplane}: {verdict}; {each.operations:,} operations in {each.sequences:,} sequences"
 

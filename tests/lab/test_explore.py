@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -18,8 +19,10 @@ from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Backend, Service, turns
 from scenarios.explore import sockets
+from scenarios.explore.operations import Operations
 from scenarios.explore.search import Found
 from scenarios.lab import Lab
+from tests.conftest import ROOT
 from tests.lab.test_mutation import Mutant
 
 LONGEST = 8
@@ -197,6 +200,19 @@ def test_a_plane_that_does_something_else_is_found(name: str, plant: Plant, seed
 @pytest.mark.parametrize("name", ["nft-lb", "nft-bridge", "ebpf-tc", "ipvs-lb"])
 def test_a_plane_as_it_is_does_what_the_model_allows(name: str) -> None:
     assert search(name, None, seed=SEED, most=200) is None
+
+
+KEPT = sorted((ROOT / "tests" / "explored").glob("*.json"))
+
+
+@pytest.mark.parametrize("name", ["nft-lb", "nft-container", "ebpf-tc", "ipvs-container"])
+def test_kept_sequences_are_as_expected(name: str) -> None:
+    """Each was found once, and was the model's fault or the lab's."""
+    (selection,) = catalog.select(name)
+    with searching(selection, idles=False) as found:
+        for path in KEPT:
+            steps = found.replay(msgspec.json.decode(path.read_bytes(), type=Operations))
+            assert steps[-1].as_expected, (path.stem, steps[-1])
 
 
 class Hasty(Mutant):

@@ -15,7 +15,7 @@ from bench.documents import Event
 from bench.documents.exploration import Finding
 from bench.kernels import Command, Kernel
 from bench.outside import explore
-from dataplanes.errors import TimedOut, Usage
+from dataplanes.errors import TimedOut, Unsupported, Usage
 from dataplanes.kernel import interrupt
 from scenarios.explore import operations as do
 from scenarios.explore.course import SequenceStep
@@ -119,6 +119,16 @@ def test_a_signal_ends_it_with_what_was_found(bench: Bench, machine: dict[str, K
     assert deadly == [signal.SIGINT]
     assert "nft-lb: not as expected" in done.stdout
     assert len(explore.exploration("found.json").findings) == 1
+
+
+def test_a_plane_that_cannot_be_explored_is_exit_4_unless_another_one_can(
+    bench: Bench, machine: dict[str, Kernel]
+) -> None:
+    recording = read("explore")
+    recording.events.append(Event.of(Unsupported("cannot be explored", where="nft-lb", why="it has no VIP of its own")))
+    machine["debian-6.12"] = Replay(recording)
+    done = bench(*EXPLORE)
+    assert (done.exit_code, done.stdout) == (4, "nft-lb: not explored: it has no VIP of its own\n")
 
 
 @pytest.mark.parametrize(
