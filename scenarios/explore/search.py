@@ -45,6 +45,7 @@ _WEIGHTS: dict[type[AnyOperation], float] = {
     do.Stop: 0.4,
     do.Crash: 0.2,
     do.Flush: 0.3,
+    do.Idle: 0.3,  # under the instruction clock an hour takes ten seconds
 }
 """How often kinds of operations are tried; 1 for any other.
 

@@ -39,6 +39,7 @@ def hurried(monkeypatch: Patch) -> None:
     """Wait less for what does not come: a planted fault is often silence, and sequences that fail are played often."""
     monkeypatch.setattr(sockets, "_COMES", 2.0)
     monkeypatch.setattr(sockets, "_COMES_NOT", 0.5)
+    monkeypatch.setattr(sockets, "_PACE", 0.0)  # only IPVS needs it
 
 
 def search(name: str, make: Make | None, seed: int, most: int, *, idles: bool = False) -> Found | None:
