@@ -213,12 +213,13 @@ class Knowledge:
                 self._heard(flow, seen)
         elif seen in (SILENCE, RESET, REFUSED) or isinstance(operation, do.Close | do.Abort):
             flow.over = True
-        elif flow.fate != "whole":
+        elif flow.fate != "whole" or self._forgotten(flow):
             flow.fate = "unsure"
         if isinstance(operation, do.HalfClose | do.Close):
             flow.waits = flow.waits or (operation.by == "client" and not flow.closed)
             flow.closed |= {operation.by}
-        flow.used = self._now
+        if not (flow.udp and operation.by == "backend" and self._forgotten(flow)):  # that makes no flow known again
+            flow.used = self._now
 
     def _forgotten(self, flow: Flow) -> bool:
         """Return True if the plane may have forgotten the flow, because it has carried nothing for so long."""

@@ -161,6 +161,7 @@ def test_a_udp_flow_stays_and_moves() -> None:
     stays.take(do.Remove("web", "red"))
     assert told(stays.model.allowed(SPEAK)) == "answered by green or red, refused, or no answer"
     assert after(CREATE, ASK, do.Idle(390), then=SPEAK) == "answered by green or red"
+    assert "no answer" in after(CREATE, ASK, do.Idle(390), ANSWER, then=ANSWER)
 
 
 def test_idle_connections_are_kept_as_long_as_the_plane_keeps_them() -> None:
