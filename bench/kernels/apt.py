@@ -18,7 +18,7 @@ _INST = re.compile(r"Inst (\S+) (?:\[[^\]]*\] )?\((\S+) (.*?)(?: \[\w+\])?\)")
 """A line of `apt-get install --simulate`: a package, the version that is installed, the new version, its suites."""
 
 
-class Found(Struct, frozen=True):
+class DebianPackage(Struct, frozen=True):
     """A package that apt has found: its exact version, and the suite that has it, as apt tells it."""
 
     name: str
@@ -39,7 +39,7 @@ def ask(*arguments: str) -> list[str]:
     return done.stdout.split()
 
 
-def resolve(packages: Sequence[str]) -> list[Found]:
+def resolve(packages: Sequence[str]) -> list[DebianPackage]:
     """Return what these packages need to run on this machine: themselves, and their dependencies that it lacks.
 
     Raises Prerequisite without apt, or if apt does not offer one of them.
@@ -59,7 +59,7 @@ def resolve(packages: Sequence[str]) -> list[Found]:
         )
     except FileNotFoundError as error:
         raise Prerequisite(f"{named} not to be had here", why="there is no apt", fix="use Debian or Ubuntu") from error
-    found = [Found(*match.groups()) for match in map(_INST.match, done.stdout.splitlines()) if match]
+    found = [DebianPackage(*match.groups()) for match in map(_INST.match, done.stdout.splitlines()) if match]
     lacking = {*packages} - {each.name.partition(":")[0] for each in found}
     if done.returncode or lacking:
         errors = [line.removeprefix("E: ") for line in done.stderr.splitlines() if line.startswith("E: ")]

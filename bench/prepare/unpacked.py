@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from bench.kernels import apt, seal
-from bench.kernels.apt import Found
+from bench.kernels.apt import DebianPackage
 from dataplanes import files
 from dataplanes.errors import Prerequisite
 from dataplanes.paths import unpacked
@@ -46,13 +46,13 @@ def fetch(requirements: Iterable[Requirement]) -> None:
             seal.once(unpacked(packages), partial(_make, packages), "the packages", _MB)
 
 
-def versions(selection: Selection) -> list[Found]:
+def versions(selection: Selection) -> list[DebianPackage]:
     """Return the packages of a selected plane, with the versions and suites that are unpacked."""
     packages = selection.program.packages if selection.program else ()
-    return files.kept(unpacked(packages) / _TOLD, list[Found]) or [] if packages else []
+    return files.kept(unpacked(packages) / _TOLD, list[DebianPackage]) or [] if packages else []
 
 
-def _offered(packages: Sequence[str]) -> list[Found]:
+def _offered(packages: Sequence[str]) -> list[DebianPackage]:
     """Return what is to be unpacked. Raises Prerequisite if it is not to be had, or cannot run here."""
     found = _resolved(tuple(packages))
     if isinstance(found, Prerequisite):
@@ -64,7 +64,7 @@ def _offered(packages: Sequence[str]) -> list[Found]:
 
 
 @cache
-def _resolved(packages: tuple[str, ...]) -> list[Found] | Prerequisite:
+def _resolved(packages: tuple[str, ...]) -> list[DebianPackage] | Prerequisite:
     """Ask apt once. It takes seconds for an answer, and each kernel is asked for its requirements."""
     try:
         return apt.resolve(packages)

@@ -92,8 +92,8 @@ def asked(archive: Path) -> list[str]:
 
 def test_apt_tells_exact_versions_and_suites(archive: Path) -> None:
     assert apt.resolve(["peer"]) == [
-        apt.Found("libpeer2", "2.0-1", "Debian:12.12/oldstable"),
-        apt.Found("peer", "1.1-2+deb12u1", "Debian:12.12/oldstable, Debian-Security:12/oldstable-security"),
+        apt.DebianPackage("libpeer2", "2.0-1", "Debian:12.12/oldstable"),
+        apt.DebianPackage("peer", "1.1-2+deb12u1", "Debian:12.12/oldstable, Debian-Security:12/oldstable-security"),
     ]
     assert "--simulate" in (archive / "asked").read_text(), "nothing is installed"
 
