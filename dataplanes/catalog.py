@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from dataplanes import extensions, ipvs_knobs, knobs, peers, plane_file, program
+from dataplanes import extensions, ipvs_knobs, knobs, peers, plane_file
 from dataplanes.base import Attachments, Belongings, DataPlane, Mechanism, Placement
 from dataplanes.direct import Direct
 from dataplanes.ebpf import Ebpf, EbpfKnobs, RedirectKnobs, ShortKnobs
@@ -343,6 +343,8 @@ def variants(plane: str) -> list[Selection]:
 def _parts(selection: Selection) -> tuple[Part[Placement], Part[Mechanism]]:
     """Return the parts of a plane other than the direct path, for the knobs that were chosen."""
     if selection.program:
+        from dataplanes import program  # a guest that measures no program need not pay for its modules
+
         return program.parts(selection.program)
     found = recipe(selection.dataplane)
     return found.parts(msgspec.convert(selection.knobs, type(found.variants[found.default])))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from bench.documents import SCHEMA, Count, Name
-from scenarios.explore.course import SequenceStep
+from scenarios.explore.course import SequenceStep, failed
 from scenarios.explore.operations import Operations
 
 MOST_OPERATIONS = 10_000_000
@@ -36,7 +36,7 @@ class Finding(Struct, frozen=True):
     @property
     def failed(self) -> bool:
         """Whether the last step was not as expected."""
-        return bool(self.steps) and not self.steps[-1].as_expected
+        return failed(self.steps)
 
     @property
     def operations(self) -> Operations:

@@ -18,7 +18,7 @@ from dataplanes.errors import Unsupported
 from dataplanes.selection import Selection
 from scenarios import expectations, topology
 from scenarios.checks import CHECKS
-from scenarios.explore.course import SequenceStep
+from scenarios.explore.course import SequenceStep, failed
 from scenarios.explore.model import Model
 from scenarios.explore.player import SCENARIO, Player
 from scenarios.explore.search import Found, Search
@@ -49,7 +49,7 @@ def explore(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
         for sequence in order.sequences:
             steps = search.replay(sequence)
             told(steps, times=1)
-            if steps and not steps[-1].as_expected:
+            if failed(steps):
                 return 0
         if order.operations != 0:
             search.run(order.seed, order.operations)

@@ -39,15 +39,14 @@ def exploration(path: str) -> Exploration:
 
 
 class Explorer:
-    """An exploration of planes on one kernel. Its document is complete after each event."""
+    """An exploration of planes on one kernel. Its document tells what was done, also when it was cut short."""
 
     def __init__(self, selections: Sequence[Selection], kernel: Kernel, reason: str, plan: dict[str, Any]) -> None:
         """Create the exploration. `plan` is the request as the document tells it."""
         self._selections, self._kernel, self._reason, self._plan = selections, kernel, reason, plan
         self._environment: dict[str, Any] = {}
         self._explored: dict[str, Explored] = {}
-        self._findings: dict[str, list[Finding]] = {}
-        self._again: Finding | None = None
+        self._findings: list[Finding] = []
 
     def explore(
         self, seed: int, operations: int | None, seconds: float | None, on_event: Callable[[Event], None]
@@ -70,13 +69,10 @@ class Explorer:
     def _explore(
         self, selection: Selection, order: Exploring, seconds: float | None, on_event: Callable[[Event], None]
     ) -> None:
+        last: dict[str, Any] = {}  # what the kernel told last: each event of a kind replaces the one before
+
         def take(event: Event) -> None:
-            if event.kind == "environment":
-                self._environment = event.data
-            elif event.kind == "explored":
-                self._explored[selection.name] = msgspec.convert(event.data, Explored)
-            elif event.kind == "finding":
-                self._findings[selection.name] = [msgspec.convert(event.data, Finding)]
+            last[event.kind] = event.data
             on_event(event)
 
         job = Job("explore", SCENARIO, [selection], exploring=msgspec.to_builtins(order))
@@ -85,12 +81,25 @@ class Explorer:
         except Unsupported as error:
             self._explored[selection.name] = Explored(selection.name, skipped=error.why)
             return
+        finally:
+            self._note(last)
         if code:
             raise BenchError("the exploration ended early", where=selection.name, why=f"exit code {code}")
 
+    def _note(self, last: dict[str, Any]) -> None:
+        """Take note of what a kernel told last, also if its work was cut short."""
+        self._environment = last.get("environment", self._environment)
+        if "explored" in last:
+            more = msgspec.convert(last["explored"], Explored)
+            known = self._explored.setdefault(more.dataplane, Explored(more.dataplane))
+            known.operations += more.operations
+            known.sequences += more.sequences
+        if "finding" in last:
+            self._findings.append(msgspec.convert(last["finding"], Finding))
+
     def findings(self) -> list[Finding]:
-        """Return what was not as expected so far, the shortest sequence of each plane."""
-        return [each for found in self._findings.values() for each in found if each.failed]
+        """Return what was not as expected so far: of each search the shortest sequence, and each one played again."""
+        return [each for each in self._findings if each.failed]
 
     def document(self) -> Exploration:
         """Return the document of what was done so far."""

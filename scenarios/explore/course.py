@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from scenarios.explore.model import Model
-from scenarios.explore.operations import SILENCE, AnyOperation, Operations, told
+from scenarios.explore.operations import SILENCE, AnyOperation, told
 from scenarios.explore.player import Player
 
 
@@ -21,6 +21,11 @@ class SequenceStep(Struct, frozen=True):
     as_expected: bool
 
 
+def failed(steps: Sequence[SequenceStep]) -> bool:
+    """Return True if the last step was not as expected."""
+    return bool(steps) and not steps[-1].as_expected
+
+
 class Course:
     """A sequence that is played on a lab, until something is seen that the model does not allow."""
 
@@ -32,12 +37,7 @@ class Course:
     @property
     def failed(self) -> bool:
         """Whether the last operation was not as expected."""
-        return bool(self.steps) and not self.steps[-1].as_expected
-
-    @property
-    def operations(self) -> Operations:
-        """The operations that were made."""
-        return [step.operation for step in self.steps]
+        return failed(self.steps)
 
     def take(self, operation: AnyOperation) -> None:
         """Make an operation, unless it makes no sense here."""
@@ -52,10 +52,9 @@ class Course:
         if as_expected:
             self.model.take(operation, seen, self._player.now)
 
-    def play(self, operations: Sequence[AnyOperation]) -> bool:
-        """Play a whole sequence. Return True if something was not as expected, which ends it."""
+    def play(self, operations: Sequence[AnyOperation]) -> None:
+        """Play a whole sequence, until something is not as expected."""
         for each in operations:
             self.take(each)
             if self.failed:
-                return True
-        return False
+                return

@@ -14,7 +14,7 @@ from random import Random
 from msgspec import Struct
 
 from scenarios.explore import operations as do
-from scenarios.explore.course import Course, SequenceStep
+from scenarios.explore.course import Course, SequenceStep, failed
 from scenarios.explore.model import LOST, Model
 from scenarios.explore.operations import AnyOperation, Operations
 from scenarios.explore.player import Player
@@ -116,17 +116,14 @@ class Search:
             if most is not None and self.operations >= most:
                 break
             steps = self._at_random(Random(f"{seed}/{number}"))
-            if steps and not steps[-1].as_expected:
+            if failed(steps):
                 return self.shorten(steps)
         return None
 
     def replay(self, operations: Sequence[AnyOperation]) -> list[SequenceStep]:
         """Play a sequence, and return the steps until one is not as expected."""
         with self._playing() as course:
-            for each in operations:
-                course.take(each)
-                if course.failed:
-                    break
+            course.play(operations)
         return course.steps
 
     def shorten(self, steps: list[SequenceStep]) -> Found:
@@ -179,10 +176,10 @@ class Search:
         yield course
         self.operations += len(course.steps)
         self.sequences += 1
-        failed = course.failed
+        ended = course.failed
         if clock.broken():  # what was seen may be the fault of a busy machine
             course.steps.clear()
-        if failed:
+        if ended:
             self._player = None
             self._stack.close()
         else:

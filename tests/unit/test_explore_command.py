@@ -90,6 +90,24 @@ def test_a_file_is_played_again_on_its_plane_or_on_another(bench: Bench, machine
     assert [job.kind for job in mended.jobs] == ["explore"]
 
 
+def test_no_failure_of_a_replay_is_lost_when_the_next_sequence_is_as_expected(
+    bench: Bench, machine: dict[str, Kernel]
+) -> None:
+    faulty(machine, found(CREATED, STALE))
+    bench(*EXPLORE, "-o", "found.json")
+    document = json.loads(Path("found.json").read_bytes())
+    Path("found.json").write_text(json.dumps(document | {"findings": document["findings"] * 2}), "utf-8")
+    mended = faulty(machine, found(CREATED)).execute
+    kernel = faulty(machine, found(CREATED, STALE, times=1))
+    runs = iter((kernel.execute, mended))
+    kernel.execute = lambda command, on_event: next(runs)(command, on_event)  # type: ignore[method-assign]
+    done = bench("explore", "--replay", "found.json", "-d", "nft-lb", "--kernel", "debian-6.12", "-o", "again.json")
+    assert done.exit_code == 1
+    again = explore.exploration("again.json")
+    assert [each.operations for each in again.findings] == [[CREATED.operation, STALE.operation]]
+    assert [each.operations for each in again.explored] == [2 * each["operations"] for each in document["explored"]]
+
+
 def ends_by(kernel: Replay, raise_: Callable[[], object]) -> None:
     """Let the kernel end by an exception when it has told everything."""
     execute = kernel.execute

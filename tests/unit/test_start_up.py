@@ -16,6 +16,7 @@ def python(program: str) -> str:
 def test_a_trial_does_without_what_is_large() -> None:
     imported = python("import sys, bench.inside.main; print(*sys.modules)").split()
     assert "pyroute2.netlink.rtnl" in imported
+    assert "dataplanes.program" not in imported
     assert not {"asyncio", "matplotlib", "pyroute2.ndb", "rich", "scipy", "ssl"}.intersection(imported)
 
 
