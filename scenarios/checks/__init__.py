@@ -280,6 +280,7 @@ from scenarios.checks import (  # noqa: E402
     identity,  # noqa: F401
     idle,  # noqa: F401
     limits,  # noqa: F401
+    order,  # noqa: F401
     reach,  # noqa: F401
     server,  # noqa: F401
     tcp,  # noqa: F401

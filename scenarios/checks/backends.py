@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from scenarios.checks.world import CLIENT, Differs, Probe, World, same, shares
 
 PATIENCE = 60
@@ -42,3 +44,11 @@ def one_each(world: World, probe: Probe) -> dict[str, socket.socket]:
         if set(made) == set(probe.tasks):
             return made
     raise Differs(f"{PATIENCE} connections reached only {', '.join(sorted(made))}")
+
+
+def forget(world: World, service: str, task: str) -> None:
+    """Apply a service with one backend less. The container of that backend runs on."""
+    plane, known = world.lab.plane, world.lab.service(service)
+    assert plane
+    address = world.address(task)
+    plane.apply([replace(known, backends=tuple(b for b in known.backends if b.address != address))])

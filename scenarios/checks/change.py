@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataplanes.kernel import netns, nft, process
 from dataplanes.kernel.rtnl import Rtnl
 from scenarios.checks import check
-from scenarios.checks.backends import one_each, reached, shared
+from scenarios.checks.backends import forget, one_each, reached, shared
 from scenarios.checks.world import CLIENT, TIMEOUT, Differs, World, same, shares
 
 
@@ -59,7 +59,7 @@ def delete_is_noticed(world: World) -> str:
     with world.service("worker1", "worker2") as probe:
         made = one_each(world, probe)
         removed = probe.tasks[0]
-        _forget(world, probe.name, removed)
+        forget(world, probe.name, removed)
         world.doing = f"the established connection to {removed}"
         try:
             answered = world.who(made[removed]).task
@@ -76,26 +76,16 @@ def others_survive_delete(world: World) -> str:
     with world.service("worker1", "worker2") as probe:
         made = one_each(world, probe)
         removed, kept = probe.tasks
-        _forget(world, probe.name, removed)
+        forget(world, probe.name, removed)
         world.doing = f"the established connection to {kept}"
         return same("answered by", world.who(made[kept]).task, kept)
-
-
-def _forget(world: World, service: str, task: str) -> None:
-    """Apply the service with one backend less. The container of that backend runs on."""
-    from msgspec.structs import replace
-
-    plane, known = world.lab.plane, world.lab.service(service)
-    assert plane
-    address = world.address(task)
-    plane.apply([replace(known, backends=tuple(b for b in known.backends if b.address != address))])
 
 
 @check("change.new-avoid-removed", "D16")
 def new_avoid_removed(world: World) -> str:
     """A backend that was removed gets no new connection."""
     with world.service("worker1", "worker2") as probe:
-        _forget(world, probe.name, probe.tasks[0])
+        forget(world, probe.name, probe.tasks[0])
         seen = [world.ask(CLIENT, probe.vip).task for _ in range(6)]
         return same("connections", shares(seen), {probe.tasks[1]: 6})
 
@@ -106,7 +96,7 @@ def udp_moves(world: World) -> str:
     with world.service("worker1", "worker2") as probe:
         handle = world.datagrams(CLIENT)
         first = world.ask_udp(CLIENT, probe.vip, by=handle).task
-        _forget(world, probe.name, first)
+        forget(world, probe.name, first)
         return _moved(world, handle, first, lambda: world.ask_udp(CLIENT, probe.vip, by=handle).task)
 
 
@@ -122,7 +112,7 @@ def udp_moves_connected(world: World) -> str:
             return world.seen(CLIENT, handle.recv(256)).task
 
         first = ask()
-        _forget(world, probe.name, first)
+        forget(world, probe.name, first)
         return _moved(world, handle, first, ask)
 
 

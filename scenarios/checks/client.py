@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 
+from dataplanes.kernel import nft
 from scenarios.checks import check
 from scenarios.checks.backends import reached
 from scenarios.checks.world import CLIENT, Differs, World, carry, same
@@ -114,3 +115,30 @@ def fixed_port_udp(world: World) -> str:
             handle.bind(("", 123))
             world.ask_udp(CLIENT, world.vip("my-web"), by=handle)
     return f"answered {_TIMES} times"
+
+
+@check("client.same-port", "two clients that ask from port 123; net/netfilter/nf_nat_core.c: get_unique_tuple")
+def same_port(world: World) -> str:
+    """Two clients of a node that use the same source port at the same time are both served."""
+    clients, port = (CLIENT, "my-web.1"), 23464
+    made = {each: world.connect(each, world.vip("lone"), source_port=port) for each in clients}
+    for _ in range(2):
+        for client, connection in made.items():
+            world.doing = f"{client} speaks on its connection from port {port}"
+            same(f"{client} was answered by", world.who(connection, client).task, "lone.1")
+    return f"{' and '.join(clients)} were served from port {port}"
+
+
+@check("client.own-notrack", "nft(8), notrack; iptables-extensions(8), CT --notrack", protocols=("tcp", "udp"))
+def own_notrack(world: World) -> str:
+    """A container that exempts its own packets from connection tracking reaches services."""
+    with world.service("worker2") as probe:
+        rules = nft.Nftables(world.netns(probe.tasks[0]))
+        rules.run("add table ip own")
+        for hook in ("output", "prerouting"):
+            rules.run(
+                f"add chain ip own {hook} {{ type filter hook {hook} priority raw; }}\nadd rule ip own {hook} notrack"
+            )
+        rules.close()
+        same("by TCP", world.ask(probe.tasks[0], world.vip("lone")).task, "lone.1")
+        return same("by TCP and UDP, answered by", world.ask_udp(probe.tasks[0], world.vip("lone")).task, "lone.1")

@@ -173,3 +173,20 @@ def two_vips_one_port(world: World) -> str:
     finally:
         world.close()
         plane.remove([alias])
+
+
+@check("identity.two-vips-one-socket", "cilium/cilium#11810; RFC 1122, 4.1.3.5", protocols=("udp",))
+def two_vips_one_socket(world: World) -> str:
+    """A UDP socket that asks one backend through two VIPs is answered from the VIP that it has asked."""
+    plane = world.lab.plane
+    assert plane
+    alias = replace(world.lab.service("lone"), name="alias", vip="10.0.0.250")
+    plane.apply([alias])
+    try:
+        handle = world.datagrams(CLIENT)
+        for vip in (world.vip("lone"), alias.vip) * 2:
+            world.ask_udp(CLIENT, vip, by=handle)
+        return "asked each VIP twice, and answered from it"
+    finally:
+        world.close()
+        plane.remove([alias])

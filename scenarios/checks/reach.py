@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
+from dataplanes.kernel import sysctl
 from scenarios.checks import check
 from scenarios.checks.backends import reached, shared
 from scenarios.checks.world import (
@@ -23,6 +24,7 @@ from scenarios.checks.world import (
 )
 
 _CLIENTS = (CLIENT, VISITOR, LOCAL, "my-web.1", "lone.1")
+_RP_FILTER = "net.ipv4.conf.all.rp_filter"  # that of an interface counts only if it is stricter (ip-sysctl.rst)
 
 
 @check("reach.same-node", "D1")
@@ -199,6 +201,31 @@ def two_networks(world: World) -> str:
         if seen.source != own:
             raise Differs(f"{service} on {network} saw {seen.source}, the client is {own}")
     return "seen as its own address on either"
+
+
+@check("reach.both-networks", "D32")
+def both_networks(world: World) -> str:
+    """A client on two networks reaches a VIP on each."""
+    for service in ("lone", "side-web"):
+        same(service, world.ask("both.1", world.vip(service)).task, f"{service}.1")
+    return "a service on either answered"
+
+
+@check("reach.strict-rp-filter", "net/ipv4/fib_frontend.c: fib_validate_source", protocols=("tcp", "udp"))
+def strict_rp_filter(world: World) -> str:
+    """Services are reached where every namespace drops packets that would not be answered by the same way."""
+    spaces = [name for _, _, name in world.lab.namespaces()]
+    before = {name: sysctl.value(name, _RP_FILTER) or "0" for name in spaces}
+    for name in spaces:
+        sysctl.write(name, {_RP_FILTER: "1"})
+    try:
+        for client in (CLIENT, VISITOR, "lone.1"):  # one on each node, and none of them a backend
+            world.ask(client, world.vip("my-web"))
+            world.heard(client, world.vip("my-web"))
+        return f"a client on each of 3 nodes was served with rp_filter=1 in {len(spaces)} namespaces"
+    finally:
+        for name, value in before.items():
+            sysctl.write(name, {_RP_FILTER: value})
 
 
 @check("reach.overlapping-subnets", "D34", scenario="twin")
