@@ -226,6 +226,24 @@ def _keeping_connections(lab: Lab, undo: ExitStack) -> None:
     patch.setattr(ebpf_services.ServiceTable, "_forget_flows", lambda self, lost: None)
 
 
+def _removing_too_much(lab: Lab, undo: ExitStack) -> None:
+    """Have the plane remove every service that shares a backend with one that is removed."""
+
+    def remove(mutant: Mutant, services: Sequence[Service]) -> None:
+        gone = {backend.address for service in services for backend in service.backends}
+        mutant.plane.remove(
+            [each for each in mutant.before.values() if gone & {backend.address for backend in each.backends}]
+        )
+
+    undo.enter_context(pytest.MonkeyPatch.context()).setattr(Mutant, "remove", remove)
+
+
+def _without_a_network(lab: Lab, undo: ExitStack) -> None:
+    for kind, _, name in lab.namespaces():
+        if kind == "lb" and "vip-side" in process.run(name, ("nft", "list", "tables")):
+            process.run(name, ("nft", "delete", "table", "ip", "vip-side"))
+
+
 def _with_first_answers_lost(lab: Lab, undo: ExitStack) -> None:
     """Of the answers to a client's first segments, the first one of each connection is lost.
 
@@ -260,7 +278,7 @@ _no_ipvs_snat = partial(_without_ipvs_rules, "nat", "POSTROUTING", "--ipvs -j SN
 _no_output_marks = partial(_without_ipvs_rules, "mangle", "OUTPUT", "-j MARK")
 _no_nft_snat = partial(_without_nft_rules, "nat-postrouting")
 _no_bridge_netfilter = partial(_with_sysctl, "overlay", "net.bridge.bridge-nf-call-iptables", "0")
-_no_expiry = {
+_no_expiry: dict[str, Damage] = {
     plane: partial(_with_sysctl, kind, "net.ipv4.vs.expire_nodest_conn", "0")
     for plane, kind in (("ipvs-container", "container"), ("ipvs-lb", "lb"), ("kube-ipvs", "host"))
 }
@@ -321,6 +339,28 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
             _keeping_connections,
         )
         | _no_expiry,
+    ),
+    "connections to a removed backend are kept, and nobody answers": (
+        "change.udp-one-way",
+        _of("nft-lb nft-bridge ebpf-tc kube-nftables", _keeping_connections),
+    ),
+    "connections to a removed backend are kept, and a stranger has its address": (
+        "change.address-reused",
+        _of("nft-lb nft-bridge ebpf-tc kube-nftables", _keeping_connections),
+    ),
+    # kube-ipvs has conn_reuse_mode=1, so it schedules a new connection from such a port anew in any case.
+    "connections of a drained backend are used again": (
+        "change.port-after-drain",
+        {plane: _no_expiry[plane] for plane in ("ipvs-container", "ipvs-lb")},
+    ),
+    "a removed service takes along those with the same backends": (
+        "change.shared-backends",
+        _of("nft-lb ebpf-tc", _removing_too_much),
+    ),
+    "a network has lost its services": ("reach.both-networks", _of("nft-lb", _without_a_network)),
+    "connections that found no service are kept": (
+        "change.udp-before-service",
+        _of("nft-container", _keeping_connections),
     ),
     "another container has the VIP, too": (
         "visible.arp",
