@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from scenarios.journal import Journal
 
 ADDRESS = "127.0.0.11"
+ENTRIES = 10
+"""The number of entries that the resolver's rules have in a container's nat table.
+
+They are six rules, and two chains, each with a head and an end.
+"""
 _TTL = 600
 
 Records = dict[str, dict[str, list[str]]]

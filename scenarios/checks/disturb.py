@@ -13,7 +13,7 @@ from dataplanes.model import Backend, Service
 from scenarios.checks import check
 from scenarios.checks.backends import one_each, shared
 from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, same, shares
-from scenarios.dns import ADDRESS
+from scenarios.dns import ADDRESS, ENTRIES
 from scenarios.lab import Lab
 
 
@@ -108,16 +108,16 @@ def _flushed(world: World) -> Iterator[str]:
 def flush(lab: Lab) -> dict[str, int]:
     """Flush packet filters, IPVS and eBPF in every namespace. Return in how many of them what was flushed."""
     found: dict[str, int] = {}
-    for _, _, name in lab.namespaces():
-        for what in _flush(name):
+    for kind, _, name in lab.namespaces():
+        for what in _flush(name, ENTRIES if kind == "container" else 0):
             found[what] = found.get(what, 0) + 1
     links = [bpf.detach_all(each.cgroup) for each in lab.containers.values() if each.cgroup]
     return found | ({"links": len(links)} if any(links) else {})
 
 
-def _flush(name: str) -> Iterator[str]:
-    """Flush a namespace, and put back the lab's own rules, which are the resolver's. Yield what was flushed."""
-    for table in _with_rules(name):
+def _flush(name: str, resolver: int) -> Iterator[str]:
+    """Flush a namespace with so many entries of the resolver, and put back these. Yield what was flushed."""
+    for table in _with_rules(name, resolver):
         ours = [rule[3:] for rule in iptables.rules(name, table) if rule.startswith("-A ") and ADDRESS in rule]
         iptables.program(name, table, ["-F", *(f"-A {rule}" for rule in ours)])
         yield table
@@ -133,10 +133,17 @@ def _flush(name: str) -> Iterator[str]:
     yield from classifiers.detach_all(name)
 
 
-def _with_rules(name: str) -> list[str]:
-    """Return the iptables tables that have rules. Listing a table costs a program, so only these are listed."""
+def _with_rules(name: str, resolver: int) -> list[str]:
+    """Return the iptables tables that have rules besides the resolver's.
+
+    Only these are listed and flushed: each takes two programs, and every container has a resolver.
+    """
     tables = iptables.Tables(name)
-    found = [table for table in tables.names() if iptables.entries(tables.info(table)) > iptables.EMPTY[table]]
+    found = []
+    for table in tables.names():
+        known = iptables.EMPTY[table] + (resolver if table == "nat" else 0)
+        if iptables.entries(tables.info(table)) > known:
+            found.append(table)
     tables.close()
     return found
 

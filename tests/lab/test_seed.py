@@ -10,6 +10,7 @@ import pytest
 from dataplanes.kernel import iptables, netns, process, sysctl
 from dataplanes.kernel.ipvs import Ipvs
 from dataplanes.kernel.rtnl import Rtnl
+from scenarios import dns
 from scenarios.checks.backends import reached
 from scenarios.lab import Lab
 from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, Labs, View, running
@@ -48,6 +49,13 @@ def test_names_resolve_as_in_the_document(lab: Lab) -> None:
     assert len({tuple(view.resolve("tasks.my-web")[1]) for _ in range(30)}) > 1, "never shuffled"
     assert view.resolve("my-web", "AAAA") == ("NOERROR", [])
     assert view.resolve("example.com") == ("NXDOMAIN", [])
+
+
+def test_a_containers_nat_table_has_the_resolvers_entries_only(labs: Labs) -> None:
+    for container in labs("direct").containers.values():
+        tables = iptables.Tables(container.netns)
+        assert iptables.entries(tables.info("nat")) == iptables.EMPTY["nat"] + dns.ENTRIES
+        tables.close()
 
 
 @pytest.mark.parametrize("container", [CLIENT, *WEB])
