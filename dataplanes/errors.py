@@ -4,6 +4,7 @@ BenchError                 something failed; ``exit_code`` 1
 ├── Usage                  the user asked for something that does not exist or contradicts itself; 2
 ├── Prerequisite           the machine or the kernel lacks something; 3
 ├── Unsupported            the plane cannot do this, by its nature (a finding, not a fault); 4
+├── NotApplicable          the testbed has no such thing, or permits no such change; 4
 ├── KernelRefused          the kernel refused a request of a plane or of the lab; 1
 ├── TimedOut               a bounded wait ran out; 124
 └── GuestPanic             the guest's kernel panicked; 255
@@ -49,6 +50,12 @@ class Prerequisite(BenchError):
 
 class Unsupported(BenchError):
     """The data plane cannot do this, by its nature."""
+
+    exit_code = 4
+
+
+class NotApplicable(BenchError):
+    """The testbed has no such thing, or permits no such change. So what was to be observed does not apply there."""
 
     exit_code = 4
 

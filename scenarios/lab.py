@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec.structs import replace
 
-from dataplanes.base import DataPlane
+from dataplanes.base import DataPlane, Footprint
 from dataplanes.errors import BenchError, Usage
-from dataplanes.kernel import netns
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint, Port, Protocol, Segment, Service
 from scenarios import cgroup
@@ -24,10 +22,11 @@ from scenarios.journal import Journal
 from scenarios.pool import Pool
 from scenarios.roster import Roster
 from scenarios.stopwatch import Taken, timed
+from scenarios.testbed import Testbed
 from scenarios.topology import Filler, Scenario, ServiceSpec, Task
 
 
-class Lab:
+class Lab(Testbed):
     """A running lab. Enter it, use it, leave it. On leaving, the journal removes everything that it created."""
 
     def __init__(
@@ -181,15 +180,12 @@ class Lab:
     # -- services ------------------------------------------------------------------------------------------
 
     def service(self, name: str) -> Service:
-        """Return a service as the data plane sees it now."""
         return self._roster.service(name)
 
     def declare(self, name: str, port: Port) -> None:
-        """Have a service serve a port more, unless it has every port. A port that the plane refuses is not declared."""
         self._roster.declare(name, port, lambda service: self._plane().apply([service]))
 
     def services(self) -> list[Service]:
-        """Return every service that has tasks."""
         return [self.service(name) for name, spec in self._roster.specs.items() if spec.tasks]
 
     def fillers(self, count: int | None = None, backends: int = 3) -> list[Service]:
@@ -250,7 +246,6 @@ class Lab:
         self._pools[service.network].release(service.vip)
 
     def scale(self, name: str, replicas: int) -> None:
-        """Change a service's number of tasks. New tasks go to the nodes in turn, and the newest are removed first."""
         spec = self._roster.specs[name]
         if len(spec.tasks) > replicas:
             gone, spec.tasks = spec.tasks[replicas:], spec.tasks[:replicas]
@@ -269,7 +264,6 @@ class Lab:
         self._changed(self.containers[task].task.service)
 
     def remove_task(self, task: str) -> None:
-        """Remove a task in order: first from the plane, then its container."""
         found = self.containers[task].task
         spec = self._roster.specs[found.service]
         spec.tasks = [each for each in spec.tasks if each.name != task]
@@ -287,7 +281,6 @@ class Lab:
         self.fabric.drop_namespace(container.netns)
 
     def stop_server(self, task: str) -> None:
-        """End only the task's processes. Its addresses stay."""
         self.containers[task].stop()
 
     def _join(self, spec: ServiceSpec, task: Task) -> None:
@@ -352,27 +345,34 @@ class Lab:
         numbers = [int(n.rpartition(".")[2]) for n in self.containers if n.startswith(f"{service}.")]
         return max(numbers, default=0) + 1
 
+    # -- the plane as a testbed's balancer -------------------------------------------------------------------
+
+    def apply(self, services: Sequence[Service]) -> None:
+        self._plane().apply(services)
+
+    def withdraw(self, services: Sequence[Service]) -> None:
+        self._plane().remove(services)
+
+    def resync(self) -> None:
+        self._plane().resync()
+
+    def footprint(self) -> list[Footprint]:
+        return self.plane.footprint() if self.plane else []
+
     # -- use ------------------------------------------------------------------------------------------
 
-    def spawn(self, container: str, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
-        """Start a program in a container: in its network namespace and, if it has one, its cgroup."""
-        found = self.containers[container]
-        if found.cgroup:
-            argv = cgroup.enter_argv(found.cgroup, argv)
-        with netns.inside(found.netns):
-            return subprocess.Popen(argv, **popen)
+    def demand_alterable(self, namespaces: Sequence[str]) -> None:
+        """Permit every change: all namespaces are the lab's own."""
 
-    def socket(self, container: str, kind: int, protocol: int = 0, *, family: int = socket.AF_INET) -> socket.socket:
-        """Return a socket of a container: of its network namespace and, if it has one, its cgroup.
-
-        The kernel remembers the cgroup of the process that creates a socket (kernel/cgroup/cgroup.c, cgroup_sk_alloc).
-        """
-        found = self.containers[container]
-        with netns.inside(found.netns), cgroup.within(found.cgroup):
-            return socket.socket(family, kind, protocol)
+    @contextmanager
+    def behind(self, container: str) -> Iterator[str]:
+        name = self.fabric.behind(self.containers[container].endpoints[0])
+        try:
+            yield name
+        finally:
+            self.fabric.drop_namespace(name)
 
     def alias(self, container: str, count: int) -> None:
-        """Give a container further addresses on its first network, until the lab ends."""
         found = self.containers[container]
         found.aliases = [self._address(found.endpoints[0].network) for _ in range(count)]
         self.fabric.alias(found.endpoints[0], found.aliases)

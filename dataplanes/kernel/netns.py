@@ -2,6 +2,7 @@
 
 Entering is a system call and needs no child process. The caller must be single-threaded while it is inside, and every
 socket that is opened inside stays bound to that namespace. Names are those of `ip netns` (a bind mount in /run/netns).
+A namespace of others may be entered by its path, such as /proc/1234/ns/net.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def _call(result: int, what: str, name: str) -> None:
 
 
 def path(name: str) -> str:
-    """Return the path at which a named namespace is mounted."""
-    return f"{RUN}/{name}"
+    """Return the path at which a named namespace is mounted. A path is one already."""
+    return os.path.join(RUN, name)
 
 
 def exists(name: str) -> bool:
@@ -60,7 +61,7 @@ def create(name: str, *, remapped: bool = False) -> None:
     """
     with held():
         share_run()
-        target = path(name)
+        target = f"{RUN}/{name}"
         try:
             os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
         except OSError as error:
@@ -110,7 +111,7 @@ def delete(name: str) -> None:
 
     The namespace ends when nothing runs in it any more. A missing name is no error.
     """
-    target = path(name)
+    target = f"{RUN}/{name}"
     _libc.umount2(target.encode(), _MNT_DETACH)
     try:
         os.unlink(target)

@@ -132,6 +132,15 @@ class Nftables:
         return int.from_bytes(attributes(body[4:])[_GENERATION], "big")
 
 
+def carry_out(name: str, text: str) -> None:
+    """Carry out nft commands in a namespace as one transaction, with a handle of their own."""
+    handle = Nftables(name)
+    try:
+        handle.run(text)
+    finally:
+        handle.close()
+
+
 class Chains:
     """The chains at the forward hook of a namespace that belong to no plane's table."""
 

@@ -19,7 +19,7 @@ from typing import get_args
 from msgspec import Struct, structs
 
 from dataplanes import extensions
-from dataplanes.errors import BenchError, Unsupported, Usage
+from dataplanes.errors import BenchError, NotApplicable, Unsupported, Usage
 from dataplanes.extensions import Extension
 from dataplanes.model import Protocol
 from scenarios.checks.world import Differs, World
@@ -197,8 +197,8 @@ class _Observation:
     def go_on(self) -> tuple[Outcome, str | float]:
         """Run the check until it ends or waits. Return the outcome and what was seen, or the seconds that it waits.
 
-        An error of the lab or of the plane is an error. An error of the connection under test is a difference, and so
-        is a plane that by its nature cannot do it.
+        An error of the testbed or of the plane is an error. An error of the connection under test is a difference, and
+        so is a plane that by its nature cannot do it. What the testbed does not have is not applicable.
         """
         world = self.world
         try:
@@ -209,6 +209,8 @@ class _Observation:
             return "error", f"{error}; last: {world.doing}"
         except OSError as error:
             return "fail", f"{type(error).__name__}: {error}; last: {world.doing}"
+        except NotApplicable as error:
+            return "skip", f"not applicable: {error}"
         except Unsupported as error:
             return "fail", f"{error}; last: {world.doing}"
         except BenchError as error:

@@ -29,7 +29,7 @@ def shared(world: World, wanted: Sequence[str], ask: Callable[[], str], each: in
 
     Of a plane that chooses in turn, each must come equally often: `each` times.
     """
-    if world.lab.in_turn:
+    if world.in_turn:
         seen = [ask() for _ in range(each * len(wanted))]
         return same("connections", shares(seen), dict.fromkeys(wanted, each))
     return same("reached", sorted(set(reached(wanted, ask))), sorted(wanted))
@@ -48,7 +48,5 @@ def one_each(world: World, probe: Probe) -> dict[str, socket.socket]:
 
 def forget(world: World, service: str, task: str) -> None:
     """Apply a service with one backend less. The container of that backend runs on."""
-    plane, known = world.lab.plane, world.lab.service(service)
-    assert plane
-    address = world.address(task)
-    plane.apply([replace(known, backends=tuple(b for b in known.backends if b.address != address))])
+    known, address = world.definition(service), world.address(task)
+    world.apply([replace(known, backends=tuple(b for b in known.backends if b.address != address))])

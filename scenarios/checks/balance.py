@@ -34,10 +34,9 @@ def _in_turn(seen: list[str], turns: Sequence[str]) -> None:
 def weights(world: World) -> str:
     """A backend of weight 2 gets two of every three connections, and one of weight 1 the third."""
     with world.service("worker1", "worker2") as probe:
-        plane, service = world.lab.plane, world.lab.service(probe.name)
-        assert plane
+        service = world.definition(probe.name)
         weighed = tuple(replace(each, weight=2 - number) for number, each in enumerate(service.backends))
-        plane.apply([replace(service, backends=weighed)])
+        world.apply([replace(service, backends=weighed)])
         seen = [world.ask(CLIENT, probe.vip).task for _ in range(30)]
         _in_turn(seen, [probe.tasks[0], probe.tasks[0], probe.tasks[1]])
         return f"connections: {shares(seen)}"
@@ -96,7 +95,7 @@ def not_rebalanced(world: World) -> str:
     with world.service("worker1") as probe:
         made = world.connect(CLIENT, probe.vip)
         before = world.who(made).task
-        world.lab.scale(probe.name, 3)
+        world.scale(probe.name, 3)
         after = {world.who(made).task for _ in range(3)}
         fresh = set(reached(world.tasks(probe.name), lambda: world.ask(CLIENT, probe.vip).task))
         if after != {before} or len(fresh) != 3:
@@ -108,11 +107,10 @@ def not_rebalanced(world: World) -> str:
 def under_change(world: World) -> str:
     """While a third backend is added and removed twelve times, the two others get their shares of new connections."""
     with world.service("worker1", "worker2", "manager1") as probe:
-        plane, all_three = world.lab.plane, world.lab.service(probe.name)
-        assert plane
+        all_three = world.definition(probe.name)
         seen = []
         for number in range(12):
-            plane.apply([replace(all_three, backends=all_three.backends[: 2 + number % 2])])
+            world.apply([replace(all_three, backends=all_three.backends[: 2 + number % 2])])
             seen.append(world.ask(CLIENT, probe.vip).task)
         most, least = (each([seen.count(task) for task in probe.tasks[:2]]) for each in (max, min))
         if most - least > 2:

@@ -21,7 +21,7 @@ def scale_up(world: World) -> str:
     with world.service("worker1", "worker2") as probe:
         made = world.connect(CLIENT, probe.vip)
         world.who(made)
-        world.lab.scale(probe.name, 3)
+        world.scale(probe.name, 3)
         world.who(made)
         seen = reached(world.tasks(probe.name), lambda: world.ask(CLIENT, probe.vip).task)
         return same("connections", len(set(seen)), 3)
@@ -33,7 +33,7 @@ def drain(world: World) -> str:
     with world.service("worker1", "worker2") as probe:
         made = one_each(world, probe)
         drained = probe.tasks[0]
-        world.lab.drain(drained)
+        world.drain(drained)
         seen = [world.ask(CLIENT, probe.vip).task for _ in range(4)]
         if drained in seen:
             raise Differs(f"new connections after the drain: {shares(seen)}")
@@ -49,7 +49,7 @@ def drain_udp(world: World) -> str:
     with world.service("worker1", "worker2") as probe:
         handle = world.datagrams(CLIENT)
         first = world.ask_udp(CLIENT, probe.vip, by=handle).task
-        world.lab.drain(first)
+        world.drain(first)
         return _moved(world, handle, first, lambda: world.ask_udp(CLIENT, probe.vip, by=handle).task)
 
 
@@ -148,7 +148,7 @@ def _moved(world: World, handle: socket.socket, first: str, ask: Callable[[], st
 def crash(world: World) -> str:
     """A backend whose server has crashed, and which is still listed, fails only its own share of connections."""
     with world.service("worker1", "worker2") as probe:
-        world.lab.stop_server(probe.tasks[0])
+        world.stop_server(probe.tasks[0])
         return shared(world, ["ConnectionRefusedError", probe.tasks[1]], lambda: _answer(world, probe.vip), 3)
 
 
@@ -156,7 +156,7 @@ def crash(world: World) -> str:
 def crash_container(world: World) -> str:
     """A backend whose whole container is gone, and which is still listed, fails only its own share of connections."""
     with world.service("worker1", "worker2") as probe:
-        world.lab.crash(probe.tasks[0])
+        world.crash(probe.tasks[0])
         return shared(world, ["TimeoutError", probe.tasks[1]], lambda: _answer(world, probe.vip, _LOST))
 
 
@@ -177,7 +177,7 @@ def no_backend(world: World) -> str:
     """A service whose backends are all drained refuses connections at once."""
     with world.service("worker1", "worker2") as probe:
         for task in probe.tasks:
-            world.lab.drain(task)
+            world.drain(task)
         made = world.handle(CLIENT, socket.SOCK_STREAM)
         made.settimeout(3)
         try:
@@ -199,7 +199,7 @@ def no_backend_udp(world: World) -> str:
     """
     with world.service("worker1", "worker2") as probe:
         for task in probe.tasks:
-            world.lab.drain(task)
+            world.drain(task)
         seen = []
         for _ in range(4):  # net.ipv4.icmp_ratelimit
             handle = world.datagrams(CLIENT)
@@ -276,14 +276,14 @@ def name_follows(world: World) -> str:
     with world.service("worker1") as probe:
         same("name", resolve(probe.name), ("NOERROR", [probe.vip]))
         world.ask(CLIENT, probe.vip)
-        world.lab.scale(probe.name, 0)
+        world.scale(probe.name, 0)
         return same("with no task left", resolve(probe.name)[0], "NXDOMAIN")
 
 
 @check("change.restart", "D45, moby/moby#41668")
 def restart(world: World) -> str:
     """A plane that is removed and installed again serves as before."""
-    world.lab.reinstall()
+    world.reinstall()
     return shared(world, world.tasks("my-web"), lambda: world.ask(CLIENT, world.vip("my-web")).task)
 
 
@@ -306,7 +306,7 @@ def leaves_nothing(world: World) -> str:
         raise Differs(
             f"left: {'; '.join(sorted(left)[:3]) or 'nothing'}; gone: {'; '.join(sorted(gone)[:3]) or 'nothing'}"
         )
-    return f"{len(before)} views of {len(world.lab.namespaces())} namespaces unchanged"
+    return f"{len(before)} views of {len(world.namespaces())} namespaces unchanged"
 
 
 def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[str, set[str]]:
@@ -315,7 +315,7 @@ def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[s
     Of connections it has those from a removed VIP to its backends.
     """
     found: dict[str, set[str]] = {}
-    for _, _, name in world.lab.namespaces():
+    for _, _, name in world.namespaces():
         with Rtnl(name) as rtnl:
             found[f"{name}: addresses"] = {f"{a.get_attr('IFA_LOCAL')} index {a['index']}" for a in rtnl.addresses()}
             found[f"{name}: routes"] = {f"{r.get_attr('RTA_DST')} table {r['table']}" for r in rtnl.routes()}
@@ -325,8 +325,7 @@ def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[s
         for path in ("ip_vs_conn", "nf_conntrack"):
             found[f"{name}: {path}"] = set(_connections(name, path, removed)) if removed else set()
         found[f"{name}: ip_vs"] = {" ".join(line.split()[:5]) for line in _proc_lines(name, "ip_vs") if "->" in line}
-    assert world.lab.plane
-    for held in world.lab.plane.footprint():
+    for held in world.footprint():
         if held.kind in ("bpf map services", "bpf map turns", "bpf map counts"):
             found[f"{held.netns}: {held.kind}"] = {f"{held.objects} elements"}
     return found

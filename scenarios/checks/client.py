@@ -133,12 +133,11 @@ def same_port(world: World) -> str:
 def own_notrack(world: World) -> str:
     """A container that exempts its own packets from connection tracking reaches services."""
     with world.service("worker2") as probe:
-        rules = nft.Nftables(world.netns(probe.tasks[0]))
-        rules.run("add table ip own")
-        for hook in ("output", "prerouting"):
-            rules.run(
-                f"add chain ip own {hook} {{ type filter hook {hook} priority raw; }}\nadd rule ip own {hook} notrack"
-            )
-        rules.close()
+        (name,) = world.alterable([world.netns(probe.tasks[0])])
+        chains = [
+            f"add chain ip own {hook} {{ type filter hook {hook} priority raw; }}\nadd rule ip own {hook} notrack"
+            for hook in ("output", "prerouting")
+        ]
+        nft.carry_out(name, "\n".join(["add table ip own", *chains]))
         same("by TCP", world.ask(probe.tasks[0], world.vip("lone")).task, "lone.1")
         return same("by TCP and UDP, answered by", world.ask_udp(probe.tasks[0], world.vip("lone")).task, "lone.1")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
-from dataplanes import classifiers
-from dataplanes.errors import Prerequisite, Usage
-from dataplanes.kernel import bpf, iptables, ipvs, nft
+from dataplanes.errors import Usage
+from dataplanes.kernel import iptables, nft
 from dataplanes.model import Backend, Service
 from scenarios.checks import check
 from scenarios.checks.backends import one_each, shared
 from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, same, shares
-from scenarios.dns import ADDRESS, ENTRIES
-from scenarios.lab import Lab
 
 
 @check("change.duplicate-vip", "moby/moby#33402, moby/libnetwork#1537")
@@ -39,15 +36,13 @@ def vip_of_a_container(world: World) -> str:
 
 def _refused(world: World, vip: str, backend: str) -> str:
     """Ask for a VIP that is taken, and then for the removal of that service in any case."""
-    plane = world.lab.plane
-    assert plane
-    thief = Service("thief", "my-network", vip, (Backend(backend),), world.lab.service("lone").ports)
+    thief = Service("thief", "my-network", vip, (Backend(backend),), world.definition("lone").ports)
     try:
-        plane.apply([thief])
+        world.apply([thief])
     except Usage as refused:
         return refused.message
     finally:
-        plane.remove([thief])
+        world.withdraw([thief])
     raise Differs(f"{vip} is the VIP of two services, or of a service and a container")
 
 
@@ -55,11 +50,11 @@ def _refused(world: World, vip: str, backend: str) -> str:
 def flush_then_change(world: World) -> str:
     """After rules and tables on nodes and in containers were flushed, the next change restores them."""
     with world.service("worker1", "worker2") as probe, _flushed(world) as what:
-        world.lab.scale(probe.name, 3)
+        world.scale(probe.name, 3)
         for vip, tasks in ((probe.vip, world.tasks(probe.name)), (world.vip("my-web"), world.tasks("my-web"))):
             for client in (CLIENT, VISITOR):
                 shared(world, tasks, partial(_answer, world, client, vip))
-        _resync(world)  # the other network, which had no change
+        world.resync()  # the other network, which had no change
         return f"flushed: {what}; two services served again"
 
 
@@ -71,7 +66,7 @@ def _answer(world: World, client: str, vip: str) -> str:
 def flush_then_resync(world: World) -> str:
     """After rules and tables on nodes and in containers were flushed, resync() restores them."""
     with world.service("worker1", "worker2") as probe, _flushed(world) as what:
-        _resync(world)
+        world.resync()
         for client, vip in ((CLIENT, probe.vip), (VISITOR, world.vip("my-web")), ("both.1", world.vip("side-web"))):
             world.ask(client, vip)
         return f"flushed: {what}; three services served again"
@@ -83,69 +78,21 @@ def flush_established(world: World) -> str:
     with world.service("worker1", "worker2") as probe:
         made = one_each(world, probe)
         with _flushed(world) as what:
-            _resync(world)
+            world.resync()
             world.doing = "the established connections"
             same("answered by", [world.who(each).task for each in made.values()], list(made))
         return f"flushed: {what}; connections to {' and '.join(made)} went on"
 
 
-def _resync(world: World) -> None:
-    assert world.lab.plane
-    world.lab.plane.resync()
-
-
 @contextmanager
 def _flushed(world: World) -> Iterator[str]:
     """Flush packet filters, IPVS and eBPF in every namespace. Yield a list of what was flushed."""
-    found = flush(world.lab)
+    found = world.flush()
     try:
         yield ", ".join(f"{what} in {count}" for what, count in sorted(found.items())) or "nothing"
     except BaseException:
-        world.lab.reinstall()  # so that the other checks do not suffer
+        world.mend()  # so that the other checks do not suffer
         raise
-
-
-def flush(lab: Lab) -> dict[str, int]:
-    """Flush packet filters, IPVS and eBPF in every namespace. Return in how many of them what was flushed."""
-    found: dict[str, int] = {}
-    for kind, _, name in lab.namespaces():
-        for what in _flush(name, ENTRIES if kind == "container" else 0):
-            found[what] = found.get(what, 0) + 1
-    links = [bpf.detach_all(each.cgroup) for each in lab.containers.values() if each.cgroup]
-    return found | ({"links": len(links)} if any(links) else {})
-
-
-def _flush(name: str, resolver: int) -> Iterator[str]:
-    """Flush a namespace with so many entries of the resolver, and put back these. Yield what was flushed."""
-    for table in _with_rules(name, resolver):
-        ours = [rule[3:] for rule in iptables.rules(name, table) if rule.startswith("-A ") and ADDRESS in rule]
-        iptables.program(name, table, ["-F", *(f"-A {rule}" for rule in ours)])
-        yield table
-    if nft.tables(name):
-        _nft(name, "flush ruleset")
-        yield "nft"
-    with suppress(Prerequisite):  # the kernel has no IPVS
-        balancer = ipvs.Ipvs(name)
-        if balancer.count():
-            balancer.send([balancer.flush()])
-            yield "ipvs"
-        balancer.close()
-    yield from classifiers.detach_all(name)
-
-
-def _with_rules(name: str, resolver: int) -> list[str]:
-    """Return the iptables tables that have rules besides the resolver's.
-
-    Only these are listed and flushed: each takes two programs, and every container has a resolver.
-    """
-    tables = iptables.Tables(name)
-    found = []
-    for table in tables.names():
-        known = iptables.EMPTY[table] + (resolver if table == "nat" else 0)
-        if iptables.entries(tables.info(table)) > known:
-            found.append(table)
-    tables.close()
-    return found
 
 
 @check("reach.forward-drop", "kubernetes/kubernetes#59656, kubernetes/kubernetes#66103")
@@ -166,26 +113,20 @@ def forward_drop_nft(world: World) -> str:
     """Services are reached where an nftables chain on the nodes has the policy to forward nothing."""
 
     def close(name: str) -> None:
-        _nft(
+        nft.carry_out(
             name,
             "add table ip filter\nadd chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
         )
 
     def reopen(name: str) -> None:
-        _nft(name, "delete table ip filter")
+        nft.carry_out(name, "delete table ip filter")
 
     return _behind_firewalls(world, close, reopen)
 
 
-def _nft(name: str, text: str) -> None:
-    rules = nft.Nftables(name)
-    rules.run(text)
-    rules.close()
-
-
 def _behind_firewalls(world: World, close: Callable[[str], None], reopen: Callable[[str], None]) -> str:
     """Close the firewalls of the nodes, make a change, and call the service."""
-    nodes = [name for kind, _, name in world.lab.namespaces() if kind == "host"]
+    nodes = world.alterable(list(world.hosts().values()))
     for name in nodes:
         close(name)
     try:

@@ -156,10 +156,8 @@ def direct_after_vip(world: World) -> str:
 @check("identity.two-vips-one-port", "cilium/cilium#11810")
 def two_vips_one_port(world: World) -> str:
     """A client can use one source port to the same backend behind two VIPs at once, and both connections work."""
-    plane = world.lab.plane
-    assert plane
-    alias = replace(world.lab.service("lone"), name="alias", vip="10.0.0.250")
-    plane.apply([alias])
+    alias = replace(world.definition("lone"), name="alias", vip="10.0.0.250")
+    world.apply([alias])
     try:
         first = world.connect(CLIENT, world.vip("lone"), source_port=23457)
         second = world.handle(CLIENT, socket.SOCK_STREAM)
@@ -172,16 +170,14 @@ def two_vips_one_port(world: World) -> str:
         return "both answered"
     finally:
         world.close()
-        plane.remove([alias])
+        world.withdraw([alias])
 
 
 @check("identity.two-vips-one-socket", "cilium/cilium#11810; RFC 1122, 4.1.3.5", protocols=("udp",))
 def two_vips_one_socket(world: World) -> str:
     """A UDP socket that asks one backend through two VIPs is answered from the VIP that it has asked."""
-    plane = world.lab.plane
-    assert plane
-    alias = replace(world.lab.service("lone"), name="alias", vip="10.0.0.250")
-    plane.apply([alias])
+    alias = replace(world.definition("lone"), name="alias", vip="10.0.0.250")
+    world.apply([alias])
     try:
         handle = world.datagrams(CLIENT)
         for vip in (world.vip("lone"), alias.vip) * 2:
@@ -189,4 +185,4 @@ def two_vips_one_socket(world: World) -> str:
         return "asked each VIP twice, and answered from it"
     finally:
         world.close()
-        plane.remove([alias])
+        world.withdraw([alias])

@@ -13,7 +13,8 @@ def recycled_ports(world: World) -> str:
     """A client with 32 ports makes 128 connections, one after another, and none fails."""
     with world.service("worker2") as probe:
         client = probe.tasks[0]
-        sysctl.write(world.netns(client), {"net.ipv4.ip_local_port_range": "40000 40031"})
+        for name in world.alterable([world.netns(client)]):
+            sysctl.write(name, {"net.ipv4.ip_local_port_range": "40000 40031"})
         ports = [world.hang_up(client, world.vip("my-web"), 0).task for _ in range(128)]
         return same("connections answered", len(ports), 128)
 

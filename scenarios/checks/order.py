@@ -50,10 +50,9 @@ def udp_before_service(world: World) -> str:
 def _withdrawn(world: World) -> Iterator[tuple[Probe, Callable[[], None]]]:
     """Yield a service whose container runs, and of which the plane knows nothing yet, and a function that tells it."""
     with world.service("worker1") as probe:
-        plane, service = world.lab.plane, world.lab.service(probe.name)
-        assert plane
-        plane.remove([service])
-        yield probe, lambda: plane.apply([service])
+        service = world.definition(probe.name)
+        world.withdraw([service])
+        yield probe, lambda: world.apply([service])
 
 
 @check("change.udp-zero-and-back", "kubernetes/kubernetes#139628", protocols=("udp",))
@@ -65,10 +64,10 @@ def udp_zero_and_back(world: World) -> str:
     with world.service("worker1") as probe:
         handle = world.datagrams(CLIENT)
         world.ask_udp(CLIENT, probe.vip, by=handle)
-        world.lab.scale(probe.name, 0)
+        world.scale(probe.name, 0)
         with suppress(OSError):  # where the service was, the container itself may refuse
             handle.sendto(b"w", (probe.vip, 80))
-        world.lab.scale(probe.name, 1)
+        world.scale(probe.name, 1)
         return _answered(world, handle, probe.vip)
 
 
@@ -121,9 +120,9 @@ def address_reused(world: World) -> str:
         gone, left = probe.tasks
         address = world.address(gone)
         handle = _flow_to(world, probe.vip, gone)
-        world.lab.remove_task(gone)
+        world.remove_task(gone)
         name = f"{probe.name}-heir"
-        world.lab.create_service(ServiceSpec(name, "my-network", tasks=[Task(f"{name}.1", "worker1", address)]))
+        world.create(ServiceSpec(name, "my-network", tasks=[Task(f"{name}.1", "worker1", address)]))
         try:
             same("the new service", world.ask(CLIENT, world.vip(name)).task, f"{name}.1")
             seen = {world.ask(CLIENT, probe.vip).task for _ in range(4)}
@@ -132,7 +131,7 @@ def address_reused(world: World) -> str:
             return same("its flow, then", _answered(world, handle, probe.vip).split(",")[0], f"answered by {left}")
         finally:
             world.close()
-            world.lab.remove_service(name)
+            world.remove(name)
 
 
 def _flow_to(world: World, vip: str, task: str) -> socket.socket:
@@ -149,7 +148,7 @@ def port_after_drain(world: World) -> str:
     """A source port that was used to a backend is served by another one when that backend is drained."""
     with world.service("worker1", "worker2") as probe:
         first = world.hang_up(CLIENT, probe.vip, 23463).task
-        world.lab.drain(first)
+        world.drain(first)
         (other,) = (task for task in probe.tasks if task != first)
         seen = [world.hang_up(CLIENT, probe.vip, 23463, syns=3).task for _ in range(2)]
         return same(f"{first}, and after its drain", seen, [other, other])
@@ -162,17 +161,16 @@ def port_after_drain(world: World) -> str:
 )
 def shared_backends(world: World) -> str:
     """The removal of a service does not touch another service that has the same backends."""
-    plane, vip = world.lab.plane, world.vip("lone")
-    assert plane
-    twin = replace(world.lab.service("lone"), name="twin", vip="10.0.0.251")
-    plane.apply([twin])
+    vip = world.vip("lone")
+    twin = replace(world.definition("lone"), name="twin", vip="10.0.0.251")
+    world.apply([twin])
     try:
         made, handle = world.connect(CLIENT, vip), world.datagrams(CLIENT)
         world.heard(CLIENT, vip, by=handle)
         world.ask(CLIENT, twin.vip)
         world.heard(CLIENT, twin.vip)
     finally:
-        plane.remove([twin])
+        world.withdraw([twin])
     world.doing = "the established connection to the other service"
     same("established", world.who(made).task, "lone.1")
     same("the flow", world.heard(CLIENT, vip, by=handle)[0].task, "lone.1")

@@ -214,7 +214,7 @@ def both_networks(world: World) -> str:
 @check("reach.strict-rp-filter", "net/ipv4/fib_frontend.c: fib_validate_source", protocols=("tcp", "udp"))
 def strict_rp_filter(world: World) -> str:
     """Services are reached where every namespace drops packets that would not be answered by the same way."""
-    spaces = [name for _, _, name in world.lab.namespaces()]
+    spaces = world.alterable([name for _, _, name in world.namespaces()])
     before = {name: sysctl.value(name, _RP_FILTER) or "0" for name in spaces}
     for name in spaces:
         sysctl.write(name, {_RP_FILTER: "1"})

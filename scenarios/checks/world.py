@@ -1,4 +1,4 @@
-"""The actions of a check in a lab: it connects, asks, listens, and creates services of its own.
+"""The actions of a check on a testbed: it connects, asks, listens, and creates services of its own.
 
 Clients and servers behave as most programs do: they leave the usual choices to the kernel, and try once. A check that
 needs another behaviour says so.
@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from dataplanes.kernel import netns
 from dataplanes.model import Port, Protocol
-from scenarios.lab import Lab
+from scenarios.checks.surroundings import Surroundings
+from scenarios.testbed import Testbed
 from scenarios.topology import ServiceSpec, Task
 
 CLIENT, VISITOR, LOCAL = "my-busybox.1", "visitor.1", "my-web.3"
@@ -64,47 +65,29 @@ class Probe(Struct, frozen=True):
     tasks: tuple[str, ...]
 
 
-class World:
-    """A lab as a check sees it."""
+class World(Surroundings):
+    """A testbed as a check sees it: it looks, changes, connects and listens."""
 
-    def __init__(self, lab: Lab, numbers: Iterator[int] | None = None) -> None:
+    def __init__(self, testbed: Testbed, numbers: Iterator[int] | None = None) -> None:
         """Create the view.
 
-        `numbers` numbers the services and ports of checks; no two checks in a lab use the same number.
+        `numbers` numbers the services and ports of checks; no two checks on a testbed use the same number.
         """
-        self.lab = lab
+        super().__init__(testbed)
         self.doing = "nothing yet"  # the last action, which is reported if a check ends in an error of the network
         self._open: list[socket.socket] = []
         self._numbers = numbers or count(1)
 
     def sibling(self) -> World:
-        """Return a view of the same lab for another check that runs at the same time."""
-        return World(self.lab, self._numbers)
-
-    # -- containers and services --------------------------------------------------------------------------------
-
-    def vip(self, service: str) -> str:
-        """Return a service's VIP."""
-        return self.lab.service(service).vip
-
-    def address(self, container: str, network: str | None = None) -> str:
-        """Return a container's address on a network, or on its first network."""
-        endpoints = self.lab.containers[container].endpoints
-        return next(each.address for each in endpoints if network in (None, each.network))
-
-    def tasks(self, service: str) -> list[str]:
-        """Return the names of a service's tasks, in the order of their servers' numbers."""
-        return [name for name, each in self.lab.containers.items() if each.task.service == service]
-
-    def netns(self, container: str) -> str:
-        """Return a container's namespace."""
-        return self.lab.containers[container].netns
+        """Return a view of the same testbed for another check that runs at the same time."""
+        return World(self._testbed, self._numbers)
 
     # -- connections ---------------------------------------------------------------------------------------
 
     def handle(self, container: str, kind: int, *, protocol: int = 0, family: int = socket.AF_INET) -> socket.socket:
         """Return a socket of a container. It is closed when the check ends at the latest."""
-        return self._keep(self.lab.socket(container, kind, protocol, family=family))
+        self._container(container)
+        return self._keep(self._testbed.socket(container, kind, protocol, family=family))
 
     def handle_in(self, namespace: str) -> socket.socket:
         """Return a TCP socket in a namespace that is not a container's."""
@@ -196,29 +179,11 @@ class World:
         owner = self._owner(client, destination, int(number))
         return Seen(owner, source, int(source_port), destination, int(port), int(ttl))
 
-    def _owner(self, client: str, destination: str, number: int) -> str:
-        """Return the container with this address on the client's networks.
-
-        With direct routing the address is the VIP, and the server's number decides.
-        """
-        networks = {each.network for each in self.lab.containers[client].endpoints}
-        for name, each in self.lab.containers.items():
-            for endpoint in each.endpoints:
-                numbered = endpoint.vip == destination and each.task.number == number
-                if endpoint.network in networks and (endpoint.address == destination or numbered):
-                    return name
-        return destination
-
     def ask_from_behind(self, container: str, address: str) -> Seen:
         """Connect from a machine behind a container, which forwards for it, and ask as `ask` does."""
-        fabric = self.lab.fabric
-        namespace = fabric.behind(self.lab.containers[container].endpoints[0])
         self.doing = f"a machine behind {container} connects to {address}:80"
-        try:
-            with self.handle_in(namespace) as made:
-                return self.who(self.open(made, address), container)
-        finally:
-            fabric.drop_namespace(namespace)
+        with self._behind(container) as namespace, self.handle_in(namespace) as made:
+            return self.who(self.open(made, address), container)
 
     def port(self) -> int:
         """Return a port that nothing else in the lab uses."""
@@ -233,6 +198,7 @@ class World:
 
     def listen_in(self, namespace: str, port: int) -> socket.socket:
         """Start a TCP server in a node's own namespace."""
+        self.alterable([namespace])
         return self._listen(self.handle_in(namespace), port, socket.SOCK_STREAM)
 
     def _listen(self, made: socket.socket, port: int, kind: int, address: str = "") -> socket.socket:
@@ -244,10 +210,9 @@ class World:
 
     def declare(self, container: str, port: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> None:
         """Declare a port that a task serves, where a service has declared ports only."""
-        if service := self.lab.containers[container].task.service:
-            names: dict[int, Protocol] = {0: "tcp" if kind == socket.SOCK_STREAM else "udp"}
-            names |= {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_SCTP: "sctp"}
-            self.lab.declare(service, Port(names[protocol], port))
+        names: dict[int, Protocol] = {0: "tcp" if kind == socket.SOCK_STREAM else "udp"}
+        names |= {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_SCTP: "sctp"}
+        self._declare(container, Port(names[protocol], port))
 
     def servers(
         self,
@@ -287,7 +252,7 @@ class World:
         """
         if len(servers) < 2:
             raise ValueError(f"{service} has one backend: whatever is chosen anew, it is the same")
-        if not self.lab.in_turn:
+        if not self.in_turn:
             return [self.pair(container, service, servers) for _ in range(_AT_RANDOM)]
         made: dict[str, Pair] = {}
         while True:
@@ -303,12 +268,12 @@ class World:
         """Create a service on my-network with a task on each of the nodes, and remove it after the block."""
         name = f"probe{next(self._numbers)}"
         tasks = [Task(f"{name}.{n + 1}", node, remapped=remapped) for n, node in enumerate(nodes)]
-        self.lab.create_service(ServiceSpec(name, "my-network", vip, tasks=tasks))
+        self.create(ServiceSpec(name, "my-network", vip, tasks=tasks))
         try:
             yield Probe(name, self.vip(name), tuple(self.tasks(name)))
         finally:
             self.close()
-            self.lab.remove_service(name)
+            self.remove(name)
 
     def close(self) -> None:
         """Close the sockets that the check left open."""

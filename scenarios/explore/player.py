@@ -12,14 +12,13 @@ from itertools import count
 
 from msgspec.structs import replace
 
-from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError
 from dataplanes.model import Backend, Port, Service
-from scenarios.checks import disturb
 from scenarios.explore import operations as do
 from scenarios.explore.operations import BACKENDS, DONE, AnyOperation, Sight
 from scenarios.explore.sockets import PORT, Sockets, container_of
-from scenarios.lab import Lab
+from scenarios.flush import flush_all
+from scenarios.testbed import Testbed
 from scenarios.topology import ServiceSpec, Task
 
 SCENARIO = "explore"
@@ -30,15 +29,15 @@ _VIPS, _BLOCK = 60_000, 250
 class Player:
     """Plays sequences on a lab of the scenario `explore`, one after another."""
 
-    def __init__(self, lab: Lab, *, any_port: bool) -> None:
+    def __init__(self, testbed: Testbed, *, any_port: bool) -> None:
         """Create the player. A plane that does not serve any port is told the ports of the servers."""
-        self._lab = lab
+        self._testbed = testbed
         self._ports = () if any_port else (Port("tcp", PORT), Port("udp", PORT))
         self._numbers = count(1)
         self._vips: dict[str, str] = {}  # of the services of this sequence, those that are removed included
         self._services: dict[str, Service] = {}
         self._crashed: set[str] = set()
-        self._sockets = Sockets(lab, BACKENDS)
+        self._sockets = Sockets(testbed, BACKENDS)
         self.error = ""  # the error of the last operation, if the plane refused it
         self.begin()
 
@@ -52,7 +51,7 @@ class Player:
         self._sockets.clear()
         services, self._services = list(self._services.values()), {}
         if services:
-            self._plane().remove(services)
+            self._testbed.withdraw(services)
         for name in BACKENDS:
             if name in self._crashed:
                 self._restore(name)
@@ -108,7 +107,7 @@ class Player:
         return self._vips[to]
 
     def _address(self, backend: str) -> str:
-        return self._lab.containers[container_of(backend)].endpoints[0].address
+        return self._testbed.containers[container_of(backend)].endpoints[0].address
 
     # -- changes --------------------------------------------------------------------------------------------------
 
@@ -119,16 +118,16 @@ class Player:
             case do.Start(backend=backend):
                 self._sockets.listen(backend)
             case do.Crash(backend=backend):
-                self._lab.crash(container_of(backend))
+                self._testbed.crash(container_of(backend))
                 self._sockets.lose(backend)
                 self._crashed.add(backend)
             case do.Restore(backend=backend):
                 self._restore(backend)
             case do.Flush():
-                disturb.flush(self._lab)
-                self._plane().resync()
+                flush_all(self._testbed)
+                self._testbed.resync()
             case do.Resync():
-                self._plane().resync()
+                self._testbed.resync()
             case do.Idle(seconds=seconds):
                 time.sleep(seconds)
             case _:
@@ -148,7 +147,7 @@ class Player:
             case do.Remove(service=service, backend=backend):
                 self._weigh(service, backend, None)
             case do.Delete(service=service):
-                self._plane().remove([self._services.pop(service)])
+                self._testbed.withdraw([self._services.pop(service)])
 
     def _weigh(self, service: str, backend: str, weight: int | None) -> None:
         """Give a backend of a service a weight, or remove it from the service."""
@@ -162,18 +161,14 @@ class Player:
 
     def _apply(self, service: str, wanted: Service) -> None:
         self._services[service] = wanted
-        self._plane().apply([wanted])
+        self._testbed.apply([wanted])
 
     def _restore(self, backend: str) -> None:
         """Create a container that crashed anew, with the address and on the node that it had."""
-        spec = next(each for each in self._lab.specs() if each.name == backend)
+        spec = self._testbed.scenario.service(backend)
         (task,) = spec.tasks
-        self._lab.remove_service(backend)
+        self._testbed.remove_service(backend)
         again = Task(task.name, task.node, task.address)
-        self._lab.create_service(ServiceSpec(backend, spec.network, spec.vip, tasks=[again], ports=spec.ports))
+        self._testbed.create_service(ServiceSpec(backend, spec.network, spec.vip, tasks=[again], ports=spec.ports))
         self._crashed.discard(backend)
         self._sockets.listen(backend)
-
-    def _plane(self) -> DataPlane:
-        assert self._lab.plane
-        return self._lab.plane

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from scenarios.checks.world import retransmits
 from scenarios.explore.operations import ARRIVED, DONE, ENDED, REFUSED, RESET, SILENCE, Sight
-from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 
 PORT = 7
 """The port at which every backend serves TCP and UDP."""
@@ -70,9 +70,9 @@ class Ends(Struct):
 class Sockets:
     """The servers of the backends, and the flows to them."""
 
-    def __init__(self, lab: Lab, backends: Collection[str]) -> None:
+    def __init__(self, testbed: Testbed, backends: Collection[str]) -> None:
         """Have servers listen at their containers' own addresses."""
-        self._lab = lab
+        self._testbed = testbed
         self._listeners: dict[str, socket.socket] = {}
         self._datagrams: dict[str, socket.socket] = {}
         self._flows: dict[int, Ends] = {}
@@ -88,9 +88,9 @@ class Sockets:
         if name in self._listeners:
             return
         for kind, held in ((socket.SOCK_STREAM, self._listeners), (socket.SOCK_DGRAM, self._datagrams)):
-            made = held[name] = self._lab.socket(container_of(name), kind)
+            made = held[name] = self._testbed.socket(container_of(name), kind)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            address = self._lab.containers[container_of(name)].endpoints[0].address
+            address = self._testbed.containers[container_of(name)].endpoints[0].address
             made.bind((address, PORT))
             if kind == socket.SOCK_STREAM:
                 made.listen(16)
@@ -269,7 +269,7 @@ class Sockets:
         source = before.source if before and again else _FIRST_SOURCE + next(self._sources) % _SOURCES
         if before:
             before.close()
-        made = self._lab.socket(container_of(client), socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
+        made = self._testbed.socket(container_of(client), socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(("", source))
         flow = self._flows[number] = Ends(udp, made, address, source)

@@ -14,7 +14,7 @@ from dataplanes.bridge_rules import BACK, FORTH
 from dataplanes.kernel import process
 from dataplanes.kernel.nft import Nftables
 from scenarios import topology
-from scenarios.checks import disturb
+from scenarios.flush import flush_one
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 from tests.lab.conftest import CLIENT, VIP, View, running
@@ -121,7 +121,7 @@ def test_a_flush_ends_connections_by_a_reset(lab: Lab) -> None:
     assert lab.plane
     client = View(lab).connect()
     for _, _, name in lab.namespaces():
-        list(disturb._flush(name))
+        list(flush_one(name))
     lab.plane.resync()
     client.sendall(b"w")
     with pytest.raises(ConnectionResetError):

@@ -14,8 +14,8 @@ from dataplanes.kernel import bpf, nft, process, sysctl
 from dataplanes.kernel.netlink import Request
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.placed import PlacedPlane
-from scenarios.checks import disturb
 from scenarios.checks.backends import reached
+from scenarios.flush import flush_one
 from scenarios.lab import Lab
 from tests.lab.conftest import View, running
 from tests.lab.facts import facts
@@ -27,7 +27,7 @@ Damage = Callable[[Lab], None]
 def flush(lab: Lab) -> None:
     """Flush packet filters, IPVS, classifiers and the programs of cgroups."""
     for _, _, name in lab.namespaces():
-        list(disturb._flush(name))
+        list(flush_one(name))
     for container in lab.containers.values():
         if container.cgroup:
             assert bpf.detach_all(container.cgroup)

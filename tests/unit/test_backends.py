@@ -27,7 +27,7 @@ def answering(*answers: str) -> tuple[Callable[[], str], list[str]]:
 
 
 def world(*, in_turn: bool) -> World:
-    return cast(World, SimpleNamespace(lab=SimpleNamespace(in_turn=in_turn)))
+    return cast(World, SimpleNamespace(in_turn=in_turn))
 
 
 def test_asking_ends_when_each_backend_has_answered() -> None:
@@ -67,7 +67,7 @@ def test_equal_numbers_are_no_turns() -> None:
 def test_connections_that_are_chosen_anew_cannot_all_be_right(in_turn: bool, most: float) -> None:
     ask, _ = answering("a", "b", "c")
     pairs = SimpleNamespace(
-        lab=SimpleNamespace(in_turn=in_turn),
+        in_turn=in_turn,
         pair=lambda *_: Pair(cast(Any, None), cast(Any, None), ask()),
     )
     tasks = [each.task for each in World.twins(cast(World, pairs), "c", "web", dict.fromkeys("abc", cast(Any, None)))]

@@ -6,13 +6,13 @@ import pytest
 
 from bench.documents.metrics import METRICS
 from bench.documents.workloads import WORKLOADS, demand_ports, demand_processors, parse
-from bench.inside.measure import MEASURES
+from bench.inside.measure import PROGRAMMING, TRAFFIC
 from dataplanes.errors import Prerequisite, Usage
 from scenarios.axes import Axes
 
 
 def test_every_workload_is_measured_and_its_columns_are_known() -> None:
-    assert list(MEASURES) == list(WORKLOADS)
+    assert {*TRAFFIC, *PROGRAMMING} == {*WORKLOADS}
     for each in WORKLOADS.values():
         assert {each.primary, *each.columns} <= METRICS.keys()
 

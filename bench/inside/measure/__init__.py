@@ -11,13 +11,14 @@ from bench.inside.measure.gap import gap
 from bench.inside.measure.programming import program
 from bench.inside.measure.traffic import FiguresAndWork
 from bench.inside.measure.wrk import wrk
-from dataplanes.errors import KernelRefused
+from dataplanes.errors import KernelRefused, NotApplicable
 from dataplanes.selection import Selection
 from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 
 _PROOF_PER_BACKEND = 2
 
-MEASURES: dict[str, Callable[[Lab, Selection, TrialPlan, str], FiguresAndWork]] = {
+TRAFFIC: dict[str, Callable[[Testbed, Selection, TrialPlan, str], FiguresAndWork]] = {
     "crr": traffic.crr,
     "crr-rst": traffic.crr_rst,
     "open": traffic.open_loop,
@@ -27,16 +28,17 @@ MEASURES: dict[str, Callable[[Lab, Selection, TrialPlan, str], FiguresAndWork]] 
     "stream": traffic.stream,
     "churn": churn,
     "others": traffic.others,
-    "program": program,
-    "gap": gap,
     "wrk": wrk,
 }
+"""The workloads that any testbed can carry."""
+PROGRAMMING: dict[str, Callable[[Lab, Selection, TrialPlan, str], FiguresAndWork]] = {"program": program, "gap": gap}
+"""The workloads that program a data plane, which only a lab has."""
 
 
-def prove(lab: Lab, selection: Selection) -> None:
+def prove(testbed: Testbed, selection: Selection) -> None:
     """Demand that every backend answers, because there is no figure otherwise. Raises KernelRefused."""
-    backends = lab.service(lab.scenario.traffic.service).backends
-    result = traffic.connect(lab, traffic.targets(lab, selection), _PROOF_PER_BACKEND * len(backends), 1)
+    backends = testbed.service(testbed.scenario.traffic.service).backends
+    result = traffic.connect(testbed, traffic.targets(testbed, selection), _PROOF_PER_BACKEND * len(backends), 1)
     failed = {name: count for name, count in result.errors.items() if count}
     if failed:
         raise KernelRefused(
@@ -47,13 +49,22 @@ def prove(lab: Lab, selection: Selection) -> None:
         )
 
 
-def measure(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> tuple[Figures, Work, list[Held]]:
-    """Run a trial's workload in its lab, and collect the kernel state that it leaves.
+def measure(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> tuple[Figures, Work, list[Held]]:
+    """Run a trial's workload on its testbed, and collect the kernel state that it leaves.
 
     Raises KernelRefused if nothing succeeded, because a figure of 0 would be wrong.
     """
-    figures, work = MEASURES[plan.workload](lab, selection, plan, clock)
+    figures, work = _act(testbed, selection, plan, clock)
     if work.operations == 0:
         raise traffic.none_succeeded(plan.workload, selection.name, work.errors)
-    held = state.held(lab)
-    return {"install_ms": lab.applied.by(clock)} | figures | state.sums(held), work, held
+    held = state.held(testbed)
+    installed = {"install_ms": testbed.applied.by(clock)} if isinstance(testbed, Lab) else {}
+    return installed | figures | state.sums(held), work, held
+
+
+def _act(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+    if plan.workload in TRAFFIC:
+        return TRAFFIC[plan.workload](testbed, selection, plan, clock)
+    if isinstance(testbed, Lab):
+        return PROGRAMMING[plan.workload](testbed, selection, plan, clock)
+    raise NotApplicable("it programs a data plane, and this testbed programs itself", where=plan.workload)

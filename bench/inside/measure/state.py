@@ -8,16 +8,16 @@ from contextlib import suppress
 
 from bench.documents import Figures, Held
 from dataplanes.kernel import sysctl
-from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 
 CONNECTIONS = {"conntrack entries": "nf_conntrack", "ipvs connections": "ip_vs_conn"}
 """Kinds of connection entries, and the slab cache of each."""
 
 
-def held(lab: Lab) -> list[Held]:
-    """Return all kernel state of the lab. The planes' own objects are those in their footprint."""
-    kinds = {name: kind for kind, _, name in lab.namespaces()}
-    told = [(each.netns, each.kind, each.objects, each.bytes) for each in (lab.plane.footprint() if lab.plane else [])]
+def held(testbed: Testbed) -> list[Held]:
+    """Return all kernel state of the testbed. The planes' own objects are those in their footprint."""
+    kinds = {name: kind for kind, _, name in testbed.namespaces()}
+    told = [(each.netns, each.kind, each.objects, each.bytes) for each in testbed.footprint()]
     found = [each for each in told if each[1] != "conntrack entries"]  # these are counted for all namespaces below
     found += [(name, "conntrack entries", _conntrack(name), None) for name in kinds]
     sizes = {what: _object_size(cache) for what, cache in CONNECTIONS.items()}

@@ -13,7 +13,7 @@ from bench.documents.workloads import WORKLOADS
 from bench.load import Counted, DatagramResult, LoadResult, StreamResult
 from dataplanes.errors import KernelRefused
 from dataplanes.selection import Selection, balances
-from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 from scenarios.topology import ServiceSpec, Task
 
 FiguresAndWork = tuple[Figures, Work]
@@ -23,70 +23,70 @@ _REQUESTS_PER_CONNECTION = 5  # rr makes this many requests for each connection 
 _BYTES_PER_CONNECTION = 16 << 10  # stream sends this many bytes for each connection of crr
 
 
-def targets(lab: Lab, selection: Selection) -> list[str]:
+def targets(testbed: Testbed, selection: Selection) -> list[str]:
     """Return the client's targets: the VIP, or on a plane without VIPs every backend's own address in turn."""
-    return [_vip(lab, lab.scenario.traffic.service)] if balances(selection.dataplane) else own(lab)
+    return [_vip(testbed, testbed.scenario.traffic.service)] if balances(selection.dataplane) else own(testbed)
 
 
-def own(lab: Lab) -> list[str]:
+def own(testbed: Testbed) -> list[str]:
     """Return every backend's own address."""
-    traffic = lab.scenario.traffic
-    return [f"{backend.address}:{traffic.port}" for backend in lab.service(traffic.service).backends]
+    traffic = testbed.scenario.traffic
+    return [f"{backend.address}:{traffic.port}" for backend in testbed.service(traffic.service).backends]
 
 
-def _vip(lab: Lab, service: str) -> str:
-    return f"{lab.service(service).vip}:{lab.scenario.traffic.port}"
+def _vip(testbed: Testbed, service: str) -> str:
+    return f"{testbed.service(service).vip}:{testbed.scenario.traffic.port}"
 
 
-def start(lab: Lab, command: str, to: list[str], **options: int | str) -> subprocess.Popen[bytes]:
+def start(testbed: Testbed, command: str, to: list[str], **options: int | str) -> subprocess.Popen[bytes]:
     """Start a client in the scenario's calling container."""
     argv = load.argv(command, to, **options)
-    return lab.spawn(lab.scenario.traffic.client, argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return testbed.spawn(testbed.scenario.traffic.client, argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def finish(lab: Lab, process: subprocess.Popen[bytes]) -> bytes:
+def finish(testbed: Testbed, process: subprocess.Popen[bytes]) -> bytes:
     """Return the client's output. Raises KernelRefused if the client failed."""
     out, err = process.communicate()  # there is no time-out here: the client itself gives up on a connection
     if process.returncode:
-        where = f"{lab.scenario.traffic.client}: vipload"
+        where = f"{testbed.scenario.traffic.client}: vipload"
         raise KernelRefused("the load generator failed", where=where, why=err.decode().strip())
     return out
 
 
-def connect(lab: Lab, to: list[str], connections: int, concurrency: int, **options: int | str) -> LoadResult:
+def connect(testbed: Testbed, to: list[str], connections: int, concurrency: int, **options: int | str) -> LoadResult:
     """Make connections, in turn from all addresses that the client has on the network."""
-    client = lab.containers[lab.scenario.traffic.client]
+    client = testbed.containers[testbed.scenario.traffic.client]
     if client.aliases:
         options["sources"] = ",".join((client.endpoints[0].address, *client.aliases))
     warmup = connections // _WARMUP_SHARE
     sizes = {"connections": connections, "concurrency": concurrency, "warmup": warmup}
-    return msgspec.json.decode(finish(lab, start(lab, "load", to, **sizes, **options)), type=LoadResult)
+    return msgspec.json.decode(finish(testbed, start(testbed, "load", to, **sizes, **options)), type=LoadResult)
 
 
-def crr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+def crr(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Measure connect, 1-byte request, 1-byte reply, close."""
-    return connections(connect(lab, targets(lab, selection), plan.connections, plan.axes.concurrency), clock)
+    return connections(connect(testbed, targets(testbed, selection), plan.connections, plan.axes.concurrency), clock)
 
 
-def crr_rst(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+def crr_rst(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Measure the same as `crr`, with connections that are closed by reset."""
-    to = targets(lab, selection)
-    return connections(connect(lab, to, plan.connections, plan.axes.concurrency, close="rst"), clock)
+    to = targets(testbed, selection)
+    return connections(connect(testbed, to, plan.connections, plan.axes.concurrency, close="rst"), clock)
 
 
-def others(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+def others(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Measure connections to the backends' own addresses while the plane is on."""
-    return connections(connect(lab, own(lab), plan.connections, plan.axes.concurrency), clock)
+    return connections(connect(testbed, own(testbed), plan.connections, plan.axes.concurrency), clock)
 
 
-def open_loop(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+def open_loop(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Measure latencies at half the rate that the closed loop reaches, which a first run finds."""
-    to = targets(lab, selection)
-    tried = connect(lab, to, max(plan.connections // 4, 1), plan.axes.concurrency)
+    to = targets(testbed, selection)
+    tried = connect(testbed, to, max(plan.connections // 4, 1), plan.axes.concurrency)
     if not tried.ok:
         raise none_succeeded("open", selection.name, tried.errors)
     rate = max(int(tried.ok / (tried.elapsed_ns / 1e9) / 2), 1)
-    result = connect(lab, to, plan.connections, max(plan.axes.concurrency, 1024), rate=rate)
+    result = connect(testbed, to, plan.connections, max(plan.axes.concurrency, 1024), rate=rate)
     return connections(result, clock, rate)
 
 
@@ -111,11 +111,11 @@ def connections(result: LoadResult, clock: str, rate: int | None = None) -> Figu
     return figures, _work(result, result.ok, clock, result.errors, result.backends, rate)
 
 
-def rr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+def rr(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Measure requests on connections that stay."""
     flows = plan.axes.concurrency
     each = max(plan.connections * _REQUESTS_PER_CONNECTION // flows, 1)
-    result = connect(lab, targets(lab, selection), flows, flows, requests=each)
+    result = connect(testbed, targets(testbed, selection), flows, flows, requests=each)
     figures = {
         "transactions_per_second": result.requests / (result.elapsed_ns / 1e9),
         **{
@@ -126,21 +126,21 @@ def rr(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAn
     return figures, _work(result, result.requests, clock, result.errors, result.backends)
 
 
-def udp(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+def udp(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Measure requests and replies by datagrams in flows that stay."""
-    return _datagrams(lab, selection, "udp", 2 * plan.connections, plan.axes.concurrency, clock)
+    return _datagrams(testbed, selection, "udp", 2 * plan.connections, plan.axes.concurrency, clock)
 
 
-def first(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+def first(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Measure the first and the second datagram of new flows, one flow at a time."""
-    return _datagrams(lab, selection, "first", plan.connections, 1, clock, fresh=1)
+    return _datagrams(testbed, selection, "first", plan.connections, 1, clock, fresh=1)
 
 
 def _datagrams(
-    lab: Lab, selection: Selection, name: str, exchanges: int, flows: int, clock: str, **options: int
+    testbed: Testbed, selection: Selection, name: str, exchanges: int, flows: int, clock: str, **options: int
 ) -> FiguresAndWork:
     sizes = {"exchanges": exchanges, "concurrency": flows, "warmup": max(exchanges // _WARMUP_SHARE, flows)}
-    out = finish(lab, start(lab, "udp", targets(lab, selection), **sizes, **options))
+    out = finish(testbed, start(testbed, "udp", targets(testbed, selection), **sizes, **options))
     result = msgspec.json.decode(out, type=DatagramResult)
     counts = {"lost": result.lost, "late": result.late, "refused": result.refused}
     figures = {
@@ -152,15 +152,16 @@ def _datagrams(
     return figures, _work(result, result.ok, clock, counts, result.backends)
 
 
-def stream(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+def stream(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Measure the transfer to a service with one backend, which is on another node than the client."""
-    traffic = lab.scenario.traffic
-    away = next(n for n in (*lab.scenario.nodes,) if n != lab.containers[traffic.client].task.node)
-    spec = ServiceSpec("sink", lab.service(traffic.service).network, tasks=[Task("sink.1", away)])
-    lab.create_service(spec)
-    to = _vip(lab, "sink") if balances(selection.dataplane) else f"{spec.tasks[0].address}:{traffic.port}"
+    traffic = testbed.scenario.traffic
+    away = next(n for n in (*testbed.scenario.nodes,) if n != testbed.containers[traffic.client].task.node)
+    spec = ServiceSpec("sink", testbed.service(traffic.service).network, tasks=[Task("sink.1", away)])
+    testbed.create_service(spec)
+    testbed.settled()
+    to = _vip(testbed, "sink") if balances(selection.dataplane) else f"{spec.tasks[0].address}:{traffic.port}"
     moved = plan.connections * _BYTES_PER_CONNECTION
-    result = msgspec.json.decode(finish(lab, start(lab, "stream", [to], bytes=moved)), type=StreamResult)
+    result = msgspec.json.decode(finish(testbed, start(testbed, "stream", [to], bytes=moved)), type=StreamResult)
     figures = {
         "megabits_per_second": result.bytes * 8e3 / result.elapsed_ns,
         "retransmits": result.retransmits,

@@ -13,7 +13,7 @@ from dataplanes.errors import KernelRefused
 from dataplanes.kernel.process import tied
 from dataplanes.selection import Selection
 from scenarios.journal import Journal
-from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 
 _PORT = 8080
 _SECONDS = 1
@@ -30,19 +30,20 @@ http {{
 """
 
 
-def wrk(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
+def wrk(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     """Measure a connection per request for a second (wrk counts in whole seconds)."""
-    service = lab.scenario.traffic.service
+    service = testbed.scenario.traffic.service
     with Journal() as journal:
-        names = [task.name for spec in lab.specs() if spec.name == service for task in spec.tasks]
-        servers = [_serve(lab, journal, name) for name in names]
+        names = [name for name, each in testbed.containers.items() if each.task.service == service]
+        servers = [_serve(testbed, journal, name) for name in names]
         try:
-            _await(lab)
+            _await(testbed)
             threads = min(len(os.sched_getaffinity(0)), plan.axes.concurrency)  # as `vipload` does
             argv = ["wrk", f"-t{threads}", f"-c{plan.axes.concurrency}", f"-d{_SECONDS}", "-H", "Connection: close"]
-            argv.append(f"http://{lab.service(service).vip}:{_PORT}/")
+            argv.append(f"http://{testbed.service(service).vip}:{_PORT}/")
             before, begun = _states(), time.monotonic_ns()
-            process = lab.spawn(lab.scenario.traffic.client, argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            process = testbed.spawn(testbed.scenario.traffic.client, argv, **pipes)
             out, _ = process.communicate()
             elapsed, after = time.monotonic_ns() - begun, _states()
         finally:
@@ -52,23 +53,23 @@ def wrk(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> FiguresA
     return _metrics(out.decode(), elapsed, {k: after[k] - before[k] for k in after}, clock)
 
 
-def _serve(lab: Lab, journal: Journal, task: str) -> subprocess.Popen[bytes]:
+def _serve(testbed: Testbed, journal: Journal, task: str) -> subprocess.Popen[bytes]:
     directory = journal.scratch(f"nginx-{task}")
     os.mkdir(directory)
     path = os.path.join(directory, "nginx.conf")
     with open(path, "w", encoding="ascii") as file:
         file.write(_NGINX.format(directory=directory, port=_PORT))
-    return lab.spawn(task, ["nginx", "-p", directory, "-c", path], preexec_fn=tied())
+    return testbed.spawn(task, ["nginx", "-p", directory, "-c", path], preexec_fn=tied())
 
 
-def _await(lab: Lab) -> None:
+def _await(testbed: Testbed) -> None:
     """Wait until every backend's nginx listens."""
     deadline = time.monotonic() + _STARTS
-    for target in own(lab):
+    for target in own(testbed):
         address = target.rpartition(":")[0]
         while True:
             try:
-                with lab.socket(lab.scenario.traffic.client, 1) as handle:
+                with testbed.socket(testbed.scenario.traffic.client, 1) as handle:
                     handle.settimeout(1)
                     handle.connect((address, _PORT))
                     break
