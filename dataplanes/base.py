@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from msgspec import Struct
 
+from dataplanes.errors import Unsupported
 from dataplanes.model import Endpoint, Segment, Service
 from dataplanes.model import Protocol as TransportProtocol
 from dataplanes.requirements import Requirement
@@ -137,6 +138,21 @@ class DataPlane(ABC):
 
         A change does the same first, at each of its sites where somebody has touched the balancer's rules.
         """
+
+    def deafen(self, node: str) -> None:
+        """Keep changes of services from a node, until `hear` or `catch_up`. It goes on with what it knows."""
+        raise Unsupported("nodes learn changes together", where=self.name)
+
+    def hear(self, node: str) -> None:
+        """Let a node hear of changes again.
+
+        It has lost the earlier ones. A service is right there again when it changes, and all are after `resync`.
+        """
+        raise Unsupported("nodes learn changes together", where=self.name)
+
+    def catch_up(self, node: str) -> None:
+        """Let a node hear of changes again, and of those that were kept from it."""
+        raise Unsupported("nodes learn changes together", where=self.name)
 
     @abstractmethod
     def counters(self) -> list[Counter]:

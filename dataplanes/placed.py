@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from msgspec import Struct
-
+from dataplanes import changes
 from dataplanes.base import Attachments, Counter, DataPlane, Director, Footprint, Mechanism, Placement, Site
+from dataplanes.changes import ByName, Change
 from dataplanes.claims import Claims
 from dataplanes.errors import BenchError, Usage
 from dataplanes.kernel.undo import Undo
@@ -26,17 +26,6 @@ class _Post:
         self.director = director
 
 
-class _Change(Struct):
-    """A change of the services of one network."""
-
-    network: str
-    old: list[Service]  # the previous versions of the services that change
-    new: list[Service]  # their new versions
-    fresh: list[Service]  # the new services that did not exist before
-    come: list[Service]  # the new services whose VIP nobody had
-    go: list[Service]  # the old services whose VIP nobody has any more
-
-
 class PlacedPlane(DataPlane):
     """A data plane that knows the wanted services of each network and programs them at every site of the network."""
 
@@ -50,7 +39,9 @@ class PlacedPlane(DataPlane):
         self._endpoints: dict[_Place, Endpoint] = {}
         self._segment_posts: dict[_Place, list[_Post]] = {}
         self._endpoint_posts: dict[_Place, list[_Post]] = {}
-        self._services: dict[str, dict[str, Service]] = {}
+        self._services: dict[str, ByName] = {}
+        self._deaf: set[str] = set()  # the nodes that hear of no change
+        self._behind: dict[str, dict[str, ByName]] = {}  # a node that has missed a change -> what it knows
 
     # -- networks and containers --------------------------------------------------------------------------------
 
@@ -124,7 +115,8 @@ class PlacedPlane(DataPlane):
             for segment in reversed(list(self._segments.values())):
                 self._remove_segment(segment)
                 undo(partial(self.add_segment, segment))
-        self._services.clear()
+        for known in (self._services, self._deaf, self._behind):
+            known.clear()
         self._claims.clear()
         self._mechanism.close()
 
@@ -145,7 +137,7 @@ class PlacedPlane(DataPlane):
         post = _Post(site, self._mechanism.open(site))
         undo(lambda: post.director.close())
         post.director.meet(self._met(site.network))
-        known = self._known(site.network)
+        known = self._known(site.network, site.node)
         if known:
             post.director.apply(known)
             undo(partial(self._placement.withdraw, site, known))
@@ -153,7 +145,7 @@ class PlacedPlane(DataPlane):
         return post
 
     def _close(self, post: _Post, undo: Undo) -> None:
-        known = self._known(post.site.network)
+        known = self._known(post.site.network, post.site.node)
         self._assure(post)
         undo(partial(self._placement.publish, post.site, known))
         self._placement.withdraw(post.site, known)
@@ -165,50 +157,52 @@ class PlacedPlane(DataPlane):
     def _reopen(self, post: _Post) -> None:
         post.director = self._mechanism.open(post.site)
         post.director.meet(self._met(post.site.network))
-        post.director.apply(self._known(post.site.network))
+        post.director.apply(self._known(post.site.network, post.site.node))
 
     # -- services -------------------------------------------------------------------------------------------------
 
     def apply(self, services: Sequence[Service]) -> None:
-        changes = [self._compared(network, wanted) for network, wanted in _by_network(services).items()]
-        self._carry_out([change for change in changes if change.new])
+        found = []
+        for network, wanted in _by_network(services).items():
+            self._demand(network, wanted)
+            found.append(changes.update(network, self._services.get(network, {}), wanted))
+        self._carry_out([change for change in found if change.new])
 
     def remove(self, services: Sequence[Service]) -> None:
-        changes = []
-        for network, unwanted in _by_network(services).items():
-            known = self._services.get(network, {})
-            gone = [known[name] for name in dict.fromkeys(each.name for each in unwanted) if name in known]
-            changes.append(_Change(network, gone, [], [], [], gone))
-        self._carry_out([change for change in changes if change.old])
+        grouped = _by_network(services)
+        found = [changes.removal(network, self._services.get(network, {}), gone) for network, gone in grouped.items()]
+        self._carry_out([change for change in found if change.old])
 
-    def _compared(self, network: str, wanted: list[Service]) -> _Change:
-        known = self._services.get(network, {})
-        self._claims.demand_free(network, known, wanted)
+    def _demand(self, network: str, wanted: list[Service]) -> None:
+        self._claims.demand_free(network, self._services.get(network, {}), wanted)
         for service in wanted if not self._mechanism.any_port else ():
             if not service.ports:
                 why, where = f"{self.name} serves declared ports only", f"{network}/{service.name}"
                 raise Usage("the service declares no port", where=where, why=why, fix="declare its ports")
-        new = [service for service in wanted if known.get(service.name) != service]
-        fresh = [service for service in new if service.name not in known]
-        old = [known[service.name] for service in new if service.name in known]
-        had, have = {service.vip for service in old}, {service.vip for service in new}
-        come = [service for service in new if service.vip not in had]
-        return _Change(network, old, new, fresh, come, [service for service in old if service.vip not in have])
 
-    def _carry_out(self, changes: list[_Change]) -> None:
+    def _carry_out(self, found: list[Change]) -> None:
         with Undo() as undo:
-            for change in changes:
+            for change in found:
                 for post in _distinct(self._posts(change.network)):
-                    self._assure(post)
-                    self._change(post, change, undo)
-        for change in changes:
-            known = self._services.setdefault(change.network, {})
-            for gone in {service.name for service in change.old} - {service.name for service in change.new}:
-                del known[gone]
-            known.update((service.name, service) for service in change.new)
+                    if post.site.node not in self._deaf:
+                        self._assure(post)
+                        self._change(post, self._there(post.site.node, change), undo)
+        for change in found:
+            for there in (self._services, *(self._behind[node] for node in self._behind.keys() - self._deaf)):
+                changes.carry(there, change)
             self._claims.replace(change.network, change.old, change.new)
+        for node in self._behind.keys() - self._deaf:
+            if self._behind[node] == self._services:
+                del self._behind[node]
 
-    def _change(self, post: _Post, change: _Change, undo: Undo) -> None:
+    def _there(self, node: str, change: Change) -> Change:
+        """Return a change as it is on a node, which may have missed earlier ones."""
+        if node not in self._behind:
+            return change
+        make = changes.update if change.new else changes.removal
+        return make(change.network, self._behind[node].get(change.network, {}), change.new or change.old)
+
+    def _change(self, post: _Post, change: Change, undo: Undo) -> None:
         """Carry out a change at one site.
 
         A VIP is announced after it is programmed, and withdrawn before it is removed.
@@ -219,7 +213,7 @@ class PlacedPlane(DataPlane):
             placement.withdraw(site, change.go)
         if change.new:
             director.apply(change.new)
-        else:
+        elif change.old:
             director.remove(change.old)
         if change.old:
             undo(partial(director.apply, change.old))
@@ -229,10 +223,36 @@ class PlacedPlane(DataPlane):
             undo(partial(placement.withdraw, site, change.come))
             placement.publish(site, change.come)
 
+    # -- nodes that learn late, or never ---------------------------------------------------------------------------
+
+    def deafen(self, node: str) -> None:
+        self._deaf.add(node)
+        self._behind.setdefault(node, {network: dict(known) for network, known in self._services.items()})
+
+    def hear(self, node: str) -> None:
+        self._deaf.discard(node)
+
+    def catch_up(self, node: str) -> None:
+        self.hear(node)
+        missed = [
+            change
+            for network in self._services
+            for change in changes.between(network, self._behind[node].get(network, {}), self._services[network])
+        ]
+        with Undo() as undo:
+            for change in missed:
+                for post in _distinct(self._posts(change.network)):
+                    if post.site.node == node:
+                        self._assure(post)
+                        self._change(post, change, undo)
+        del self._behind[node]
+
     # -- restoring the wanted state --------------------------------------------------------------------------------
 
     def resync(self) -> None:
         first: BenchError | None = None
+        for node in self._behind.keys() - self._deaf:
+            first = _attempt(partial(self.catch_up, node), first)
         for endpoint in self._endpoints.values():
             first = _attempt(partial(self._placement.open_endpoint, endpoint, self._segment(endpoint)), first)
         for post in _distinct(self._all_posts()):
@@ -251,7 +271,7 @@ class PlacedPlane(DataPlane):
     def _restore(self, post: _Post) -> None:
         self._placement.set_up(post.site)
         post.director.resync()
-        self._placement.publish(post.site, self._known(post.site.network))
+        self._placement.publish(post.site, self._known(post.site.network, post.site.node))
 
     # -- reading the kernel's state --------------------------------------------------------------------------------
 
@@ -261,8 +281,9 @@ class PlacedPlane(DataPlane):
     def footprint(self) -> list[Footprint]:
         return [entry for post in self._all_posts() for entry in post.director.footprint()]
 
-    def _known(self, network: str) -> list[Service]:
-        return list(self._services.get(network, {}).values())
+    def _known(self, network: str, node: str) -> list[Service]:
+        """Return the services of a network that a node knows."""
+        return list(self._behind.get(node, self._services).get(network, {}).values())
 
     def _met(self, network: str) -> list[Endpoint]:
         return [each for each in self._endpoints.values() if each.network == network]

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from bench.inside.explore import Make, searching
-from dataplanes import catalog, ebpf_services, nft, placed
+from dataplanes import catalog, changes, ebpf_services, nft, placed
 from dataplanes.base import DataPlane
 from dataplanes.bridge_connections import BridgeConnections
 from dataplanes.bridge_rules import BACK
@@ -172,7 +172,7 @@ def _half_programmed(patch: Patch) -> None:
     change = placed.PlacedPlane._change
     first: dict[object, object] = {}
 
-    def change_first(self: placed.PlacedPlane, post: placed._Post, wanted: placed._Change, undo: Undo) -> None:
+    def change_first(self: placed.PlacedPlane, post: placed._Post, wanted: changes.Change, undo: Undo) -> None:
         if first.setdefault(self, post.site.node) == post.site.node or not (wanted.old and wanted.new):
             change(self, post, wanted, undo)
 

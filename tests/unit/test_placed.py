@@ -196,3 +196,74 @@ def test_close_removes_everything_and_may_be_called_again(book: Notebook, plane:
     plane.close()
     plane.close()
     assert book.sites == {}
+
+
+# -- nodes that learn late, or never -----------------------------------------------------------------------------------
+
+LESS = replace(WEB, backends=WEB.backends[:1])
+
+
+def test_a_node_goes_on_with_what_it_knows_and_then_catches_up(book: Notebook, plane: PlacedPlane) -> None:
+    plane.apply([WEB])
+    plane.deafen("n2")
+    plane.apply([LESS, replace(WEB, name="new", vip="10.0.0.9")])
+    assert book.sites["n1.net"]["web"] == LESS
+    assert book.sites["n2.net"] == {"web": WEB}
+    plane.catch_up("n2")
+    assert book.sites["n2.net"] == book.sites["n1.net"]
+    book.log.clear()
+    plane.apply([WEB])
+    assert book.log == ["n1.net apply web 2", "n2.net apply web 2"], "it is a node like the others again"
+
+
+def test_a_vip_that_is_another_service_s_is_taken_from_the_first_one_first(book: Notebook, plane: PlacedPlane) -> None:
+    plane.apply([WEB])
+    plane.deafen("n2")
+    plane.remove([WEB])
+    plane.apply([replace(LESS, name="heir")])
+    book.log.clear()
+    plane.catch_up("n2")
+    assert book.log == [f"n2.net {step}" for step in ("withdraw web", "remove web", "apply heir 1", "publish heir")]
+
+
+def test_a_site_that_is_opened_on_such_a_node_knows_what_the_node_knows(book: Notebook, plane: PlacedPlane) -> None:
+    plane.deafen("n3")
+    plane.apply([WEB])
+    plane.add_segment(replace(OTHER, node="n3", overlay_netns="n3.net"))
+    assert book.sites["n3.net"] == {}
+    plane.catch_up("n3")
+    assert book.sites["n3.net"] == {"web": WEB}
+
+
+def test_what_a_node_has_lost_is_right_after_the_next_change_of_that_service(
+    book: Notebook, plane: PlacedPlane
+) -> None:
+    other = replace(WEB, name="other", vip="10.0.0.9")
+    plane.apply([WEB, other])
+    plane.deafen("n2")
+    plane.apply([LESS])
+    plane.remove([other])
+    plane.apply([replace(WEB, name="new", vip="10.0.0.8")])
+    plane.hear("n2")
+    assert book.sites["n2.net"] == {"web": WEB, "other": other}
+    third = replace(WEB, backends=(*WEB.backends, Backend("10.0.0.7")))
+    plane.apply([third])
+    assert book.sites["n2.net"] == {"web": third, "other": other}
+    book.log.clear()
+    plane.remove([replace(WEB, name="new")])
+    assert [line for line in book.log if line.startswith("n2")] == [], "it never knew that service"
+    plane.resync()
+    assert book.sites["n2.net"] == book.sites["n1.net"] == {"web": third}
+
+
+def test_a_node_that_cannot_catch_up_still_knows_what_it_knew(book: Notebook, plane: PlacedPlane) -> None:
+    plane.apply([WEB])
+    plane.deafen("n2")
+    plane.apply([LESS])
+    book.refuse = "n2.net"
+    with pytest.raises(KernelRefused):
+        plane.catch_up("n2")
+    book.refuse = ""
+    assert book.sites["n2.net"] == {"web": WEB}
+    plane.resync()
+    assert book.sites["n2.net"] == {"web": LESS}
