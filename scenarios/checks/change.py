@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 
-from dataplanes.kernel import netns, nft, process
-from dataplanes.kernel.rtnl import Rtnl
 from scenarios.checks import check
 from scenarios.checks.backends import forget, one_each, reached, shared
 from scenarios.checks.world import CLIENT, TIMEOUT, Differs, World, same, shares
@@ -285,91 +281,3 @@ def restart(world: World) -> str:
     """A plane that is removed and installed again serves as before."""
     world.reinstall()
     return shared(world, world.tasks("my-web"), lambda: world.ask(CLIENT, world.vip("my-web")).task)
-
-
-@check("change.leaves-nothing", "derived matrix 18", protocols=("tcp", "udp"))
-def leaves_nothing(world: World) -> str:
-    """After a service is removed, every namespace has the addresses, routes, rules and IPVS services it had before.
-
-    No connection entry leads from the removed VIP to its backends.
-    """
-    before = _state(world)
-    with world.service("worker1", "worker2") as probe:
-        own = (probe.vip, [world.address(task) for task in probe.tasks])
-        for client in (CLIENT, "visitor.1"):
-            world.ask(client, probe.vip)
-            world.heard(client, probe.vip)
-    after = _state(world, own)
-    left = [f"{line} ({where})" for where, lines in after.items() for line in lines - before[where]]
-    gone = [f"{line} ({where})" for where, lines in before.items() for line in lines - after[where]]
-    if left or gone:
-        raise Differs(
-            f"left: {'; '.join(sorted(left)[:3]) or 'nothing'}; gone: {'; '.join(sorted(gone)[:3]) or 'nothing'}"
-        )
-    return f"{len(before)} views of {len(world.namespaces())} namespaces unchanged"
-
-
-def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[str, set[str]]:
-    """Return the kernel's state per namespace and view.
-
-    Of connections it has those from a removed VIP to its backends.
-    """
-    found: dict[str, set[str]] = {}
-    for _, _, name in world.namespaces():
-        with Rtnl(name) as rtnl:
-            found[f"{name}: addresses"] = {f"{a.get_attr('IFA_LOCAL')} index {a['index']}" for a in rtnl.addresses()}
-            found[f"{name}: routes"] = {f"{r.get_attr('RTA_DST')} table {r['table']}" for r in rtnl.routes()}
-        rules = list(_rules(name))
-        found[f"{name}: rules"] = {line for line in rules if not _EXPIRES.search(line)}
-        found[f"{name}: nft connections"] = set(_elements(rules, removed)) if removed else set()
-        for path in ("ip_vs_conn", "nf_conntrack"):
-            found[f"{name}: {path}"] = set(_connections(name, path, removed)) if removed else set()
-        found[f"{name}: ip_vs"] = {" ".join(line.split()[:5]) for line in _proc_lines(name, "ip_vs") if "->" in line}
-    for held in world.footprint():
-        if held.kind in ("bpf map services", "bpf map turns", "bpf map counts"):
-            found[f"{held.netns}: {held.kind}"] = {f"{held.objects} elements"}
-    return found
-
-
-_EXPIRES = re.compile(r" expires \w+")
-"""What nft shows of an element with a time-out: connections are remembered in such elements."""
-
-
-def _elements(rules: Sequence[str], removed: tuple[str, list[str]]) -> Iterator[str]:
-    """Yield the elements with a time-out that have the VIP and a backend."""
-    vip, backends = removed
-    for element in (each for line in rules if _EXPIRES.search(line) for each in line.split(",")):
-        words = set(element.split())
-        if vip in words and words & set(backends):
-            yield _EXPIRES.sub("", element).strip()
-
-
-def _rules(name: str) -> Iterator[str]:
-    """Yield the rules of packet filters. A program is started only if the kernel says that there are rules."""
-    tables = _proc_lines(name, "ip_tables_names")
-    if tables:
-        for line in process.run(name, ("iptables-legacy-save",)).splitlines():
-            if line.startswith("-A"):
-                yield line
-    if nft.tables(name):
-        text = process.run(name, ("nft", "list", "ruleset"), accept=range(256))
-        yield from (line.strip() for line in text.splitlines() if line.strip() and "counter" not in line)
-
-
-def _proc_lines(name: str, path: str) -> list[str]:
-    with netns.inside(name), suppress(OSError), open(f"/proc/thread-self/net/{path}", encoding="ascii") as file:
-        return file.read().splitlines()
-    return []
-
-
-def _connections(name: str, path: str, removed: tuple[str, list[str]]) -> Iterator[str]:
-    """Yield the lines with the VIP and a backend, which are decimal (conntrack) or hexadecimal (IPVS)."""
-    vip, backends = removed
-    for line in _proc_lines(name, path):
-        words = set(line.replace("=", " ").split())
-        if {vip, _hex(vip)} & words and {each for b in backends for each in (b, _hex(b))} & words:
-            yield " ".join(line.split()[:8])
-
-
-def _hex(address: str) -> str:
-    return "".join(f"{int(part):02X}" for part in address.split("."))
