@@ -8,7 +8,8 @@ hook, and the way of the replies. A `Mechanism` knows how to program VIP -> back
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol, get_args
 
 from msgspec import Struct
@@ -153,6 +154,24 @@ class DataPlane(ABC):
     def catch_up(self, node: str) -> None:
         """Let a node hear of changes again, and of those that were kept from it."""
         raise Unsupported("nodes learn changes together", where=self.name)
+
+    @contextmanager
+    def late(self, node: str) -> Iterator[None]:
+        """Keep changes of services from a node, which hears of them at the end of the block."""
+        self.deafen(node)
+        try:
+            yield
+        finally:
+            self.catch_up(node)
+
+    @contextmanager
+    def deaf(self, node: str) -> Iterator[None]:
+        """Keep changes of services in the block from a node for good."""
+        self.deafen(node)
+        try:
+            yield
+        finally:
+            self.hear(node)
 
     @abstractmethod
     def counters(self) -> list[Counter]:

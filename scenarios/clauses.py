@@ -47,9 +47,18 @@ class Group(Struct, frozen=True, forbid_unknown_fields=True):
     clause: list[Clause]
 
 
+class Outside(Struct, frozen=True, forbid_unknown_fields=True):
+    """A subject that no check can be about yet, because the lab cannot express it."""
+
+    subject: str
+    takes: str  # what it would take
+    sources: list[str]
+
+
 class _Specification(Struct, frozen=True, forbid_unknown_fields=True):
     suite: list[Suite]
     group: list[Group]
+    outside: list[Outside]
 
 
 def _load() -> _Specification:
@@ -60,6 +69,7 @@ def _load() -> _Specification:
 _SPECIFICATION = _load()
 SUITES = _SPECIFICATION.suite
 GROUPS = _SPECIFICATION.group
+OUTSIDE = _SPECIFICATION.outside
 CLAUSES = [clause for group in GROUPS for clause in group.clause]
 _ABOUT = {check: clause for clause in CLAUSES for check in clause.checks}
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from ipaddress import IPv4Network
 
@@ -53,6 +54,7 @@ class Fabric:
         self._vteps: dict[str, str] = {}
         self._ports: dict[str, int] = {}
         self._gateways: dict[str, int] = {}
+        self._kept: dict[str, list[Callable[[], None]]] = {}  # what a node is told later
         self.segments: dict[tuple[str, str], Segment] = {}
         self.endpoints: dict[tuple[str, str], Endpoint] = {}
 
@@ -235,8 +237,9 @@ class Fabric:
         if container:
             container.forget(endpoint.interface)
 
-    def behind(self, endpoint: Endpoint) -> str:
-        """Create a namespace behind a container, such as a VPN's peer or a virtual machine, and return its name.
+    @contextmanager
+    def behind(self, endpoint: Endpoint) -> Iterator[str]:
+        """Create a namespace behind a container, such as a VPN's peer or a virtual machine, and yield its name.
 
         The container forwards for it and masquerades. What this adds to the container's namespace is removed with that.
         """
@@ -251,7 +254,20 @@ class Fabric:
         machine.send([machine.route_add("default", interface="eth0", gateway=str(_BEHIND[1]))])
         masquerade = f"-A POSTROUTING -s {_BEHIND} -o {endpoint.interface} -j SNAT --to-source {endpoint.address}"
         iptables.program(endpoint.netns, "nat", [masquerade])
-        return name
+        try:
+            yield name
+        finally:
+            self.drop_namespace(name)
+
+    @contextmanager
+    def unaware(self, node: str) -> Iterator[None]:
+        """Keep from a node where new endpoints of other nodes are, and which are gone, until the end of the block."""
+        self._kept[node] = []
+        try:
+            yield
+        finally:
+            for tell in self._kept.pop(node):
+                tell()
 
     def _others(self, endpoint: Endpoint) -> list[Segment]:
         """Return the segments of an endpoint's network on other nodes."""
@@ -259,12 +275,18 @@ class Fabric:
 
     def _teach(self, endpoint: Endpoint, segment: Segment) -> None:
         """Let a node know where a remote endpoint is."""
+        if segment.node in self._kept:
+            self._kept[segment.node].append(partial(self._teach, endpoint, segment))
+            return
         rtnl, vtep = self.rtnl(segment.overlay_netns), self._vteps[endpoint.node]
         known = rtnl.neighbour_set("vxlan0", endpoint.address, endpoint.mac)
         rtnl.send([known, rtnl.fdb_set("vxlan0", endpoint.mac, vtep)])
 
     def _unteach(self, endpoint: Endpoint, segment: Segment) -> None:
         """Let a node forget where a remote endpoint is, if it knows."""
+        if segment.node in self._kept:
+            self._kept[segment.node].append(partial(self._unteach, endpoint, segment))
+            return
         rtnl, vtep = self.rtnl(segment.overlay_netns), self._vteps[endpoint.node]
         known = rtnl.neighbour_del("vxlan0", endpoint.address)
         rtnl.send([known, rtnl.fdb_del("vxlan0", endpoint.mac, vtep)], ignore=(errno.ENOENT,))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Literal
 
@@ -283,6 +283,15 @@ class Lab(Testbed):
     def stop_server(self, task: str) -> None:
         self.containers[task].stop()
 
+    def late(self, node: str) -> AbstractContextManager[None]:
+        return self._plane().late(node)
+
+    def deaf(self, node: str) -> AbstractContextManager[None]:
+        return self._plane().deaf(node)
+
+    def unaware(self, node: str) -> AbstractContextManager[None]:
+        return self.fabric.unaware(node)
+
     def _join(self, spec: ServiceSpec, task: Task) -> None:
         task.service, task.network = spec.name, spec.network
         task.address = self._address(spec.network, task.address)
@@ -342,10 +351,9 @@ class Lab(Testbed):
         return address
 
     def _next(self, service: str) -> int:
-        numbers = [int(n.rpartition(".")[2]) for n in self.containers if n.startswith(f"{service}.")]
-        return max(numbers, default=0) + 1
+        return max((int(n.rpartition(".")[2]) for n in self.containers if n.startswith(f"{service}.")), default=0) + 1
 
-    # -- the plane as a testbed's balancer -------------------------------------------------------------------
+    # -- the plane and the fabric as a testbed's -------------------------------------------------------------------
 
     def apply(self, services: Sequence[Service]) -> None:
         self._plane().apply(services)
@@ -359,18 +367,11 @@ class Lab(Testbed):
     def footprint(self) -> list[Footprint]:
         return self.plane.footprint() if self.plane else []
 
-    # -- use ------------------------------------------------------------------------------------------
-
     def demand_alterable(self, namespaces: Sequence[str]) -> None:
         """Permit every change: all namespaces are the lab's own."""
 
-    @contextmanager
-    def behind(self, container: str) -> Iterator[str]:
-        name = self.fabric.behind(self.containers[container].endpoints[0])
-        try:
-            yield name
-        finally:
-            self.fabric.drop_namespace(name)
+    def behind(self, container: str) -> AbstractContextManager[str]:
+        return self.fabric.behind(self.containers[container].endpoints[0])
 
     def alias(self, container: str, count: int) -> None:
         found = self.containers[container]

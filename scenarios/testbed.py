@@ -149,6 +149,20 @@ class Testbed(ABC):
         """Remove the balancer and install it again, as a daemon's restart does."""
         raise self.not_applicable("reinstall")
 
+    # -- nodes that hear of changes late, or never -------------------------------------------------------------
+
+    def late(self, node: str) -> AbstractContextManager[None]:
+        """Keep changes of services from a node, which hears of them at the end of the block."""
+        raise self.not_applicable("late")
+
+    def deaf(self, node: str) -> AbstractContextManager[None]:
+        """Keep changes of services in the block from a node for good."""
+        raise self.not_applicable("deaf")
+
+    def unaware(self, node: str) -> AbstractContextManager[None]:
+        """Keep from a node where containers of other nodes are, until the end of the block."""
+        raise self.not_applicable("unaware")
+
     def not_applicable(self, method: str) -> NotApplicable:
         """Return the error of a change that this testbed does not have."""
         return NotApplicable(self.reasons.get(method, f"this testbed has no {method.replace('_', ' ')}"))

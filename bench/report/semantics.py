@@ -12,7 +12,7 @@ from bench.report.keeping import Lack, lacks, selections, unobserved
 from bench.report.plane_names import families, told
 from dataplanes import catalog
 from dataplanes.texts import code, markdown
-from scenarios.clauses import CLAUSES, GROUPS, LEVELS, SUITES, Clause, Group
+from scenarios.clauses import CLAUSES, GROUPS, LEVELS, OUTSIDE, SUITES, Clause, Group
 
 _PREFACE = """\
 # The semantics of a service VIP
@@ -76,7 +76,7 @@ def page() -> str:
         lines += [f"## {number}. {group.title}", "", group.about, ""]
         for clause in group.clause:
             lines += _clause(clause)
-    return "\n".join([*lines, *_planes(), *_elsewhere()])
+    return "\n".join([*lines, *_outside(), *_planes(), *_elsewhere()])
 
 
 def _families() -> list[str]:
@@ -87,6 +87,7 @@ def _families() -> list[str]:
 def _contents() -> list[str]:
     return [
         *starmap(_entry, enumerate(GROUPS, 1)),
+        "- [What the lab cannot express](#what-the-lab-cannot-express)",
         "- [What each plane does not keep](#what-each-plane-does-not-keep)",
         "- [What others call them](#what-others-call-them)",
     ]
@@ -158,6 +159,17 @@ def source(name: str) -> str:
     if name.startswith(("docs.docker.com/", "kubernetes.io/docs/")):
         return f"[{name}](https://{name})"
     return code(name)
+
+
+def _outside() -> list[str]:
+    lines = [
+        "## What the lab cannot express",
+        "",
+        "No check is about these subjects yet. Each says what it would take.",
+        "",
+    ]
+    lines += [f"- *{each.subject}*: {each.takes} ({', '.join(map(source, each.sources))})" for each in OUTSIDE]
+    return [*lines, ""]
 
 
 def _planes() -> list[str]:

@@ -42,6 +42,7 @@ class Check(Struct, frozen=True):
     observe: Observe
     skip: str = ""
     idles: bool = False  # it idles for minutes, so it is observed only where idle time is free
+    machine: bool = False  # it changes a limit of the whole machine, so it is observed only where that is the run's own
     obstacle: Callable[[], str] | None = None  # returns why it cannot be observed on the running kernel, or ""
     package: str = ""  # the package that it comes from and its version; none for our own
     any_port: bool = False  # it is about ports that a service does not declare
@@ -76,6 +77,7 @@ def check(
     scenario: str = "matrix",
     skip: str = "",
     idles: bool = False,
+    machine: bool = False,
     obstacle: Callable[[], str] | None = None,
     any_port: bool = False,
     in_turn: bool = False,
@@ -95,6 +97,7 @@ def check(
             observe,
             skip,
             idles,
+            machine,
             obstacle,
             any_port=any_port,
             in_turn=in_turn,
@@ -161,6 +164,8 @@ def skipped(
         return f"not applicable: it needs {lacking[0]}, which the plane does not serve"
     if each.idles and clock != "instructions":
         return "it idles for minutes, which only the instruction clock makes free"
+    if each.machine and clock != "instructions":  # only guests have that clock
+        return "it changes a limit of the whole machine, which is done only in a guest under the instruction clock"
     return each.skip or (each.obstacle() if each.obstacle else "")
 
 
@@ -281,7 +286,9 @@ from scenarios.checks import (  # noqa: E402
     icmp,  # noqa: F401
     identity,  # noqa: F401
     idle,  # noqa: F401
+    leavings,  # noqa: F401
     limits,  # noqa: F401
+    nodes,  # noqa: F401
     order,  # noqa: F401
     reach,  # noqa: F401
     server,  # noqa: F401

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from dataplanes.base import Footprint
 from dataplanes.errors import NotApplicable
@@ -153,6 +153,24 @@ class Surroundings:
     def reinstall(self) -> None:
         """Remove the balancer and install it again."""
         self._testbed.reinstall()
+        self._testbed.settled()
+
+    @contextmanager
+    def late(self, node: str) -> Iterator[None]:
+        """Keep changes of services from a node, which hears of them at the end of the block."""
+        with self._testbed.late(node):
+            yield
+        self._testbed.settled()
+
+    def deaf(self, node: str) -> AbstractContextManager[None]:
+        """Keep changes of services in the block from a node for good."""
+        return self._testbed.deaf(node)
+
+    @contextmanager
+    def unaware(self, node: str) -> Iterator[None]:
+        """Keep from a node where containers of other nodes are, until the end of the block."""
+        with self._testbed.unaware(node):
+            yield
         self._testbed.settled()
 
     def mend(self) -> None:

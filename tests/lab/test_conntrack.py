@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dataplanes.kernel import netlink, netns
+from dataplanes.kernel import conntrack, netlink, netns
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.netlink import CREATE, EXCL, Netlink, NetlinkError, Request, attribute
 
@@ -84,6 +84,20 @@ def test_entries_that_expire_meanwhile_by_the_ten_thousand_are_fine(wire: Netlin
     """Each request gets an error, and together they are more than the socket's buffer holds."""
     gone = [Request(DELETE, 0, IPV4 + endpoints(1, client(number), (VIP, 80))) for number in range(20_000)]
     wire.send(gone, ignore=(errno.ENOENT,))
+
+
+def test_a_table_is_full_and_has_room_again(table: Conntrack, wire: Netlink) -> None:
+    """The limit is the machine's, which a guest is."""
+    table.occupy(100)
+    with conntrack.room(99):
+        with pytest.raises(NetlinkError, match="refused"):
+            wire.send([entry(0)])
+        table.vacate()
+        wire.send([entry(0)])
+    assert table.count() == 1
+    table.occupy(100)
+    wire.send([entry(1)])
+    assert table.count() == 102
 
 
 def test_after_a_refusal_the_next_answer_is_the_next_questions(table: Conntrack, wire: Netlink) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
@@ -19,13 +19,16 @@ from bench.inside import trial
 from dataplanes import catalog, classifiers, ebpf_services
 from dataplanes.base import Counter, DataPlane, Footprint
 from dataplanes.bridge_connections import BridgeConnections
-from dataplanes.kernel import process, sysctl
+from dataplanes.kernel import conntrack, process, sysctl
 from dataplanes.kernel.conntrack import Conntrack
+from dataplanes.kernel.netlink import Request
 from dataplanes.model import Backend, Endpoint, Segment, Service
+from dataplanes.placed import PlacedPlane
 from dataplanes.selection import Selection
 from dataplanes.vips import Addresses
 from scenarios import checks, topology
 from scenarios.checks import world
+from scenarios.fabric import Fabric
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 from tests.lab.test_seed import SERVING
@@ -66,6 +69,15 @@ class Mutant(DataPlane):
 
     def resync(self) -> None:
         self.plane.resync()
+
+    def deafen(self, node: str) -> None:
+        self.plane.deafen(node)
+
+    def hear(self, node: str) -> None:
+        self.plane.hear(node)
+
+    def catch_up(self, node: str) -> None:
+        self.plane.catch_up(node)
 
     def counters(self) -> list[Counter]:
         return self.plane.counters()
@@ -269,6 +281,55 @@ def _with_a_second_owner(lab: Lab, undo: ExitStack) -> None:
     undo.callback(Addresses().disown, endpoint.netns, endpoint.interface, vips)
 
 
+def _never_hearing(lab: Lab, undo: ExitStack) -> None:
+    """A node that has not heard of a change hears of none ever again."""
+    patch = undo.enter_context(pytest.MonkeyPatch.context())
+    for name in ("hear", "catch_up"):
+        patch.setattr(PlacedPlane, name, lambda self, node: None)
+
+
+def _never_told_where(lab: Lab, undo: ExitStack) -> None:
+    @contextmanager
+    def unaware(self: Fabric, node: str) -> Iterator[None]:
+        self._kept[node] = []
+        yield
+        del self._kept[node]
+
+    undo.enter_context(pytest.MonkeyPatch.context()).setattr(Fabric, "unaware", unaware)
+
+
+def _without_containers_of_late_nodes(lab: Lab, undo: ExitStack) -> None:
+    add = PlacedPlane.add_endpoint
+
+    def add_unless_late(self: PlacedPlane, endpoint: Endpoint) -> None:
+        if endpoint.node not in self._deaf:
+            add(self, endpoint)
+
+    undo.enter_context(pytest.MonkeyPatch.context()).setattr(PlacedPlane, "add_endpoint", add_unless_late)
+
+
+def _with_tracking(lab: Lab, undo: ExitStack) -> None:
+    """Connection tracking follows the packets in the overlay namespaces."""
+    for kind, _, name in lab.namespaces():
+        if kind == "overlay":
+            sysctl.write(name, {"net.bridge.bridge-nf-call-iptables": "1"})
+            lines = "add chain ip tracking forward { type filter hook forward priority 0; }"
+            lines += "; add rule ip tracking forward ct state new accept"
+            process.run(name, ("nft", f"add table ip tracking; {lines}"))
+            undo.callback(process.run, name, ("nft", "delete", "table", "ip", "tracking"))
+
+
+def _with_room_made_for_others(lab: Lab, undo: ExitStack) -> None:
+    """Connections that are established lose their entries to those that fill the table."""
+    occupy = Conntrack.occupy
+
+    def occupy_all(self: Conntrack, entries: int) -> None:
+        self._netlink.send([Request(conntrack._DELETE, 0, conntrack._IPV4)])
+        occupy(self, entries)
+
+    undo.enter_context(pytest.MonkeyPatch.context()).setattr(Conntrack, "occupy", occupy_all)
+
+
 def _of(planes: str, damage: Damage) -> dict[str, Damage]:
     return dict.fromkeys(planes.split(), damage)
 
@@ -361,6 +422,21 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
     "connections that found no service are kept": (
         "change.udp-before-service",
         _of("nft-container", _keeping_connections),
+    ),
+    "a late node never hears": ("node.late-backend", _of("ipvs-lb nft-lb nft-bridge ebpf-tc", _never_hearing)),
+    "a late node never hears of a removal": ("node.late-removal", _of("ipvs-lb nft-bridge ebpf-tc", _never_hearing)),
+    "a late node never hears whose a VIP is": ("node.late-vip-reused", _of("nft-lb ebpf-tc", _never_hearing)),
+    "a node that has lost a change hears of none": ("node.lost-change", _of("nft-lb ebpf-tc", _never_hearing)),
+    "a resync tells a node nothing": ("node.lost-change-resync", _of("nft-lb ebpf-tc", _never_hearing)),
+    "a late node attaches no containers": (
+        "node.late-at-the-backend",
+        _of("ipvs-lb-dsr", _without_containers_of_late_nodes),
+    ),
+    "a node never hears where a backend is": ("node.late-location", _of("nft-lb ebpf-redirect", _never_told_where)),
+    "new connections need an entry": ("node.full-table", _of("ipvs-overlay ebpf-tc", _with_tracking)),
+    "a full table drops established connections": (
+        "node.full-table-established",
+        _of("nft-lb", _with_room_made_for_others),
     ),
     "another container has the VIP, too": (
         "visible.arp",

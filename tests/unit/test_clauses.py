@@ -12,7 +12,7 @@ from bench.report import keeping, plane_names, semantics
 from bench.report.keeping import lacks, selections, unobserved
 from scenarios import clauses, expectations
 from scenarios.checks import CHECKS
-from scenarios.clauses import CLAUSES, GROUPS, LEVELS, SUITES, Clause
+from scenarios.clauses import CLAUSES, GROUPS, LEVELS, OUTSIDE, SUITES, Clause
 from scenarios.expectations import Expectation
 from tests.conftest import ROOT
 
@@ -94,6 +94,18 @@ def test_every_source_can_be_found(clause: Clause) -> None:
 def _statements(source: str) -> set[str]:
     ranges = re.findall(r"\bD(\d+)(?:-D(\d+))?", source)
     return {f"D{n}" for first, last in ranges for n in range(int(first), int(last or first) + 1)}
+
+
+def test_what_the_lab_cannot_express_is_told_with_its_sources() -> None:
+    assert {"IPv6", "ingress"} <= {word for each in OUTSIDE for word in re.findall(r"[\w]+", each.subject)}
+    for each in OUTSIDE:
+        assert re.fullmatch(r"[A-Z].*\.", each.takes)
+        assert each.sources
+        assert all(any(re.fullmatch(form, name) for form in _FORMS) for name in each.sources)
+        assert f"*{each.subject}*: {each.takes}" in semantics.page()
+        for number in re.findall(r"\d+\.\d+", each.subject):
+            (found,) = (clause for clause in CLAUSES if clause.number == number)
+            assert unobserved(found), f"{number} is observed"
 
 
 def test_levels_are_of_the_three_and_each_is_used() -> None:

@@ -91,6 +91,12 @@ def test_an_obstacle_of_the_kernel_s_is_a_skip_with_its_reason() -> None:
     assert checks.skipped(absent, "wall") == "no such protocol"
 
 
+def test_a_limit_of_the_whole_machine_is_changed_only_where_the_machine_is_a_guest() -> None:
+    each = Check("a.b", "It holds.", "D1", "seed", lambda world: "seen", machine=True)
+    assert checks.skipped(each, "instructions") == ""
+    assert "only in a guest" in checks.skipped(each, "wall")
+
+
 def test_a_cell_in_which_the_clock_leapt_is_an_error(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
