@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import struct
 
-from dataplanes.kernel import nft
+from dataplanes.kernel import iptables, nft
 from scenarios.checks import check
 from scenarios.checks.backends import reached
 from scenarios.checks.world import CLIENT, Differs, World, carry, same
+from scenarios.dns import ADDRESS
 
 _TIMES = 4
 _ATTEMPTS = 12  # of a plane that chooses at random, all go to the same one of three once in 500,000 times
@@ -141,3 +142,17 @@ def own_notrack(world: World) -> str:
         nft.carry_out(name, "\n".join(["add table ip own", *chains]))
         same("by TCP", world.ask(probe.tasks[0], world.vip("lone")).task, "lone.1")
         return same("by TCP and UDP, answered by", world.ask_udp(probe.tasks[0], world.vip("lone")).task, "lone.1")
+
+
+@check("client.own-resolver", "net/netfilter/nf_conntrack_proto.c: nf_ct_netns_get", protocols=("tcp", "udp"))
+def own_resolver(world: World) -> str:
+    """A container without the rules of the embedded DNS reaches services and itself, and is reached."""
+    with world.service("worker2") as probe:
+        (own,) = probe.tasks
+        (name,) = world.alterable([world.netns(own)])
+        rules = [rule[3:] for rule in iptables.rules(name, "nat") if rule.startswith("-A ") and ADDRESS in rule]
+        iptables.program(name, "nat", [f"-D {rule}" for rule in rules])
+        same("by TCP", world.ask(own, world.vip("lone")).task, "lone.1")
+        same("by UDP", world.heard(own, world.vip("lone"))[0].task, "lone.1")
+        same("itself", world.ask(own, probe.vip).task, own)
+        return same(f"without {len(rules)} rules; reached by another", world.ask(CLIENT, probe.vip).task, own)

@@ -238,6 +238,24 @@ def overlapping_subnets(world: World) -> str:
     return "each client was answered by its own network's tasks only"
 
 
+@check("reach.underlay-subnet", "moby/moby#24496", scenario="underlay")
+def underlay_subnet(world: World) -> str:
+    """A network that has the subnet of the network between the nodes is served, in both directions."""
+    for client, service in ((CLIENT, "lone"), ("lone.1", "my-busybox")):
+        same(service, world.ask(client, world.vip(service)).task, f"{service}.1")
+    return "a service on either node answered"
+
+
+@check("reach.node-process", "kubernetes e2e: should function for node-Service")
+def node_process(world: World) -> str:
+    """A process of the node itself, in no container, reaches a service on its own node and on another one."""
+    for service in ("lone", "my-busybox"):
+        world.doing = f"a process of worker2 connects to {service}"
+        made = world.open(world.handle_in(world.hosts()["worker2"]), world.vip(service))
+        same(service, world.who(made).task, f"{service}.1")
+    return "a service on either node answered"
+
+
 @check("reach.outsider", "D33, moby/moby#25295")
 def outsider(world: World) -> str:
     """A container that is not on the network cannot reach the VIP."""

@@ -19,7 +19,7 @@ from bench.inside import trial
 from dataplanes import catalog, classifiers, ebpf_services
 from dataplanes.base import Counter, DataPlane, Footprint
 from dataplanes.bridge_connections import BridgeConnections
-from dataplanes.kernel import conntrack, process, sysctl
+from dataplanes.kernel import conntrack, iptables, process, sysctl
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.netlink import Request
 from dataplanes.model import Backend, Endpoint, Segment, Service
@@ -330,6 +330,19 @@ def _with_room_made_for_others(lab: Lab, undo: ExitStack) -> None:
     undo.enter_context(pytest.MonkeyPatch.context()).setattr(Conntrack, "occupy", occupy_all)
 
 
+def _tracking_nothing_without_the_resolver(lab: Lab, undo: ExitStack) -> None:
+    """With the rules of the resolver a container loses connection tracking."""
+    program = iptables.program
+
+    def program_and_exempt(name: str, table: str, lines: Sequence[str]) -> None:
+        program(name, table, lines)
+        if lines[0].startswith("-D"):
+            chain = "add table ip own; add chain ip own output { type filter hook output priority raw; }"
+            process.run(name, ("nft", f"{chain}; add rule ip own output notrack"))
+
+    undo.enter_context(pytest.MonkeyPatch.context()).setattr(iptables, "program", program_and_exempt)
+
+
 def _of(planes: str, damage: Damage) -> dict[str, Damage]:
     return dict.fromkeys(planes.split(), damage)
 
@@ -433,6 +446,15 @@ DAMAGES: dict[str, tuple[str, dict[str, Damage]]] = {
         _of("ipvs-lb-dsr", _without_containers_of_late_nodes),
     ),
     "a node never hears where a backend is": ("node.late-location", _of("nft-lb ebpf-redirect", _never_told_where)),
+    "the node's own packets are not dispatched": (
+        "reach.node-process",
+        _of(_KUBE_NFT, partial(_without_nft_rules, "nat-output"))
+        | _of("kube-iptables", partial(_without_ipvs_rules, "nat", "OUTPUT", "KUBE-SERVICES")),
+    ),
+    "connection tracking goes with the resolver's rules": (
+        "client.own-resolver",
+        _of("nft-container", _tracking_nothing_without_the_resolver),
+    ),
     "new connections need an entry": ("node.full-table", _of("ipvs-overlay ebpf-tc", _with_tracking)),
     "a full table drops established connections": (
         "node.full-table-established",
