@@ -19,6 +19,7 @@ from bench.documents.exploration import Exploration
 from bench.documents.metrics import METRICS
 from bench.documents.overview import Overview
 from bench.documents.parts import Environment, ExplorationPlan, MatrixPlan, ResultPlan, Writer
+from bench.documents.prediction import Prediction
 from bench.documents.reading import READ
 from dataplanes.plane_file import PlaneFile
 from dataplanes.program import PROTOCOL, Call, CallAnswer
@@ -32,6 +33,7 @@ DOCUMENTS: dict[tuple[str, int], Any] = {
     **{(kind, version): each for kind, versions in READ.items() for version, each in versions.items()},
     ("comparison", SCHEMA): Comparisons,
     ("exploration", SCHEMA): Exploration,
+    ("prediction", SCHEMA): Prediction,
     ("report", SCHEMA): Overview,
     ("lab", SCHEMA): LabDocument,
     ("plane-file", PROTOCOL): PlaneFile,
@@ -46,6 +48,7 @@ _PARTS: dict[str, dict[str, Any]] = {
     "Result": {"tool": Writer, "environment": Environment, "plan": ResultPlan},
     "Matrix": {"tool": Writer, "environment": dict[str, Environment], "plan": MatrixPlan},
     "Comparisons": {"tool": Writer},
+    "Prediction": {"tool": Writer},
     "Exploration": {"tool": Writer, "environment": Environment, "plan": ExplorationPlan},
 }
 """The parts with a free form, and the types of the fields that readers look up in them."""

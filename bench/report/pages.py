@@ -10,7 +10,7 @@ import msgspec
 from rich.console import RenderableType
 
 from bench.documents import Matrix, Result, reading
-from bench.report import figures, matrix_table, sections, semantics, terminal
+from bench.report import figures, matrix_table, prediction, sections, semantics, terminal
 from bench.report import result_table as run_table
 from bench.report.answer import answer
 from bench.report.model import Report
@@ -117,4 +117,7 @@ def pages(root: Path, report: Report) -> dict[Path, str]:
         readme = root / f"README{suffix}.md"
         made[readme] = exemplified(replaced(readme.read_text("utf-8"), section(report, say)), shown)
         made[root / "docs" / f"answer{suffix}.md"] = answer(report, say)
+    told = [BEGIN, "", *prediction.validation([result for _, result in report.results]), "", END]
+    page = root / "docs" / "predict.md"
+    made[page] = replaced(page.read_text("utf-8"), "\n".join(told))
     return made
