@@ -212,6 +212,7 @@ def observe(
     planes: Planes,
     checks: str = "",
     *,
+    scenario: str | None = None,
     kernel: str = "auto",
     clock: str | None = None,
     jobs: int | None = None,
@@ -223,18 +224,24 @@ def observe(
 ) -> Observed:
     """Observe the semantics of a VIP on data planes.
 
-    `checks` is an expression as `-k` takes it; if it is empty, all checks are observed. `kernel` may have several
+    `checks` is an expression as `-k` takes it; if it is empty, all checks are observed. `scenario` is a name or a file
+    in whose lab they are observed instead of their own (scenarios.casting); checks that it cannot express are not
+    applicable. `kernel` may have several
     names, separated by commas, or `guests`. `on_event` is called for each cell with the kernel's name. `evidence` is a
     directory for captures and walks of cells that are not as expected. `pause` opens a shell in their labs. Raises
     Usage for a wrong request, and Prerequisite for something that the machine lacks.
     """
     from bench import kernels as under_test
-    from bench.outside import choose
+    from bench.outside import choose, points
     from bench.outside import matrix as runner
     from scenarios import checks as semantics
+    from scenarios import topology
 
     selections = runner.planes(_selected(planes))
     wanted = semantics.select(checks)
+    own = points.scenario_path(scenario) if scenario else ""
+    if own:
+        topology.load(own)
     lanes = _lanes(cluster, jobs)
     chosen = [choose.choose(name, lanes.clock(clock), selections) for name in under_test.expand(kernel)]
     return Observed(
@@ -247,6 +254,7 @@ def observe(
             timeout=timeout,
             lanes=lanes,
             on_event=on_event,
+            scenario=own,
         )
     )
 

@@ -35,6 +35,8 @@ class Testbed(ABC):
     """The containers by the names of their tasks."""
     in_turn: bool = True
     """False if backends are chosen at random, and not in turn."""
+    absent: Mapping[str, str] = {}
+    """Names that checks know and that no part of the world has, and why (scenarios.casting)."""
     reasons: ClassVar[Mapping[str, str]] = {}
     """Why a method is not applicable, by the method's name."""
 

@@ -140,7 +140,13 @@ def load(name_or_path: str, at: Axes | None = None) -> Scenario:
             hint = f"did you mean {near[0]}?" if near else "`bench list scenarios` shows them; or give a .toml file"
             raise Usage(f"unknown scenario {name_or_path!r}", fix=hint)
     demand_utf8(path, "the scenario's path")
-    text = files.text(path, _MOST_BYTES)
+    return parse(files.text(path, _MOST_BYTES), path, at)
+
+
+def parse(text: str, path: str, at: Axes | None = None) -> Scenario:
+    """Return the scenario of a file's text, as `load` does."""
+    if len(text) > _MOST_BYTES:
+        raise Usage("the file is too large", where=path, why=f"more than {_MOST_BYTES >> 10:,} KiB")
     scenario = toml.decode(text, Scenario, path, "a scenario", _renamed)
     scenario.name = scenario.name or os.path.basename(path).removesuffix(".toml")
     if at and scenario.nodes:

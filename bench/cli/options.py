@@ -47,6 +47,13 @@ scenario_option = click.option(
     shell_complete=completion.or_file(completion.listed("scenarios")),
     help="Name the scenario, or a TOML file. `bench list scenarios` shows the names.",
 )
+own_scenario_option = click.option(
+    "--scenario",
+    "-s",
+    shell_complete=completion.or_file(completion.listed("scenarios")),
+    help="Observe in the lab of this scenario, a name or a TOML file. What it cannot express is not applicable. "
+    "By default each check has its own scenario.",
+)
 kernel_option = click.option(
     "--kernel",
     default="auto",

@@ -216,6 +216,7 @@ class Job(Struct):
     rounds: list[Round] = field(default_factory=list)  # the rounds that were done before, if there is a goal
     command: list[str] = field(default_factory=list)  # for a lab; if empty, a shell
     checks: list[str] = field(default_factory=list)  # for a matrix: the names of the checks
+    own: str = ""  # for a matrix: the scenario that stands in the place of the checks' own
     evidence: bool = False  # for a matrix: collect evidence of cells that are not as expected
     pause: bool = False  # for a matrix: open a shell in the lab of a cell that is not as expected
     extensions: list[Extension] = field(default_factory=list)  # the planes and checks of other packages

@@ -111,6 +111,8 @@ class MatrixPlan(Struct):
     dataplanes: list[Named]
     checks: list[Named]
     command: str = ""
+    scenario: str = ""  # the scenario in the place of the checks' own; "": none
+    cast: dict[str, str] = {}  # the names of its parts, by those that checks know
 
 
 class ExplorationPlan(Struct):

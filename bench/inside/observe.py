@@ -17,7 +17,7 @@ from bench.inside import capture, environment, trial
 from dataplanes import catalog
 from dataplanes.errors import BenchError, Unsupported
 from dataplanes.selection import Selection
-from scenarios import checks, expectations, topology, walk
+from scenarios import casting, checks, expectations, topology, walk
 from scenarios.checks import Cell, Check
 from scenarios.checks.world import World
 from scenarios.journal import Journal
@@ -38,7 +38,7 @@ def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Lab], object]) -> 
     wanted = checks.named(job.checks)
     for selection in job.selections:
         for scenario in checks.scenarios(wanted):
-            observer = _Observer(selection, scenario, clock, tell, pause if job.pause else None)
+            observer = _Observer(selection, scenario, clock, tell, pause if job.pause else None, job.own)
             observer.evidence = _EVIDENCE if job.evidence or job.pause else 0
             observer.observe([each for each in wanted if each.scenario == scenario])
     return 0
@@ -51,11 +51,18 @@ class _Observer:
     """
 
     def __init__(
-        self, selection: Selection, scenario: str, clock: str, tell: Tell, pause: Callable[[Lab], object] | None
+        self,
+        selection: Selection,
+        scenario: str,
+        clock: str,
+        tell: Tell,
+        pause: Callable[[Lab], object] | None,
+        own: str,
     ) -> None:
         self._selection = selection
         self._clock = clock
-        self._scenario = topology.load(scenario)
+        self._own = own
+        self._cast = casting.cast(topology.load(own)) if own else casting.Cast(topology.load(scenario))
         self._tell = tell
         self._pause = pause
         self.evidence = 0
@@ -93,19 +100,23 @@ class _Observer:
 
     def _enter(self, stack: ExitStack) -> Lab:
         journal = stack.enter_context(Journal())
-        return stack.enter_context(trial.build(self._scenario, self._selection, journal))
+        lab = stack.enter_context(trial.build(self._cast.scenario, self._selection, journal))
+        lab.absent = self._cast.missing
+        return lab
 
     def _report(self, cell: Cell) -> bool:
         """Report a cell. Return True if its outcome is the expected one."""
         found = expectations.expected(self._selection, cell.check, platform.release())
         if cell.outcome == "skip":  # the detail says why it does not apply, and that is nobody's fault
             found = msgspec.structs.replace(found, expected="skip", reason=cell.detail)
-        cell.expected = found.expected
+        cell.expected, cell.detail = found.expected, self._cast.told(cell.detail)
         data = msgspec.to_builtins(cell) | {"reason": found.reason, "reference": found.reference}
         self._tell(Event("cell", data=data))
         return cell.outcome == cell.expected
 
     def _skipped(self, check: Check) -> str:
+        if self._own and check.scenario != casting.STANDS_IN_FOR:
+            return f"not applicable: it needs the scenario {check.scenario}"
         chosen = self._selection
         able = catalog.any_port(chosen), catalog.in_turn(chosen), catalog.protocols(chosen)
         return checks.skipped(check, self._clock, *able)

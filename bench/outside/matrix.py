@@ -19,6 +19,7 @@ from bench.outside.lanes import Lanes, Share, Told
 from dataplanes import files
 from dataplanes.errors import Usage
 from dataplanes.selection import Selection, balances
+from scenarios import casting, topology
 from scenarios.checks import Check
 
 
@@ -40,10 +41,12 @@ def run(
     timeout: float | None,
     lanes: Lanes,
     on_event: Told,
+    scenario: str = "",
 ) -> Matrix:
     """Observe every cell.
 
-    Kernels run side by side, in guests of `lanes`. Raises the errors of the kernels under test.
+    Kernels run side by side, in guests of `lanes`. A `scenario` stands in the place of the checks' own. Raises the
+    errors of the kernels under test.
     """
     cells: list[MatrixCell] = []
     environments: dict[str, Any] = {}
@@ -61,7 +64,8 @@ def run(
 
     def job(planes: Sequence[Selection]) -> Job:
         wanted = [each.name for each in checks]
-        return Job("matrix", selections=list(planes), checks=wanted, pause=pause, evidence=evidence is not None)
+        kept = evidence is not None
+        return Job("matrix", selections=list(planes), checks=wanted, own=scenario, pause=pause, evidence=kept)
 
     shares = [
         Share(kernel, job(dealt), tty=pause and sys.stdin.isatty())
@@ -84,6 +88,8 @@ def run(
                 for c in checks
             ],
             "command": provenance.command(),
+            "scenario": os.path.basename(scenario).removesuffix(".toml"),
+            "cast": casting.cast(topology.load(scenario)).names if scenario else {},
         },
         cells=cells,
     )

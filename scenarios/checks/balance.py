@@ -56,9 +56,11 @@ def many_clients(world: World) -> str:
 @check("balance.many-clients-one-node", "D5")
 def many_clients_one_node(world: World) -> str:
     """Three clients of one node that make one connection each reach three different backends, eight times over."""
+    clients = (CLIENT, "my-web.1", "my-web.2")
+    world.demand_one_node(*clients)
     with world.service("worker1", "worker2", "manager1") as probe:
         for _ in range(8):  # at random, one time is right one time in five
-            seen = [world.ask(client, probe.vip).task for client in (CLIENT, "my-web.1", "my-web.2")]
+            seen = [world.ask(client, probe.vip).task for client in clients]
             same("connections", shares(seen), dict.fromkeys(probe.tasks, 1))
         return f"connections of each time: {shares(seen)}"
 

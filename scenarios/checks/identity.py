@@ -28,6 +28,7 @@ def source_same_node(world: World) -> str:
 @check("identity.source-other-node", "D9, moby/moby#39665")
 def source_other_node(world: World) -> str:
     """A backend on another node sees the client's own address."""
+    world.demand_apart(CLIENT, "lone.1")
     return _source(world, CLIENT, "lone")
 
 
@@ -156,7 +157,7 @@ def direct_after_vip(world: World) -> str:
 @check("identity.two-vips-one-port", "cilium/cilium#11810")
 def two_vips_one_port(world: World) -> str:
     """A client can use one source port to the same backend behind two VIPs at once, and both connections work."""
-    alias = replace(world.definition("lone"), name="alias", vip="10.0.0.250")
+    alias = replace(world.definition("lone"), name="alias", vip=world.spare(5))
     world.apply([alias])
     try:
         first = world.connect(CLIENT, world.vip("lone"), source_port=23457)
@@ -176,7 +177,7 @@ def two_vips_one_port(world: World) -> str:
 @check("identity.two-vips-one-socket", "cilium/cilium#11810; RFC 1122, 4.1.3.5", protocols=("udp",))
 def two_vips_one_socket(world: World) -> str:
     """A UDP socket that asks one backend through two VIPs is answered from the VIP that it has asked."""
-    alias = replace(world.definition("lone"), name="alias", vip="10.0.0.250")
+    alias = replace(world.definition("lone"), name="alias", vip=world.spare(5))
     world.apply([alias])
     try:
         handle = world.datagrams(CLIENT)

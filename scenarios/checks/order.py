@@ -162,7 +162,7 @@ def port_after_drain(world: World) -> str:
 def shared_backends(world: World) -> str:
     """The removal of a service does not touch another service that has the same backends."""
     vip = world.vip("lone")
-    twin = replace(world.definition("lone"), name="twin", vip="10.0.0.251")
+    twin = replace(world.definition("lone"), name="twin", vip=world.spare(4))
     world.apply([twin])
     try:
         made, handle = world.connect(CLIENT, vip), world.datagrams(CLIENT)

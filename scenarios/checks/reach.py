@@ -36,6 +36,7 @@ def same_node(world: World) -> str:
 @check("reach.other-node", "D2")
 def other_node(world: World) -> str:
     """A client reaches a service whose only backend is on another node."""
+    world.demand_apart(CLIENT, "lone.1")
     return same("answered by", world.ask(CLIENT, world.vip("lone")).task, "lone.1")
 
 

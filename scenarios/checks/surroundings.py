@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from ipaddress import IPv4Network
 
 from dataplanes.base import Footprint
 from dataplanes.errors import NotApplicable
@@ -22,6 +23,26 @@ class Surroundings:
 
     # -- what runs ---------------------------------------------------------------------------------------------
 
+    def demand(self, *names: str) -> None:
+        """Raise NotApplicable if no part of the world has one of these names."""
+        for name in names:
+            if name in self._testbed.absent:
+                raise NotApplicable(self._testbed.absent[name])
+
+    def demand_one_node(self, *containers: str) -> None:
+        """Raise NotApplicable unless the containers are on one node."""
+        if len({self._container(each).task.node for each in containers}) > 1:
+            raise NotApplicable(f"{', '.join(containers)} are on several nodes, and the check needs clients of one")
+
+    def demand_apart(self, one: str, other: str) -> None:
+        """Raise NotApplicable unless two containers are on different nodes."""
+        if self._container(one).task.node == self._container(other).task.node:
+            raise NotApplicable(f"{one} and {other} are on the same node, and the check needs them on two")
+
+    def spare(self, number: int) -> str:
+        """Return an address near the end of my-network's subnet. No container has it."""
+        return str(IPv4Network(self._testbed.scenario.network("my-network").subnet).broadcast_address - number)
+
     @property
     def in_turn(self) -> bool:
         """False if backends are chosen at random, and not in turn."""
@@ -29,6 +50,7 @@ class Surroundings:
 
     def definition(self, service: str) -> Service:
         """Return a service as its balancer is told it."""
+        self.demand(service)
         return self._testbed.service(service)
 
     def services(self) -> list[Service]:
@@ -41,6 +63,7 @@ class Surroundings:
 
     def tasks(self, service: str) -> list[str]:
         """Return the names of a service's tasks, in the order of their servers' numbers."""
+        self.demand(service)
         return [name for name, each in self._testbed.containers.items() if each.task.service == service]
 
     def address(self, container: str, network: str | None = None) -> str:
@@ -81,6 +104,7 @@ class Surroundings:
         return self._testbed.footprint()
 
     def _container(self, name: str) -> Container:
+        self.demand(name)
         if name not in self._testbed.containers:
             raise NotApplicable(f"there is no container {name}")
         return self._testbed.containers[name]
@@ -102,6 +126,7 @@ class Surroundings:
 
     def create(self, spec: ServiceSpec) -> None:
         """Create a service with its tasks."""
+        self.demand(*(task.node for task in spec.tasks))
         self._testbed.create_service(spec)
         self._testbed.settled()
 
