@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, get_completion_class
 
 from bench.cli import listing
 from dataplanes import catalog, knobs, peers
-from dataplanes.errors import BenchError
+from dataplanes.errors import BenchError, Usage
 from dataplanes.selection import DIRECT, split
 
 Completer = Callable[[click.Context, click.Parameter, str], list[str]]
@@ -78,3 +78,15 @@ def metrics(_context: click.Context, _parameter: click.Parameter, incomplete: st
 
     done, comma, last = incomplete.rpartition(",")
     return [f"{done}{comma}{name}:" for name in METRICS if name.startswith(last)]
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell: eval "$(bench completion bash)"."""
+    from bench.report import terminal
+
+    cls = get_completion_class(shell)
+    if cls is None:
+        raise Usage(f"no completion for {shell}")
+    terminal.say(cls(click.get_current_context().find_root().command, {}, "bench", "_BENCH_COMPLETE").source())

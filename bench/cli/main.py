@@ -16,7 +16,7 @@ from bench import __version__, api
 from bench.cli import completion as completion_of
 from bench.cli import documents as cli_documents
 from bench.cli import explore as cli_explore
-from bench.cli import listing, new_plane
+from bench.cli import importing, listing, new_plane, predicting
 from bench.cli.options import (
     axis_options,
     axis_values,
@@ -30,6 +30,7 @@ from bench.cli.options import (
     one,
     options,
     output_writer,
+    own_scenario_option,
     scenario_option,
     shown_clock_option,
     timeout_option,
@@ -37,7 +38,7 @@ from bench.cli.options import (
 )
 from bench.report import terminal
 from dataplanes import catalog
-from dataplanes.errors import BenchError, Usage
+from dataplanes.errors import BenchError
 from dataplanes.kernel import interrupt
 from dataplanes.texts import demand_utf8, line
 
@@ -105,7 +106,10 @@ for _command in (
     cli_documents.answer,
     cli_documents.publish,
     new_plane.plane,
+    importing.import_,
+    predicting.predict,
     listing.list_,
+    completion_of.completion,
 ):
     main.add_command(_command)
 
@@ -221,7 +225,16 @@ def run(
 
 
 @main.command()
-@options(dataplane_option, kernels_option, expression_option, clock_option, timeout_option, jobs_option, cluster_option)
+@options(
+    dataplane_option,
+    own_scenario_option,
+    kernels_option,
+    expression_option,
+    clock_option,
+    timeout_option,
+    jobs_option,
+    cluster_option,
+)
 @click.option(
     "--output",
     "-o",
@@ -233,6 +246,7 @@ def run(
 @click.option("--pause-on-fail", is_flag=True, help="Open a shell in the lab of each cell that is not as expected.")
 def matrix(
     dataplane: str,
+    scenario: str | None,
     clock: str | None,
     timeout: float | None,
     jobs: int | None,
@@ -262,6 +276,7 @@ def matrix(
         observed = api.observe(
             selections,
             expression,
+            scenario=scenario,
             kernel=kernel,
             clock=clock,
             jobs=jobs,
@@ -376,15 +391,3 @@ def clean() -> None:
 
     for removed in journal.clean():
         terminal.say(removed)
-
-
-@main.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print the completion script of a shell: eval "$(bench completion bash)"."""
-    from click.shell_completion import get_completion_class
-
-    cls = get_completion_class(shell)
-    if cls is None:
-        raise Usage(f"no completion for {shell}")
-    terminal.say(cls(main, {}, "bench", "_BENCH_COMPLETE").source())

@@ -68,7 +68,7 @@ FLOORS = (
     ("load",),
     ("documents",),
     ("kernels", "analysis", "inside"),
-    ("prepare", "report"),
+    ("prepare", "report", "imports"),
     ("outside",),
     ("api",),
     ("cli",),

@@ -94,6 +94,8 @@ COMMANDS: list[list[str]] = [
     ["report", "FILE", "MATRIX", "-o", "report.csv"],
     ["report", "FILE", "-o", "report.json"],
     ["answer", "FILE", "MATRIX"],
+    ["predict", "--services", "3000", "FILE", "BASE"],
+    ["predict", "--services", "3", "--json", "FILE"],
     ["answer", "FILE", "BASE", "--language", "zh"],
 ]
 

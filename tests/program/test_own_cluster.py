@@ -1,0 +1,45 @@
+"""Somebody's own cluster: docs/import.md, followed on this machine's kernel, and the question of docs/predict.md."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.program.command import bench
+
+PAGE = (ROOT / "docs" / "import.md").read_text("utf-8")
+STACK = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0]
+COMMANDS = re.findall(r"^\$ bench (.+)$", PAGE, re.MULTILINE)
+
+
+def test_a_stack_file_is_measured_and_observed(tmp_path: Path) -> None:
+    (tmp_path / "stack.yml").write_text(STACK)
+    reading, run, matrix = (shlex.split(command) for command in COMMANDS)
+    assert bench(*reading, cwd=tmp_path).returncode == 0
+    done = bench(*run, "-o", "result.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text("utf-8"))
+    (trial,) = [each for each in result["trials"] if each["dataplane"] == "nft-lb" and not each["warmup"]]
+    assert (trial["scenario"], sum(trial["work"]["backends"].values()) >= 500) == ("mine", True)
+    assert len(trial["work"]["backends"]) == 3  # the replicas of the service with the most
+
+    done = bench(*matrix, "-o", "matrix.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "matrix.json").read_text("utf-8"))
+    assert found["plan"]["cast"]["my-web"] == "vote"
+    cells = {cell["check"]: cell for cell in found["cells"]}
+    assert cells["reach.other-node"]["detail"] == "answered by: mail.1"
+    assert cells["reach.node-without-backend"]["outcome"] == "skip"
+    assert cells["reach.node-without-backend"]["detail"].startswith("not applicable: no container is on a node")
+    assert cells["change.scale-up"]["outcome"] == "pass"
+
+
+def test_what_three_thousand_services_would_cost_is_answered() -> None:
+    done = bench("predict", "--services", "3000", "--nodes", "12", "--containers", "110")
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-5:]
+    assert last[0] == "3,000 services on 12 nodes with 110 containers each:"
+    assert re.match(r"  a connection costs least on \S+: [\d,]+ instructions\*?, and most on \S+: ", last[1])
