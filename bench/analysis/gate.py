@@ -1,22 +1,24 @@
-"""`bench compare`: decide whether NEW keeps what BASE has. It compares two results (compare.py) or two matrices.
+"""`bench compare`: decide whether NEW keeps what BASE has. It compares results (compare.py) or matrices (cells.py).
 
-A comparison fails if the documents must not be compared, if nothing can be compared, if BASE has a figure or a cell
-that NEW lacks, if a semantic is lost, or if a rule of --fail-on is broken. A figure or a cell that only NEW has is
-told, and is no failure.
+A comparison fails if the documents must not be compared, if nothing can be compared, if BASE has a document, a figure
+or a cell that NEW lacks, if a semantic is lost, or if a rule of --fail-on is broken. A figure or a cell that only NEW
+has is told, and is no failure.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from msgspec import Struct
 
-from bench.analysis import compare
-from bench.documents import Matrix, MatrixCell, Result, reading
+from bench.analysis import cells, compare
+from bench.documents import Matrix, Result, reading
 from bench.documents.agreement import NOISE
-from bench.documents.comparison import CellChange, Comparison, Difference
+from bench.documents.comparison import CellChange, Comparison, Difference, at
 from bench.documents.metrics import METRICS
 from dataplanes.errors import Usage
 
@@ -29,20 +31,44 @@ _TOLD = ("machine", "cpu", "cpus", "mitigations", "versions", "sysctl", "cmdline
 """Other facts of the environment that may be the reason for a difference. They make a warning."""
 
 
+_VERDICTS: dict[str, Literal["result", "matrix"]] = {
+    **dict.fromkeys(("worse", "better", "inconclusive"), "result"),
+    **dict.fromkeys(("lost", "gained", "changed", "detail"), "matrix"),
+}
+"""What --fail-on may name alone, and the kind of document that it is about. What is lost fails in any case."""
+_FORM = f"METRIC:-5%, METRIC:+5% or one of {', '.join(_VERDICTS)}; metrics: {', '.join(METRICS)}"
+
+
 class Rule(Struct, frozen=True):
     """`METRIC:-5%`: the comparison fails if the whole interval lies beyond this change, in its direction."""
 
     metric: str
     change: float  # -0.05
+    about: Literal["result"] = "result"
 
-    def broken_by(self, difference: Difference) -> bool:
+    def broken_by(self, difference: Difference | CellChange) -> bool:
         """Return True if the whole interval is beyond the rule's change."""
-        if difference.metric != self.metric or difference.rounds < _ROUNDS:
+        if isinstance(difference, CellChange) or difference.metric != self.metric or difference.rounds < _ROUNDS:
             return False
         ratio = difference.ratio
         if ratio is None or ratio.low is None or ratio.high is None:  # a figure of zero has changed to another value
             return self.change > 0 and difference.verdict in ("better", "worse")
         return ratio.high < 1 + self.change if self.change < 0 else ratio.low > 1 + self.change
+
+
+class OnVerdict(Struct, frozen=True):
+    """`worse`, `changed`: the comparison fails if a figure or a cell gets this verdict."""
+
+    verdict: str
+
+    @property
+    def about(self) -> Literal["result", "matrix"]:
+        """The kind of document that can break it."""
+        return _VERDICTS[self.verdict]
+
+    def broken_by(self, difference: Difference | CellChange) -> bool:
+        """Return True if this is its verdict."""
+        return self.verdict == (difference.verdict if isinstance(difference, Difference) else difference.what)
 
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
@@ -55,16 +81,17 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
     return f"ok: {told}" + (f"; with {warned} warnings" if warned > 1 else "; with a warning" if warned else "")
 
 
-def parse_rules(text: str) -> list[Rule]:
+def parse_rules(text: str) -> list[Rule | OnVerdict]:
     """Parse the rules of `--fail-on`. Raises Usage."""
-    rules = []
+    rules: list[Rule | OnVerdict] = []
     for part in filter(None, (each.strip() for each in text.split(","))):
         match = _RULE.match(part)
-        if not match or match[1] not in METRICS:
-            raise Usage(
-                f"cannot read --fail-on {part!r}", fix=f"METRIC:-5% or METRIC:+5%; metrics: {', '.join(METRICS)}"
-            )
-        rules.append(Rule(match[1], float(match[2] + match[3]) / 100))
+        if part in _VERDICTS:
+            rules.append(OnVerdict(part))
+        elif match and match[1] in METRICS:
+            rules.append(Rule(match[1], float(match[2] + match[3]) / 100))
+        else:
+            raise Usage(f"cannot read --fail-on {part!r}", fix=_FORM)
     return rules
 
 
@@ -76,10 +103,50 @@ def parse_allowed(text: str) -> frozenset[str]:
     return names
 
 
+def decide_all(
+    base: str,
+    new: Sequence[str],
+    rules: Sequence[Rule | OnVerdict] = (),
+    *,
+    allowed: Collection[str] = (),
+    noise: float | None = None,
+) -> list[Comparison]:
+    """Compare each NEW with BASE: two documents, or two folders, of which those with the same name are compared.
+
+    Raises Usage if one cannot be read or is of the other kind, or if a rule is about no document.
+    """
+    decided = []
+    for path in new:
+        if os.path.isdir(base) != os.path.isdir(path):
+            raise Usage("a folder and a document cannot be compared", where=path, fix="give two folders or two files")
+        decided += [
+            decide(reading.read(known), found, rules, allowed=allowed, noise=noise)
+            if os.path.exists(found)
+            else Comparison(found, _kind(reading.read(known)), failures=[f"{Path(known).name} is not in {path}"])
+            for known, found in (_pairs(base, path) if os.path.isdir(base) else [(base, path)])
+        ]
+    for rule in rules:
+        if rule.about not in {each.kind for each in decided}:
+            told = "figures, and here are matrices only" if rule.about == "result" else "semantics, and here are none"
+            raise Usage(f"--fail-on {rule.verdict if isinstance(rule, OnVerdict) else rule.metric} is about {told}")
+    return decided
+
+
+def _kind(document: Result | Matrix) -> Literal["result", "matrix"]:
+    return "matrix" if isinstance(document, Matrix) else "result"
+
+
+def _pairs(base: str, new: str) -> list[tuple[str, str]]:
+    names = sorted(path.name for path in Path(base).glob("*.json"))
+    if not names:
+        raise Usage("no document to compare with", where=base, fix="give a folder with what -o x.json wrote")
+    return [(os.path.join(base, name), os.path.join(new, name)) for name in names]
+
+
 def decide(
     base: Result | Matrix,
     path: str,
-    rules: Sequence[Rule] = (),
+    rules: Sequence[Rule | OnVerdict] = (),
     *,
     allowed: Collection[str] = (),
     noise: float | None = None,
@@ -87,18 +154,19 @@ def decide(
     """Compare the document in a file with BASE. Raises Usage if it cannot be read, or if it is the other kind."""
     new = reading.read(path)
     if isinstance(base, Matrix) and isinstance(new, Matrix):
-        if rules:
-            raise Usage(
-                "--fail-on is about figures", where=path, why="it is a matrix, and a lost semantic always fails"
-            )
-        return _matrices(path, base, new, allowed)
+        return _matrices(path, base, new, rules, allowed)
     if isinstance(base, Result) and isinstance(new, Result):
         return _results(path, base, new, rules, allowed, noise)
     raise Usage("a result and a matrix cannot be compared", where=path, fix="give two results or two matrices")
 
 
 def _results(
-    path: str, base: Result, new: Result, rules: Sequence[Rule], allowed: Collection[str], noise: float | None
+    path: str,
+    base: Result,
+    new: Result,
+    rules: Sequence[Rule | OnVerdict],
+    allowed: Collection[str],
+    noise: float | None,
 ) -> Comparison:
     clocks = {str(each.environment.get("clock")) for each in (base, new)}
     threshold = max(NOISE.get(clock, 0.03) for clock in clocks) if noise is None else noise
@@ -122,28 +190,23 @@ def _failed(base: Result, new: Result) -> Iterator[str]:
     errors: dict[tuple[object, ...], list[str]] = {}
     for trial in new.trials:
         if trial.error and not trial.warmup and trial.key()[:3] not in before:
-            errors.setdefault((trial.dataplane, _at(trial.workload, trial.axes.label())), []).append(trial.error)
-    for (plane, at), told in errors.items():
-        yield f"{plane} {at} failed in {len(told)} rounds: {told[0]}"
+            errors.setdefault((trial.dataplane, at(trial.workload, trial.axes.label())), []).append(trial.error)
+    for (plane, workload), told in errors.items():
+        yield f"{plane} {workload} failed in {len(told)} rounds: {told[0]}"
 
 
-def _broken(rule: Rule, differences: Sequence[Difference]) -> Iterator[str]:
+def _broken(rule: Rule | OnVerdict, differences: Sequence[Difference]) -> Iterator[str]:
+    if isinstance(rule, OnVerdict):
+        yield from (f"{each.name()} {each.change()} is {each.verdict}" for each in differences if rule.broken_by(each))
+        return
     about = [each for each in differences if each.metric == rule.metric]
     if not about:
         yield f"--fail-on {rule.metric}: no figure of both documents can break it"
     for each in about:
         if each.rounds < _ROUNDS:
-            yield f"{_named(each)} cannot be judged: {each.rounds} rounds are too few for an interval"
+            yield f"{each.name()} cannot be judged: {each.rounds} rounds are too few for an interval"
         elif rule.broken_by(each):
-            yield f"{_named(each)} {each.change()}"
-
-
-def _named(each: Difference) -> str:
-    return " ".join((each.dataplane, _at(each.workload, each.axes.label()), each.metric))
-
-
-def _at(workload: str, point: str) -> str:
-    return f"{workload} ({point})" if point else workload
+            yield f"{each.name()} {each.change()}"
 
 
 def _lacking(known: Iterable[compare.Key], found: Iterable[compare.Key]) -> list[str]:
@@ -155,41 +218,37 @@ def _lacking(known: Iterable[compare.Key], found: Iterable[compare.Key]) -> list
         key = (plane, workload, point.label(), metric)
         depth = next((depth for depth in range(1, 5) if key[:depth] not in there), None)
         if depth:
-            at = _at(workload, key[2] if depth > 2 else "")
-            lacking[" ".join((plane, at, metric)[: 1 if depth == 1 else 3 if depth == 4 else 2])] = None
+            point_of = at(workload, key[2] if depth > 2 else "")
+            lacking[" ".join((plane, point_of, metric)[: 1 if depth == 1 else 3 if depth == 4 else 2])] = None
     return list(lacking)
 
 
-def _matrices(path: str, base: Matrix, new: Matrix, allowed: Collection[str]) -> Comparison:
+def _matrices(
+    path: str, base: Matrix, new: Matrix, rules: Sequence[Rule | OnVerdict], allowed: Collection[str]
+) -> Comparison:
     made = Comparison(path, "matrix")
     if not _comparable(made, _unlike_matrices(base, new), allowed):
         return made
-    known, found = ({(cell.kernel, cell.dataplane, cell.check): cell for cell in each.cells} for each in (base, new))
-    both = [key for key in known if key in found]
-    made.cells = len(both)
-    made.changes = [each for key in both if (each := _change(known[key], found[key]))]
-    made.failures = [f"{' '.join(key)} is not in {path}" for key in known if key not in found]
+    known, found = cells.by_key(base), cells.by_key(new)
+    made.cells = sum(key in found for key in known)
+    made.changes = cells.changes(base, new)
+    made.failures = [f"{each} is not in {path}" for each in _lacking_cells(known, found)]
     made.failures += [
-        f"{each.kernel} {each.dataplane} {each.check} {each.base} -> {each.new}: {each.detail}"
+        f"{each.name()} {each.change()}"
         for each in made.changes
-        if each.what == "lost"
+        if each.what == "lost" or any(rule.broken_by(each) for rule in rules)
     ]
-    made.added = [" ".join(key) for key in found if key not in known]
-    if not both:
+    made.added = _lacking_cells(found, known)
+    if not made.cells:
         made.failures.append(f"{path}: nothing to compare: no cell is in both documents")
     return made
 
 
-def _change(base: MatrixCell, new: MatrixCell) -> CellChange | None:
-    if base.outcome == new.outcome:
-        return None
-    observed = ("pass", "fail")
-    what: Literal["gained", "lost", "changed"]
-    if base.outcome == "pass" or (base.outcome in observed and new.outcome not in observed) or new.outcome == "error":
-        what = "lost"
-    else:
-        what = "gained" if new.outcome == "pass" else "changed"
-    return CellChange(new.kernel, new.dataplane, new.check, base.outcome, new.outcome, new.detail, what)
+def _lacking_cells(known: Iterable[cells.CellKey], found: Iterable[cells.CellKey]) -> list[str]:
+    """Name what is known and not found. A missing kernel is one entry, and so is a plane on a kernel."""
+    there = {key[:depth] for key in found for depth in (1, 2, 3)}
+    shortest = (next((key[:depth] for depth in (1, 2, 3) if key[:depth] not in there), ()) for key in known)
+    return list(dict.fromkeys(" ".join(each) for each in shortest if each))
 
 
 def _comparable(made: Comparison, unlike: dict[str, str], allowed: Collection[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from bench.report import terminal
 from dataplanes import files
 from dataplanes.errors import Usage
 
+if TYPE_CHECKING:
+    from bench.documents.comparison import Comparison, Comparisons
+
 
 @click.command()
 @click.argument("base")
@@ -23,9 +26,11 @@ from dataplanes.errors import Usage
 @click.option(
     "--fail-on",
     default="",
-    metavar="METRIC:-5%[,...]",
+    metavar="METRIC:-5%|VERDICT[,...]",
     shell_complete=completion.metrics,
-    help="Fail if a metric changed by so much or more, for example connections_per_second:-2%.",
+    help="Fail if a metric changed by so much or more, for example connections_per_second:-2%, or if a figure is worse,"
+    " better or inconclusive, or if a semantic is gained or changed, or its observation (detail). A lost one always"
+    " fails.",
 )
 @click.option(
     "--allow",
@@ -39,34 +44,62 @@ from dataplanes.errors import Usage
     metavar="PERCENT",
     help="Take smaller changes for noise; 0 to 50, by default 0.5 by instructions and 3 by wall.",
 )
+@click.option("--all", "everything", is_flag=True, help="Show the figures that are the same, too.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print the comparison as a JSON document, and the last line on stderr."
+    "--format",
+    "form",
+    type=click.Choice(["table", "github", "markdown", "json", "junit"]),
+    default="table",
+    show_default=True,
+    help="Print a table, annotations of GitHub, Markdown, JSON or JUnit XML.",
 )
-def compare(base: str, new: tuple[str, ...], fail_on: str, allow: str, noise: float | None, as_json: bool) -> None:
-    """Compare results or matrices. A metric is better, worse, same or inconclusive; a semantic is gained or lost.
+@click.option("--json", "form", flag_value="json", help="Print JSON, as --format json does.")
+@click.option("--output", "-o", metavar="FILE", help="Write to FILE, and print only the last line.")
+def compare(
+    base: str,
+    new: tuple[str, ...],
+    fail_on: str,
+    allow: str,
+    noise: float | None,
+    everything: bool,
+    form: str,
+    output: str | None,
+) -> None:
+    """Compare results, matrices, or folders of both.
 
+    A figure is better, worse, same or inconclusive; a semantic is gained, lost or changed.
     The exit code is 1 if NEW lacks what BASE has, if a semantic is lost, or if --fail-on says so. The last line tells
-    which.
+    which. It is on stderr if the output is a document. Of two folders, documents with the same name are compared.
     """
     from bench.analysis import gate
-    from bench.documents import reading
+    from bench.report import comparing
+
+    rules, allowed = gate.parse_rules(fail_on), gate.parse_allowed(allow)
+    write = output_writer(output or "-")
+    found = gate.decide_all(base, new, rules, allowed=allowed, noise=None if noise is None else noise / 100)
+    verdict = gate.verdict(found)
+    documents: dict[str, Callable[[], bytes]] = {
+        "json": lambda: api.encoded(_comparisons(base, found, verdict)),
+        "junit": lambda: comparing.junit(found) + b"\n",
+        "markdown": lambda: comparing.markdown(found, verdict, everything=everything).encode(),
+        "github": lambda: "".join(f"{each}\n" for each in comparing.github(found)).encode(),
+        "table": lambda: comparing.table(found, everything=everything).encode(),
+    }
+    if form == "table" and not output:
+        comparing.show(found, everything=everything)
+    else:
+        write(documents[form]())
+    terminal.say(verdict, err=not output and form in ("json", "junit", "markdown"))
+    sys.exit(1 if any(each.failures for each in found) else 0)
+
+
+def _comparisons(base: str, found: list[Comparison], verdict: str) -> Comparisons:
     from bench.documents.comparison import Comparisons
     from bench.documents.metrics import units
     from bench.outside import provenance
-    from bench.report import result_table as table
 
-    rules, allowed = gate.parse_rules(fail_on), gate.parse_allowed(allow)
-    reference = reading.read(base)
-    threshold = None if noise is None else noise / 100
-    found = [gate.decide(reference, path, rules, allowed=allowed, noise=threshold) for path in new]
-    verdict = gate.verdict(found)
-    if as_json:
-        told = {difference.metric for each in found for difference in each.differences}
-        terminal.say(api.encoded(Comparisons(provenance.tool(), base, found, verdict, units(told))).decode().rstrip())
-    for each in [] if as_json else found:
-        table.show_comparison(each)
-    terminal.say(verdict, err=as_json)
-    sys.exit(1 if any(each.failures for each in found) else 0)
+    told = {difference.metric for each in found for difference in each.differences}
+    return Comparisons(provenance.tool(), base, found, verdict, units(told))
 
 
 @click.command()

@@ -10,6 +10,7 @@ from bench.documents import SCHEMA, Fraction, Interval, Name
 from scenarios.axes import Axes
 from scenarios.outcomes import Outcome
 
+_CHANGES = ("gained", "lost", "changed", "detail")
 Verdict = Literal["better", "worse", "same", "inconclusive"]
 
 
@@ -29,6 +30,10 @@ class Difference(Struct, frozen=True):
     p: float | None = None  # the probability of no change; below 0.05 exactly if the interval does not contain 1
     p_noise: float | None = None  # the probability of no change beyond noise, for the correction of many verdicts
 
+    def name(self) -> str:
+        """Name the figure: its plane, its workload at its point, and its metric."""
+        return " ".join((self.dataplane, at(self.workload, self.axes.label()), self.metric))
+
     def change(self) -> str:
         """Tell the change in percent, with its interval."""
         if self.ratio is None:
@@ -40,7 +45,7 @@ class Difference(Struct, frozen=True):
 
 
 class CellChange(Struct, frozen=True):
-    """A cell that both matrices have, with different outcomes."""
+    """A cell that both matrices have, with different outcomes, or with different observations of the same outcome."""
 
     kernel: str
     dataplane: str
@@ -48,7 +53,18 @@ class CellChange(Struct, frozen=True):
     base: Outcome
     new: Outcome
     detail: str  # what NEW observed
-    what: Literal["gained", "lost", "changed"]
+    what: Literal["gained", "lost", "changed", "detail"]
+    base_detail: str = ""  # what BASE observed
+
+    def name(self) -> str:
+        """Name the cell: its kernel, its plane and its check."""
+        return " ".join((self.kernel, self.dataplane, self.check))
+
+    def change(self) -> str:
+        """Tell the outcomes, and what NEW observed; of one outcome, what both observed."""
+        if self.what == "detail":
+            return f"{self.new}: {self.base_detail} -> {self.detail}"
+        return f"{self.base} -> {self.new}: {self.detail}"
 
 
 class Comparison(Struct):
@@ -67,11 +83,16 @@ class Comparison(Struct):
     def tally(self) -> str:
         """Count the figures or cells that were compared, by verdict, in one line."""
         if self.kind == "matrix":
-            lists = {what: sum(each.what == what for each in self.changes) for what in ("gained", "lost", "changed")}
+            lists = {what: sum(each.what == what for each in self.changes) for what in _CHANGES}
             return _several(self.cells, "cell") + _counted(lists)
         verdicts = [each.verdict for each in self.differences]
         counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
         return _several(len(verdicts), "figure") + _counted({str(each): count for each, count in counts.items()})
+
+
+def at(workload: str, point: str) -> str:
+    """Name a workload at a point of the axes."""
+    return f"{workload} ({point})" if point else workload
 
 
 def _several(count: int, what: str) -> str:

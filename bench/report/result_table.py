@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.documents import Profile, Result, Summary, Trial, TrialPlan
-from bench.documents.comparison import CellChange, Comparison, Difference
 from bench.documents.metrics import METRICS
 from bench.documents.workloads import WORKLOADS, Workload
 from bench.report.digits import figure, ratio
@@ -113,47 +112,6 @@ def show_plan(trials: Sequence[TrialPlan]) -> None:
         names = ", ".join(dict.fromkeys(trial.dataplane for trial in found))
         table.add_row(workload, at.label(), names, str(len(rounds)), str(len(found)), f"{each:,}")
     console().print(table)
-
-
-def show_comparison(found: Comparison) -> None:
-    """Print the comparison of one document: first the reasons for doubt, last the failures."""
-    out = console()
-    for warning in found.warnings:
-        out.print(Text(f"warning: {warning}", style="yellow"))
-    if found.differences:
-        out.print(_differences(found.name, found.differences))
-        noise = f"noise threshold {found.noise:.1%}; ratios of medians, 95 % bootstrap over rounds"
-        out.print(Text(noise, style="dim"))
-    if found.changes:
-        out.print(_changes(found.name, found.changes))
-    for line in found.added:
-        out.print(Text(f"only in {found.name}: {line}", style="dim"))
-    for failure in found.failures:
-        out.print(Text(failure, style="red"), soft_wrap=True)
-
-
-def _differences(name: str, differences: Sequence[Difference]) -> Table:
-    table = Table(title=Text(name), title_justify="left")
-    for heading in ("data plane", "workload", "metric"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("base", "new", "new / base [95 %]", "verdict"):
-        table.add_column(heading, justify="right")
-    for each in differences:
-        needed = f", {each.rounds_needed} rounds would tell" if each.rounds_needed else ""
-        workload = ", ".join(filter(None, (each.workload, each.axes.label())))
-        figures = (f"{each.base:,.6g}", f"{each.new:,.6g}", ratio(each.ratio) or "-", each.verdict + needed)
-        style = {"worse": "red", "better": "green", "inconclusive": "yellow"}.get(each.verdict)
-        table.add_row(each.dataplane, workload, each.metric, *figures, style=style)
-    return table
-
-
-def _changes(name: str, changes: Sequence[CellChange]) -> Table:
-    table = Table("kernel", "data plane", "check", "base", "new", "observed", title=Text(name), title_justify="left")
-    for each in changes:
-        style = {"lost": "red", "gained": "green"}.get(each.what)
-        cells = (each.kernel, each.dataplane, each.check, each.base, each.new, each.detail)
-        table.add_row(*map(Text, cells), style=style)
-    return table
 
 
 def show_agreement(result: Result) -> None:

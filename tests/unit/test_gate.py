@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.analysis import gate
+from bench.analysis import cells, gate
 from bench.documents import Matrix, MatrixCell, Result, Trial
 from bench.documents.comparison import Comparison
 from dataplanes.errors import Usage
@@ -203,11 +203,109 @@ def test_documents_of_two_kinds_are_not_compared(tmp_path: Path) -> None:
     with pytest.raises(Usage) as refused:
         judge(result(), matrix(a="pass"), tmp_path)
     assert str(refused.value) == f"{new}: a result and a matrix cannot be compared (give two results or two matrices)"
+
+
+def saved(document: Result | Matrix, path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(document))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("rule", "about"),
+    [
+        ("install_ms:+1%", "install_ms is about figures, and here are matrices only"),
+        ("worse", "worse is about figures, and here are matrices only"),
+    ],
+)
+def test_a_rule_about_no_document_is_refused(rule: str, about: str, tmp_path: Path) -> None:
+    path = saved(matrix(a="pass"), tmp_path / "m.json")
     with pytest.raises(Usage) as refused:
-        judge(matrix(a="pass"), matrix(a="pass"), tmp_path, "install_ms:+1%")
-    assert str(refused.value) == (
-        f"{new}: --fail-on is about figures: it is a matrix, and a lost semantic always fails"
-    )
+        gate.decide_all(path, [path], gate.parse_rules(rule))
+    assert str(refused.value) == f"--fail-on {about}"
+    figures = saved(result(), tmp_path / "r.json")
+    with pytest.raises(Usage, match="detail is about semantics, and here are none"):
+        gate.decide_all(figures, [figures], gate.parse_rules("detail"))
+
+
+def test_folders_are_compared_document_by_document(tmp_path: Path) -> None:
+    for side in ("base", "new"):
+        saved(result(), tmp_path / side / "result.json")
+        saved(matrix(a="pass"), tmp_path / side / "matrix.json")
+    base, new = str(tmp_path / "base"), str(tmp_path / "new")
+    rules = gate.parse_rules("connections_per_second:-2%, changed")
+    found = gate.decide_all(base, [new], rules)
+    assert [each.kind for each in found] == ["matrix", "result"]
+    assert gate.verdict(found) == "ok: 1 cell; 6 figures (6 same)"
+    (tmp_path / "new" / "matrix.json").unlink()
+    assert gate.verdict(gate.decide_all(base, [new], rules)) == f"FAILED: matrix.json is not in {new}"
+    with pytest.raises(Usage, match="a folder and a document cannot be compared"):
+        gate.decide_all(base, [str(tmp_path / "new" / "result.json")])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(Usage, match="no document to compare with"):
+        gate.decide_all(str(tmp_path / "none"), [new])
+
+
+@pytest.mark.parametrize(("rule", "fails"), [("worse", True), ("better", False), ("inconclusive", False), ("", False)])
+def test_a_verdict_fails_if_it_is_named(rule: str, fails: bool, tmp_path: Path) -> None:
+    slower = [trial("nft-lb", n, connections_per_second=900 + n) for n in range(5)]
+    found, last = judge(result(rounds("nft-lb")), result(slower), tmp_path, rule)
+    assert bool(found.failures) is fails
+    assert (last.startswith("FAILED: nft-lb crr connections_per_second -9.8% [") and last.endswith("is worse")) is fails
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "rule", "last"),
+    [
+        ("fail", "pass", "gained", "FAILED: k nft-lb a fail -> pass: seen"),
+        ("skip", "fail", "changed", "FAILED: k nft-lb a skip -> fail: seen"),
+        ("skip", "fail", "gained, detail", "ok: 1 cell (1 changed)"),
+    ],
+)
+def test_a_change_of_semantics_fails_if_it_is_named(
+    base: Outcome, new: Outcome, rule: str, last: str, tmp_path: Path
+) -> None:
+    assert judge(matrix(a=base), matrix(a=new), tmp_path, rule)[1] == last
+
+
+def observed(detail: str) -> Matrix:
+    made = matrix(a="pass")
+    made.cells[0].detail = detail
+    return made
+
+
+def test_another_observation_of_the_same_outcome_is_told(tmp_path: Path) -> None:
+    before, after = observed("backend saw 10.0.0.7"), observed("backend saw 10.0.0.6")
+    found, last = judge(before, after, tmp_path)
+    assert (found.failures, last) == ([], "ok: 1 cell (1 detail)")
+    last = judge(before, after, tmp_path, "detail")[1]
+    assert last == "FAILED: k nft-lb a pass: backend saw 10.0.0.7 -> backend saw 10.0.0.6"
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "same"),
+    [
+        ("moved from probe11.1 to probe11.2", "moved from probe12.1 to probe12.2", True),
+        ("moved from probe11.1 to probe11.2", "moved from probe12.1 to probe13.2", False),
+        ("answered by 56:fa:81:78:72:27", "answered by 0a:a8:9b:8e:0f:4f", True),
+        ("connects to 10.0.0.2:9047", "connects to 10.0.0.2:9049", True),
+        ("sends a datagram to port 9061", "sends a datagram to port 9063", True),
+        ("connects to 10.0.0.2:80", "connects to 10.0.0.2:81", False),
+        ("10 of 9000 answers", "11 of 9000 answers", False),
+    ],
+)
+def test_what_a_run_chooses_is_no_other_observation(base: str, new: str, same: bool) -> None:
+    """Of two published matrices 262 of 1,428 cells had another text, 195 of them for their numbering alone."""
+    assert (cells.alike(base) == cells.alike(new)) is same
+
+
+def test_a_plane_or_a_kernel_that_is_missing_is_one_failure(tmp_path: Path) -> None:
+    more = matrix(a="pass", b="pass")
+    for kernel, plane in (("k", "ipvs-lb"), ("other", "nft-lb")):
+        more.cells += [MatrixCell(kernel, plane, name, "pass", "pass", "seen", 1.0) for name in "ab"]
+    found, _ = judge(more, matrix(a="pass"), tmp_path)
+    new = tmp_path / "new.json"
+    assert found.failures == [f"k nft-lb b is not in {new}", f"k ipvs-lb is not in {new}", f"other is not in {new}"]
 
 
 def test_what_is_no_document_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import subprocess
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,8 +30,9 @@ RESULT, CELLS = (str(ROOT / "results" / name) for name in ("readme/first.json", 
 def test_a_document_compared_with_itself_has_not_changed(bench: Bench) -> None:
     done = bench("compare", RESULT, RESULT)
     assert done.exit_code == 0, done.output
-    assert "same" in done.stdout
+    assert " same " not in done.stdout, "only what differs is shown"
     assert done.stdout.splitlines()[-1].startswith("ok: ")
+    assert " same " in bench("compare", RESULT, RESULT, "--all").stdout
     done = bench("compare", CELLS, CELLS, "--json")
     (told,) = json.loads(done.stdout)["comparisons"]
     assert (told["kind"], told["changes"], told["failures"]) == ("matrix", [], [])
@@ -64,6 +66,64 @@ def test_a_slower_plane_fails_where_a_rule_says_so(bench: Bench, tmp_path: Path)
     assert "worse" in done.stdout
     (told,) = json.loads(bench("compare", RESULT, str(new), "--json").stdout)["comparisons"]
     assert {each["dataplane"] for each in told["differences"] if each["verdict"] == "worse"} == {"ipvs-container"}
+
+
+@pytest.fixture
+def slower(tmp_path: Path) -> str:
+    """The first example, 2 % slower on one plane and without a metric on the other."""
+    made = api.load(RESULT)
+    assert isinstance(made, api.Measured)
+    for trial in made.result.trials:
+        if trial.dataplane == "ipvs-container":
+            trial.figures["connections_per_second"] *= 0.98
+        else:
+            del trial.figures["connect_p99_us"]
+    path = tmp_path / "a 50%, slower.json"
+    made.save(path)
+    return str(path)
+
+
+FAILURES = ("direct crr connect_p99_us is not in ", "ipvs-container crr connections_per_second -2.0% [")
+
+
+def test_annotations_name_each_failure(bench: Bench, slower: str) -> None:
+    done = bench("compare", RESULT, slower, "--fail-on", "connections_per_second:-1%", "--format", "github")
+    errors = [each for each in done.stdout.splitlines() if each.startswith("::error ")]
+    assert [each.split("::")[1] for each in errors] == [
+        f"error title={slower.replace('%', '%25').replace(',', '%2C')}"
+    ] * 2
+    for said, failure in zip(errors, FAILURES, strict=True):
+        assert said.split("::")[2].startswith(failure.replace("%", "%25"))
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-1].startswith(f"FAILED: {FAILURES[0]}")
+
+
+def test_a_comment_begins_with_the_verdict_and_shows_what_differs(bench: Bench, slower: str) -> None:
+    done = bench("compare", RESULT, slower, "--fail-on", "worse", "--format", "markdown")
+    assert done.stdout.startswith(f"**FAILED: {FAILURES[0]}")
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ") and "data plane" not in line]
+    (worse,) = [row for row in rows if row.endswith(" worse |")]
+    assert worse.startswith("| ipvs-container | ")
+    assert not [row for row in rows if row.endswith(" same |")]
+    everything = bench("compare", RESULT, slower, "--format", "markdown", "--all").stdout
+    assert len([line for line in everything.splitlines() if line.startswith("| ")]) > 10
+
+
+def test_junit_has_a_case_for_everything_that_was_compared(bench: Bench, slower: str) -> None:
+    fail_on = ("--fail-on", "connections_per_second:-1%", "--format", "junit")
+    assert bench("compare", RESULT, slower, *fail_on, "-o", "compared.xml").exit_code == 1
+    (suite,) = ET.fromstring(Path("compared.xml").read_bytes())
+    failed = [case.get("name") for case in suite if case.find("failure") is not None]
+    assert failed == ["ipvs-container crr connections_per_second", f"{FAILURES[0]}{slower}"]
+    assert (suite.get("failures"), suite.get("tests")) == ("2", str(len(suite)))
+    assert len(suite) > 10
+    assert bench("compare", RESULT, RESULT, "--format", "junit").stdout.count("<failure") == 0
+
+
+def test_a_table_is_written_to_a_file_like_the_other_forms(bench: Bench, slower: str) -> None:
+    shown = bench("compare", RESULT, slower)
+    assert bench("compare", RESULT, slower, "-o", "compared.txt").stdout == f"{shown.stdout.splitlines()[-1]}\n"
+    assert shown.stdout.startswith(Path("compared.txt").read_text("utf-8"))
 
 
 def test_a_report_has_the_form_of_its_file(bench: Bench) -> None:
