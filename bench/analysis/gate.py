@@ -303,3 +303,10 @@ def _warnings(base: Result, new: Result) -> list[str]:
     loads = [trials[-1].get("connections") for each in (base, new) if (trials := each.plan.get("trials"))]
     differ = len(loads) == 2 and loads[0] != loads[1]
     return told + ([f"the runs' loads differ: {loads[0]} and {loads[1]} connections"] if differ else [])
+
+
+def differing(base: Result, new: Result) -> list[str]:
+    """Tell in what two runs differ besides their figures: the program, the kernel, the machine, the plan."""
+    programs = [str(each.tool.get("revision") or each.tool.get("version", "")) for each in (base, new)]
+    told = [f"the programs differ: {programs[0]} and {programs[1]}"] if programs[0] != programs[1] else []
+    return [*told, *_unlike(base, new).values(), *_warnings(base, new)]

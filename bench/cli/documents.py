@@ -129,6 +129,59 @@ def report(files: tuple[str, ...], output: str | None) -> None:
     write(writers[kind](found))
 
 
+@click.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False))
+@click.option(
+    "--metric",
+    default="",
+    metavar="METRIC[,METRIC]",
+    shell_complete=completion.listed("metrics", several=True),
+    help="Follow these figures. By default they are each workload's rate and the cost of one operation.",
+)
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    help="Write .html, .md or .json. By default, and with -, it is Markdown on stdout.",
+)
+def history(directory: str, metric: str, output: str | None) -> None:
+    """Follow figures and semantics over all documents of DIRECTORY, in the order of their names.
+
+    It tells from which document on a figure has another level, and what else differs there. The last line sums it up.
+    """
+    from bench.analysis import history as analysis
+    from bench.documents.metrics import METRICS
+    from bench.outside import provenance
+
+    wanted = [each.strip() for each in metric.split(",") if each.strip()]
+    if unknown := [each for each in wanted if each not in METRICS]:
+        raise Usage(f"unknown metric {unknown[0]!r}", fix="`bench list metrics` shows them")
+    writers: dict[str, Callable[[Any], bytes]] = {
+        ".html": _history_page,
+        ".md": _history_text,
+        ".json": api.encoded,
+    }
+    kind = os.path.splitext(output or "-")[1] or ".md"
+    if kind not in writers:
+        raise Usage(f"cannot write {kind}", where=output or "", fix=f"one of {', '.join(writers)}")
+    write = output_writer(output or "-")
+    found = analysis.history(analysis.folder(directory), provenance.tool(), wanted)
+    write(writers[kind](found))
+    terminal.say(found.verdict, err=output == "-")
+
+
+def _history_page(found: Any) -> bytes:
+    from bench.report.history import page
+
+    return page(found).encode()
+
+
+def _history_text(found: Any) -> bytes:
+    from bench.report.history import markdown
+
+    return markdown(found).encode()
+
+
 def _parquet(found: Any) -> bytes:
     from bench.report import text
 

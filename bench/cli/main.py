@@ -103,6 +103,7 @@ for _command in (
     cli_explore.explore,
     cli_documents.compare,
     cli_documents.report,
+    cli_documents.history,
     cli_documents.answer,
     cli_documents.publish,
     new_plane.plane,

@@ -67,6 +67,11 @@ def read(path: str) -> Result | Matrix:
     return found
 
 
+def held(path: str) -> bool:
+    """Return True if a file holds a result or a matrix, of any schema. Raises Usage if it cannot be read."""
+    return files.decode(files.content(path, _MOST), _Head, path, wrong=_NEITHER, fix=_FIX).told() in READ
+
+
 def _type(head: _Head, path: str) -> type[Result | Matrix | Result1 | Matrix1]:
     kind = head.told()
     if not isinstance(kind, str) or kind not in READ:

@@ -16,6 +16,7 @@ import msgspec
 from bench.documents import SCHEMA
 from bench.documents.comparison import Comparisons
 from bench.documents.exploration import Exploration
+from bench.documents.history import History
 from bench.documents.metrics import METRICS
 from bench.documents.overview import Overview
 from bench.documents.parts import Environment, ExplorationPlan, MatrixPlan, ResultPlan, Writer
@@ -34,6 +35,7 @@ DOCUMENTS: dict[tuple[str, int], Any] = {
     ("comparison", SCHEMA): Comparisons,
     ("exploration", SCHEMA): Exploration,
     ("prediction", SCHEMA): Prediction,
+    ("history", SCHEMA): History,
     ("report", SCHEMA): Overview,
     ("lab", SCHEMA): LabDocument,
     ("plane-file", PROTOCOL): PlaneFile,
@@ -49,6 +51,7 @@ _PARTS: dict[str, dict[str, Any]] = {
     "Matrix": {"tool": Writer, "environment": dict[str, Environment], "plan": MatrixPlan},
     "Comparisons": {"tool": Writer},
     "Prediction": {"tool": Writer},
+    "History": {"tool": Writer},
     "Exploration": {"tool": Writer, "environment": Environment, "plan": ExplorationPlan},
 }
 """The parts with a free form, and the types of the fields that readers look up in them."""

@@ -1,0 +1,81 @@
+"""Where the level of a series changes: E-divisive (Matteson and James, 2014, doi:10.1080/01621459.2013.849605).
+
+The series is split where its two parts are the farthest apart by their energy distance (Székely and Rizzo), if the
+parts are farther apart than those of nearly all permutations. Then each part is searched. The method assumes no
+distribution, and needs no length of a window. A split must lie between two documents, while the rounds are what is
+compared and permuted: three documents of five rounds on either side of a change are enough to see it. A change within
+noise is none, because rounds of one document may have a cause in common.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+_PERMUTATIONS = 499
+_LEVEL = 0.01
+_SEED = 20161012
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Split(Struct, frozen=True):
+    """The number of the first document of a new level, and the probability of such a split without a change."""
+
+    at: int
+    p: float
+
+
+def splits(series: Sequence[Sequence[float]], noise: float) -> list[Split]:
+    """Return where the level of a series changes by more than noise. Each item has the rounds of one document."""
+    return sorted(_search(series, 0, len(series), noise), key=lambda split: split.at)
+
+
+def _search(series: Sequence[Sequence[float]], first: int, end: int, noise: float) -> Iterator[Split]:
+    if end - first < 2:
+        return
+    values = np.asarray([*itertools.chain.from_iterable(series[first:end])], dtype=float)
+    bounds = np.cumsum([len(rounds) for rounds in series[first : end - 1]])
+    apart = _apart(np.abs(values[:, None] - values), bounds)
+    best = int(np.argmax(apart))
+    at = first + best + 1
+    if not _beyond(values[: bounds[best]], values[bounds[best] :], noise):
+        return
+    p = _p(values, bounds, float(apart[best]))
+    if p <= _LEVEL:
+        yield Split(at, p)
+        yield from _search(series, first, at, noise)
+        yield from _search(series, at, end, noise)
+
+
+def _apart(distances: Floats, bounds: Any) -> Floats:
+    """Return the scaled energy distance of the two parts for each place to split."""
+    total = len(distances)
+    sums = np.zeros((total + 1, total + 1))
+    sums[1:, 1:] = distances.cumsum(0).cumsum(1)
+    left, right = bounds.astype(float), total - bounds.astype(float)
+    inside = sums[bounds, bounds]
+    between = sums[bounds, total] - inside
+    outside = sums[total, total] - inside - 2 * between
+    pairs = [np.maximum(part * (part - 1), 1) for part in (left, right)]
+    energy = 2 * between / (left * right) - inside / pairs[0] - outside / pairs[1]
+    found: Floats = left * right / (left + right) * energy
+    return found
+
+
+def _p(values: Floats, bounds: Any, seen: float) -> float:
+    random = np.random.default_rng(_SEED)
+    more = 0
+    for _ in range(_PERMUTATIONS):
+        other = random.permutation(values)
+        more += float(_apart(np.abs(other[:, None] - other), bounds).max()) >= seen
+    return (1 + more) / (1 + _PERMUTATIONS)
+
+
+def _beyond(before: Floats, after: Floats, noise: float) -> bool:
+    middle = float(np.median(before)), float(np.median(after))
+    return abs(middle[1] - middle[0]) > noise * abs(middle[0])
