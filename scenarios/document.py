@@ -46,10 +46,12 @@ class LabTask(Struct):
     cgroup: str | None  # None: the lab has no cgroups, because the data plane needs none
     mac: str
     addresses: dict[str, str]  # by network
+    weight: int = 1  # its share of its service's connections; 0: it is drained
+    crashed: bool = False  # its container is gone, and its service still lists it
 
 
 class LabDocument(Struct, tag_field="kind", tag="lab"):
-    """The document that BENCH_LAB names: the state of a lab when the command began."""
+    """The document that BENCH_LAB names: the present state of a lab."""
 
     nodes: list[LabNode]
     networks: list[LabNetwork]
@@ -60,6 +62,11 @@ class LabDocument(Struct, tag_field="kind", tag="lab"):
 
 def document(lab: Lab) -> LabDocument:
     """Return the present state of a lab as a document."""
+    weights = {
+        (spec.network, backend.address): backend.weight
+        for spec in lab.specs()
+        for backend in lab.service(spec.name).backends
+    }
     return LabDocument(
         [LabNode(node, name) for kind, node, name in lab.namespaces() if kind == "host"],
         [
@@ -84,6 +91,8 @@ def document(lab: Lab) -> LabDocument:
                 container.cgroup,
                 container.task.mac,
                 {endpoint.network: endpoint.address for endpoint in container.endpoints},
+                weights.get((container.task.network, container.task.address), container.task.weight),
+                container.crashed,
             )
             for container in lab.containers.values()
         ],

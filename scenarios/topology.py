@@ -120,6 +120,11 @@ def mac(address: str) -> str:
     return "02:42:" + IPv4Address(address).packed.hex(":")
 
 
+def is_label(name: str) -> bool:
+    """Return True if a node, a network, a service or a task may have this name."""
+    return bool(_LABEL.match(name))
+
+
 def named() -> dict[str, str]:
     """Return the scenarios that come with the program, with their descriptions."""
     names = sorted(entry.removesuffix(".toml") for entry in os.listdir(_FILES) if entry.endswith(".toml"))
@@ -226,7 +231,7 @@ class _Finisher:
                 self._names.setdefault(name, f"a namespace of {network.name} on {node}")
 
     def _name(self, name: str, field: str, what: str) -> None:
-        if not _LABEL.match(name):
+        if not is_label(name):
             self._fail(field, f"{name!r} is not a DNS name of at most 32 lower-case letters, digits, - and .")
         if name in self._names:
             self._fail(field, f"{name!r} is already the name of {self._names[name]}")

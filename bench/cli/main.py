@@ -311,8 +311,9 @@ def lab(
 ) -> None:
     """Build the lab with a plane on, run COMMAND or a shell in it, and remove it. The exit code is COMMAND's.
 
-    In the lab `container NAME COMMAND...` runs a command in a container. BENCH_CLIENT names the container that calls
-    the service. BENCH_LAB is the path of a JSON document with every namespace, address and service.
+    In the lab `container NAME COMMAND...` runs a command in a container, and `service` creates, scales, drains, removes
+    or crashes services and tasks. BENCH_CLIENT names the container that calls the service. BENCH_LAB is the path of a
+    JSON document with every namespace, address and service.
     """
     from bench.documents import Job
     from bench.outside import choose

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from bench.inside import main as inside
+from bench.inside import shell
 from bench.report import terminal
 from dataplanes.errors import Usage
 from dataplanes.kernel import interrupt
@@ -86,7 +86,7 @@ class Struck(subprocess.Popen[bytes]):
 
 @pytest.mark.parametrize(("script", "code"), [("kill -INT $$", 128 + signal.SIGINT), ("exit 3", 3)])
 def test_a_signal_as_the_command_ends_does_not_lose_its_exit_code(script: str, code: int) -> None:
-    assert inside._wait(Struck(["sh", "-c", script])) == code
+    assert shell.wait(Struck(["sh", "-c", script])) == code
 
 
 def test_the_clean_up_may_stumble_over_what_a_signal_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
