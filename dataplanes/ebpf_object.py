@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from dataplanes import files
 from dataplanes.errors import BenchError, Prerequisite
-from dataplanes.kernel import bpf
+from dataplanes.kernel import bpf, distribution
 from dataplanes.paths import cache
 
 _SOURCES = Path(__file__).parent / "bpf"
@@ -128,7 +128,8 @@ def compile_object(name: str) -> Object:
     Raises Prerequisite without bcc or headers, and BenchError if the source does not compile.
     """
     try:
-        from bcc import BPF  # type: ignore[import-not-found, unused-ignore]
+        with distribution.modules():
+            from bcc import BPF  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise Prerequisite("bcc's Python binding is not installed", fix="apt-get install python3-bpfcc") from error
     try:

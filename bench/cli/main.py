@@ -376,13 +376,17 @@ def inspect(
 @main.command()
 @click.argument("dataplanes", nargs=-1, shell_complete=completion_of.or_file(completion_of.dataplane))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(dataplanes: tuple[str, ...], as_json: bool) -> None:
+@click.option("--fix", is_flag=True, help="Install the packages that are missing, by apt, as root or by sudo.")
+def doctor(dataplanes: tuple[str, ...], as_json: bool, fix: bool) -> None:
     """Check every prerequisite of every data plane, or of DATAPLANES, on every kernel.
 
-    Tell how to get what is missing.
+    Tell how to get what is missing. With --fix, packages of the distribution are installed first; a user who may not
+    install them gets the line to run.
     """
-    from bench.cli.doctor import examine
+    from bench.cli.doctor import examine, repair
 
+    if fix:
+        repair()
     sys.exit(examine(catalog.select(",".join(dataplanes) or "all"), as_json=as_json))
 
 

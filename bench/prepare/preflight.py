@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -12,9 +11,11 @@ from msgspec import Struct
 from bench.kernels import Kernel, not_shared
 from bench.prepare import unpacked
 from dataplanes.errors import Prerequisite
+from dataplanes.kernel import distribution
 from dataplanes.requirements import Compiled, Condition, Executable, Feature, Package, Requirement, Unpacked
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where a command counts as installed, whatever the caller's own PATH is."""
 
 
 class Availability(Struct, frozen=True):
@@ -42,9 +43,9 @@ def availability(requirement: Requirement, kernel: Kernel) -> Availability:
         why, fix = unpacked.obstacle(requirement.packages())
         return Availability(requirement.name, requirement.purpose, not why, why, fix)
     if isinstance(requirement, Package):
-        ok = importlib.util.find_spec(requirement.name) is not None
+        ok = distribution.has(requirement.name)
     else:
-        ok = shutil.which(requirement.name, path=_PATH) is not None
+        ok = shutil.which(requirement.name, path=PATH) is not None
     return Availability(
         requirement.name,
         requirement.purpose,

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from dataplanes.errors import KernelRefused, Prerequisite
-from dataplanes.kernel import netlink, netns, nft_expressions
+from dataplanes.kernel import distribution, netlink, netns, nft_expressions
 from dataplanes.kernel.netlink import APPEND, CREATE, DUMP, Netlink, NetlinkError, Request, attribute, attributes
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
@@ -58,7 +58,8 @@ class Nftables:
     def __init__(self, name: str) -> None:
         self.netns = name
         try:
-            import nftables  # the distribution's package; a run without nft planes does not need it
+            with distribution.modules():
+                import nftables  # a run without nft planes does not need it
         except ImportError as error:
             raise Prerequisite(
                 "libnftables' Python binding is not installed", where=name, fix="apt-get install python3-nftables"

@@ -17,6 +17,7 @@ import msgspec
 
 from bench.documents import Function, Profile
 from dataplanes.errors import BenchError, Prerequisite
+from dataplanes.kernel import distribution
 
 _PERIOD_NS = 50_000
 _KPROBES = "/sys/bus/event_source/devices/kprobe"
@@ -79,7 +80,8 @@ class Profiler:
         Raises Prerequisite without bcc, and BenchError if the kernel does not permit profiling.
         """
         try:
-            from bcc import BPF, PerfSWConfig, PerfType  # type: ignore[import-not-found, unused-ignore]
+            with distribution.modules():
+                from bcc import BPF, PerfSWConfig, PerfType  # type: ignore[import-not-found, unused-ignore]
         except ImportError as error:
             raise Prerequisite("bcc's Python binding is not installed", fix="apt-get install python3-bpfcc") from error
         self._clock = {"ev_type": PerfType.SOFTWARE, "ev_config": PerfSWConfig.CPU_CLOCK}
