@@ -7,11 +7,12 @@ the file and the field. A file is written as a whole, or it stays as it was.
 from __future__ import annotations
 
 import errno
+import lzma
 import os
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -19,30 +20,51 @@ from dataplanes.errors import BenchError, Prerequisite, Usage
 
 T = TypeVar("T")
 
-_GZIP = b"\x1f\x8b"
+_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
+_UNPACKING = 64 << 20
+"""Bytes of memory that xz may ask for to unpack a file."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _VALUES = 1_000_000
 """JSON values in one document. A value takes about a hundred bytes of memory, even if it is `[]` in the file."""
 
 
 def content(path: str | Path, most: int) -> bytes:
-    """Return the bytes of a file, unpacked if it is gzip. Raises Usage if it is unreadable or larger than `most`."""
+    """Return the bytes of a file, unpacked if it is gzip or xz.
+
+    Raises Usage if it is unreadable or larger than `most`.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(most + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise Usage("cannot read the file", where=str(path), why=_why(error)) from error
-    if data.startswith(_GZIP):
-        unpack = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    if unpack := _unpacker(data):
         try:
             data = unpack.decompress(data, most + 1)
-        except zlib.error as error:
+        except (zlib.error, lzma.LZMAError) as error:
             raise Usage("cannot read the file", where=str(path), why=str(error)) from error
         if not unpack.eof and len(data) <= most:
             raise Usage("cannot read the file", where=str(path), why="its compressed data was cut off")
     if len(data) > most:
         raise Usage("the file is too large", where=str(path), why=f"more than {most >> 10:,} KiB")
     return data
+
+
+class _Unpacker(Protocol):
+    """What zlib and lzma have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    def decompress(self, data: bytes, most: int, /) -> bytes: ...
+
+
+def _unpacker(data: bytes) -> _Unpacker | None:
+    if data.startswith(_GZIP):
+        return zlib.decompressobj(zlib.MAX_WBITS | 16)
+    if data.startswith(_XZ):
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_UNPACKING)
+    return None
 
 
 def text(path: str | Path, most: int) -> str:

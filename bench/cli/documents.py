@@ -189,7 +189,7 @@ def _parquet(found: Any) -> bytes:
 
 
 def _page(found: Any) -> bytes:
-    from bench.report.page import page  # matplotlib and jinja2 take a second to load
+    from bench.report.page import page  # jinja2 takes a moment to load
 
     return page(found).encode()
 

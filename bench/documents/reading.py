@@ -50,7 +50,7 @@ class _Head(Struct):
 
 
 def read(path: str) -> Result | Matrix:
-    """Read a document from a file, which may be packed with gzip.
+    """Read a document from a file, which may be packed with gzip or xz.
 
     Raises Usage if it is neither a result nor a matrix, if its schema is a later one, or if its parts contradict each
     other.

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import base64
-import gzip
-from collections.abc import Sequence
+import lzma
+import re
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
+from msgspec import Struct
 
-from bench.documents import Matrix, MatrixCell, Result
+from bench.documents import Interval, Matrix, Result
 from bench.documents.metrics import METRICS
 from bench.documents.overview import Curve
 from bench.documents.workloads import WORKLOADS
-from bench.report import clocks, figures
+from bench.report import charts, clocks, heat, looks, picture
 from bench.report.digits import figure, number, ratio
-from bench.report.matrix_table import MARKS, differences
 from bench.report.model import PLACES, Report
 from bench.report.places import families, needs, standing
 from bench.report.questions import QUESTIONS, REFERENCE
 from bench.report.sections import compared, counts, larger
 from bench.report.short import short
 from bench.report.words import ENGLISH
-from dataplanes.selection import SHORT
+from dataplanes.selection import DIRECT, SHORT
 from dataplanes.texts import clean
 from scenarios.axes import Axes
+from scenarios.clauses import LEVELS
 
 _HERE = Path(__file__).parent
-_LARGE = 0.03  # the share of a connection's cost below which parts are drawn with the rest
 _TOLD = (
     "kernel",
     "kernel_name",
@@ -43,26 +45,50 @@ _TOLD = (
     "cmdline",
     "generator_ceiling",
 )
+_MOST = 1_480_000
+"""Bytes of the page, documents included. A reader waits for a larger one on a slow line."""
+_DOWNLOADS = "<!-- documents -->"
+_CLOCKS = {
+    "instructions": "by the instruction clock: 1 ns is one instruction",
+    "wall": "by the wall clock",
+}
+
+
+class Lost(Struct, frozen=True):
+    """What a plane lost: how its effect is marked, the numbers by level, and the checks."""
+
+    mark: str = ""
+    counts: str = ""
+    checks: list[str] = []
+
+    @property
+    def number(self) -> int | str:
+        """How many semantics are lost, by which a table is sorted."""
+        return len(self.checks) if self.counts else ""
 
 
 def page(report: Report) -> str:
     """Return the whole file."""
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, finalize=_finalize)
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+    )
     environment.filters |= {"figure": figure, "number": number, "ratio": ratio, "emphasis": _emphasis}
     planes = report.planes()
-    groups = [_group(report, workload, at, planes) for workload, at in report.workloads()]
-    observed = list(dict.fromkeys(cell.dataplane for cell in report.cells()))
+    groups = [_group(report, workload, at) for workload, at in report.workloads()]
     clock = groups[0]["clock"] if groups else ""
-    return environment.get_template("report.html.j2").render(
-        css=Markup((_HERE / "report.css").read_text("utf-8")),
+    made = environment.get_template("report.html.j2").render(
+        css=Markup(looks.style() + (_HERE / "report.css").read_text("utf-8")),
         js=Markup((_HERE / "report.js").read_text("utf-8")),
         short=short(report),
+        origin=origin(report),
+        picture=_picture(report),
         families=[
             (", ".join(filter(None, (each.mechanism, at.label()))), *compared(report, each, ENGLISH))
             for at in (Axes(), *larger(report))
             for each in families(report, at)
         ],
         verdicts=report.verdicts(),
+        colours={name: looks.colour(report, name) for name in planes},
         lost={name: _lost(report, name) for name in planes},
         clocks=_clocks(report),
         needs=needs(report),
@@ -74,17 +100,47 @@ def page(report: Report) -> str:
         cost_heading="instructions per connection" if clock == "instructions" else "CPU µs per connection",
         clock=clock,
         groups=[group for group in groups if group["at"] == Axes() or not _on_a_curve(report, group["at"])],
-        curves=[_curve(curve, planes) for curve in report.curves()],
+        growth=_growth(report),
         parts=_parts(report, clock),
         places=PLACES,
         states=report.states(),
         checks=report.checks(),
-        themes=list(dict.fromkeys(check.partition(".")[0] for check in report.checks())),
-        matrix_planes=[name for name in planes if name in observed],
-        matrix_rows=_rows(report, [name for name in planes if name in observed]),
-        differences=[line.replace("**", "") for line in differences(report.cells())],
-        documents=_documents(report),
+        columns=heat.columns(report),
+        themes=heat.themes(report),
+        levels=LEVELS,
+        documents=[
+            {"name": name, "command": each.plan.get("command", ""), "environment": [*_facts(each)]}
+            for name, each in _all(report)
+        ],
+        downloads=Markup(_DOWNLOADS),
     )
+    return made.lstrip().replace(_DOWNLOADS, _downloads(report, _MOST - len(made.encode())), 1)
+
+
+def origin(report: Report) -> str:
+    """Return where the figures come from, in a line: the kernels by their clocks, the dates and the revisions."""
+    documents = [document for _, document in _all(report)]
+    kernels: dict[str, dict[str, None]] = {}
+    for document in documents:
+        for facts in [document.environment] if isinstance(document, Result) else document.environment.values():
+            kernels.setdefault(str(facts["clock"]), {})[str(facts["kernel"])] = None
+    told = [f"Kernel {' and '.join(names)} {_CLOCKS.get(clock, clock)}." for clock, names in kernels.items()]
+    dates = sorted({str(each.tool["date"]) for each in documents if each.tool.get("date")})
+    revisions = list(dict.fromkeys(str(each.tool["revision"]) for each in documents if each.tool.get("revision")))
+    if dates:
+        told.append(f"Measured on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}.")
+    if revisions:
+        more = f" and {len(revisions) - 1} more" if len(revisions) > 1 else ""
+        told.append(f"Revision {revisions[0]}{more}.")
+    return " ".join(told)
+
+
+def _picture(report: Report) -> dict[str, str] | None:
+    shown = picture.facts(report)
+    if shown is None:
+        return None
+    wide, narrow = (picture.draw(report, shown, size) for size in (picture.WIDE, picture.NARROW))
+    return {"wide": wide, "narrow": narrow, "title": picture.title()}
 
 
 def _clocks(report: Report) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
@@ -106,12 +162,11 @@ def _finalize(value: object) -> object:
 _MARK = {"the same effect": "yes", "nearly the same effect": "partly", "not the same effect": "no"}
 
 
-def _lost(report: Report, plane: str) -> tuple[str, str, str]:
-    """Return how a plane's effect is marked, how many semantics it lost by level, and which."""
+def _lost(report: Report, plane: str) -> Lost:
     found = standing(report, plane)
     if found is None or plane == REFERENCE:
-        return "", "", ""
-    return _MARK[found.effect], counts(found.lost), ", ".join(check for each in found.lost.values() for check in each)
+        return Lost()
+    return Lost(_MARK[found.effect], counts(found.lost), [check for each in found.lost.values() for check in each])
 
 
 def _emphasis(sentence: str) -> Markup:
@@ -130,106 +185,96 @@ def _xs(curve: Curve) -> list[int]:
     return sorted({x for points in curve.planes.values() for x, _ in points})
 
 
-def _group(report: Report, workload: str, at: Axes, planes: list[str]) -> dict[str, Any]:
-    """Return a workload at a point: a plot of the ratios, and a table of the other figures."""
+def _key(*words: str) -> str:
+    """Return words as the end of a link to a chart."""
+    return "-".join(filter(None, re.split(r"[^A-Za-z0-9.]+", " ".join(words))))
+
+
+def _group(report: Report, workload: str, at: Axes) -> dict[str, Any]:
+    """Return a workload at a point: a chart of the ratios, and a table of the other figures."""
     rows = report.rows(workload, at)
     clock = next((clock for _, clock in rows.values()), "")
     known = WORKLOADS[workload]
     columns = [m for m in known.shown if any(m in row.figures for row, _ in rows.values())]
     ratios = {name: row.ratio_to_direct for name, (row, _) in rows.items() if row.ratio_to_direct}
     title = ", ".join(filter(None, (known.title, at.label())))
-    label = f"{METRICS[known.primary].title}, ratio to direct"
     return {
+        "key": _key("cost", workload, at.label()),
         "title": title[0].upper() + title[1:],
         "at": at,
         "clock": clock,
-        "figure": figures.bars(title, label, ratios, planes, limit=ratios.get(SHORT)) if len(ratios) > 1 else "",
+        "figure": _ratios(report, title, METRICS[known.primary].title, ratios) if len(ratios) > 1 else "",
         "headings": [METRICS[name].column() for name in columns],
         "rows": [(name, [row.figures.get(m) for m in columns], row.n) for name, (row, _) in rows.items()],
     }
 
 
-def _curve(curve: Curve, planes: list[str]) -> dict[str, Any]:
+def _ratios(report: Report, title: str, metric: str, ratios: dict[str, Interval]) -> str:
+    limit = {"limit": ratios[SHORT].value} if SHORT in ratios else {}
+    return charts.dots(report, title, f"{metric}, ratio to direct", ratios, {"ref": 1.0} | limit)
+
+
+def _growth(report: Report) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the curves by workload and axis, each with its chart and its figures."""
+
+    def heading(curve: Curve) -> str:
+        return f"{WORKLOADS[curve.workload].title}, against {charts.axis(curve)}"
+
+    return [(title, [_curve(report, each) for each in curves]) for title, curves in groupby(report.curves(), heading)]
+
+
+def _curve(report: Report, curve: Curve) -> dict[str, Any]:
     xs = _xs(curve)
     return {
-        "title": figures.title(curve),
+        "key": _key("growth", curve.workload, curve.metric, curve.axis, curve.clock),
+        "title": charts.title(curve),
+        "metric": METRICS[curve.metric].column(),
         "clock": curve.clock,
-        "svg": figures.curve(curve, planes),
+        "svg": charts.lines(report, curve),
         "xs": xs,
         "rows": [(name, [dict(points).get(x) for x in xs]) for name, points in curve.planes.items()],
     }
 
 
 def _parts(report: Report, clock: str) -> dict[str, Any] | None:
-    """Return the parts of a connection's cost: a plot of the larger ones, and a table of all."""
+    """Return the parts of a connection's cost: a chart of the differences to direct, and a table of all."""
     found = report.parts()
     if not found:
         return None
     unit = "instructions" if clock == "instructions" else "CPU µs"
-    whole = {plane: sum(costs.values()) for plane, costs in found.items()}
-    large = [p for p in next(iter(found.values())) if any(c[p] >= _LARGE * whole[plane] for plane, c in found.items())]
-    drawn = {
-        plane: {part: costs[part] for part in large} | {"the rest": sum(costs.values()) - sum(costs[p] for p in large)}
-        for plane, costs in found.items()
+    drawn = charts.differences(found, DIRECT) if DIRECT in found else {}
+    title, axis = "Where a connection's time goes", f"{unit} per connection, more or less than direct"
+    return {"figure": charts.parted(report, title, drawn, axis) if drawn else "", "unit": unit, "planes": found}
+
+
+def _all(report: Report) -> list[tuple[str, Result | Matrix]]:
+    return [*report.results, *report.matrices]
+
+
+def _downloads(report: Report, room: int) -> str:
+    """Return a link to each document, the smallest first. They are in the page itself as long as there is room."""
+    packed = {
+        name: base64.b64encode(lzma.compress(msgspec.json.encode(document))).decode() for name, document in _all(report)
     }
-    return {
-        "figure": figures.stacked("Where a connection's time goes", f"{unit} per connection", drawn),
-        "unit": unit,
-        "planes": found,
-    }
+    lines = []
+    for name, data in sorted(packed.items(), key=lambda each: len(each[1])):
+        room -= len(data)
+        if room > 0:
+            link = '<p><a class="download" href="data:application/x-xz;base64,{}" download="{}.xz">{}</a></p>'
+            lines.append(Markup(link).format(data, name, name))
+        else:
+            lines.append(Markup("<p>{} is too large to be in this page.</p>").format(name))
+    return Markup("\n").join(lines)
 
 
-def _rows(report: Report, planes: Sequence[str]) -> list[dict[str, Any]]:
-    made = []
-    for check, statement in report.checks().items():
-        per_plane = [[c for k in report.kernels() if (c := report.cell(k, name, check))] for name in planes]
-        outcomes = {cell.outcome for cells in per_plane for cell in cells} - {"skip"}
-        made.append(
-            {
-                "check": check,
-                "statement": statement,
-                "differs": len(outcomes) > 1,
-                "cells": [_cell(check, name, cells) for name, cells in zip(planes, per_plane, strict=True)],
-            }
-        )
-    return made
-
-
-def _cell(check: str, plane: str, cells: Sequence[MatrixCell]) -> dict[str, Any] | None:
-    """Return the outcome on all kernels as one mark, or as both if kernels differ."""
-    if not cells:
-        return None
-    outcomes = list(dict.fromkeys(cell.outcome for cell in cells))
-    seen = "; ".join(f"{cell.kernel}: {cell.outcome}: {cell.detail}" for cell in cells)
-    reasons = list(dict.fromkeys(" ".join(filter(None, (c.reason, c.reference))) for c in cells if c.outcome != "pass"))
-    return {
-        "outcome": outcomes[0] if len(outcomes) == 1 else "partly",
-        "odd": any(cell.outcome != cell.expected for cell in cells),
-        "mark": "".join(MARKS[outcome] for outcome in outcomes),
-        "label": f"{check} on {plane}: {seen}" + (f" ({'; '.join(filter(None, reasons))})" if any(reasons) else ""),
-    }
-
-
-def _documents(report: Report) -> list[dict[str, Any]]:
-    found: list[tuple[str, Result | Matrix]] = [*report.results, *report.matrices]
-    return [
-        {
-            "name": name,
-            "command": document.plan.get("command", ""),
-            "environment": _facts(document),
-            "data": base64.b64encode(gzip.compress(msgspec.json.encode(document), mtime=0)).decode(),
-        }
-        for name, document in found
-    ]
-
-
-def _facts(document: Result | Matrix) -> list[tuple[str, str]]:
-    """Return the program and the environment: a result has one environment, and a matrix one per kernel."""
-    tool = " ".join(document.tool[key] for key in ("name", "version", "revision") if key in document.tool)
+def _facts(document: Result | Matrix) -> Iterator[tuple[str, str]]:
+    """Yield the program and the environment: a result has one environment, and a matrix one per kernel."""
+    yield (
+        "made by",
+        " ".join(str(document.tool[key]) for key in ("name", "version", "revision") if key in document.tool),
+    )
     several = {"": document.environment} if isinstance(document, Result) else document.environment
-    return [("made by", tool)] + [
-        (f"{kernel}: {key}".removeprefix(": "), str(facts[key]))
-        for kernel, facts in several.items()
-        for key in _TOLD
-        if facts.get(key)
-    ]
+    for kernel, facts in several.items():
+        for key in _TOLD:
+            if facts.get(key):
+                yield f"{kernel}: {key}".removeprefix(": "), str(facts[key])

@@ -10,20 +10,24 @@ import msgspec
 from rich.console import RenderableType
 
 from bench.documents import Matrix, Result, reading
-from bench.report import figures, matrix_table, prediction, sections, semantics, terminal
+from bench.report import matrix_table, picture, prediction, semantics, terminal
 from bench.report import result_table as run_table
 from bench.report.answer import answer
 from bench.report.model import Report
+from bench.report.short import short
 from bench.report.words import CHINESE, ENGLISH, Words
 from dataplanes import catalog, files
-from dataplanes.selection import SHORT, title
+from dataplanes.selection import title
+from dataplanes.texts import markdown
 
 BEGIN, END = "<!-- results: written by bench publish -->", "<!-- end of results -->"
 
 
-def section(report: Report, say: Words = ENGLISH) -> str:
-    """Return the README's short answer."""
-    return "\n".join([BEGIN, *sections.summary(report, say)[:-1], END])
+def section(report: Report, drawing: str, say: Words = ENGLISH) -> str:
+    """Return the README's short answer: the sentences, and the picture if the data have one."""
+    found = short(report, say)
+    told = [f"- {markdown(each)}" for each in found.sentences] if found else []
+    return "\n".join([BEGIN, *told, *(["", f"![{picture.title(say)}]({drawing})"] if drawing else []), END])
 
 
 def examples(root: Path, report: Report) -> dict[str, str]:
@@ -87,20 +91,6 @@ def replaced(page: str, made: str) -> str:
     return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: made, page, flags=re.S)
 
 
-def chart(report: Report) -> str:
-    """Return the chart of every plane's connections per second as ratios to direct. It is a separate file, on white."""
-    ratios = {v.dataplane: v.ratio_to_direct for v in report.verdicts() if v.ratio_to_direct}
-    drawn = figures.bars(
-        "Connections per second, ratio to direct",
-        "connections/s, ratio to direct",
-        ratios,
-        report.planes(),
-        limit=ratios.get(SHORT),
-    )
-    paper = drawn.replace("currentColor", "#1a1a1a").replace("<svg ", '<svg style="background:#fff" ', 1)
-    return paper.rstrip() + "\n"
-
-
 def write(root: Path, report: Report) -> None:
     """Write the pages of a checkout. Outside a checkout nothing is done."""
     if not (root / "README.md").exists():
@@ -111,11 +101,14 @@ def write(root: Path, report: Report) -> None:
 
 def pages(root: Path, report: Report) -> dict[Path, str]:
     """Return every page and drawing of a checkout, with the content it should have."""
-    made = {root / "docs" / "rate.svg": chart(report), root / "docs" / "semantics.md": semantics.page()}
-    shown = examples(root, report)
+    made = {root / "docs" / "semantics.md": semantics.page()}
+    shown, decides = examples(root, report), picture.facts(report)
     for suffix, say in (("", ENGLISH), (".zh", CHINESE)):
+        drawing = f"docs/picture{suffix}.svg" if decides else ""
+        if decides:
+            made[root / drawing] = picture.standalone(report, decides, say)
         readme = root / f"README{suffix}.md"
-        made[readme] = exemplified(replaced(readme.read_text("utf-8"), section(report, say)), shown)
+        made[readme] = exemplified(replaced(readme.read_text("utf-8"), section(report, drawing, say)), shown)
         made[root / "docs" / f"answer{suffix}.md"] = answer(report, say)
     told = [BEGIN, "", *prediction.validation([result for _, result in report.results]), "", END]
     page = root / "docs" / "predict.md"

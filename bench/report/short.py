@@ -113,15 +113,15 @@ def _sentences(report: Report, found: list[Best], say: Words) -> list[str]:
             plane = next((each.plane for each in found if each.placement == placement), "")
             alike = standing(report, plane) if plane else None
         if alike:
-            words = say("{placement}: {effect}", placement=say(place(placement)), effect=say(alike.effect))
+            words = say("In {placement} they have {effect}", placement=say(place(placement)), effect=say(alike.effect))
             lost = say(
-                "of the semantics, {core} core and {extended} extended ones are lost",
+                "{core} core and {extended} extended semantics are lost",
                 core=len(alike.lost["core"]),
                 extended=len(alike.lost["extended"]),
             )
             made.append(
                 say(
-                    "**{words}** ({facts})",
+                    "**{words}**: {facts}.",
                     words=words,
                     facts="".join(
                         [
@@ -156,4 +156,10 @@ def _paid(twins: list[Twin], home: str, say: Words) -> list[str]:
         return []
     low, high = (f"{value:.2f}" for value in (found[0], found[-1]))
     times = low if low == high else say("{low} to {high}", low=low, high=high)
-    return [say("; it costs {times} times as much as the same programming in {place}", times=times, place=home)]
+    return [
+        say(
+            "; a connection costs {times} times as much as with the same programming in {place}",
+            times=times,
+            place=home,
+        )
+    ]

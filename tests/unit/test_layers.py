@@ -17,7 +17,7 @@ MODULES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / 
 LONGEST = 400  # lines, exclusive
 
 # Each of these costs more to import than a whole trial takes where every instruction is emulated.
-HEAVY = {"click", "jinja2", "matplotlib", "numpy", "rich", "scipy"}
+HEAVY = {"click", "jinja2", "numpy", "rich", "scipy"}
 
 
 def dotted(path: Path) -> str:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,7 @@ documents = st.one_of(
     extreme().map(lambda tree: json.dumps(tree).encode()),
     extreme().flatmap(mutated).map(lambda tree: json.dumps(tree).encode()),
     VALID.map(lambda tree: gzip.compress(json.dumps(tree).encode(), 1)).flatmap(spoiled),
+    VALID.map(lambda tree: lzma.compress(json.dumps(tree).encode(), preset=0)).flatmap(spoiled),
     st.binary(max_size=200),
 )
 COMMANDS: list[list[str]] = [
@@ -164,6 +166,10 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "many values": lambda: b'{"kind":"result","schema":2,"plan":{"a":[' + b"[]," * 5_000_000 + b'[]]},"trials":[]}',
     "large": lambda: b" " * (33 << 20),
     "a gzip bomb": lambda: gzip.compress(b" " * (64 << 20), 1),
+    "an xz bomb": lambda: lzma.compress(b" " * (64 << 20), preset=0),
+    "an xz file that needs much memory": lambda: lzma.compress(
+        b"{}", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 27}]
+    ),
     "digits": lambda: b'{"schema":' + b"1" * 100_000 + b"}",
     "not UTF-8": lambda: b'{"kind":"matrix","schema":2,"cells":"\xff"}',
     "another kind": lambda: text.merged(model.load([str(ROOT / "results" / "readme" / "first.json")])),
