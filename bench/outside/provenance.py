@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,12 @@ _BUILD = (
 
 
 def tool() -> dict[str, str]:
-    """Return the program's name and version and Python's version.
+    """Return the program's name and version, Python's version, and today's date in UTC.
 
     A checkout adds the commit, with a "+" if it has changed.
     """
-    told = {"name": "bench", "version": __version__, "python": platform.python_version()}
+    today = datetime.now(timezone.utc).date().isoformat()
+    told = {"name": "bench", "version": __version__, "python": platform.python_version(), "date": today}
     git = ("git", "-C", str(_ROOT))
     # An installed program may lie in another project's repository.
     revision = _said(*git, "rev-parse", "--short=12", "HEAD") if (_ROOT / ".git").exists() else ""

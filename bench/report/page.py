@@ -49,7 +49,7 @@ _MOST = 1_480_000
 """Bytes of the page, documents included. A reader waits for a larger one on a slow line."""
 _DOWNLOADS = "<!-- documents -->"
 _CLOCKS = {
-    "instructions": "by the instruction clock: 1 ns is one instruction",
+    "instructions": "by the instruction clock (1 ns is one instruction)",
     "wall": "by the wall clock",
 }
 
@@ -124,15 +124,15 @@ def origin(report: Report) -> str:
     for document in documents:
         for facts in [document.environment] if isinstance(document, Result) else document.environment.values():
             kernels.setdefault(str(facts["clock"]), {})[str(facts["kernel"])] = None
-    told = [f"Kernel {' and '.join(names)} {_CLOCKS.get(clock, clock)}." for clock, names in kernels.items()]
+    told = [
+        f"{_CLOCKS.get(clock, clock)} on kernel{'s' if len(names) > 1 else ''} {' and '.join(names)}"
+        for clock, names in kernels.items()
+    ]
     dates = sorted({str(each.tool["date"]) for each in documents if each.tool.get("date")})
     revisions = list(dict.fromkeys(str(each.tool["revision"]) for each in documents if each.tool.get("revision")))
-    if dates:
-        told.append(f"Measured on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}.")
-    if revisions:
-        more = f" and {len(revisions) - 1} more" if len(revisions) > 1 else ""
-        told.append(f"Revision {revisions[0]}{more}.")
-    return " ".join(told)
+    when = f", {' to '.join(dict.fromkeys((dates[0], dates[-1])))}" if dates else ""
+    more = f" and {len(revisions) - 1} more" if len(revisions) > 1 else ""
+    return f"Measured {', '.join(told)}{when}" + (f", at revision {revisions[0]}{more}." if revisions else ".")
 
 
 def _picture(report: Report) -> dict[str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from bench.documents import Interval
 from bench.documents.overview import Curve
-from bench.report import charts, labels, looks, svg
-from bench.report.model import Report
+from bench.report import charts, heat, labels, looks, picture, svg
+from bench.report.model import Report, cost, load
 from bench.report.scales import Scale, around
+from dataplanes.selection import DIRECT, SHORT, balances
+from tests.conftest import ROOT
 
 NUMBERS = st.floats(1e-3, 1e9)
 
@@ -110,3 +113,83 @@ def test_every_mechanism_has_its_shape(mechanism: str) -> None:
     report = Report([("r", Result({}, {"clock": "wall"}, plan, [], [], []))], [])
     assert looks.mechanism(report, "x") in mechanism
     assert looks.mechanism(report, "x") in looks.SHAPES
+
+
+# -- the picture -------------------------------------------------------------------------------------------------------
+
+PLACES = ROOT / "tests" / "unit" / "golden" / "places"
+
+
+@pytest.fixture(scope="module")
+def places() -> Report:
+    return load([str(PLACES / name) for name in ("connections.json", "matrix.json")])
+
+
+def test_every_plane_is_a_named_point_with_its_figures(places: Report) -> None:
+    shown = picture.facts(places)
+    assert shown
+    assert {each.plane for each in shown.points} == {name for name in places.planes() if balances(name)}
+    drawn = picture.draw(places, shown)
+    told = {name: title for title in re.findall("<title>(.*?)</title>", drawn) for name in [title.partition(":")[0]]}
+    for each in shown.points:
+        assert f">{each.plane}</text>" in drawn
+        assert f"{each.paid.value:.3f} times that of direct" in told[each.plane]
+        assert f"{each.core} core and {each.extended} extended semantics are lost" in told[each.plane]
+        costs = {name: cost(row) for name, (row, _) in places.rows("crr").items()}
+        here, there = costs[each.plane], costs["direct"]
+        assert here and there  # noqa: PT018
+        assert each.paid.value == pytest.approx(here.value / there.value, rel=0.01)
+    assert drawn.count('class="mark hollow"') == sum(1 for each in shown.points if each.core) + any(
+        each.core for each in shown.points
+    ), "the points that lack a core semantic, and the legend"
+
+
+def test_the_reference_and_the_limit_are_lines(places: Report) -> None:
+    shown = picture.facts(places)
+    assert shown
+    drawn = picture.draw(places, shown)
+    assert [kind in drawn for kind in ('class="ref"', 'class="limit"')] == [
+        name in shown.lines for name in (DIRECT, SHORT)
+    ]
+    assert DIRECT in shown.lines
+
+
+def test_on_a_telephone_only_the_planes_that_decide_have_names(places: Report) -> None:
+    shown = picture.facts(places)
+    assert shown
+    drawn = picture.draw(places, shown, picture.NARROW)
+    assert [f">{each.plane}</text>" in drawn for each in shown.points] == [each.strong for each in shown.points]
+    assert any(each.strong for each in shown.points)
+
+
+def test_the_picture_as_a_file_is_an_image_of_its_own(places: Report) -> None:
+    shown = picture.facts(places)
+    assert shown
+    made = picture.standalone(places, shown)
+    assert ET.fromstring(made).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "prefers-color-scheme:dark" in made
+
+
+def test_without_semantics_there_is_no_picture(places: Report) -> None:
+    assert picture.facts(Report(places.results, [])) is None
+
+
+# -- the map -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_has_every_cell_and_tells_what_was_seen_on_every_plane(places: Report) -> None:
+    planes = [plane for column in heat.columns(places) for plane in column.planes]
+    assert sorted(planes) == sorted({cell.dataplane for cell in places.cells()})
+    rows = [row for theme in heat.themes(places) for row in theme.rows]
+    assert sorted(row.check for row in rows) == sorted(places.checks())
+    for row in rows:
+        named = [plane for seen in row.seen for plane in seen.planes]
+        assert len(named) == len({*named})
+        for plane, (kind, _) in zip(planes, row.cells, strict=True):
+            cells = [cell for each in places.kernels() if (cell := places.cell(each, plane, row.check))]
+            outcomes = {cell.outcome for cell in cells}
+            assert kind.split()[:1] == ([*outcomes] if len(outcomes) == 1 else ["mixed"] if outcomes else [])
+            (seen,) = [each for each in row.seen if plane in each.planes] or [
+                each for each in row.seen if not each.planes
+            ]
+            assert all(any(cell.detail in line for line in seen.lines) for cell in cells)

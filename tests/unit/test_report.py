@@ -16,7 +16,7 @@ import pytest
 from bench.documents import Held, Interval, Matrix, MatrixCell, Profile, Result, Summary, Trial, reading
 from bench.report import answer, text
 from bench.report.model import Report, State
-from bench.report.page import page
+from bench.report.page import origin, page
 from bench.report.questions import QUESTIONS, REFERENCE
 from dataplanes.errors import Usage
 from scenarios import checks
@@ -165,6 +165,17 @@ def test_the_page_needs_nothing_from_anywhere_and_says_everything(report: Report
     assert "<strong>does not hold</strong>: saw nft-lb (SNAT)<br><i>nft-lb</i>" in seen[: seen.index("</ul>")]
     assert "x is unstable" in made
     assert made == page(report)
+
+
+def test_the_page_says_where_its_figures_come_from(report: Report) -> None:
+    assert origin(report) == "Measured by the instruction clock (1 ns is one instruction) on kernel 6.12."
+    told = {"date": "2026-11-26", "revision": "abc"}
+    later = msgspec.structs.replace(result(), tool=told, environment={"clock": "wall", "kernel": "6.18"})
+    first = msgspec.structs.replace(result(), tool=told | {"date": "2026-11-24", "revision": "def"})
+    assert origin(Report([("l", later), ("f", first)], [])) == (
+        "Measured by the wall clock on kernel 6.18, by the instruction clock (1 ns is one instruction) on kernel 6.12, "
+        "2026-11-24 to 2026-11-26, at revision abc and 1 more."
+    )
 
 
 def test_data_cannot_break_out_of_the_page(report: Report) -> None:
