@@ -175,7 +175,7 @@ def _legend(report: Report, found: Sequence[Point], size: Size, say: Words) -> t
         if any(looks.colour(report, plane) == key for plane in planes)
     ]
     entries += [
-        ("at-other", looks.SHAPES[key], say(words), False)
+        ("at-other", looks.SHAPES[key], words, False)
         for key, words in looks.MECHANISMS.items()
         if any(looks.mechanism(report, plane) == key for plane in planes)
     ]
