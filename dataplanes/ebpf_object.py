@@ -27,7 +27,8 @@ from dataplanes.paths import cache
 
 _SOURCES = Path(__file__).parent / "bpf"
 _SCHED_CLS, _CGROUP_SOCK_ADDR = 3, 18
-_STACK = 23  # BPF_MAP_TYPE_STACK, which has no keys
+_KPROBE, _RAW_TRACEPOINT = 2, 17
+_KEYLESS = (22, 23)  # BPF_MAP_TYPE_QUEUE and BPF_MAP_TYPE_STACK
 _LOAD_IMMEDIATE, _MAP_FD = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW, BPF_PSEUDO_MAP_FD
 
 PROGRAMS: dict[str, dict[str, tuple[int, int]]] = {
@@ -43,6 +44,10 @@ PROGRAMS: dict[str, dict[str, tuple[int, int]]] = {
     "tc": dict.fromkeys(("from_container", "make_room", "to_container"), (_SCHED_CLS, 0)),
     "redirect": dict.fromkeys(("from_container", "make_room", "from_wire"), (_SCHED_CLS, 0)),
     "short": dict.fromkeys(("from_container", "from_wire"), (_SCHED_CLS, 0)),
+    "trace": {
+        **dict.fromkeys(("on_entry", "on_free"), (_KPROBE, 0)),
+        **dict.fromkeys(("on_receive", "on_queue", "on_drop", "on_consume"), (_RAW_TRACEPOINT, 0)),
+    },
 }
 """Object -> program -> (BPF_PROG_TYPE_*, attach type)."""
 
@@ -54,6 +59,7 @@ _MAPS = {
     "tc": (*_SERVICES, *_CONNECTIONS, "bridge"),
     "redirect": (*_SERVICES, *_CONNECTIONS, "bridge", "stations", "every"),
     "short": ("stations",),
+    "trace": ("layouts", "places", "namespaces", "packets", "flows", "lost", "events"),
 }
 
 
@@ -89,7 +95,7 @@ class Loaded:
             fds = {index: self.maps[spec.name].fd for index, spec in enumerate(found.maps)}
             for program, instructions in found.programs.items():
                 kind, attach_type = PROGRAMS[name][program]
-                self.programs[program] = bpf.load(program, kind, attach_type, _rewrite(instructions, fds))
+                self.programs[program] = bpf.load(program, kind, attach_type, with_maps(instructions, fds))
         except BenchError:
             self.close()
             raise
@@ -141,7 +147,7 @@ def compile_object(name: str) -> Object:
     indexes = {tables[each].map_fd: index for index, each in enumerate(_MAPS[name])}
     maps = [_spec(module, each, table) for each, table in tables.items()]
     # Replace the descriptor of each map that bcc created by the map's index.
-    programs = {each: _rewrite(module.dump_func(each.encode()), indexes) for each in PROGRAMS[name]}
+    programs = {each: with_maps(module.dump_func(each.encode()), indexes) for each in PROGRAMS[name]}
     return Object(maps, programs)
 
 
@@ -157,11 +163,12 @@ def _spec(module: Any, name: str, table: Any) -> MapSpec:
     identity = lib.bpf_table_id(module.module, name.encode())
     flags = lib.bpf_table_flags_id(module.module, identity)
     kind = lib.bpf_table_type_id(module.module, identity)
-    key_size = 0 if kind == _STACK else sizeof(table.Key)
+    key_size = 0 if kind in _KEYLESS else sizeof(table.Key)
     return MapSpec(name, kind, key_size, sizeof(table.Leaf), flags)
 
 
-def _rewrite(instructions: bytes, values: dict[int, int]) -> bytes:
+def with_maps(instructions: bytes, values: dict[int, int]) -> bytes:
+    """Return a program with other references to its maps: descriptors in place of indexes, or the other way round."""
     code = bytearray(instructions)
     for at in range(0, len(code), 8):
         operation, registers = code[at], code[at + 1]

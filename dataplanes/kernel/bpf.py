@@ -16,6 +16,7 @@ from dataplanes.errors import KernelRefused, Prerequisite
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROG_LOAD = 0, 1, 2, 3, 4, 5
+_LOOKUP_AND_DELETE, _TRACEPOINT_OPEN = 21, 17
 _PROG_BY_ID, _OBJECT_INFO, _LINK_BY_ID, _NEXT_LINK, _LINK_DETACH = 13, 15, 30, 31, 34
 _PROG_QUERY, _LOOKUP_BATCH, _UPDATE_BATCH, _DELETE_BATCH, _LINK_CREATE = 16, 24, 26, 27, 28
 _BATCH = 4096
@@ -25,6 +26,7 @@ CONNECT4, CONNECT6, SENDMSG4 = 10, 11, 14  # BPF_CGROUP_*
 RECVMSG4, RECVMSG6, GETPEERNAME4, GETPEERNAME6 = 19, 20, 29, 30
 TCX = {"ingress": 46, "egress": 47}  # BPF_TCX_*
 _LINK_TCX = 11  # BPF_LINK_TYPE_*
+_PERF_EVENT = 41  # the attach type of kprobes and breakpoints
 _LOOPBACK = 1  # its index in every namespace
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -68,6 +70,17 @@ class _ProgLoad(ctypes.Structure):
 
 class _LinkCreate(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint32) for name in ("prog_fd", "target_fd", "attach_type", "flags")]
+
+
+class _LinkEvent(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("prog_fd", "target_fd", "attach_type", "flags")),
+        ("cookie", ctypes.c_uint64),
+    ]
+
+
+class _OpenTracepoint(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_uint64), ("prog_fd", ctypes.c_uint32)]
 
 
 class _ProgQuery(ctypes.Structure):
@@ -171,6 +184,16 @@ class Map:
         if code < 0:
             raise _refused(f"element of BPF map {self.name} refused", self.name, code)
 
+    def pop(self) -> bytes | None:
+        """Remove the oldest element of a queue and return it, or None if the queue is empty."""
+        value = ctypes.create_string_buffer(self.value_size)
+        code = _call(_LOOKUP_AND_DELETE, _Element(self.fd, 0, _address(value), 0))
+        if code == -errno.ENOENT:
+            return None
+        if code < 0:
+            raise _refused(f"BPF map {self.name} cannot be read", self.name, code)
+        return value.raw
+
     def delete(self, keys: Iterable[bytes]) -> None:
         """Delete elements. A missing element is no error."""
         for key in keys:
@@ -244,6 +267,23 @@ def link_cgroup(program: int, cgroup: str, attach_type: int) -> int:
     if fd < 0:
         hint = "a program on a parent cgroup excludes others" if fd == -errno.EPERM else ""
         raise _refused("BPF program cannot be attached to the cgroup", cgroup, fd, hint)
+    return fd
+
+
+def link_event(program: int, event: int, cookie: int) -> int:
+    """Attach to a perf event. The program can ask for the cookie."""
+    fd = _call(_LINK_CREATE, _LinkEvent(program, event, _PERF_EVENT, 0, cookie))
+    if fd < 0:
+        raise _refused("BPF program cannot be attached to the perf event", f"event {cookie}", fd)
+    return fd
+
+
+def link_tracepoint(program: int, name: str) -> int:
+    """Attach to a tracepoint."""
+    text = name.encode() + b"\0"
+    fd = _call(_TRACEPOINT_OPEN, _OpenTracepoint(_address(text), program))
+    if fd < 0:
+        raise _refused("BPF program cannot be attached to the tracepoint", name, fd)
     return fd
 
 

@@ -1,0 +1,276 @@
+"""A follower of one flow: it reports where in the kernel a packet of the flow, or of its answer, is seen.
+
+dataplanes/bpf/trace.c is attached to kernel functions by kprobes, and to tracepoints. It needs no headers: the offsets
+of fields come from the kernel's BTF, in which the kernel describes its own types.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import os
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from dataplanes import ebpf_object
+from dataplanes.errors import Prerequisite
+from dataplanes.kernel import bpf, btf, netns, perf
+from dataplanes.kernel.btf import KernelTypes
+from dataplanes.requirements import Compiled, Feature, Requirement
+
+_TYPES = Path("/sys/kernel/btf")
+_MOST_EVENTS = 16_384
+_CAPACITIES = {"layouts": 1, "lost": 1, "places": 64, "namespaces": 4096, "packets": 4096, "flows": 1024}
+_NONE = 0xFFFF
+_FIELDS = (
+    *(f"sk_buff.{name}" for name in ("dev", "sk", "head", "data", "network_header", "mac_header", "mark", "_nfct")),
+    *("net_device.nd_net.net", "net_device.ifindex", "net_device.name", "net.ns.inum", "sock.__sk_common.skc_net.net"),
+    *("nf_hook_state.hook", "nf_hook_state.pf", "nf_hook_state.net", "nft_pktinfo.skb", "nft_pktinfo.state"),
+    *("nft_chain.table", "nft_chain.name", "nft_table.name", "xt_table.name"),
+)
+"""The fields that trace.c reads, in the order of its `struct layout`."""
+_IN_MODULES = ("nft_", "xt_")  # structures that are unknown, and not read, while their module is not loaded
+_FREE = "__kfree_skb"
+_POINTS = {
+    "netif_receive_skb": "on_receive",
+    "net_dev_queue": "on_queue",
+    "kfree_skb": "on_drop",
+    "consume_skb": "on_consume",
+}
+_EVENT = struct.Struct("=5Q 4s4s2s2sI 4s4s 3I H6B 6s2x 16s32s32s 4x")
+_DROP, _CONNECT = 1, 2
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "icmp": socket.IPPROTO_ICMP}
+_NUMBERS = {number: name for name, number in _PROTOCOLS.items()}
+
+
+class Vantage(Struct, frozen=True, forbid_unknown_fields=True):
+    """A kernel function or tracepoint, and the names of the arguments that tell of the packet."""
+
+    name: str
+    module: str = ""
+    arguments: list[str] = []
+    skb: str = "skb"
+    state: str = "state"
+    pkt: str = "pkt"
+    sockaddr: str = ""
+    kind: str = ""
+    chain: str = ""
+    table: str = ""
+
+
+PLACES = msgspec.toml.decode(Path(__file__).with_suffix(".toml").read_text("utf-8"), type=dict[str, list[Vantage]])[
+    "place"
+]
+
+
+class Sighting(Struct, omit_defaults=True):
+    """A packet of the flow at a place in the kernel. Times are in nanoseconds.
+
+    `packet` is the same for a packet and its clones, and `copy` tells these apart. They are 0 where a socket is about
+    to connect, send or receive, and there is no packet.
+    """
+
+    time: int
+    place: str
+    packet: int
+    copy: int
+    namespace: str = ""  # without the run's number
+    device: str = ""
+    protocol: str = ""
+    source: str = ""  # ADDRESS:PORT, or an ICMP echo's number in place of the port
+    destination: str = ""
+    carrier: str = ""  # the outer addresses while it is encapsulated
+    mac: str = ""  # the destination's
+    hook: str = ""
+    ruleset: str = ""  # the table, and the chain if it is nft's
+    mark: int = 0
+    tracked: str = ""  # the connection's state: new, established, related; "reply" in its other direction
+    flags: str = ""  # of TCP
+    icmp: int | None = None  # the type of an ICMP message
+    reason: str = ""  # why it was dropped, by the kernel's name
+    function: str = ""  # which dropped it
+
+
+def wanted(image: btf.Btf) -> KernelTypes:
+    """Return what a follower needs of a kernel image's types."""
+    functions = image.functions(each.name for each in PLACES)
+    return KernelTypes(
+        image.next,
+        functions,
+        image.fields(_FIELDS),
+        {
+            "reasons": image.enumeration("skb_drop_reason"),
+            "attachments": image.enumeration("cgroup_bpf_attach_type"),
+        },
+    )
+
+
+REQUIRES: tuple[Requirement, ...] = (
+    Feature("KPROBES", "", "packets are seen at the entries of kernel functions"),
+    Feature("BPF_EVENTS", "", "BPF programs are attached to kernel functions"),
+    Feature("DEBUG_INFO_BTF", "", "the kernel tells where the fields of its structures are"),
+    Compiled("trace", "the program that follows packets"),
+)
+_HOOKS = {2: ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"), 5: ("ingress", "egress")}
+_HOOKS[7] = tuple(f"bridge {name}" for name in (*_HOOKS[2], "BROUTING"))
+_STATES = ("established", "related", "new", "established reply", "related reply")
+_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
+_DROPPED, _TRACKED = "SKB_DROP_REASON_", 8
+
+
+class Follower:
+    """A follower of the flow that begins in a namespace, by a protocol and from a port (of ICMP: an echo's number)."""
+
+    def __init__(
+        self, types: KernelTypes, namespaces: Mapping[str, str], client: str, protocol: str, port: int
+    ) -> None:
+        """Attach. `namespaces` has the names that sightings are to have, by those of the namespaces.
+
+        Raises Prerequisite on a kernel without kprobes or with other structures, and KernelRefused.
+        """
+        self._types = types
+        self._fields, self._functions = dict(types.fields), dict(types.functions)
+        self._links: list[int] = []
+        self._programs: list[int] = []
+        self._maps: dict[str, bpf.Map] = {}
+        self._inodes = {os.stat(netns.path(name)).st_ino: shown for name, shown in namespaces.items()}
+        unknown = [name for name in _FIELDS if name not in types.fields and not name.startswith(_IN_MODULES)]
+        if unknown:
+            raise Prerequisite("cannot follow packets", why=f"this kernel's structures have no {', '.join(unknown)}")
+        try:
+            self._read_modules()
+            self._make_maps(os.stat(netns.path(client)).st_ino, protocol, port)
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Detach. Idempotent."""
+        for fd in (*self._links, *self._programs):
+            os.close(fd)
+        self._links, self._programs = [], []
+        for each in self._maps.values():
+            each.close()
+
+    def _read_modules(self) -> None:
+        """Find the functions and structures that are in modules."""
+        before = b""
+        for module in dict.fromkeys(each.module for each in PLACES if each.module):
+            path = _TYPES / module
+            if not path.exists():
+                continue
+            before = before or btf.names((_TYPES / "vmlinux").read_bytes())
+            types = btf.Btf(path.read_bytes(), first=self._types.first, before=before)
+            self._functions |= types.functions(each.name for each in PLACES if each.module == module)
+            self._fields |= types.fields(set(_FIELDS) - set(self._fields))
+
+    def _make_maps(self, client: int, protocol: str, port: int) -> None:
+        found = ebpf_object.compiled("trace")
+        for spec in found.maps:
+            capacity = _CAPACITIES.get(spec.name, _MOST_EVENTS)
+            self._maps[spec.name] = bpf.Map(spec.name, spec.kind, spec.key_size, spec.value_size, capacity, spec.flags)
+        offsets = [self._fields.get(name, 0) for name in _FIELDS]
+        layout = struct.pack(f"={len(offsets)}I I 2sH", *offsets, client, struct.pack("!H", port), _PROTOCOLS[protocol])
+        self._maps["layouts"].put(struct.pack("=I", 0), layout)
+        for number, place in enumerate(PLACES):
+            if function := self._functions.get(place.name):
+                known = function.arguments or place.arguments
+                names = (place.skb, place.state, place.pkt, place.sockaddr, place.kind, place.chain, place.table)
+                positions = [known.index(each) if each in known else _NONE for each in names]
+                self._maps["places"].put(struct.pack("=I", number), struct.pack("=8H", *positions, 0))
+        for inode in self._inodes:
+            self._maps["namespaces"].put(struct.pack("=I", inode), struct.pack("=I", 1))
+
+    def _attach(self) -> None:
+        """Attach the programs; those that see packets leave before those that see them come."""
+        for tracepoint, name in reversed(_POINTS.items()):
+            self._links.append(bpf.link_tracepoint(self._load(name), tracepoint))
+        self._watch(_FREE, self._load("on_free"), 0)
+        program = self._load("on_entry")
+        for number, place in enumerate(PLACES):
+            if place.name in self._functions:
+                self._watch(place.name, program, number)
+
+    def _watch(self, function: str, program: int, number: int) -> None:
+        event = perf.kprobe(function)
+        if event >= 0:
+            try:
+                self._links.append(bpf.link_event(program, event, number))
+            finally:
+                os.close(event)  # the link holds it
+
+    def _load(self, name: str) -> int:
+        found = ebpf_object.compiled("trace")
+        fds = {index: self._maps[spec.name].fd for index, spec in enumerate(found.maps)}
+        code = ebpf_object.with_maps(found.programs[name], fds)
+        self._programs.append(bpf.load(name, *ebpf_object.PROGRAMS["trace"][name], code))
+        return self._programs[-1]
+
+    def lost(self) -> int:
+        """Return the number of sightings that the kernel had no room for."""
+        ((_, count),) = self._maps["lost"].get([struct.pack("=I", 0)])
+        return int.from_bytes(count, sys.byteorder)
+
+    def sightings(self) -> list[Sighting]:
+        """Return the sightings since the last call, in their order."""
+        found = []
+        while (event := self._maps["events"].pop()) is not None:
+            found.append(self._sighting(event))
+        return found
+
+    def _sighting(self, event: bytes) -> Sighting:
+        fields = _EVENT.unpack(event)
+        time, packet, skb, location, reason = fields[:5]
+        source, destination, source_port, destination_port, protocol, outer_source, outer_destination = fields[5:12]
+        inode, _, mark, place, kind, hook, family, flags, tracked, icmp, mac, device, name, table = fields[12:]
+        made = Sighting(time, PLACES[place].name, packet, skb)
+        if kind == _CONNECT:
+            made.hook = self._types.enums["attachments"].get(hook, "").removeprefix("CGROUP_").lower()
+        elif family in _HOOKS and hook < len(_HOOKS[family]):
+            made.hook = _HOOKS[family][hook]
+        made.namespace, made.device = self._inodes[inode], _text(device)
+        made.protocol = _NUMBERS.get(protocol, str(protocol))
+        made.source, made.destination = _end(source, source_port), _end(destination, destination_port)
+        if any(outer_source):
+            made.carrier = f"{socket.inet_ntoa(outer_source)} > {socket.inet_ntoa(outer_destination)}"
+        made.mac = mac.hex(":") if any(mac) else ""
+        made.ruleset = " ".join(filter(None, (_text(table), _text(name))))
+        made.mark, made.icmp = mark, icmp - 1 if icmp else None
+        if tracked & _TRACKED and tracked & 7 < len(_STATES):
+            made.tracked = _STATES[tracked & 7]
+        made.flags = " ".join(flag for bit, flag in enumerate(_FLAGS) if flags >> bit & 1)
+        if kind == _DROP:
+            made.reason = self._types.enums["reasons"].get(reason, str(reason)).removeprefix(_DROPPED)
+            made.function = self._symbol(location)
+        return made
+
+    def _symbol(self, address: int) -> str:
+        """Return the name of the kernel function that an address is in."""
+        return self._symbols[bisect.bisect(self._symbols, (address, "~")) - 1][1].partition(".")[0]
+
+    @functools.cached_property
+    def _symbols(self) -> list[tuple[int, str]]:
+        with open("/proc/kallsyms", encoding="ascii") as file:
+            found = (line.split() for line in file)
+            return sorted((int(each[0], 16), each[2]) for each in found if each[1] in "tT")
+
+
+def _text(data: bytes) -> str:
+    return data.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def _end(address: bytes, port: bytes) -> str:
+    return f"{socket.inet_ntoa(address)}:{int.from_bytes(port, 'big')}"
