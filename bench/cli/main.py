@@ -17,6 +17,7 @@ from bench.cli import completion as completion_of
 from bench.cli import documents as cli_documents
 from bench.cli import explore as cli_explore
 from bench.cli import importing, listing, new_plane, predicting
+from bench.cli import tracing as cli_tracing
 from bench.cli.options import (
     axis_options,
     axis_values,
@@ -101,6 +102,7 @@ def main() -> None:
 
 for _command in (
     cli_explore.explore,
+    cli_tracing.trace,
     cli_documents.compare,
     cli_documents.report,
     cli_documents.history,

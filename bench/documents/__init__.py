@@ -203,7 +203,7 @@ class Matrix(Struct, tag_field="kind", tag="matrix"):
 
 
 class Job(Struct):
-    """A job for the kernel under test. `kind` is trials, lab, inspect, matrix or explore.
+    """A job for the kernel under test. `kind` is trials, lab, inspect, matrix, explore or trace.
 
     `selections` has the parsed planes in order. A lab, an inspection and an exploration have one.
     """
@@ -221,12 +221,14 @@ class Job(Struct):
     pause: bool = False  # for a matrix: open a shell in the lab of a cell that is not as expected
     extensions: list[Extension] = field(default_factory=list)  # the planes and checks of other packages
     exploring: dict[str, Any] = field(default_factory=dict)  # for an exploration (bench.documents.exploration)
+    tracing: dict[str, Any] = field(default_factory=dict)  # for a trace (bench.documents.tracing)
+    types: dict[str, Any] = field(default_factory=dict)  # for a trace: the kernel's (dataplanes.kernel.btf.KernelTypes)
 
 
 class Event(Struct, omit_defaults=True):
     """One message from the kernel under test.
 
-    `kind` is stage, environment, trial, report, cell, evidence, explored, finding or error.
+    `kind` is stage, environment, trial, report, cell, evidence, explored, finding, flow or error.
     """
 
     kind: str

@@ -123,3 +123,15 @@ class ExplorationPlan(Struct):
     steps: Count | None = None  # of one plane; None: no limit
     seconds: Seconds | None = None  # for one plane; None: no limit
     command: str = ""
+
+
+class TracePlan(Struct):
+    """The request to `bench trace`."""
+
+    dataplanes: list[Named] = []
+    scenario: str = ""
+    origin: str = ""  # the container that asks; "": the scenario's client
+    service: str = ""  # the service that it asks; "": the one that the scenario's client calls
+    protocol: str = ""
+    until: str = ""
+    command: str = ""

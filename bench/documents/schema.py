@@ -19,9 +19,10 @@ from bench.documents.exploration import Exploration
 from bench.documents.history import History
 from bench.documents.metrics import METRICS
 from bench.documents.overview import Overview
-from bench.documents.parts import Environment, ExplorationPlan, MatrixPlan, ResultPlan, Writer
+from bench.documents.parts import Environment, ExplorationPlan, MatrixPlan, ResultPlan, TracePlan, Writer
 from bench.documents.prediction import Prediction
 from bench.documents.reading import READ
+from bench.documents.tracing import TraceDocument
 from dataplanes.plane_file import PlaneFile
 from dataplanes.program import PROTOCOL, Call, CallAnswer
 from scenarios.axes import Axes
@@ -36,6 +37,7 @@ DOCUMENTS: dict[tuple[str, int], Any] = {
     ("exploration", SCHEMA): Exploration,
     ("prediction", SCHEMA): Prediction,
     ("history", SCHEMA): History,
+    ("trace", SCHEMA): TraceDocument,
     ("report", SCHEMA): Overview,
     ("lab", SCHEMA): LabDocument,
     ("plane-file", PROTOCOL): PlaneFile,
@@ -53,6 +55,7 @@ _PARTS: dict[str, dict[str, Any]] = {
     "Prediction": {"tool": Writer},
     "History": {"tool": Writer},
     "Exploration": {"tool": Writer, "environment": Environment, "plan": ExplorationPlan},
+    "TraceDocument": {"tool": Writer, "environment": Environment, "plan": TracePlan},
 }
 """The parts with a free form, and the types of the fields that readers look up in them."""
 

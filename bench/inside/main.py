@@ -74,6 +74,12 @@ def _explore(job: Job, clock: str) -> int:
     return explore.explore(job, clock, _tell)
 
 
+def _trace(job: Job, clock: str) -> int:
+    from bench.inside import tracing
+
+    return tracing.trace(job, clock, _tell)
+
+
 def _inspect(job: Job, clock: str) -> int:
     from scenarios import walk
 
@@ -85,7 +91,14 @@ def _inspect(job: Job, clock: str) -> int:
     return 0
 
 
-_KINDS = {"trials": _trials, "lab": _lab, "inspect": _inspect, "matrix": _matrix, "explore": _explore}
+_KINDS = {
+    "trials": _trials,
+    "lab": _lab,
+    "inspect": _inspect,
+    "matrix": _matrix,
+    "explore": _explore,
+    "trace": _trace,
+}
 
 
 def _allow_files() -> None:

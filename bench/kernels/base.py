@@ -47,6 +47,10 @@ class Kernel(ABC):
     def has_module(self, name: str) -> bool:
         """Return True if the module can be loaded, or is built in."""
 
+    def types(self) -> bytes:
+        """Return the BTF of the kernel's image; b"" if it has none."""
+        return b""
+
     @abstractmethod
     def execute(self, command: Command, on_event: Callable[[bytes], None]) -> int:
         """Run a command, and pass streams and signals through. Each line on the event channel is an event.

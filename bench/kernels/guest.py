@@ -29,8 +29,9 @@ from bench.kernels.relay import exit_code
 from bench.kernels.session import PANIC, PORTS, STREAMS, Session
 from bench.kernels.shares import Shared, serve, transport
 from bench.kernels.snapshot import Saving
+from bench.kernels.vmlinux import decompressed
 from dataplanes.errors import BenchError, GuestPanic, Prerequisite, Usage
-from dataplanes.kernel import interrupt
+from dataplanes.kernel import btf, interrupt
 from dataplanes.texts import clean
 
 QEMU = "qemu-system-x86_64"
@@ -75,6 +76,10 @@ class Guest(Kernel):
 
     def has_module(self, name: str) -> bool:
         return self._modules.has(name)
+
+    def types(self) -> bytes:
+        image = self._vmlinuz.read_bytes()
+        return btf.of_image(image) or btf.of_image(decompressed(image))
 
     def execute(self, command: Command, on_event: Callable[[bytes], None]) -> int:
         if shutil.which(QEMU) is None:

@@ -42,6 +42,10 @@ class HostKernel(Kernel):
     def has_module(self, name: str) -> bool:
         return Path("/sys/module", name).exists() or Modules(Path("/lib/modules", self.release)).has(name)
 
+    def types(self) -> bytes:
+        path = Path("/sys/kernel/btf/vmlinux")
+        return path.read_bytes() if path.exists() else b""
+
     def execute(self, command: Command, on_event: Callable[[bytes], None]) -> int:
         keep = str(native.binary("keep"))
         netns.share_run()  # namespaces that are created in `keep`'s mount namespace are visible here

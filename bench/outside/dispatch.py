@@ -12,7 +12,7 @@ from bench.documents import Event, Job
 from bench.kernels import Command, Kernel, headers
 from bench.prepare import preflight
 from bench.prepare.ready import make_ready, requirements
-from dataplanes import errors, extensions
+from dataplanes import errors, extensions, follower
 
 _decoder = msgspec.json.Decoder(Event)
 _UNDISTURBED = ("env", "--block-signal=HUP,INT,TERM")
@@ -38,7 +38,8 @@ def dispatch(
     Raises the error of the kernel under test as if it had happened here.
     """
     job = msgspec.structs.replace(job, extensions=list(extensions.known()))
-    make_ready(job.selections, kernel, {trial.workload for trial in job.trials})
+    more = follower.REQUIRES if job.kind == "trace" else ()
+    make_ready(job.selections, kernel, {trial.workload for trial in job.trials}, more)
     failure: list[errors.BenchError] = []
 
     def take(line: bytes) -> None:

@@ -20,11 +20,17 @@ def requirements(selections: Iterable[Selection]) -> tuple[Requirement, ...]:
     return tuple(dict.fromkeys((*REQUIRES, *(need for each in selections for need in catalog.requires(each)))))
 
 
-def make_ready(selections: Sequence[Selection], kernel: Kernel, workloads: Iterable[str] = ()) -> None:
+def make_ready(
+    selections: Sequence[Selection],
+    kernel: Kernel,
+    workloads: Iterable[str] = (),
+    more: Sequence[Requirement] = (),
+) -> None:
     """Check the requirements, and make everything that is cached. Raises Prerequisite if something is missing."""
     tools = [tool for name in workloads for tool in WORKLOADS[name].tools]
-    preflight.demand((*requirements(selections), *tools), kernel, ", ".join(selection.name for selection in selections))
-    unpacked.fetch(requirements(selections))
+    needs = (*requirements(selections), *more)
+    preflight.demand((*needs, *tools), kernel, ", ".join(selection.name for selection in selections))
+    unpacked.fetch(needs)
     load.binary()  # the guest can run it, but not compile it into the cache
     compile_bytecode()
-    objects.compile_missing(requirements(selections), kernel)
+    objects.compile_missing(needs, kernel)

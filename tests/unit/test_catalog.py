@@ -210,6 +210,7 @@ CALLERS = {
     "bench/cli/listing.py",
     "bench/cli/main.py",
     "bench/cli/options.py",
+    "bench/cli/tracing.py",
     "bench/outside/command.py",
 }
 """Give each text that a user can write."""

@@ -1,0 +1,186 @@
+"""The story of a flow, made of its sightings in the kernel.
+
+Nothing in the kernel tells that a packet's addresses are changed. But a packet is seen wherever something can change
+it, so a change was made by what it entered last before it is seen with other addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Literal
+
+from msgspec.structs import replace
+
+from bench.documents.tracing import Followed, Hop, Story, Way, WayEnd
+from dataplanes.follower import Sighting
+
+_CONNECTING = "__cgroup_bpf_run_filter_sock_addr"
+_TELLING = ("recvmsg", "getpeername")
+_ARRIVALS = ("tcp_v4_rcv", "udp_rcv", "icmp_rcv")
+_TRANSLATION, _CLASSIFIER = "nf_nat_manip_pkt", "tcf_classify"
+_BY_FUNCTION = {
+    "ip_vs_nat_xmit": "IPVS",
+    "ip_vs_in_hook": "IPVS",
+    "ip_vs_out_hook": "IPVS",
+    "ip_vs_dr_xmit": "IPVS, direct routing",
+}
+_RULESETS = {"nft_do_chain": "nft", "ipt_do_table": "iptables"}
+_SENT_ON = ("ip_vs_dr_xmit",)
+_HOOKS = {"netif_receive_skb": "tc ingress", "__dev_queue_xmit": "tc egress"}
+"""The hooks that begin at places without being told there."""
+_WITHIN = (_TRANSLATION, _CLASSIFIER, *_BY_FUNCTION, *_RULESETS)
+"""The functions that are called from a hook, so that its name still holds in them."""
+_OTHERS_FRAME = "OTHERHOST"
+"""The reason for which a container drops a frame that the bridge has flooded, and that is another container's."""
+_ECHO, _ECHO_REPLY = 8, 0
+
+
+def story(flow: Followed) -> Story:
+    """Return the story of a flow."""
+    ways: list[Way] = []
+    forward: set[tuple[str, str]] = set()
+    connects = [each for each in flow.sightings if each.place == _CONNECTING]
+    for number, packet in enumerate(_packets(flow.sightings)):
+        direction = _direction(packet, forward, first=number == 0)
+        if direction == "request":
+            forward |= {(each.source, each.destination) for each in packet if each.source}
+        before = connects if number == 0 else []
+        made = _way(direction, packet, _rewritten_by_socket(before, packet))
+        alike = (n for n, way in enumerate(ways) if _path(way) == _path(made))
+        if (same := next(alike, None)) is None:
+            ways.append(made)
+        else:
+            ways[same] = replace(ways[same], others=ways[same].others + 1)
+    return Story(flow, [_told_to_socket(way, connects, flow) if way.direction == "reply" else way for way in ways])
+
+
+def _told_to_socket(way: Way, connects: Sequence[Sighting], flow: Followed) -> Way:
+    """Return the way of an answer with the rewrite of its source that the programs of a cgroup make for the socket."""
+    for each in connects:
+        if flow.source and each.destination == way.source != flow.source and each.hook.endswith(_TELLING):
+            ends = [each.destination, way.destination], [flow.source, way.destination]
+            hop = Hop("rewritten", each.namespace, "", each.hook, *ends, "BPF program of the cgroup")
+            return replace(way, steps=[*way.steps, hop])
+    return way
+
+
+def first_difference(one: Story, other: Story) -> tuple[str, Hop | None, Hop | None] | None:
+    """Return the direction and the hops at which two stories part, or None. A story that ends there has no hop."""
+    for direction in ("request", "reply"):
+        ways = [next((way for way in each.ways if way.direction == direction), None) for each in (one, other)]
+        steps = [[step for step in way.steps if step.kind != "carried"] if way else [] for way in ways]
+        for left, right in zip_longest(*steps):
+            if left is None or right is None or replace(left, by="") != replace(right, by=""):
+                return direction, left, right
+    return None
+
+
+def _path(way: Way) -> tuple[object, ...]:
+    """Return what a way has in common with others. Only the first packet of a connection meets the rules."""
+    return way.direction, [replace(each, by="") for each in way.steps], way.end
+
+
+def _packets(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
+    """Return the sightings of each packet, in the order of the packets' first ones."""
+    found: dict[int, list[Sighting]] = {}
+    for each in sightings:
+        if each.packet:
+            found.setdefault(each.packet, []).append(each)
+    return list(found.values())
+
+
+def _direction(
+    packet: Sequence[Sighting], forward: set[tuple[str, str]], *, first: bool
+) -> Literal["request", "reply", "error"]:
+    begin = packet[0]
+    if begin.icmp is not None and begin.icmp not in (_ECHO, _ECHO_REPLY):
+        return "error"
+    if begin.icmp is not None:
+        return "request" if begin.icmp == _ECHO else "reply"
+    return "request" if first or (begin.source, begin.destination) in forward else "reply"
+
+
+def _way(direction: Literal["request", "reply", "error"], packet: list[Sighting], first: list[Hop]) -> Way:
+    begin = packet[0]
+    source, destination = first[0].before if first else (begin.source, begin.destination)
+    return Way(direction, _what(begin), source, destination, [*first, *_steps(packet)], _end(packet))
+
+
+def _what(begin: Sighting) -> str:
+    if begin.icmp is not None:
+        return {_ECHO: "echo request", _ECHO_REPLY: "echo reply"}.get(begin.icmp, f"ICMP error of type {begin.icmp}")
+    return begin.flags or "datagram"
+
+
+def _rewritten_by_socket(connects: Sequence[Sighting], packet: Sequence[Sighting]) -> list[Hop]:
+    """Return the rewrite of a destination before there is a packet, by the programs of a cgroup."""
+    begin = packet[0]
+    for each in connects:
+        if each.destination != begin.destination and each.time <= begin.time:
+            ends = [begin.source, each.destination], [begin.source, begin.destination]
+            return [Hop("rewritten", each.namespace, "", each.hook, *ends, "BPF program of the cgroup")]
+    return []
+
+
+def _contexts(packet: Sequence[Sighting]) -> Iterator[tuple[Sighting, Sighting, str, str]]:
+    """Yield each sighting with the one before of the same copy, its hook, and the ruleset evaluated last there.
+
+    A copy's first sighting comes after the packet's last one.
+    """
+    contexts: dict[int, tuple[Sighting, str, str]] = {}  # by copy
+    previous = packet[0], "", ""
+    for each in packet:
+        last, hook, ruleset = contexts.get(each.copy, previous)
+        yield each, last, hook, ruleset
+        if each.place not in _WITHIN:
+            ruleset = ""
+        if each.hook or each.place not in _WITHIN:
+            hook = each.hook or _HOOKS.get(each.place, "")
+        if each.place in _RULESETS:
+            ruleset = f"{_RULESETS[each.place]} {each.ruleset}".strip()
+        contexts[each.copy] = previous = each, hook, ruleset
+
+
+def _steps(packet: Sequence[Sighting]) -> Iterator[Hop]:
+    told: list[Hop] = []  # copies of a packet that are flooded are not told of twice
+    for each, last, hook, ruleset in _contexts(packet):
+        for hop in _between(last, each, hook, ruleset):
+            if hop not in told:
+                told.append(hop)
+                yield hop
+
+
+def _between(last: Sighting, each: Sighting, hook: str, ruleset: str) -> Iterator[Hop]:
+    before, after = [last.source, last.destination], [each.source, each.destination]
+    if before != after:
+        yield Hop("rewritten", last.namespace, last.device, hook, before, after, _decider(last, ruleset))
+    if last.place in _SENT_ON:
+        yield Hop("sent on", last.namespace, last.device, hook, before, after, _BY_FUNCTION[last.place])
+    if each.carrier and not last.carrier:
+        yield Hop("carried", last.namespace, last.device, "", before, after, f"VXLAN {each.carrier}")
+
+
+def _decider(last: Sighting, ruleset: str) -> str:
+    """Return what changed a packet that was seen at a place before."""
+    if last.place == _TRANSLATION:
+        return ruleset if ruleset and last.tracked.startswith("new") else "NAT, its connection"
+    if last.place in _RULESETS:
+        return ruleset
+    if last.place in _HOOKS or last.place == _CLASSIFIER:
+        return "BPF program"
+    return _BY_FUNCTION.get(last.place, last.place)
+
+
+def _end(packet: Sequence[Sighting]) -> WayEnd:
+    arrived = next((each for each in packet if each.place in _ARRIVALS and not each.carrier), None)
+    found = [context for context in _contexts(packet) if context[0].reason not in ("", _OTHERS_FRAME)]
+    if arrived:
+        found = [context for context in found if context[0].copy == arrived.copy and context[0].time >= arrived.time]
+    if found:
+        drop, _, hook, ruleset = found[-1]
+        return WayEnd("dropped", drop.namespace, drop.device, hook, drop.function, drop.reason, ruleset)
+    if arrived:
+        return WayEnd("arrived", arrived.namespace, arrived.device, function=arrived.place)
+    last = packet[-1]
+    return WayEnd("lost", last.namespace, last.device, last.hook, last.place)

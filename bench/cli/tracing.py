@@ -1,0 +1,86 @@
+"""The command `bench trace`."""
+
+from __future__ import annotations
+
+import sys
+from typing import get_args
+
+import click
+
+from bench import api
+from bench.cli.options import (
+    dataplane_option,
+    kernel_option,
+    options,
+    scenario_option,
+    shown_clock_option,
+    timeout_option,
+)
+from bench.documents.tracing import FlowProtocol, Until
+from bench.report import terminal
+from dataplanes import catalog
+
+
+@click.command()
+@options(dataplane_option, scenario_option, kernel_option, shown_clock_option, timeout_option)
+@click.option("--from", "origin", default="", metavar="CONTAINER", help="Name the client; by default the scenario's.")
+@click.option(
+    "--to", "service", default="", metavar="SERVICE", help="Name the service that it asks; by default the scenario's."
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(get_args(FlowProtocol)),
+    default="tcp",
+    show_default=True,
+    help="Ask by a TCP connection, by a datagram, or by an echo (a ping).",
+)
+@click.option(
+    "--until",
+    type=click.Choice(get_args(Until)),
+    default="reply",
+    show_default=True,
+    help="Follow until the answer is there, or until the connection is closed.",
+)
+@click.option("--all", "everything", is_flag=True, help="Print every kernel function at which a packet was seen.")
+@click.option("--json", "as_json", is_flag=True, help="Print the stories and all sightings as JSON.")
+def trace(
+    dataplane: str,
+    scenario: str,
+    kernel: str,
+    clock: str | None,
+    timeout: float | None,
+    origin: str,
+    service: str,
+    protocol: FlowProtocol,
+    until: Until,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Follow one request to a VIP and its answer through every namespace, and tell where addresses are rewritten.
+
+    A line tells the namespace, the device, the hook, the addresses before and after, and what decided. The last line
+    tells where a packet arrived, or the kernel's reason for dropping it. The exit code is 1 if there was no answer.
+    """
+    from bench.documents.tracing import Tracing
+    from bench.outside import choose
+    from bench.outside import tracing as outside
+    from bench.outside.points import scenario_path
+    from bench.report import story
+    from dataplanes import follower
+    from scenarios import topology
+
+    selections = catalog.select(dataplane)
+    path = scenario_path(scenario)
+    topology.load(path)
+    chosen, reason = choose.choose(kernel, clock, selections, measuring=False, more=follower.REQUIRES)
+    terminal.say(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
+    tracing = Tracing(origin, service, protocol, until)
+    found = outside.trace(path, selections, tracing, chosen, reason, timeout=timeout)
+    if as_json:
+        terminal.write(api.encoded(found))
+    else:
+        first, *others = found.stories
+        told = [story.lines(each, everything=everything) for each in found.stories]
+        told += [story.difference(first, each) for each in others]
+        terminal.say("\n\n".join("\n".join(each) for each in told))
+    sys.exit(0 if all(each.flow.answered for each in found.stories) else 1)

@@ -1,0 +1,97 @@
+"""The document of `bench trace`: the ways of a flow's packets, each rewrite of their addresses, and how each ends."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from bench.documents import SCHEMA, Count, Name
+from dataplanes.follower import Sighting
+
+FlowProtocol = Literal["tcp", "udp", "icmp"]
+Until = Literal["reply", "close"]
+
+
+class Tracing(Struct, frozen=True):
+    """The request to follow a flow: from a container to a service's VIP and port.
+
+    A container that is not named is the scenario's client, and a service is the one that it calls.
+    """
+
+    origin: str = ""
+    service: str = ""
+    protocol: FlowProtocol = "tcp"
+    until: Until = "reply"
+
+
+class Followed(Struct, frozen=True):
+    """A flow as it was asked for, its sightings in the kernel, and what its client got."""
+
+    dataplane: Name
+    origin: str
+    address: str  # the client's ADDRESS:PORT; for ICMP, the echo's number in place of the port
+    service: str
+    vip: str  # ADDRESS:PORT
+    protocol: FlowProtocol
+    answer: str  # who answered, or what went wrong
+    answered: bool
+    source: str  # the address that the client's socket told as that of the answer; "" without one
+    sightings: list[Sighting]
+    lost: Count = 0  # sightings that the kernel had no room for
+
+
+class Hop(Struct, frozen=True):
+    """An event on the way of a packet at a place.
+
+    `kind`: its addresses are rewritten; it is sent on to another MAC by a decision; it is carried between nodes.
+    """
+
+    kind: Literal["rewritten", "sent on", "carried"]
+    namespace: str
+    device: str
+    hook: str  # PREROUTING, bridge FORWARD, tc ingress, inet4_connect, ...
+    before: list[str]  # source and destination
+    after: list[str]
+    by: str  # the ruleset, IPVS or the program that decided
+
+
+class WayEnd(Struct, frozen=True):
+    """The end of a way: the packet arrived at a socket, was dropped, or was seen there last and then not any more."""
+
+    kind: Literal["arrived", "dropped", "lost"]
+    namespace: str
+    device: str
+    hook: str = ""
+    function: str = ""  # the kernel function that dropped it, or at which it was seen last
+    reason: str = ""  # of the kernel
+    by: str = ""  # the ruleset that was evaluated last, if it was dropped at a hook
+
+
+class Way(Struct, frozen=True):
+    """The way of one packet."""
+
+    direction: Literal["request", "reply", "error"]
+    what: str  # SYN, SYN ACK, datagram, echo, ...
+    source: str
+    destination: str
+    steps: list[Hop]
+    end: WayEnd
+    others: Count = 0  # later packets of the flow that took the same way
+
+
+class Story(Struct, frozen=True):
+    """The story of a flow: the ways of its packets. A later packet has its own if it is rewritten otherwise."""
+
+    flow: Followed
+    ways: list[Way]
+
+
+class TraceDocument(Struct, tag_field="kind", tag="trace"):
+    """The document that `bench trace --json` writes, with a story for each data plane."""
+
+    tool: dict[str, Any]
+    environment: dict[str, Any]
+    plan: dict[str, Any]
+    stories: list[Story]
+    schema: Literal[2] = SCHEMA

@@ -1,0 +1,137 @@
+"""The job of `bench trace` on the kernel under test: a lab is built, a flow is sent, and its packets are followed."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from bench.documents import Event, Job
+from bench.documents.tracing import Followed, Tracing
+from bench.inside import environment, trial
+from dataplanes.errors import Usage
+from dataplanes.follower import Follower, Sighting
+from dataplanes.kernel.btf import KernelTypes
+from scenarios import topology
+from scenarios.journal import Journal
+from scenarios.lab import Lab
+
+_PORT = 40_001
+"""The client's port, or the number of its echo. Nobody else uses it in a fresh lab."""
+_PATIENCE = 5.0  # seconds for an answer
+_QUIET = 0.2  # seconds without a sighting after which no more are expected
+
+
+def trace(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
+    """Follow a flow on each plane of the job, each in a fresh lab."""
+    tell(Event("environment", data=environment.collect(clock)))
+    tracing = msgspec.convert(job.tracing, Tracing)
+    types = msgspec.convert(job.types, KernelTypes, str_keys=True)
+    for selection in job.selections:
+        scenario = topology.load(job.scenario)
+        with Journal() as journal, trial.build(scenario, selection, journal) as lab:
+            tell(Event("flow", data=msgspec.to_builtins(follow(lab, tracing, types))))
+    return 0
+
+
+def follow(lab: Lab, tracing: Tracing, types: KernelTypes) -> Followed:
+    """Send one request in a lab, and return the flow with its sightings. Raises Usage for names that do not exist."""
+    traffic = lab.scenario.traffic
+    origin, service = tracing.origin or traffic.client, tracing.service or traffic.service
+    if origin not in lab.containers:
+        raise Usage("no such container", where=origin, fix=f"there are: {', '.join(sorted(lab.containers))}")
+    if service not in {spec.name for spec in lab.specs()}:
+        there = ", ".join(spec.name for spec in lab.specs())
+        raise Usage("no such service", where=service, fix=f"there are: {there}")
+    container, vip = lab.containers[origin], lab.service(service).vip
+    names = {name: name.partition("-")[2] for _, _, name in lab.namespaces()}
+    with Follower(types, names, container.netns, tracing.protocol, _PORT) as follower:
+        answer, source = _ask(lab, origin, vip, tracing)
+        sightings = _until_quiet(follower)
+        lost = follower.lost()
+    if tracing.until == "reply":
+        sightings = _without_end(sightings)
+    port = traffic.port if tracing.protocol != "icmp" else _PORT
+    own, there = f"{container.endpoints[0].address}:{_PORT}", f"{vip}:{port}"
+    name = lab.plane.name if lab.plane else ""
+    return Followed(name, origin, own, service, there, tracing.protocol, answer, bool(source), source, sightings, lost)
+
+
+def _ask(lab: Lab, origin: str, vip: str, tracing: Tracing) -> tuple[str, str]:
+    """Send the request. Return who answered and from which address, or what went wrong and ""."""
+    kind, number = {
+        "tcp": (socket.SOCK_STREAM, 0),
+        "udp": (socket.SOCK_DGRAM, 0),
+        "icmp": (socket.SOCK_RAW, socket.IPPROTO_ICMP),
+    }[tracing.protocol]
+    port = lab.scenario.traffic.port
+    with lab.socket(origin, kind, number) as made:
+        made.settimeout(_PATIENCE)
+        try:
+            if tracing.protocol == "icmp":
+                return _ping(made, vip)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # it may have been used in this lab before
+            made.bind(("", _PORT))
+            if tracing.protocol == "udp":
+                made.sendto(b"w", (vip, port))
+                answer, source = made.recvfrom(256)
+                return _who(answer), _address(source)
+            made.connect((vip, port))
+            made.sendall(b"w")
+            return _who(made.recv(256)), _address(made.getpeername())
+        except TimeoutError:
+            return f"nothing for {_PATIENCE:g} s", ""
+        except OSError as error:
+            return error.strerror or str(error), ""
+
+
+def _ping(made: socket.socket, vip: str) -> tuple[str, str]:
+    head, deadline = struct.pack("!BBHHH", 8, 0, 0, _PORT, 1), time.monotonic() + _PATIENCE
+    made.sendto(head[:2] + struct.pack("!H", _checksum(head)) + head[4:], (vip, 0))
+    while time.monotonic() < deadline:
+        packet, source = made.recvfrom(256)
+        kind: int
+        kind, _, _, number, _ = struct.unpack_from("!BBHHH", packet, (packet[0] & 15) * 4)
+        if kind == 0 and number == _PORT:
+            return "an echo", _address((source[0], _PORT))
+    raise TimeoutError
+
+
+def _address(of: tuple[Any, ...]) -> str:
+    return f"{of[0]}:{of[1]}"
+
+
+def _checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def _who(answer: bytes) -> str:
+    """Return what the backend tells of itself: its number, and the addresses that it saw."""
+    words = answer.decode("ascii", "replace").split()
+    return f"backend {words[0]}, which saw {words[1]}:{words[2]}" if len(words) > 2 else "a backend"
+
+
+def _until_quiet(follower: Follower) -> list[Sighting]:
+    """Return all sightings, when none has come for a while."""
+    found, deadline = follower.sightings(), time.monotonic() + _QUIET
+    while time.monotonic() < deadline:
+        if more := follower.sightings():
+            found += more
+            deadline = time.monotonic() + _QUIET
+        os.sched_yield()
+    return found
+
+
+def _without_end(sightings: list[Sighting]) -> list[Sighting]:
+    """Return the sightings of the packets that were sent before one that ends the connection."""
+    first = min((each.time for each in sightings if "FIN" in each.flags), default=math.inf)
+    # A packet is named after the time of its first sighting.
+    return [each for each in sightings if each.packet < first and "FIN" not in each.flags]

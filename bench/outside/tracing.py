@@ -1,0 +1,62 @@
+"""The command `bench trace`: a flow is followed on each plane, and its story is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from bench.analysis.story import story
+from bench.documents import Event, Job
+from bench.documents.tracing import Followed, Story, TraceDocument, Tracing
+from bench.kernels import Kernel
+from bench.outside import provenance
+from bench.outside.dispatch import dispatch
+from dataplanes import follower
+from dataplanes.errors import BenchError, Prerequisite
+from dataplanes.kernel.btf import Btf
+from dataplanes.selection import Selection
+
+
+def trace(
+    scenario: str,
+    selections: Sequence[Selection],
+    tracing: Tracing,
+    kernel: Kernel,
+    reason: str,
+    *,
+    timeout: float | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> TraceDocument:
+    """Follow the flow on each plane, and return the document.
+
+    Raises Prerequisite for a kernel that does not describe its types.
+    """
+    image = kernel.types()
+    if not image:
+        raise Prerequisite(
+            "cannot follow packets", where=kernel.name, why="its kernel has no BTF", fix="--kernel guest"
+        )
+    environment: dict[str, Any] = {}
+    stories: list[Story] = []
+
+    def take(event: Event) -> None:
+        if event.kind == "environment":
+            environment.update(event.data)
+        elif event.kind == "flow":
+            stories.append(story(msgspec.convert(event.data, Followed)))
+        on_event(event)
+
+    job = Job("trace", scenario, list(selections))
+    job.tracing, job.types = msgspec.to_builtins(tracing), msgspec.to_builtins(follower.wanted(Btf(image)))
+    code = dispatch(job, kernel, timeout=timeout, on_event=take)
+    if code:
+        raise BenchError("the trace ended early", where=kernel.name, why=f"exit code {code}")
+    plan = msgspec.to_builtins(tracing) | {"scenario": scenario, "dataplanes": provenance.planes(selections)}
+    return TraceDocument(
+        provenance.tool(),
+        environment | provenance.kernel(kernel, reason),
+        plan | {"command": provenance.command()},
+        stories,
+    )

@@ -1,0 +1,199 @@
+"""The story of a flow is told from its sightings: those that were recorded, and such as are made up here."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+from typing import Any
+
+import msgspec
+import pytest
+
+from bench.analysis.story import story
+from bench.documents.tracing import Followed, Hop, Story, Way
+from bench.report.story import difference, lines
+from dataplanes.follower import PLACES, Sighting
+from tests.conftest import ROOT
+
+RECORDED = ROOT / "tests" / "flows"
+CLIENT, VIP, BACKEND, BALANCER = "10.0.0.7:40001", "10.0.0.8:80", "10.0.0.9:80", "10.0.0.14:40001"
+
+
+TIMES = itertools.count(1)
+
+
+def seen(place: str, source: str = CLIENT, destination: str = VIP, packet: int = 1, **more: Any) -> Sighting:
+    told: dict[str, Any] = {"copy": packet, "namespace": "ns", "device": "eth0"} | more
+    return Sighting(next(TIMES), place, packet, source=source, destination=destination, **told)
+
+
+def followed(*sightings: Sighting) -> Followed:
+    return Followed("p", "c", CLIENT, "s", VIP, "tcp", "", True, VIP, list(sightings))
+
+
+def ways(*sightings: Sighting) -> list[Way]:
+    return story(followed(*sightings)).ways
+
+
+def only(*sightings: Sighting) -> Hop:
+    (way,) = ways(*sightings)
+    (hop,) = way.steps
+    return hop
+
+
+def test_a_rewrite_is_of_the_function_that_the_packet_entered_last_and_at_the_hook_around_it() -> None:
+    hop = only(
+        seen("nf_hook_slow", hook="PREROUTING"),
+        seen("nft_do_chain", hook="PREROUTING", ruleset="vip nat-prerouting"),
+        seen("nf_nat_manip_pkt", tracked="new"),
+        seen("ip_forward", destination=BACKEND),
+    )
+    assert (hop.hook, hop.by) == ("PREROUTING", "nft vip nat-prerouting")
+    assert (hop.before, hop.after) == ([CLIENT, VIP], [CLIENT, BACKEND])
+
+
+def test_later_packets_of_a_connection_are_rewritten_by_its_entry_and_not_by_a_rule() -> None:
+    hop = only(
+        seen("nf_hook_slow", hook="POSTROUTING"),
+        seen("nft_do_chain", hook="POSTROUTING", ruleset="other filter"),
+        seen("nf_nat_manip_pkt", tracked="established"),
+        seen("__dev_queue_xmit", source=BALANCER),
+    )
+    assert (hop.hook, hop.by) == ("POSTROUTING", "NAT, its connection")
+
+
+@pytest.mark.parametrize(
+    ("place", "hook", "by"),
+    [
+        ("netif_receive_skb", "tc ingress", "BPF program"),
+        ("__dev_queue_xmit", "tc egress", "BPF program"),
+        ("nft_do_chain", "bridge PREROUTING", "nft vip bridge"),
+        ("ip_vs_nat_xmit", "INPUT", "IPVS"),
+    ],
+)
+def test_each_kind_of_place_has_its_hook_and_its_name(place: str, hook: str, by: str) -> None:
+    around = seen("nf_hook_slow", hook=hook) if not hook.startswith("tc") else seen("ip_rcv")
+    more: dict[str, Any] = {"hook": hook, "ruleset": "vip bridge"} if place == "nft_do_chain" else {}
+    hop = only(around, seen(place, **more), seen("br_forward", destination=BACKEND))
+    assert (hop.hook, hop.by) == (hook, by)
+
+
+@pytest.mark.parametrize(("place", "hook"), [("netif_receive_skb", "tc ingress"), ("__dev_queue_xmit", "tc egress")])
+def test_a_classifier_is_on_the_way_in_or_out(place: str, hook: str) -> None:
+    hop = only(seen(place), seen("tcf_classify"), seen("br_forward", destination=BACKEND))
+    assert (hop.hook, hop.by) == (hook, "BPF program")
+
+
+def test_a_hook_ends_where_the_packet_goes_on() -> None:
+    hop = only(
+        seen("nf_hook_slow", hook="POSTROUTING"),
+        seen("__dev_queue_xmit"),
+        seen("net_dev_queue", destination=BACKEND),
+    )
+    assert hop.hook == "tc egress"
+
+
+def test_a_socket_that_is_told_another_address_is_the_first_rewrite() -> None:
+    asked = seen("__cgroup_bpf_run_filter_sock_addr", source="0.0.0.0:40001", packet=0, hook="inet4_connect", device="")
+    (way,) = ways(asked, seen("nf_hook_slow", destination=BACKEND), seen("tcp_v4_rcv", destination=BACKEND))
+    assert [(hop.hook, hop.before, hop.after) for hop in way.steps] == [
+        ("inet4_connect", [CLIENT, VIP], [CLIENT, BACKEND])
+    ]
+    assert way.destination == VIP
+
+
+def test_a_socket_that_is_told_the_vip_as_source_is_the_last_rewrite() -> None:
+    reply = seen("udp_rcv", source=BACKEND, destination=CLIENT, packet=2)
+    told = seen("__cgroup_bpf_run_filter_sock_addr", destination=BACKEND, packet=0, hook="udp4_recvmsg", device="")
+    (_, way) = ways(seen("udp_rcv", destination=BACKEND), reply, told)
+    assert [(hop.hook, hop.before, hop.after) for hop in way.steps] == [
+        ("udp4_recvmsg", [BACKEND, CLIENT], [VIP, CLIENT])
+    ]
+
+
+def test_the_answer_is_told_from_the_request_and_later_packets_are_counted() -> None:
+    found = ways(
+        seen("tcp_v4_rcv", destination=BACKEND),
+        seen("tcp_v4_rcv", source=BACKEND, destination=CLIENT, packet=2),
+        seen("tcp_v4_rcv", destination=BACKEND, packet=3),
+    )
+    assert [(way.direction, way.others) for way in found] == [("request", 1), ("reply", 0)]
+
+
+def test_a_flooded_frame_arrives_once_and_its_copies_do_not_count_as_dropped() -> None:
+    (way,) = ways(
+        seen("br_forward", device="vxlan0"),
+        seen("netif_receive_skb", copy=2, namespace="other"),
+        seen("kfree_skb", copy=2, namespace="other", reason="OTHERHOST", function="ip_rcv_core"),
+        seen("tcp_v4_rcv", namespace="backend"),
+    )
+    assert (way.end.kind, way.end.namespace) == ("arrived", "backend")
+
+
+def test_a_drop_is_told_with_its_place_its_reason_and_its_function() -> None:
+    found = story(
+        followed(
+            seen("nf_hook_slow", hook="FORWARD"),
+            seen("nft_do_chain", hook="FORWARD", ruleset="own forward"),
+            seen("kfree_skb", reason="NETFILTER_DROP", function="nf_hook_slow"),
+        )
+    )
+    assert found.ways[0].end.kind == "dropped"
+    last = "  ns eth0 FORWARD                               DROPPED: NETFILTER_DROP in nf_hook_slow  [nft own forward]"
+    assert last in lines(found)
+
+
+def test_a_segment_that_no_socket_takes_is_dropped_and_not_arrived() -> None:
+    (way,) = ways(seen("tcp_v4_rcv"), seen("kfree_skb", reason="NO_SOCKET", function="tcp_v4_rcv"))
+    assert (way.end.kind, way.end.reason) == ("dropped", "NO_SOCKET")
+
+
+def test_a_packet_that_is_seen_no_more_is_lost_where_it_was_seen_last() -> None:
+    (way,) = ways(seen("ip_rcv"), seen("nf_hook_slow", hook="INPUT", device="br0"))
+    assert (way.end.kind, way.end.device, way.end.function) == ("lost", "br0", "nf_hook_slow")
+
+
+def test_an_icmp_error_is_no_answer() -> None:
+    (_, way) = ways(seen("udp_rcv"), seen("icmp_rcv", source=VIP, destination=CLIENT, packet=2, icmp=3))
+    assert (way.direction, way.what) == ("error", "ICMP error of type 3")
+
+
+def test_two_planes_part_at_their_first_rewrite_that_differs() -> None:
+    def at(hook: str) -> Story:
+        return story(followed(seen("nf_hook_slow", hook=hook), seen("ip_output", destination=BACKEND)))
+
+    assert list(difference(at("OUTPUT"), at("OUTPUT"))) == ["p and p rewrite the same at the same places"]
+    head, one, other = difference(at("OUTPUT"), at("PREROUTING"))
+    assert (head, "OUTPUT" in one, "PREROUTING" in other) == ("the first difference is in the request:", True, True)
+    nothing = story(followed(seen("tcp_v4_rcv")))
+    assert list(difference(at("OUTPUT"), nothing))[-1] == "  p: nothing more is rewritten"
+
+
+def test_what_the_kernel_had_no_room_for_is_told() -> None:
+    told = story(Followed("p", "c", CLIENT, "s", VIP, "tcp", "nothing for 5 s", False, "", [seen("tcp_v4_rcv")], 12))
+    assert list(lines(told))[-2:] == [
+        "c got nothing for 5 s",
+        "12 sightings were lost: the kernel had no room for them, so the story may lack lines",
+    ]
+
+
+def test_places_are_named_once_and_the_tracepoints_come_first() -> None:
+    names = [each.name for each in PLACES]
+    assert len(set(names)) == len(names) <= 64
+    assert names[:3] == ["netif_receive_skb", "net_dev_queue", "kfree_skb"]  # trace.c has these numbers
+
+
+def recorded(name: str) -> Followed:
+    data = gzip.decompress((RECORDED / f"{name}.json.gz").read_bytes())
+    return msgspec.json.decode(data, type=Followed)
+
+
+def test_the_page_shows_what_was_recorded() -> None:
+    page = (ROOT / "docs" / "trace.md").read_text("utf-8")
+    assert "\n".join(lines(story(recorded("page")))) in page
+
+
+def test_a_usual_story_fits_a_screen() -> None:
+    for path in RECORDED.glob("*.json.gz"):
+        told = list(lines(story(recorded(path.name.removesuffix(".json.gz")))))
+        assert len(told) <= 24, path.name

@@ -1,0 +1,88 @@
+"""`bench trace` from its arguments to its story, on a kernel that tells again what a real one told."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from bench.documents import Event, Job
+from bench.documents.tracing import Followed
+from bench.kernels import Kernel
+from bench.prepare import objects
+from dataplanes import catalog, follower
+from dataplanes.requirements import Feature
+from tests.recorded import Recording, Replay, read
+from tests.unit.conftest import Bench
+from tests.unit.test_btf import TYPES, blob
+from tests.unit.test_story import recorded
+
+TRACE = ("trace", "-d", "nft-lb", "-s", "matrix", "--to", "lone", "--protocol", "udp", "--kernel", "debian-6.12")
+
+
+class Traced(Replay):
+    """A kernel that describes its types."""
+
+    def types(self) -> bytes:
+        return blob(TYPES)
+
+
+def kernel(flow: Followed, *lacking: str) -> Traced:
+    facts = read("inspect").kernel
+    features = {f"CONFIG_{each.config}": "y" for each in follower.REQUIRES if isinstance(each, Feature)}
+    config = {name: value for name, value in {**facts.config, **features}.items() if name not in lacking}
+    events = [read("explore").events[0], Event("flow", data=msgspec.to_builtins(flow))]
+    job = Job("trace", selections=catalog.select("nft-lb"))
+    return Traced(Recording([], replace(facts, config=config), job, 0, events))
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "compile_missing", lambda needs, kernel: None)
+
+
+def test_the_story_is_what_the_page_shows(bench: Bench, machine: dict[str, Kernel]) -> None:
+    machine["debian-6.12"] = made = kernel(recorded("page"))
+    done = bench(*TRACE)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("nft-lb: my-busybox.1 (10.0.0.7:40001) asks lone (10.0.0.8:80) by UDP\n")
+    assert "PREROUTING" in done.stdout
+    (job,) = made.jobs
+    assert job.tracing == {"origin": "", "service": "lone", "protocol": "udp", "until": "reply"}
+
+
+def test_every_sighting_is_printed_if_asked_for(bench: Bench, machine: dict[str, Kernel]) -> None:
+    flow = recorded("page")
+    machine["debian-6.12"] = kernel(flow)
+    few, all_ = (bench(*TRACE, *more).stdout.count("\n") for more in ((), ("--all",)))
+    assert all_ - few == len(flow.sightings) + 1
+
+
+def test_the_document_has_the_story_and_the_sightings(bench: Bench, machine: dict[str, Kernel]) -> None:
+    flow = recorded("page")
+    machine["debian-6.12"] = kernel(flow)
+    written = json.loads(bench(*TRACE, "--json").stdout)
+    (found,) = written["stories"]
+    assert (written["kind"], written["plan"]["service"]) == ("trace", "lone")
+    assert len(found["flow"]["sightings"]) == len(flow.sightings)
+    assert [way["end"]["kind"] for way in found["ways"]] == ["arrived", "arrived"]
+
+
+def test_no_answer_is_exit_1(bench: Bench, machine: dict[str, Kernel]) -> None:
+    machine["debian-6.12"] = kernel(replace(recorded("page"), answered=False, source="", answer="nothing for 5 s"))
+    done = bench(*TRACE)
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (1, "my-busybox.1 got nothing for 5 s")
+
+
+def test_a_kernel_without_kprobes_is_refused_before_anything_runs(bench: Bench, machine: dict[str, Kernel]) -> None:
+    machine["debian-6.12"] = made = kernel(recorded("page"), "CONFIG_KPROBES")
+    done = bench(*TRACE)
+    assert (done.exit_code, made.jobs) == (3, [])
+    assert "CONFIG_KPROBES" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--protocol", "sctp"), ("--until", "never"), ("-d", "nft-lbb")])
+def test_bad_arguments_are_exit_2(bench: Bench, machine: dict[str, Kernel], arguments: tuple[str, str]) -> None:
+    assert bench("trace", "-d", "nft-lb", "--kernel", "debian-6.12", *arguments).exit_code == 2
