@@ -83,11 +83,32 @@ def _path(way: Way) -> tuple[object, ...]:
 
 def _packets(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
     """Return the sightings of each packet, in the order of the packets' first ones."""
-    found: dict[int, list[Sighting]] = {}
+    found: list[list[Sighting]] = []
+    latest: dict[int, list[Sighting]] = {}
     for each in sightings:
-        if each.packet:
-            found.setdefault(each.packet, []).append(each)
-    return list(found.values())
+        if not each.packet:
+            continue
+        packet = latest.get(each.packet)
+        if packet is None or _in_its_place(packet, each):
+            packet = latest[each.packet] = []
+            found.append(packet)
+        packet.append(each)
+    return found
+
+
+def _in_its_place(packet: Sequence[Sighting], each: Sighting) -> bool:
+    """Return True if a sighting is of another packet, whose memory was that of a packet which has arrived.
+
+    TCP frees what it has received without telling (net/core/skbuff.c, skb_attempt_defer_free).
+    """
+    arrived = [known.copy for known in packet if _arrived(known)]
+    return bool(arrived and not each.reason) and (
+        each.copy in arrived or all(known.copy != each.copy for known in packet)
+    )
+
+
+def _arrived(each: Sighting) -> bool:
+    return each.place in _ARRIVALS and not each.carrier
 
 
 def _direction(
@@ -173,7 +194,7 @@ def _decider(last: Sighting, ruleset: str) -> str:
 
 
 def _end(packet: Sequence[Sighting]) -> WayEnd:
-    arrived = next((each for each in packet if each.place in _ARRIVALS and not each.carrier), None)
+    arrived = next(filter(_arrived, packet), None)
     found = [context for context in _contexts(packet) if context[0].reason not in ("", _OTHERS_FRAME)]
     if arrived:
         found = [context for context in found if context[0].copy == arrived.copy and context[0].time >= arrived.time]

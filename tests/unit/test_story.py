@@ -120,6 +120,19 @@ def test_the_answer_is_told_from_the_request_and_later_packets_are_counted() -> 
     assert [(way.direction, way.others) for way in found] == [("request", 1), ("reply", 0)]
 
 
+def test_a_packet_in_the_memory_of_one_that_has_arrived_is_another_one() -> None:
+    found = ways(
+        seen("tcp_v4_rcv", destination=BACKEND),
+        seen("nf_hook_slow", source=BACKEND, destination=CLIENT, hook="OUTPUT"),
+        seen("tcp_v4_rcv", source=BACKEND, destination=CLIENT),
+        seen("ip_output", destination=BACKEND, copy=7),
+        seen("kfree_skb", destination=BACKEND, copy=7, reason="NO_SOCKET"),
+    )
+    assert [(way.direction, way.end.kind) for way in found] == [
+        *(("request", "arrived"), ("reply", "arrived"), ("request", "dropped"))
+    ]
+
+
 def test_a_flooded_frame_arrives_once_and_its_copies_do_not_count_as_dropped() -> None:
     (way,) = ways(
         seen("br_forward", device="vxlan0"),
