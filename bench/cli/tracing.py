@@ -71,10 +71,10 @@ def trace(
 
     selections = catalog.select(dataplane)
     path = scenario_path(scenario)
-    topology.load(path)
+    tracing = Tracing(origin, service, protocol, until)
+    outside.demand_known(topology.load(path), tracing)
     chosen, reason = choose.choose(kernel, clock, selections, measuring=False, more=follower.REQUIRES)
     terminal.say(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
-    tracing = Tracing(origin, service, protocol, until)
     found = outside.trace(path, selections, tracing, chosen, reason, timeout=timeout)
     if as_json:
         terminal.write(api.encoded(found))

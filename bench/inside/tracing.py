@@ -15,9 +15,9 @@ import msgspec
 from bench.documents import Event, Job
 from bench.documents.tracing import Followed, Tracing
 from bench.inside import environment, trial
-from dataplanes.errors import Usage
 from dataplanes.follower import Follower, Sighting
 from dataplanes.kernel.btf import KernelTypes
+from dataplanes.selection import balances
 from scenarios import topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
@@ -41,15 +41,15 @@ def trace(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
 
 
 def follow(lab: Lab, tracing: Tracing, types: KernelTypes) -> Followed:
-    """Send one request in a lab, and return the flow with its sightings. Raises Usage for names that do not exist."""
+    """Send one request in a lab, and return the flow with its sightings.
+
+    A plane without VIPs is asked at the service's first backend.
+    """
     traffic = lab.scenario.traffic
     origin, service = tracing.origin or traffic.client, tracing.service or traffic.service
-    if origin not in lab.containers:
-        raise Usage("no such container", where=origin, fix=f"there are: {', '.join(sorted(lab.containers))}")
-    if service not in {spec.name for spec in lab.specs()}:
-        there = ", ".join(spec.name for spec in lab.specs())
-        raise Usage("no such service", where=service, fix=f"there are: {there}")
-    container, vip = lab.containers[origin], lab.service(service).vip
+    container, target = lab.containers[origin], lab.service(service)
+    name = lab.plane.name if lab.plane else ""
+    vip = target.vip if balances(name) else target.backends[0].address
     names = {name: name.partition("-")[2] for _, _, name in lab.namespaces()}
     with Follower(types, names, container.netns, tracing.protocol, _PORT) as follower:
         answer, source = _ask(lab, origin, vip, tracing)
@@ -59,7 +59,6 @@ def follow(lab: Lab, tracing: Tracing, types: KernelTypes) -> Followed:
         sightings = _without_end(sightings)
     port = traffic.port if tracing.protocol != "icmp" else _PORT
     own, there = f"{container.endpoints[0].address}:{_PORT}", f"{vip}:{port}"
-    name = lab.plane.name if lab.plane else ""
     return Followed(name, origin, own, service, there, tracing.protocol, answer, bool(source), source, sightings, lost)
 
 

@@ -14,9 +14,19 @@ from bench.kernels import Kernel
 from bench.outside import provenance
 from bench.outside.dispatch import dispatch
 from dataplanes import follower
-from dataplanes.errors import BenchError, Prerequisite
+from dataplanes.errors import BenchError, Prerequisite, Usage
 from dataplanes.kernel.btf import Btf
 from dataplanes.selection import Selection
+from scenarios.topology import Scenario
+
+
+def demand_known(scenario: Scenario, tracing: Tracing) -> None:
+    """Raise Usage if the scenario does not have the container or the service of a request."""
+    containers = [task.name for task in scenario.tasks()]
+    services = [service.name for service in scenario.services]
+    for what, name, there in (("container", tracing.origin, containers), ("service", tracing.service, services)):
+        if name and name not in there:
+            raise Usage(f"no such {what}", where=name, fix=f"{scenario.name} has: {', '.join(there)}")
 
 
 def trace(

@@ -83,6 +83,12 @@ def test_a_kernel_without_kprobes_is_refused_before_anything_runs(bench: Bench, 
     assert "CONFIG_KPROBES" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--protocol", "sctp"), ("--until", "never"), ("-d", "nft-lbb")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("--protocol", "sctp"), ("--until", "never"), ("-d", "nft-lbb")),
+        *(("--from", "my-web.9"), ("--to", "my-wob")),
+    ],
+)
 def test_bad_arguments_are_exit_2(bench: Bench, machine: dict[str, Kernel], arguments: tuple[str, str]) -> None:
     assert bench("trace", "-d", "nft-lb", "--kernel", "debian-6.12", *arguments).exit_code == 2

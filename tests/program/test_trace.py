@@ -1,0 +1,13 @@
+"""`bench trace` as its user runs it: the way of a request and of its answer."""
+
+from __future__ import annotations
+
+from tests.program.command import bench
+
+
+def test_trace_tells_where_a_request_and_its_answer_are_rewritten() -> None:
+    done = bench("trace", "--dataplane", "nft-lb", "--kernel", "guest", "--from", "my-web.3", "--protocol", "udp")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("nft-lb: my-web.3 (10.0.0.5:40001) asks my-web (10.0.0.2:80) by UDP\n")
+    assert "lb.worker1.my-network eth0 PREROUTING         to 10.0.0.2:80 -> 10.0.0." in done.stdout
+    assert done.stdout.count("  arrived\n") == 2
