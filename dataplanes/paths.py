@@ -16,5 +16,8 @@ def cache() -> Path:
 
 
 def unpacked(packages: Iterable[str]) -> Path:
-    """Return the directory in the cache that has these Debian packages. Their names have no underscore."""
-    return cache() / "packages" / "_".join(sorted(packages))
+    """Return the directory in the cache that has these Debian packages, NAME or NAME/SUITE.
+
+    Their names have no underscore and no @.
+    """
+    return cache() / "packages" / "_".join(sorted(packages)).replace("/", "@")

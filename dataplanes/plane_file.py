@@ -31,7 +31,10 @@ Features = Annotated[
 ]
 Packages = Annotated[
     tuple[str, ...],
-    Meta(max_length=16, description="Debian packages that are unpacked into the cache, and not installed."),
+    Meta(
+        max_length=16,
+        description="Debian packages, NAME or NAME/SUITE, that are unpacked into the cache, and not installed.",
+    ),
 ]
 
 _MOST = 64 << 10
@@ -39,7 +42,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?")
 _MODULE = re.compile(r"[a-zA-Z0-9_-]*")
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9_]*")
 _TOOL = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._+-]*")
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,60}")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,60}(/[a-z][a-z0-9-]{1,30})?")
 _LONGEST_DIRECTORY = 200
 _SHORT = re.compile(r"([a-z]+):(.+)", re.DOTALL)
 
@@ -252,8 +255,8 @@ class _Checker:
     def _check_packages(self, packages: tuple[str, ...]) -> None:
         for package in packages:
             if not _PACKAGE.fullmatch(package):
-                self._fail("needs.packages", f"{package!r} is no name of a Debian package")
-        if len(set(packages)) < len(packages):
+                self._fail("needs.packages", f"{package!r} is no name of a Debian package, NAME or NAME/SUITE")
+        if len({package.partition("/")[0] for package in packages}) < len(packages):
             self._fail("needs.packages", "a package is named twice")
         if len("_".join(packages)) > _LONGEST_DIRECTORY:
             fix = "name only those that depend on the others"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from bench.kernels import suites
 from dataplanes.errors import Prerequisite
 from dataplanes.kernel.process import tied
 
@@ -42,14 +43,14 @@ def ask(*arguments: str) -> list[str]:
 def resolve(packages: Sequence[str]) -> list[DebianPackage]:
     """Return what these packages need to run on this machine: themselves, and their dependencies that it lacks.
 
-    Raises Prerequisite without apt, or if apt does not offer one of them.
+    One may be of another suite, NAME/SUITE. Raises Prerequisite without apt, or if apt does not offer one of them.
     """
     named = " and ".join(packages)
     options = ("--simulate", "--reinstall", "--no-install-recommends")
     environ = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(
-            ("apt-get", "install", "-q", *options, *packages),
+            ("apt-get", "install", "-q", *suites.options(packages), *options, *packages),
             env=environ,
             capture_output=True,
             text=True,
@@ -60,7 +61,7 @@ def resolve(packages: Sequence[str]) -> list[DebianPackage]:
     except FileNotFoundError as error:
         raise Prerequisite(f"{named} not to be had here", why="there is no apt", fix="use Debian or Ubuntu") from error
     found = [DebianPackage(*match.groups()) for match in map(_INST.match, done.stdout.splitlines()) if match]
-    lacking = {*packages} - {each.name.partition(":")[0] for each in found}
+    lacking = {suites.split(each)[0] for each in packages} - {each.name.partition(":")[0] for each in found}
     if done.returncode or lacking:
         errors = [line.removeprefix("E: ") for line in done.stderr.splitlines() if line.startswith("E: ")]
         why = errors[0] if errors else f"apt does not offer {', '.join(sorted(lacking))}"
@@ -69,12 +70,12 @@ def resolve(packages: Sequence[str]) -> list[DebianPackage]:
     return found
 
 
-def download(packages: Sequence[str], work: Path) -> Sequence[Path]:
+def download(packages: Sequence[str], work: Path, options: Sequence[str] = ()) -> Sequence[Path]:
     """Download packages, NAME or NAME=VERSION, to a directory, and return their paths. apt verifies them.
 
     Raises Prerequisite if one does not come.
     """
-    argv = ("apt-get", "download", "-q", *packages)
+    argv = ("apt-get", "download", "-q", *options, *packages)
     done = subprocess.run(argv, cwd=work, capture_output=True, text=True, check=False, preexec_fn=tied())
     debs = sorted(work.glob("*.deb"))
     if done.returncode or not debs:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.kernels import apt, seal
+from bench.kernels import apt, seal, suites
 from bench.kernels.apt import DebianPackage
 from dataplanes import files
 from dataplanes.errors import Prerequisite
@@ -78,7 +78,8 @@ def _make(packages: Sequence[str], made: Path) -> None:
     debs = made.with_name("debs")
     for each in (debs, made):
         each.mkdir()
-    apt.extract(apt.download([f"{each.name}={each.version}" for each in found], debs), made / "root")
+    named = [f"{each.name}={each.version}" for each in found]
+    apt.extract(apt.download(named, debs, suites.options(packages)), made / "root")
     for name in _NOT_NEEDED:
         shutil.rmtree(made / "root" / "usr" / "share" / name, ignore_errors=True)
     files.keep(made / _TOLD, msgspec.json.format(msgspec.json.encode(found)))

@@ -121,6 +121,12 @@ def test_another_content_is_another_digest(place: Path) -> None:
         ("timeout = 5", "time = 5", "mine.toml:9: top level: Object contains unknown field `time`"),
         ("differences.toml", "other.toml", "mine.toml:10: expected: there is no file"),
         ('"peer-tools"', '"peer tools"', "mine.toml:13: needs.packages: 'peer tools' is no name of a Debian package"),
+        (
+            '"peer-tools"',
+            '"peer-tools/a b"',
+            "mine.toml:13: needs.packages: 'peer-tools/a b' is no name of a Debian package",
+        ),
+        ('"peer-tools"', '"peer/trixie"', "mine.toml:13: needs.packages: a package is named twice"),
         ('"peer-tools"', '"peer"', "mine.toml:13: needs.packages: a package is named twice"),
         ('"peer-tools"', ", ".join(f'"{each * 60}"' for each in "abcd"), "too long for one directory"),
         ('["peer", "peer-tools"]', '"peer"', "mine.toml:13: needs.packages: Expected `array`, got `str`"),

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from bench.documents.parts import Named, ToldPackage
-from bench.kernels import Kernel, apt
+from bench.kernels import Kernel, apt, suites
 from bench.outside import provenance
 from bench.outside.choose import choose
 from bench.prepare import preflight, unpacked
@@ -24,11 +24,16 @@ from dataplanes.selection import Selection
 _APT_GET = """#!/bin/sh
 echo "$@" >>"$(dirname "$0")/asked"
 case "$1" in
+update)
+    for each; do case "$each" in
+        Dir::State::Lists=*) [ -e "$(dirname "$0")/offline" ] || : >"${each#*=}/deb_dists_newer_main_Packages" ;;
+    esac; done ;;
 install)
     case "$*" in *gone*) echo 'E: Unable to locate package gone' >&2; exit 100 ;; esac
     cat "$(dirname "$0")/offered" ;;
 download)
     shift 2
+    while [ "$1" = -o ]; do shift 2; done
     for each; do cp "$(dirname "$0")/${each%%=*}.deb" "${each%%=*}_${each#*=}_amd64.deb" || exit 100; done ;;
 esac
 """
@@ -70,6 +75,10 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made.mkdir()
     (made / "apt-get").write_text(_APT_GET)
     (made / "apt-get").chmod(0o755)
+    (made / "apt-cache").write_text(
+        "#!/bin/sh\necho '     release v=12.12,o=Debian,a=oldstable,n=own,l=Debian,c=main'\n"
+    )
+    (made / "apt-cache").chmod(0o755)
     (made / "offered").write_text(_OFFERED)
     _deb(made, "peer", {"usr/sbin/peer-for-bench": "#!/bin/sh\necho it is $0\n"})
     _deb(made, "libpeer2", {"usr/lib/x86_64-linux-gnu/libpeer.so.2": "", "lib/libold.so": ""})
@@ -112,6 +121,27 @@ def test_they_are_unpacked_once_and_not_installed(archive: Path, mine: Selection
     assert asked(archive) == ["install", "download"], "a sealed directory is used as it is"
     assert unpacked.obstacle(["peer"]) == ("", "")
     assert asked(archive) == ["install", "download"]
+
+
+def test_a_suite_that_the_machine_lacks_has_a_folder_of_sources_of_its_own(archive: Path) -> None:
+    assert suites.options(["peer", "tool"]) == [], "no suite is named"
+    assert suites.options(["peer/own", "tool/oldstable"]) == [], "the machine's own apt knows it"
+    unpacked.fetch([Unpacked("peer/newer libpeer2", "a test")])
+    folder = paths.cache() / "apt" / "newer"
+    assert "/debian newer main" in (folder / "sources" / "bench-suites.list").read_text()
+    assert "Pin: release n=newer\nPin-Priority: 100" in (folder / "preferences").read_text()
+    assert (paths.cache() / "packages" / "libpeer2_peer@newer" / "root/usr/sbin/peer-for-bench").exists()
+    told = [
+        line for line in (archive / "asked").read_text().splitlines() if f"Dir::State::Lists={folder}/lists" in line
+    ]
+    assert [line.split()[0] for line in told] == ["update", "install", "download"], "each with the folder's options"
+
+
+def test_a_suite_that_is_out_of_reach_is_told(archive: Path) -> None:
+    (archive / "offline").touch()
+    with pytest.raises(Prerequisite, match="packages of newer not to be had here"):
+        unpacked.fetch([Unpacked("peer/newer", "a test")])
+    assert unpacked.obstacle(["peer/newer"])[1].startswith("connect this machine")
 
 
 def test_a_damaged_one_is_made_anew(archive: Path, mine: Selection) -> None:
