@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bench.kernels import Kernel
     from bench.outside.lanes import Lanes
     from bench.outside.run import Run
+    from scenarios.adopted import Adoption
 
 Planes = str | Iterable[str | Selection]
 """Names as `--dataplane` takes them, or the result of `catalog.select`."""
@@ -257,6 +258,33 @@ def observe(
             scenario=own,
         )
     )
+
+
+def read_world(path: str) -> Adoption:
+    """Return a world of containers that exist already, which a file describes (docs/adopt.md).
+
+    Raises Usage, with line and field, for a wrong file, and Prerequisite if this user cannot enter the containers.
+    """
+    from bench.outside import adopt
+
+    return adopt.find_world(path)
+
+
+def observe_world(
+    world: Adoption,
+    checks: str = "",
+    *,
+    timeout: float | None = None,
+    on_event: Callable[[str, Event], None] = lambda kernel, event: None,
+) -> Observed:
+    """Observe the semantics of a VIP in a world of containers that exist already. Nothing is changed there.
+
+    `checks`, `timeout` and `on_event` are as those of `observe`.
+    """
+    from bench.outside import adopt
+    from scenarios import checks as semantics
+
+    return Observed(adopt.observe(world, semantics.select(checks), timeout=timeout, on_event=on_event))
 
 
 def runnable(planes: Planes) -> list[str]:

@@ -35,7 +35,7 @@ def decode(
         return msgspec.convert(converted(msgspec.toml.decode(text)), kind)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `")
-        field = where.rstrip("`").removeprefix("$.")
+        field = where.removeprefix("key` in `").rstrip("`").removeprefix("$.")
         unknown = re.search(r"unknown field `(\w+)`", message)
         at = line(text, field, unknown.group(1) if unknown else "")
         raise Usage(message, where=f"{path}:{at}: {field or 'top level'}") from error

@@ -37,6 +37,10 @@ class Testbed(ABC):
     """False if backends are chosen at random, and not in turn."""
     absent: Mapping[str, str] = {}
     """Names that checks know and that no part of the world has, and why (scenarios.casting)."""
+    first_port: int = 9000
+    """From this port on, checks start servers of their own."""
+    resolver: str = "127.0.0.11"
+    """The address at which every container's resolver knows the services' names; "" if there is none."""
     reasons: ClassVar[Mapping[str, str]] = {}
     """Why a method is not applicable, by the method's name."""
 

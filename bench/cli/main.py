@@ -17,6 +17,7 @@ from bench.cli import completion as completion_of
 from bench.cli import documents as cli_documents
 from bench.cli import explore as cli_explore
 from bench.cli import importing, listing, new_plane, predicting
+from bench.cli import matrix as cli_matrix
 from bench.cli import tracing as cli_tracing
 from bench.cli.options import (
     axis_options,
@@ -24,14 +25,11 @@ from bench.cli.options import (
     clock_option,
     cluster_option,
     dataplane_option,
-    expression_option,
     jobs_option,
     kernel_option,
-    kernels_option,
     one,
     options,
     output_writer,
-    own_scenario_option,
     scenario_option,
     shown_clock_option,
     timeout_option,
@@ -103,6 +101,7 @@ def main() -> None:
 for _command in (
     cli_explore.explore,
     cli_tracing.trace,
+    cli_matrix.matrix,
     cli_documents.compare,
     cli_documents.report,
     cli_documents.history,
@@ -225,84 +224,6 @@ def run(
             table.show_agreement(result)
     if any(row.note for row in result.summary):
         sys.exit(1)
-
-
-@main.command()
-@options(
-    dataplane_option,
-    own_scenario_option,
-    kernels_option,
-    expression_option,
-    clock_option,
-    timeout_option,
-    jobs_option,
-    cluster_option,
-)
-@click.option(
-    "--output",
-    "-o",
-    multiple=True,
-    metavar="FILE",
-    help="Write the matrix as .json or .md; - is JSON on stdout. It may be given several times.",
-)
-@click.option("--junit", metavar="FILE", help="Write the matrix as JUnit XML.")
-@click.option("--pause-on-fail", is_flag=True, help="Open a shell in the lab of each cell that is not as expected.")
-def matrix(
-    dataplane: str,
-    scenario: str | None,
-    clock: str | None,
-    timeout: float | None,
-    jobs: int | None,
-    cluster: str | None,
-    expression: str,
-    kernel: str,
-    output: tuple[str, ...],
-    junit: str | None,
-    pause_on_fail: bool,
-) -> None:
-    """Observe the semantics of a VIP on data planes. The exit code is 1 if an outcome is not the expected one."""
-    from pathlib import Path
-
-    from bench import kernels as under_test
-    from bench.cli.progress import cells
-    from bench.outside import matrix as runner
-    from bench.report import matrix_table
-    from scenarios import checks
-
-    selections = runner.planes(catalog.select(dataplane))
-    total = len(selections) * len(checks.select(expression))
-    total *= len(under_test.expand(kernel))
-    writers = [(path, output_writer(path)) for path in (*output, *filter(None, [junit]))]
-    first = next((path for path in (*output, junit) if path and path != "-"), None)
-    evidence = Path(f"{os.path.splitext(first)[0]}-failures") if first else None
-    with cells(total) as on_event:
-        observed = api.observe(
-            selections,
-            expression,
-            scenario=scenario,
-            kernel=kernel,
-            clock=clock,
-            jobs=jobs,
-            cluster=cluster,
-            evidence=evidence,
-            pause=pause_on_fail,
-            timeout=timeout,
-            on_event=on_event,
-        )
-    result = observed.matrix
-    for path, write in writers:
-        if path == junit:
-            write(matrix_table.junit(result))
-        elif path.endswith(".md"):
-            write(matrix_table.markdown(result).encode())
-        else:
-            write(api.encoded(result))
-    if "-" not in output:
-        matrix_table.show(result)
-    if runner.unexpected(result):
-        sys.exit(1)
-    if all(cell.outcome == "skip" for cell in result.cells):
-        sys.exit(4)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

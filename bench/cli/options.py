@@ -28,10 +28,10 @@ def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
-dataplane_option = click.option(
+some_dataplane_option = partial(
+    click.option,
     "--dataplane",
     "-d",
-    required=True,
     multiple=True,
     callback=lambda _ctx, _param, names: ",".join(names),
     metavar="NAME[,NAME]|all",
@@ -39,6 +39,7 @@ dataplane_option = click.option(
     help="Name the data planes, or NAME@VARIANT+KNOB=VALUE. `bench list dataplanes` shows them. The path of a plane "
     "file works too, or PLACEMENT:PROGRAM.",
 )
+dataplane_option = some_dataplane_option(required=True)
 scenario_option = click.option(
     "--scenario",
     "-s",

@@ -203,7 +203,7 @@ class Matrix(Struct, tag_field="kind", tag="matrix"):
 
 
 class Job(Struct):
-    """A job for the kernel under test. `kind` is trials, lab, inspect, matrix, explore or trace.
+    """A job for the kernel under test. `kind` is trials, lab, inspect, matrix, explore, trace or adopt.
 
     `selections` has the parsed planes in order. A lab, an inspection and an exploration have one.
     """
@@ -223,6 +223,7 @@ class Job(Struct):
     exploring: dict[str, Any] = field(default_factory=dict)  # for an exploration (bench.documents.exploration)
     tracing: dict[str, Any] = field(default_factory=dict)  # for a trace (bench.documents.tracing)
     types: dict[str, Any] = field(default_factory=dict)  # for a trace: the kernel's (dataplanes.kernel.btf.KernelTypes)
+    adoption: dict[str, Any] = field(default_factory=dict)  # for a world that exists already (scenarios.adopted)
 
 
 class Event(Struct, omit_defaults=True):

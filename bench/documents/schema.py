@@ -1,6 +1,7 @@
 """The JSON schemas of the documents, one for each kind and version. A test keeps the committed files up to date.
 
-So are those of plane files, and of the documents of calls by protocol 1, which have the protocol's number as version.
+So are those of world files, of plane files, and of the documents of calls by protocol 1, which have the protocol's
+number as version.
 
 `python -m bench.documents.schema` writes them. Keywords of this project begin with `x-`: the unit of a number, and for
 a figure also its better direction, the clocks by which it has a meaning, and its source.
@@ -28,6 +29,8 @@ from dataplanes.program import PROTOCOL, Call, CallAnswer
 from scenarios.axes import Axes
 from scenarios.document import LabDocument
 from scenarios.expectations import OwnDifferences
+from scenarios.world_file import VERSION as WORLD
+from scenarios.world_file import WorldFile
 
 Tree = dict[str, Any]
 DIRECTORY = Path(__file__).parents[2] / "docs" / "schema"
@@ -44,6 +47,7 @@ DOCUMENTS: dict[tuple[str, int], Any] = {
     ("plane-call", PROTOCOL): Call,
     ("plane-answer", PROTOCOL): CallAnswer,
     ("plane-expected", PROTOCOL): OwnDifferences,
+    ("world-file", WORLD): WorldFile,
 }
 """By kind and version, the type of a document."""
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -80,6 +80,12 @@ def _trace(job: Job, clock: str) -> int:
     return tracing.trace(job, clock, _tell)
 
 
+def _adopt(job: Job, clock: str) -> int:
+    from bench.inside import adopt
+
+    return adopt.observe(job, clock, _tell)
+
+
 def _inspect(job: Job, clock: str) -> int:
     from scenarios import walk
 
@@ -98,6 +104,7 @@ _KINDS = {
     "matrix": _matrix,
     "explore": _explore,
     "trace": _trace,
+    "adopt": _adopt,
 }
 
 

@@ -83,10 +83,7 @@ def run(
         environment=environments,
         plan={
             "dataplanes": provenance.planes(selections),
-            "checks": [
-                {"name": c.name, "theme": c.theme, "statement": c.statement, "source": c.source, "package": c.package}
-                for c in checks
-            ],
+            "checks": provenance.checks(checks),
             "command": provenance.command(),
             "scenario": os.path.basename(scenario).removesuffix(".toml"),
             "cast": casting.cast(topology.load(scenario)).names if scenario else {},

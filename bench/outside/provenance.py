@@ -25,6 +25,7 @@ from dataplanes.kernel.procfs import field
 from dataplanes.requirements import Compiled, described
 from dataplanes.selection import Selection
 from dataplanes.texts import clean
+from scenarios.checks import Check
 
 _ROOT = Path(__file__).parents[2]
 _PROGRAM = ("bench", "dataplanes", "scenarios", "run", "pyproject.toml")
@@ -123,6 +124,14 @@ def planes(selections: Iterable[Selection]) -> list[dict[str, Any]]:
         | {"mechanism": catalog.mechanism(each), "needs": list(map(described, catalog.requires(each)))}
         | {"program": _program(each)}
         for each in selections
+    ]
+
+
+def checks(wanted: Iterable[Check]) -> list[dict[str, str]]:
+    """Return the checks as a document tells them."""
+    return [
+        {"name": c.name, "theme": c.theme, "statement": c.statement, "source": c.source, "package": c.package}
+        for c in wanted
     ]
 
 

@@ -16,7 +16,10 @@ from scenarios.requires import REQUIRES
 
 
 def requirements(selections: Iterable[Selection]) -> tuple[Requirement, ...]:
-    """Return the requirements of the lab and of the planes."""
+    """Return the requirements of the lab and of the planes. Without a plane no lab is built, and nothing is needed."""
+    selections = list(selections)
+    if not selections:
+        return ()
     return tuple(dict.fromkeys((*REQUIRES, *(need for each in selections for need in catalog.requires(each)))))
 
 

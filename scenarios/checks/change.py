@@ -101,7 +101,7 @@ def udp_moves_connected(world: World) -> str:
     """A connected UDP socket's flow leaves a removed backend, and loses at most one datagram."""
     with world.service("worker1", "worker2") as probe:
         handle = world.datagrams(CLIENT)
-        handle.connect((probe.vip, 80))
+        handle.connect((probe.vip, world.served))
 
         def ask() -> str:
             handle.send(b"w")
@@ -177,7 +177,7 @@ def no_backend(world: World) -> str:
         made = world.handle(CLIENT, socket.SOCK_STREAM)
         made.settimeout(3)
         try:
-            made.connect((probe.vip, 80))
+            made.connect((probe.vip, world.served))
         except ConnectionRefusedError:
             return "refused"
         except TimeoutError as error:
@@ -201,7 +201,7 @@ def no_backend_udp(world: World) -> str:
             handle = world.datagrams(CLIENT)
             handle.settimeout(2)
             try:
-                handle.connect((probe.vip, 80))
+                handle.connect((probe.vip, world.served))
                 handle.send(b"w")
                 seen.append(handle.recv(256).decode())
             except ConnectionRefusedError:
@@ -265,7 +265,7 @@ def name_follows(world: World) -> str:
 
     def resolve(name: str) -> tuple[str, list[str]]:
         handle = world.datagrams(CLIENT)
-        handle.sendto(DNSRecord.question(name).pack(), ("127.0.0.11", 53))
+        handle.sendto(DNSRecord.question(name).pack(), (world.resolver, 53))
         reply = DNSRecord.parse(handle.recv(4096))
         return RCODE[reply.header.rcode], [str(each.rdata) for each in reply.rr]
 

@@ -51,6 +51,7 @@ def _refused(world: World, container: str, port: int) -> str:
 def path_mtu(world: World) -> str:
     """A client's "fragmentation needed", sent to the VIP, lowers the path MTU of the backend whose packet it quotes."""
     tasks, vip = world.tasks("my-web"), world.vip("my-web")
+    world.alterable([world.netns(task) for task in tasks])  # their routes remember it (net/ipv4/route.c: mtu_expires)
     raw = world.handle(CLIENT, socket.SOCK_RAW, protocol=socket.IPPROTO_ICMP)
     for number in range(len(tasks)):
         servers, client = world.servers(tasks, port := world.port(), socket.SOCK_DGRAM), world.datagrams(CLIENT)
@@ -89,7 +90,7 @@ def narrow_underlay(world: World) -> str:
     """
     client = world.datagrams(CLIENT)
     client.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
-    client.connect((world.vip("lone"), 80))
+    client.connect((world.vip("lone"), world.served))
     client.settimeout(2)
     before = client.getsockopt(socket.IPPROTO_IP, _IP_MTU)
     lost = _too_long(world, client, before)
@@ -125,7 +126,7 @@ def fragments(world: World) -> str:
     for _ in world.tasks("my-web"):
         handle = world.datagrams(CLIENT)
         world.doing = "a datagram of 4000 bytes"
-        handle.sendto(sent, (vip, 80))
+        handle.sendto(sent, (vip, world.served))
         got, (source, _) = handle.recvfrom(8192)
         if got[1:] != sent[1:]:
             raise Differs(f"{len(got)} bytes came back, or changed")
@@ -139,7 +140,7 @@ def fragments_hairpin(world: World) -> str:
     """A datagram of 4000 bytes that a backend sends to itself through its VIP arrives whole in both directions."""
     handle = world.datagrams("lone.1")
     world.doing = "a datagram of 4000 bytes to oneself"
-    handle.sendto(bytes(4000), (world.vip("lone"), 80))
+    handle.sendto(bytes(4000), (world.vip("lone"), world.served))
     got, (source, _) = handle.recvfrom(8192)
     return same("came back", (len(got), source), (4000, world.vip("lone")))
 

@@ -104,7 +104,7 @@ def peer_name(world: World) -> str:
 def peer_name_udp(world: World) -> str:
     """getpeername() of a connected UDP socket returns the VIP, and the socket receives the answers."""
     made = world.datagrams(CLIENT)
-    made.connect((world.vip("lone"), 80))
+    made.connect((world.vip("lone"), world.served))
     world.doing = "a datagram by a connected socket"
     made.send(b"w")
     made.recv(256)
@@ -129,7 +129,7 @@ def peer_name_mapped_udp(world: World) -> str:
     """
     vip = mapped(world.vip("lone"))
     made = world.handle(CLIENT, socket.SOCK_DGRAM, family=socket.AF_INET6)
-    made.connect((vip, 80))
+    made.connect((vip, world.served))
     world.doing = f"a datagram by a socket connected to {vip}"
     made.send(b"w")
     source = made.recvfrom(256)[1][0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
@@ -44,7 +45,8 @@ def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[s
     found: dict[str, set[str]] = {}
     for _, _, name in world.namespaces():
         with Rtnl(name) as rtnl:
-            found[f"{name}: addresses"] = {f"{a.get_attr('IFA_LOCAL')} index {a['index']}" for a in rtnl.addresses()}
+            own = [each for each in rtnl.addresses() if each["family"] == socket.AF_INET]  # IPv6 makes its own
+            found[f"{name}: addresses"] = {f"{a.get_attr('IFA_LOCAL')} index {a['index']}" for a in own}
             found[f"{name}: routes"] = {f"{r.get_attr('RTA_DST')} table {r['table']}" for r in rtnl.routes()}
         rules = list(_rules(name))
         found[f"{name}: rules"] = {line for line in rules if not _EXPIRES.search(line)}

@@ -26,7 +26,7 @@ def connect_before_service(world: World) -> str:
     with _withdrawn(world) as (probe, create):
         made = world.handle(CLIENT, socket.SOCK_STREAM)
         made.setblocking(False)
-        made.connect_ex((probe.vip, 80))
+        made.connect_ex((probe.vip, world.served))
         create()
         made.settimeout(6)
         world.doing = "the connection that was begun before the service existed"
@@ -41,7 +41,7 @@ def udp_before_service(world: World) -> str:
     """
     with _withdrawn(world) as (probe, create):
         handle = world.datagrams(CLIENT)
-        handle.sendto(b"w", (probe.vip, 80))
+        handle.sendto(b"w", (probe.vip, world.served))
         create()
         return _answered(world, handle, probe.vip)
 
@@ -66,7 +66,7 @@ def udp_zero_and_back(world: World) -> str:
         world.ask_udp(CLIENT, probe.vip, by=handle)
         world.scale(probe.name, 0)
         with suppress(OSError):  # where the service was, the container itself may refuse
-            handle.sendto(b"w", (probe.vip, 80))
+            handle.sendto(b"w", (probe.vip, world.served))
         world.scale(probe.name, 1)
         return _answered(world, handle, probe.vip)
 
@@ -77,12 +77,12 @@ def _answered(world: World, handle: socket.socket, vip: str) -> str:
     for lost in range(_LOST + 1):
         sent = time.monotonic()
         try:
-            handle.sendto(b"w", (vip, 80))
+            handle.sendto(b"w", (vip, world.served))
             answer, source = handle.recvfrom(256)
         except OSError:  # it may be the error about an earlier datagram
             time.sleep(max(0.0, sent + _PACE - time.monotonic()))
             continue
-        same("answered from", source, (vip, 80))
+        same("answered from", source, (vip, world.served))
         return f"answered by {world.seen(CLIENT, answer).task}, {lost} datagrams lost"
     raise Differs(f"{_LOST + 1} datagrams lost")
 

@@ -24,6 +24,7 @@ from scenarios.checks.world import (
 )
 
 _CLIENTS = (CLIENT, VISITOR, LOCAL, "my-web.1", "lone.1")
+_TCP_HEADERS = 40  # bytes, of IPv4 and TCP without options
 _RP_FILTER = "net.ipv4.conf.all.rp_filter"  # that of an interface counts only if it is stricter (ip-sysctl.rst)
 
 
@@ -169,7 +170,7 @@ def segment_size(world: World) -> str:
     """TCP segments fit the overlay: the MSS is at most 1410 if the MTU is 1450."""
     client = world.connect(CLIENT, world.vip("lone"))
     size = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
-    if size > 1410:
+    if size > world.mtu("my-network") - _TCP_HEADERS:
         raise Differs(f"MSS {size}")
     return f"MSS {size}"
 
@@ -252,7 +253,7 @@ def node_process(world: World) -> str:
     """A process of the node itself, in no container, reaches a service on its own node and on another one."""
     for service in ("lone", "my-busybox"):
         world.doing = f"a process of worker2 connects to {service}"
-        made = world.open(world.handle_in(world.hosts()["worker2"]), world.vip(service))
+        made = world.open(world.handle_in(world.node_namespace("worker2")), world.vip(service))
         same(service, world.who(made).task, f"{service}.1")
     return "a service on either node answered"
 

@@ -48,6 +48,22 @@ class Surroundings:
         """False if backends are chosen at random, and not in turn."""
         return self._testbed.in_turn
 
+    @property
+    def served(self) -> int:
+        """The port at which every task's server answers, by TCP and UDP."""
+        return self._testbed.scenario.traffic.port
+
+    @property
+    def resolver(self) -> str:
+        """The address of every container's resolver. Raises NotApplicable if there is none."""
+        if not self._testbed.resolver:
+            raise NotApplicable("containers have no resolver that knows the services' names")
+        return self._testbed.resolver
+
+    def mtu(self, network: str) -> int:
+        """Return the MTU of a network."""
+        return self._testbed.scenario.network(network).mtu
+
     def definition(self, service: str) -> Service:
         """Return a service as its balancer is told it."""
         self.demand(service)
@@ -62,9 +78,12 @@ class Surroundings:
         return self.definition(service).vip
 
     def tasks(self, service: str) -> list[str]:
-        """Return the names of a service's tasks, in the order of their servers' numbers."""
+        """Return the names of a service's tasks, in the order of their servers' numbers. Raises NotApplicable."""
         self.demand(service)
-        return [name for name, each in self._testbed.containers.items() if each.task.service == service]
+        found = [name for name, each in self._testbed.containers.items() if each.task.service == service]
+        if not found:
+            self.definition(service)  # which there may be none of
+        return found
 
     def address(self, container: str, network: str | None = None) -> str:
         """Return a container's address on a network, or on its first network."""
@@ -89,6 +108,13 @@ class Surroundings:
         if not found:
             raise NotApplicable("the nodes' own namespaces are not known")
         return found
+
+    def node_namespace(self, node: str) -> str:
+        """Return a node's own namespace, to act in it. Raises NotApplicable if that may not be."""
+        found = self.hosts()
+        if node not in found:
+            raise NotApplicable(f"the own namespace of {node} is not known")
+        return self.alterable([found[node]])[0]
 
     def uplink(self, node: str) -> str:
         """Return the interface of a node's own namespace by which it reaches the other nodes."""

@@ -30,7 +30,6 @@ What works takes milliseconds, and under load at most one second. That nobody ha
 a SYN that is sent again may begin the three probes of ARP, one a second (net/ipv4/arp.c, arp_tbl).
 """
 _AT_RANDOM = 8
-_PORTS = 9000
 _TCP_INFO_TOTAL_RETRANS = 100  # offset in struct tcp_info (include/uapi/linux/tcp.h)
 
 
@@ -103,14 +102,15 @@ class World(Surroundings):
         self,
         container: str,
         address: str,
-        port: int = 80,
+        port: int = 0,
         *,
         source_port: int = 0,
         protocol: int = 0,
         syns: int = 1,
         timeout: float = TIMEOUT,
     ) -> socket.socket:
-        """Return a TCP connection, or one of another protocol."""
+        """Return a TCP connection, or one of another protocol. Port 0 is that of the tasks' servers."""
+        port = port or self.served
         self.doing = f"{container} connects to {address}:{port}"
         made = self.handle(container, socket.SOCK_STREAM, protocol=protocol)
         made.settimeout(timeout)
@@ -119,18 +119,19 @@ class World(Surroundings):
             made.bind(("", source_port))
         return self.open(made, address, port, syns=syns)
 
-    def open(self, made: socket.socket, address: str, port: int = 80, *, syns: int = 1) -> socket.socket:
+    def open(self, made: socket.socket, address: str, port: int = 0, *, syns: int = 1) -> socket.socket:
         """Connect a socket.
 
         Raises Differs if TCP needs more than `syns` SYNs, because a retransmission hides a loss.
         """
+        port = port or self.served
         made.connect((address, port))
         if made.proto in (0, socket.IPPROTO_TCP) and (sent := 1 + retransmits(made)) > syns:
             raise Differs(f"connected to {address}:{port} only when the SYN had been sent {sent} times")
         return made
 
     def ask(
-        self, container: str, address: str, port: int = 80, *, source_port: int = 0, timeout: float = TIMEOUT
+        self, container: str, address: str, port: int = 0, *, source_port: int = 0, timeout: float = TIMEOUT
     ) -> Seen:
         """Connect, have the backend tell whom it sees, and close."""
         with self.connect(container, address, port, source_port=source_port, timeout=timeout) as made:
@@ -154,7 +155,7 @@ class World(Surroundings):
         """Return an unconnected UDP socket."""
         return self.handle(container, socket.SOCK_DGRAM)
 
-    def ask_udp(self, container: str, address: str, port: int = 80, *, by: socket.socket | None = None) -> Seen:
+    def ask_udp(self, container: str, address: str, port: int = 0, *, by: socket.socket | None = None) -> Seen:
         """Ask by one datagram. The answer must come from the address that was asked."""
         seen, source = self.heard(container, address, port, by=by)
         if source != address:
@@ -162,9 +163,10 @@ class World(Surroundings):
         return seen
 
     def heard(
-        self, container: str, address: str, port: int = 80, *, by: socket.socket | None = None
+        self, container: str, address: str, port: int = 0, *, by: socket.socket | None = None
     ) -> tuple[Seen, str]:
         """Ask by one datagram. Return what the backend saw of it, and the address from which the answer came."""
+        port = port or self.served
         self.doing = f"{container} sends a datagram to {address}:{port}"
         handle = by or self.datagrams(container)
         handle.sendto(b"w", (address, port))
@@ -181,13 +183,13 @@ class World(Surroundings):
 
     def ask_from_behind(self, container: str, address: str) -> Seen:
         """Connect from a machine behind a container, which forwards for it, and ask as `ask` does."""
-        self.doing = f"a machine behind {container} connects to {address}:80"
+        self.doing = f"a machine behind {container} connects to {address}:{self.served}"
         with self._behind(container) as namespace, self.handle_in(namespace) as made:
             return self.who(self.open(made, address), container)
 
     def port(self) -> int:
         """Return a port that nothing else in the lab uses."""
-        return _PORTS + next(self._numbers)
+        return self._testbed.first_port + next(self._numbers)
 
     def listen(
         self, container: str, port: int, kind: int = socket.SOCK_STREAM, protocol: int = 0, *, address: str = ""

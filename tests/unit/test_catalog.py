@@ -209,6 +209,7 @@ CALLERS = {
     "bench/cli/explore.py",
     "bench/cli/listing.py",
     "bench/cli/main.py",
+    "bench/cli/matrix.py",
     "bench/cli/options.py",
     "bench/cli/tracing.py",
     "bench/outside/command.py",

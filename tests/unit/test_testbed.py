@@ -13,7 +13,7 @@ import pytest
 
 import scenarios.checks
 from dataplanes.model import Endpoint, Port, Service
-from scenarios import checks
+from scenarios import checks, topology
 from scenarios.checks import CHECKS, Check
 from scenarios.checks.surroundings import Surroundings
 from scenarios.checks.world import CLIENT, World
@@ -86,6 +86,7 @@ class Given(Testbed):
         container = Container(Task(CLIENT, "n1", "10.0.0.7", "my-busybox", "net"), "ns")
         container.endpoints.append(endpoint)
         self.containers = {CLIENT: container}
+        self.scenario = topology.load("matrix")
         self.settlings = 0
 
     def service(self, name: str) -> Service:
@@ -119,6 +120,7 @@ _CHANGES: list[Callable[[World], object]] = [
     lambda world: world.declare(CLIENT, 9000),
     lambda world: world.ask_from_behind(CLIENT, "10.0.0.2"),
     lambda world: world.hosts(),
+    lambda world: world.node_namespace("n1"),
     lambda world: world.address("my-web.1"),
     lambda world: world.handle("my-web.1", 1),
     lambda world: world.service("n1").__enter__(),
