@@ -33,6 +33,7 @@ _WITHIN = (_TRANSLATION, _CLASSIFIER, *_BY_FUNCTION, *_RULESETS)
 """The functions that are called from a hook, so that its name still holds in them."""
 _OTHERS_FRAME = "OTHERHOST"
 """The reason for which a container drops a frame that the bridge has flooded, and that is another container's."""
+_AT_A_HOOK = "NETFILTER_DROP"
 _ECHO, _ECHO_REPLY = 8, 0
 
 
@@ -200,6 +201,8 @@ def _end(packet: Sequence[Sighting]) -> WayEnd:
         found = [context for context in found if context[0].copy == arrived.copy and context[0].time >= arrived.time]
     if found:
         drop, _, hook, ruleset = found[-1]
+        if drop.reason != _AT_A_HOOK:  # it had left the hook
+            hook = ruleset = ""
         return WayEnd("dropped", drop.namespace, drop.device, hook, drop.function, drop.reason, ruleset)
     if arrived:
         return WayEnd("arrived", arrived.namespace, arrived.device, function=arrived.place)

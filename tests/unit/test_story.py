@@ -156,6 +156,15 @@ def test_a_drop_is_told_with_its_place_its_reason_and_its_function() -> None:
     assert last in lines(found)
 
 
+def test_a_drop_after_a_hook_is_not_told_as_the_rules() -> None:
+    (way,) = ways(
+        seen("nf_hook_slow", hook="POSTROUTING"),
+        seen("nft_do_chain", hook="POSTROUTING", ruleset="vip nat-postrouting"),
+        seen("kfree_skb", reason="NEIGH_FAILED", function="arp_error_report"),
+    )
+    assert (way.end.reason, way.end.hook, way.end.by) == ("NEIGH_FAILED", "", "")
+
+
 def test_a_segment_that_no_socket_takes_is_dropped_and_not_arrived() -> None:
     (way,) = ways(seen("tcp_v4_rcv"), seen("kfree_skb", reason="NO_SOCKET", function="tcp_v4_rcv"))
     assert (way.end.kind, way.end.reason) == ("dropped", "NO_SOCKET")
