@@ -197,7 +197,9 @@ def _decider(last: Sighting, ruleset: str) -> str:
 def _end(packet: Sequence[Sighting]) -> WayEnd:
     arrived = next(filter(_arrived, packet), None)
     found = [context for context in _contexts(packet) if context[0].reason not in ("", _OTHERS_FRAME)]
-    if arrived:
+    if arrived and arrived.place == "icmp_rcv":
+        found = []  # a raw socket has taken a copy, and the rest is dropped (net/ipv4/icmp.c, icmp_rcv)
+    elif arrived:
         found = [context for context in found if context[0].copy == arrived.copy and context[0].time >= arrived.time]
     if found:
         drop, _, hook, ruleset = found[-1]

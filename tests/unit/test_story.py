@@ -170,6 +170,11 @@ def test_a_segment_that_no_socket_takes_is_dropped_and_not_arrived() -> None:
     assert (way.end.kind, way.end.reason) == ("dropped", "NO_SOCKET")
 
 
+def test_an_echo_that_a_raw_socket_has_taken_is_not_dropped() -> None:
+    (way,) = ways(seen("icmp_rcv", icmp=0), seen("kfree_skb", icmp=0, reason="NO_SOCKET", function="icmp_rcv"))
+    assert way.end.kind == "arrived"
+
+
 def test_a_packet_that_is_seen_no_more_is_lost_where_it_was_seen_last() -> None:
     (way,) = ways(seen("ip_rcv"), seen("nf_hook_slow", hook="INPUT", device="br0"))
     assert (way.end.kind, way.end.device, way.end.function) == ("lost", "br0", "nf_hook_slow")
