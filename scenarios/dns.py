@@ -100,7 +100,11 @@ class Resolver:
             tcp.listen(16)
         iptables.program(name, "nat", _rules(udp.getsockname()[1], tcp.getsockname()[1]))
         with udp, tcp:
-            self._call({"networks": networks}, [udp.fileno(), tcp.fileno()])
+            self._call({"name": name, "networks": networks}, [udp.fileno(), tcp.fileno()])
+
+    def remove(self, name: str) -> None:
+        """Close the sockets in a container's namespace, which would keep the namespace alive. Idempotent."""
+        self._call({"gone": name}, [])
 
     def publish(self, records: Mapping[str, Mapping[str, list[str]]]) -> None:
         """Replace all records."""
@@ -130,6 +134,7 @@ class _Server:
     def __init__(self, wire: socket.socket) -> None:
         self._wire = wire
         self._records: Records = {}
+        self._sockets: dict[str, list[socket.socket]] = {}  # namespace -> those that wait for queries there
         self._selector = selectors.DefaultSelector()
         self._selector.register(wire, selectors.EVENT_READ, self._control)
 
@@ -148,9 +153,12 @@ class _Server:
         message = json.loads(data)
         if "records" in message:
             self._records = message["records"]
+        elif "gone" in message:
+            for each in self._sockets.pop(message["gone"], ()):
+                self._close(each)
         else:
             networks = message["networks"]
-            udp, tcp = (socket.socket(fileno=handle) for handle in handles)
+            self._sockets[message["name"]] = [udp, tcp] = [socket.socket(fileno=handle) for handle in handles]
             self._selector.register(udp, selectors.EVENT_READ, lambda ready: self._datagram(ready, networks))
             self._selector.register(tcp, selectors.EVENT_READ, lambda ready: self._accept(ready, networks))
         wire.send(b"ok")
@@ -172,8 +180,11 @@ class _Server:
         if answer:
             stream.sendall(struct.pack("!H", len(answer)) + answer)
         else:
-            self._selector.unregister(stream)
-            stream.close()
+            self._close(stream)
+
+    def _close(self, each: socket.socket) -> None:
+        self._selector.unregister(each)
+        each.close()
 
     def _answer(self, query: bytes, networks: list[str]) -> bytes | None:
         from dnslib import QTYPE, RCODE, RR, A, DNSError, DNSRecord

@@ -55,8 +55,7 @@ class Lab(Testbed):
         self._filled = 0
         self._attached: dict[str, tuple[str, str]] = {}  # attachment -> its address and its interface's name
         self._resolver: Resolver | None = None
-        number = scenario.traffic.port
-        self._roster = Roster(tuple(Port(each, number) for each in ("tcp", "udp") if each in declared))
+        self._roster = Roster(tuple(Port(each, scenario.traffic.port) for each in ("tcp", "udp") if each in declared))
         self.containers: dict[str, Container] = {}
         self.applied = Taken()  # the time the plane took to program all services at once
         self.joined = Taken()  # the time the plane took to add the last container
@@ -87,8 +86,7 @@ class Lab(Testbed):
         for service in self.scenario.services:
             self._pools[service.network].claim(service.vip)
             for task in service.tasks:
-                self._pools[task.network].claim(task.address)
-                for network, address in task.joins.items():
+                for network, address in {task.network: task.address, **task.joins}.items():
                     self._pools[network].claim(address)
         for idler in self.scenario.idlers:
             self._pools[idler.network].claim(idler.address)
@@ -126,8 +124,7 @@ class Lab(Testbed):
         self.containers[task.name] = container
         if self._cgroups:
             container.cgroup = cgroup.make(self._journal, task.name)
-        group = container.cgroup
-        networks = {task.network: task.address, **task.joins}
+        group, networks = container.cgroup, {task.network: task.address, **task.joins}
         for number, (network, address) in enumerate(networks.items()):
             vip = self._roster.specs[task.service].vip if task.service and network == task.network else None
             interface = "eth0" if number == 0 else f"eth{number + 1}"  # eth1 is the gateway's
@@ -277,8 +274,7 @@ class Lab(Testbed):
         for endpoint in container.endpoints:
             self._plane().remove_endpoint(endpoint)
             self.fabric.cut(endpoint)
-        container.stop()
-        self.fabric.drop_namespace(container.netns)
+        self._end(container)
 
     def stop_server(self, task: str) -> None:
         self.containers[task].stop()
@@ -318,10 +314,16 @@ class Lab(Testbed):
             self._plane().remove_endpoint(endpoint)
             self.fabric.unplug(endpoint)
             self._pools[endpoint.network].release(endpoint.address)
-        container.stop()
-        self.fabric.drop_namespace(container.netns)
+        self._end(container)
         self._journal.discharge("etc", f"/etc/netns/{container.netns}")
         self._roster.drained.discard(task.name)
+
+    def _end(self, container: Container) -> None:
+        """End a container's processes, and remove its namespace and what keeps it alive. Idempotent."""
+        container.stop()
+        assert self._resolver
+        self._resolver.remove(container.netns)
+        self.fabric.drop_namespace(container.netns)
 
     def _changed(self, name: str, empty: Service | None = None) -> None:
         """Tell the plane first, then the resolver. A name resolves only while the balancer is ready."""
@@ -342,8 +344,7 @@ class Lab(Testbed):
 
     def _address(self, network: str, wanted: str = "") -> str:
         """Take a free address of a network, or the wanted one."""
-        wrong = self._pools[network].claim(wanted) if wanted else None
-        if wrong:
+        if wanted and (wrong := self._pools[network].claim(wanted)):
             raise Usage(wrong, where=network)
         address = wanted or self._pools[network].take()
         if address is None:

@@ -160,7 +160,7 @@ _LOST = 2.0
 """Seconds until a connection is taken to be lost. Its SYN has been sent twice by then."""
 
 
-def _answer(world: World, vip: str, timeout: float = TIMEOUT) -> str:
+def _answer(world: World, vip: str, timeout: float | None = None) -> str:
     """Make a connection. Return the task that answered, or the error."""
     try:
         return world.ask(CLIENT, vip, timeout=timeout).task

@@ -107,13 +107,13 @@ class World(Surroundings):
         source_port: int = 0,
         protocol: int = 0,
         syns: int = 1,
-        timeout: float = TIMEOUT,
+        timeout: float | None = None,
     ) -> socket.socket:
         """Return a TCP connection, or one of another protocol. Port 0 is that of the tasks' servers."""
         port = port or self.served
         self.doing = f"{container} connects to {address}:{port}"
         made = self.handle(container, socket.SOCK_STREAM, protocol=protocol)
-        made.settimeout(timeout)
+        made.settimeout(timeout or TIMEOUT)
         if source_port:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(("", source_port))
@@ -131,7 +131,7 @@ class World(Surroundings):
         return made
 
     def ask(
-        self, container: str, address: str, port: int = 0, *, source_port: int = 0, timeout: float = TIMEOUT
+        self, container: str, address: str, port: int = 0, *, source_port: int = 0, timeout: float | None = None
     ) -> Seen:
         """Connect, have the backend tell whom it sees, and close."""
         with self.connect(container, address, port, source_port=source_port, timeout=timeout) as made:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -154,3 +155,15 @@ def test_nothing_is_left_of_a_lab() -> None:
     assert state() == before
     with Journal() as journal:
         assert journal.run
+
+
+@pytest.mark.parametrize("end", ["remove_task", "crash"])
+def test_nothing_keeps_the_namespace_of_a_container_that_is_gone(end: str) -> None:
+    """The kernel removes a namespace, and with it the container's links, when the last socket in it is closed."""
+    with running("direct") as lab, Rtnl(lab.fabric.host_netns("worker2")) as rtnl:
+        before = len(list(rtnl.links()))
+        getattr(lab, end)("my-web.1")
+        deadline = time.monotonic() + 10
+        while len(list(rtnl.links())) == before:
+            assert time.monotonic() < deadline, "the container's link to its node is still there"
+        assert len(list(rtnl.links())) == before - 1
