@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ class Place:
     def __init__(self, directory: Path, run: Journal) -> None:
         self.directory, self.journal = directory, run
         self.netns = f"{run.run}-lb"
-        self.mechanisms: list[ProgramMechanism] = []
+        self.directors: list[Director] = []
 
     def open(self, script: str, *, serve: bool = False, timeout: float = 20, hook: str = "input") -> Director:
         path = self.directory / "program"
@@ -62,7 +63,9 @@ class Place:
     def begin(self, program: PlaneProgram) -> Director:
         mechanism = ProgramMechanism(program)
         mechanism.settle_in(self.journal)
-        return mechanism.open(Site(self.netns, "net", "n1", "10.0.0.0/24", "input", "snat", "eth0", "10.0.0.9"))
+        site = Site(self.netns, "net", "n1", "10.0.0.0/24", "input", "snat", "eth0", "10.0.0.9")
+        self.directors.append(mechanism.open(site))
+        return self.directors[-1]
 
     def told(self) -> list[dict[str, object]]:
         lines = (Path(self.journal.scratch("told")).read_text("utf-8")).splitlines()
@@ -100,7 +103,12 @@ def place(tmp_path: Path) -> Iterator[Place]:
         made = Place(tmp_path, run)
         run.record("netns", made.netns)
         netns.create(made.netns)
-        yield made
+        try:
+            yield made
+        finally:  # a test that fails has closed nothing, and the tests after it would hear of its processes
+            for each in made.directors:
+                with suppress(BenchError):
+                    each.release()
 
 
 @pytest.mark.parametrize("serve", [False, True], ids=["called", "serving"])
