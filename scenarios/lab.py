@@ -346,10 +346,9 @@ class Lab(Testbed):
         """Take a free address of a network, or the wanted one."""
         if wanted and (wrong := self._pools[network].claim(wanted)):
             raise Usage(wrong, where=network)
-        address = wanted or self._pools[network].take()
-        if address is None:
-            raise BenchError("the network has no free address", where=network)
-        return address
+        if address := wanted or self._pools[network].take():
+            return address
+        raise BenchError("the network has no free address", where=network)
 
     def _next(self, service: str) -> int:
         return max((int(n.rpartition(".")[2]) for n in self.containers if n.startswith(f"{service}.")), default=0) + 1

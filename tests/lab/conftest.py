@@ -15,6 +15,7 @@ from dataplanes import catalog
 from scenarios import topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
+from tests.lab.mutants.bed import Bed
 
 CLIENT = "my-busybox.1"
 VIP = "10.0.0.2"
@@ -97,3 +98,22 @@ def labs() -> Iterator[Labs]:
             return built[dataplane]
 
         yield get
+
+
+@pytest.fixture(scope="session")
+def beds() -> Iterator[Callable[[str], Bed]]:
+    """Yield a lab whose plane can be damaged. There is one at a time: that of the plane that was asked for last."""
+    there: list[Bed] = []
+
+    def close() -> None:
+        while there:
+            there.pop().close()
+
+    def get(dataplane: str) -> Bed:
+        if not there or there[0].name != dataplane:
+            close()
+            there.append(Bed(dataplane))
+        return there[0]
+
+    yield get
+    close()

@@ -14,9 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 
-from dataplanes import classifiers
 from dataplanes.errors import Prerequisite
-from dataplanes.kernel import iptables, netlink, nft
+from dataplanes.kernel import bpf, iptables, netlink, nft
 from dataplanes.kernel.ipvs import Ipvs
 from dataplanes.kernel.netlink import Netlink, NetlinkError, Watch, attribute, attributes
 from dataplanes.kernel.netns import inside
@@ -44,7 +43,7 @@ class Facts:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         # An open socket keeps its namespace alive. So sockets stay open only in namespaces that no plane removes.
-        self._watched = {name: _Namespace(name) for _, _, name in lab.namespaces()}
+        self._watched = {name: _Namespace(name) for kind, _, name in lab.namespaces() if kind != "lb"}
 
     def close(self) -> None:
         """Close the sockets. Idempotent."""
@@ -87,7 +86,7 @@ class _Namespace:
         self._generation = -1
         self._ruleset: Counter[object] = Counter()
         self._network: list[tuple[str, Counter[object]]] = []
-        self._settings: dict[str, int] = {}
+        self._files: dict[str, int] = {}  # path -> the open file, which stays one of its namespace
 
     def close(self) -> None:
         """Close the sockets and files. Idempotent."""
@@ -101,14 +100,18 @@ class _Namespace:
         if self._changes.heard() or not self._network:
             self._network = [(what, Counter(seen)) for what, seen in self._announced(names)]
         yield from self._network
-        yield "tcx", Counter((_plain(interface), way, bpf) for interface, way, _, bpf in classifiers.links(self.name))
-        infos = [self._tables.info(table) for table in self._tables.names()]
+        with inside(self.name):  # once: to enter a namespace costs as much as to read what is there
+            attached = [(names[n], way, each) for n in names for way in bpf.TCX for _, each in bpf.on_interface(n, way)]
+            tables = self._read("/proc/thread-self/net/ip_tables_names").decode().split()
+            settings = [(key, self._read(f"/proc/sys/{key.replace('.', '/')}")) for key in walk._SYSCTLS]
+        yield "tcx", Counter(attached)
+        infos = [self._tables.info(table) for table in tables]
         yield "iptables", Counter(each for each in infos if iptables.entries(each) > iptables.EMPTY[_name(each[:32])])
         yield "nft", self._rules()
         yield "ipsets", Counter(self._members())
         for each in self._ipvs.services() if self._ipvs else ():
             yield f"ipvs {each.key}", Counter((d.address, d.forward, d.weight) for d in each.destinations)
-        yield "sysctls", Counter((key, self._setting(key)) for key in walk._SYSCTLS)
+        yield "sysctls", Counter(settings)
 
     def _announced(self, names: dict[int, str]) -> Iterator[tuple[str, Iterable[object]]]:
         addresses = [(body[:4], names[_u32(body, 4)], attributes(body[8:])) for _, body in self._dump(22, 8)]
@@ -157,13 +160,13 @@ class _Namespace:
                 yield found[2], members[offset + 4 : offset + length]
                 offset += length + (-length % 4)
 
-    def _setting(self, key: str) -> bytes:
-        """Return the value of a sysctl, or nothing if its module has not been loaded yet."""
-        if key not in self._settings:
-            with inside(self.name), suppress(FileNotFoundError):
-                self._settings[key] = os.open(f"/proc/sys/{key.replace('.', '/')}", os.O_RDONLY)
-                self._stack.callback(os.close, self._settings[key])
-        return os.pread(self._settings[key], 64, 0) if key in self._settings else b""
+    def _read(self, path: str) -> bytes:
+        """Return the content of a file of the namespace that the process is in; nothing if its module is not loaded."""
+        if path not in self._files:
+            with suppress(FileNotFoundError):
+                self._files[path] = os.open(path, os.O_RDONLY)
+                self._stack.callback(os.close, self._files[path])
+        return os.pread(self._files[path], 256, 0) if path in self._files else b""
 
 
 def _elements(listed: re.Match[str]) -> str:

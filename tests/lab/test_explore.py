@@ -21,7 +21,7 @@ from scenarios.explore import sockets
 from scenarios.explore.operations import Operations
 from scenarios.explore.search import Found
 from tests.conftest import ROOT
-from tests.lab.test_mutation import Mutant
+from tests.lab.mutants.told import Mutant
 
 LONGEST = 8
 """The largest number of operations of a sequence that shows a planted fault."""
