@@ -23,7 +23,7 @@ from bench.report.words import ENGLISH, Words
 from dataplanes.selection import DIRECT, SHORT, balances
 
 
-class Point(Struct, frozen=True):
+class Placing(Struct, frozen=True):
     """A plane in the picture: the cost of a connection as a ratio to the reference's, and the semantics lost."""
 
     plane: str
@@ -53,7 +53,7 @@ _LEFT, _RIGHT, _BOTTOM = 46, 10, 36
 class Facts(Struct, frozen=True):
     """What the picture shows: the planes, those that decide first, and the costs of the reference and the limit."""
 
-    points: list[Point]
+    points: list[Placing]
     lines: dict[str, float]
 
 
@@ -66,7 +66,7 @@ def facts(report: Report) -> Facts | None:
         held, ratio = standing(report, plane), paid(report, plane)
         if held and ratio:
             lost = {level: len(checks) for level, checks in held.lost.items()}
-            found.append(Point(plane, ratio, lost["core"], lost["extended"], plane in deciding))
+            found.append(Placing(plane, ratio, lost["core"], lost["extended"], plane in deciding))
     if len(found) < 2:
         return None
     found.sort(key=lambda each: (not each.strong, each.lost, each.paid.value))
@@ -141,7 +141,7 @@ def _lines(lines: dict[str, float], ys: Scale, size: Size, say: Words) -> Iterat
         yield svg.text(size.across - _RIGHT, ys.at(value) - 4, words, anchor="end")
 
 
-def _point(report: Report, point: Point, xs: Scale, ys: Scale, say: Words) -> str:
+def _point(report: Report, point: Placing, xs: Scale, ys: Scale, say: Words) -> str:
     x, y = xs.at(point.lost), ys.at(point.paid.value)
     low, high = point.paid.low, point.paid.high
     radius = 5.0 if point.strong else 4.0
@@ -153,7 +153,7 @@ def _point(report: Report, point: Point, xs: Scale, ys: Scale, say: Words) -> st
     return svg.group([*spread, drawn], kind=kind, title=_told(report, point, say))
 
 
-def _told(report: Report, point: Point, say: Words) -> str:
+def _told(report: Report, point: Placing, say: Words) -> str:
     row, _ = report.rows("crr")[point.plane]
     here = cost(row)
     return say(
@@ -166,7 +166,7 @@ def _told(report: Report, point: Point, say: Words) -> str:
     )
 
 
-def _legend(report: Report, found: Sequence[Point], size: Size, say: Words) -> tuple[list[str], float]:
+def _legend(report: Report, found: Sequence[Placing], size: Size, say: Words) -> tuple[list[str], float]:
     """Return the legend in as many lines as it needs, and the height below it."""
     planes = [each.plane for each in found]
     entries = [

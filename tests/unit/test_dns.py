@@ -36,6 +36,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Addresses]:
 
     monkeypatch.setattr(os, "_exit", ended)
     wire, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    wire.settimeout(5)
     with wire, far, socket.socket(type=socket.SOCK_STREAM) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
         tcp.bind(("127.0.0.1", 0))
         tcp.listen()
@@ -48,7 +49,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Addresses]:
 
         server = threading.Thread(target=serve)
         server.start()
-        for message, handles in (({"records": RECORDS}, []), ({"networks": ["one", "two"]}, [udp, tcp])):
+        for message, handles in (({"records": RECORDS}, []), ({"name": "client", "networks": ["one", "two"]}, [udp, tcp])):
             socket.send_fds(wire, [json.dumps(message).encode()], [each.fileno() for each in handles])
             assert wire.recv(16) == b"ok"
         yield udp.getsockname(), tcp.getsockname()
