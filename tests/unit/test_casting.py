@@ -111,6 +111,7 @@ class Lacking(Testbed):
     """A testbed of which something is absent."""
 
     def __init__(self) -> None:
+        self.scenario = topology.load("matrix")
         self.absent, self.containers = {"lone": "there is none", "lone.1": "it is not there", "worker1": "one node"}, {}
 
     def service(self, name: str) -> Service:
