@@ -49,7 +49,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Addresses]:
 
         server = threading.Thread(target=serve)
         server.start()
-        for message, handles in (({"records": RECORDS}, []), ({"name": "client", "networks": ["one", "two"]}, [udp, tcp])):
+        for message, handles in (({"records": RECORDS}, []), ({"name": "one", "networks": ["one", "two"]}, [udp, tcp])):
             socket.send_fds(wire, [json.dumps(message).encode()], [each.fileno() for each in handles])
             assert wire.recv(16) == b"ok"
         yield udp.getsockname(), tcp.getsockname()
