@@ -33,6 +33,9 @@ _AT_RANDOM = 8
 _TCP_INFO_TOTAL_RETRANS = 100  # offset in struct tcp_info (include/uapi/linux/tcp.h)
 
 
+_SILENCE, _DATAGRAMS = 2.0, 3  # seconds that an ICMP error may take, and how many datagrams may get none
+
+
 class Differs(Exception):
     """The semantic does not hold. The message says what was seen."""
 
@@ -316,6 +319,24 @@ def carry(sender: socket.socket, receiver: socket.socket, data: bytes = b"chunk"
     """Send data from one end, and demand that they arrive at the other."""
     sender.sendall(data)
     same("arrived", _whole(receiver, len(data)), data)
+
+
+def refused(handle: socket.socket) -> None:
+    """Demand that one of several datagrams of a connected socket is refused, and that none is answered.
+
+    A host sends each other one only so many ICMP errors in a second (net/ipv4/icmp.c, icmpv4_xrlim_allow).
+    """
+    handle.settimeout(_SILENCE)
+    for _ in range(_DATAGRAMS):
+        try:
+            handle.send(b"?")
+            answer = handle.recv(16)
+        except TimeoutError:
+            continue
+        except ConnectionRefusedError:
+            return
+        raise Differs(f"{answer!r} was answered from a closed port")
+    raise Differs(f"silence after {_DATAGRAMS} datagrams: no ICMP error arrived")
 
 
 def same(what: str, seen: object, expected: object) -> str:

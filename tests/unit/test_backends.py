@@ -11,7 +11,7 @@ import pytest
 
 from scenarios.checks.backends import reached, shared
 from scenarios.checks.balance import _in_turn
-from scenarios.checks.world import Differs, Pair, World
+from scenarios.checks.world import Differs, Pair, World, refused
 
 
 def answering(*answers: str) -> tuple[Callable[[], str], list[str]]:
@@ -74,3 +74,32 @@ def test_connections_that_are_chosen_anew_cannot_all_be_right(in_turn: bool, mos
     chosen_anew = cycle("abc")  # from wherever the turns have come to
     by_turns = all(next(chosen_anew) == task for task in tasks)
     assert (float(by_turns) if in_turn else 3.0 ** -len(tasks)) <= most
+
+
+class Rationed:
+    """A socket whose first datagrams get no ICMP error, because the host has sent too many."""
+
+    def __init__(self, silent: int, answer: bytes = b"") -> None:
+        self._silent, self._answer = silent, answer
+
+    def settimeout(self, limit: float) -> None:
+        pass
+
+    def send(self, data: bytes) -> None:
+        self._silent -= 1
+
+    def recv(self, size: int) -> bytes:
+        if self._silent >= 0:
+            raise TimeoutError
+        if self._answer:
+            return self._answer
+        raise ConnectionRefusedError
+
+
+def test_a_datagram_may_be_refused_late_but_none_may_be_answered() -> None:
+    for silent in (0, 2):
+        refused(cast(Any, Rationed(silent)))
+    with pytest.raises(Differs, match="silence after 3 datagrams"):
+        refused(cast(Any, Rationed(3)))
+    with pytest.raises(Differs, match="answered from a closed port"):
+        refused(cast(Any, Rationed(1, b"1")))
