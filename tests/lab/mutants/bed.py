@@ -79,7 +79,7 @@ class Bed:
     def killed(self, check: str, damage: Damage) -> str:
         """Damage the plane, and return what a check saw if it fails then, or "". Without the damage it holds."""
         if check not in self._sound:
-            assert not self.seen(check), f"{check} fails without any damage"
+            assert not (whole := self.seen(check)), f"{check} fails without any damage: {whole}"
             self._sound.add(check)
         with self.damaged(damage):
             return self.seen(check)
