@@ -21,7 +21,6 @@ _NOT_CARRIED = {
     "dns": "a container of a scenario asks its embedded DNS only",
     "mac_address": "a container's MAC is made of its address",
     "extends": "other services and files are not read",
-    "depends_on": "all containers of a scenario start together",
     "sysctls": "containers of a scenario have the kernel's own settings",
 }
 """Keys of a service that matter to the network and have no counterpart. Keys of the container itself are not noted."""
@@ -40,9 +39,8 @@ def is_compose(document: Value) -> bool:
 def discover(document: Value, found: Discovery) -> None:
     """Add the networks and the services of a compose file."""
     top = document.fields()
-    for key in ("include",):
-        if key in top:
-            found.note(top[key].where, key, "other files are not read; give them as well")
+    if "include" in top:
+        found.note(top["include"].where, "include", "other files are not read; give them as well")
     for name, network in document.at("networks").fields().items():
         _network(name, network, found)
     services = top["services"].fields() if "services" in top else top
@@ -52,15 +50,14 @@ def discover(document: Value, found: Discovery) -> None:
 
 def _network(name: str, value: Value, found: Discovery) -> None:
     made = found.network(name, value.where)
-    fields = value.fields()
-    if "external" in fields and fields["external"].data not in (None, "false"):
+    if _given(value.at("external")):
         found.note(value.where, f"external network {name}", "its subnet is not in this file; it gets one")
     driver = value.at("driver").text()
     if driver not in ("", "overlay"):
         found.note(value.at("driver").where, f"driver {driver}", "a scenario's networks are overlays")
     for key in ("internal", "enable_ipv6"):
-        if key in fields and fields[key].text().lower() not in ("", "false"):
-            found.note(fields[key].where, f"{key} of the network {name}", "a scenario has no such networks")
+        if _given(value.at(key)):
+            found.note(value.at(key).where, f"{key} of the network {name}", "a scenario has no such networks")
     options = value.at("driver_opts")
     for key, option in options.fields().items() if isinstance(options.data, dict) else ():
         if key == _MTU:
@@ -73,6 +70,11 @@ def _network(name: str, value: Value, found: Discovery) -> None:
             found.note(subnet.where, f"subnet {subnet.text()}", "a scenario's network has one subnet, of IPv4")
         elif subnet.text():
             made.subnet = _resolved(subnet, found) or ""
+
+
+def _given(value: Value) -> bool:
+    """Report whether a field is there and is not false. `external` may be a mapping with a name."""
+    return value.data.lower() not in ("", "false") if isinstance(value.data, str) else value.data is not None
 
 
 def _mtu(option: Value, made: FoundNetwork, found: Discovery) -> None:
@@ -108,8 +110,9 @@ def _service(name: str, value: Value, found: Discovery) -> None:
     made.replicas = _replicas(value, found)
     _placement(deploy.at("placement"), made, found)
     made.ports = _ports(value, found)
-    for key in _NOT_CARRIED.keys() & fields.keys() - {"depends_on"}:
-        found.note(fields[key].where, f"{key} of {name}", _NOT_CARRIED[key])
+    for key, why in _NOT_CARRIED.items():
+        if key in fields:
+            found.note(fields[key].where, f"{key} of {name}", why)
     found.services.append(made)
 
 
@@ -146,8 +149,9 @@ def _replicas(value: Value, found: Discovery) -> int:
 
 
 def _placement(value: Value, made: FoundService, found: Discovery) -> None:
-    for key in value.fields().keys() - {"constraints"}:
-        found.note(value.at(key).where, f"placement {key}", "replicas are spread over the nodes in turn")
+    for key, each in value.fields().items():
+        if key != "constraints":
+            found.note(each.where, f"placement {key}", "replicas are spread over the nodes in turn")
     for each in value.at("constraints").items():
         text = _resolved(each, found) or ""
         match = _CONSTRAINT.match(text)

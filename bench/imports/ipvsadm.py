@@ -9,7 +9,7 @@ import socket
 from bench.imports.found import Discovery, FoundBackend, Virtual, is_address, take_virtuals
 from dataplanes.errors import Usage
 
-_LINE = re.compile(r"\s*(?:\S*ipvsadm\s+)?(?:-[AaEe]|--(?:add|edit)-(?:service|server))\s", re.ASCII)
+_FIRST = re.compile(r"\s*(?:\S*ipvsadm|-[AaEe]|--(?:add|edit)-(?:service|server))\s", re.ASCII)
 _KINDS = {"-t": "tcp", "--tcp-service": "tcp", "-u": "udp", "--udp-service": "udp", "--sctp-service": "sctp"}
 _SERVICE = ("-A", "-E", "--add-service", "--edit-service")
 _SERVER = ("-a", "-e", "--add-server", "--edit-server")
@@ -33,8 +33,9 @@ _MOST = 256
 
 
 def is_ipvsadm(text: str) -> bool:
-    """Report whether a text is such output: its first line that is no comment adds a service."""
-    return any(_LINE.match(line) for line in text.splitlines()[:1000])
+    """Report whether a text is such output: its first line that is no comment is a command or an option of ipvsadm."""
+    first = next((line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
+    return bool(_FIRST.match(first))
 
 
 def discover(text: str, path: str, found: Discovery) -> None:

@@ -14,8 +14,8 @@ _WORKLOADS = ("Deployment", "StatefulSet", "ReplicaSet", "ReplicationController"
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _DEFAULTS = {
     "sessionAffinity": ("", "None"),
-    "externalTrafficPolicy": ("", "Discovery"),
-    "internalTrafficPolicy": ("", "Discovery"),
+    "externalTrafficPolicy": ("", "Cluster"),
+    "internalTrafficPolicy": ("", "Cluster"),
     "trafficDistribution": ("",),
     "publishNotReadyAddresses": ("", "false"),
 }
@@ -32,7 +32,7 @@ def is_kubernetes(document: Value) -> bool:
 
 
 def discover(documents: list[Value], found: Discovery) -> None:
-    """Add the nodes and the services of Kubernetes objects."""
+    """Add the nodes and the services of Kubernetes objects. Services and their backends may be in different files."""
     objects = [each for document in documents for each in _objects(document)]
     backends: dict[ObjectName, list[FoundBackend]] = {}
     services: list[Value] = []

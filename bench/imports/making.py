@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
+from itertools import chain, count, islice
 
 from bench.imports.found import Discovery, FoundNetwork, FoundService, is_address
 from dataplanes.errors import Usage
@@ -70,14 +71,15 @@ class _Maker:
             self._found.note(where, f"{kind} {wanted}", f"it is named {name}: {why}")
         return name
 
-    def _named_nodes(self, count: int) -> dict[str, str]:
+    def _named_nodes(self, least: int) -> dict[str, str]:
         """Return the nodes' names by those of the files. So many as asked for are made if the files tell fewer."""
         known = self._found.nodes
         for lost in known[_MOST_NODES:]:
             self._found.note(self._found.files, f"node {lost}", f"a scenario has at most {_MOST_NODES} nodes")
         known = known[:_MOST_NODES]
-        more = [f"worker{number}" if number else "manager1" for number in range(max(count - len(known), 0))]
-        names = [*(each for each in more if each not in known), *known]
+        free = (each for each in chain(["manager1"], map("worker{}".format, count(1))) if each not in known)
+        names = [*islice(free, max(least - len(known), 0)), *known]
+        names.sort(key=lambda each: each != "manager1")  # the first node is the manager
         return {each: self._name(each, self._found.files, "node") for each in names}
 
     # -- which services ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from bench.imports import compose, ipvsadm, kubernetes, making, nft
 from bench.imports.found import Discovery, Note
-from bench.imports.marked import documents
+from bench.imports.marked import Value, documents
 from dataplanes import files
 from dataplanes.errors import Usage
 from scenarios.topology import Scenario
@@ -30,8 +30,10 @@ def imported(paths: Sequence[str], nodes: int = making.NODES) -> Imported:
     Raises Usage for a file that cannot be read, with its line and field.
     """
     found = Discovery(", ".join(paths))
+    objects: list[Value] = []
     for path in paths:
-        _read(files.text(path, _MOST_BYTES), path, found)
+        _read(files.text(path, _MOST_BYTES), path, found, objects)
+    kubernetes.discover(objects, found)
     made = making.scenario(found, nodes)
     order = {path: number for number, path in enumerate(paths)}
 
@@ -42,7 +44,8 @@ def imported(paths: Sequence[str], nodes: int = making.NODES) -> Imported:
     return Imported(made, list(dict.fromkeys(sorted(found.notes, key=place))))
 
 
-def _read(text: str, path: str, found: Discovery) -> None:
+def _read(text: str, path: str, found: Discovery, objects: list[Value]) -> None:
+    """Add what a file tells. Kubernetes objects of all files are understood together, and are only collected here."""
     if ipvsadm.is_ipvsadm(text):
         ipvsadm.discover(text, path, found)
         return
@@ -50,7 +53,7 @@ def _read(text: str, path: str, found: Discovery) -> None:
     if read and nft.is_nft(read[0]):
         nft.discover(read[0], found)
     elif any(kubernetes.is_kubernetes(each) for each in read):
-        kubernetes.discover(read, found)
+        objects += read
     elif read and all(compose.is_compose(each) for each in read):
         for each in read:
             compose.discover(each, found)

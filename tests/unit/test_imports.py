@@ -23,8 +23,8 @@ NFT = ROOT / "tests" / "unit" / "golden" / "imports"
 class Told:
     """The scenario of a file, as it is read again, and the notes."""
 
-    def __init__(self, path: Path, nodes: int) -> None:
-        found = reading.imported([str(path)], nodes)
+    def __init__(self, path: Path, nodes: int, *more: Path) -> None:
+        found = reading.imported([str(each) for each in (path, *more)], nodes)
         self.scenario: Scenario = topology.parse(toml.text(found.scenario, ""), "s.toml")
         self.notes = [str(note).removeprefix(f"{path}:").strip() for note in found.notes]
 
@@ -138,6 +138,21 @@ COMPOSE = {
         ["a", "web"],
         "1: port 70000: it is not [ADDRESS:][PUBLISHED:]PORT[/PROTOCOL]; it is left out",
     ),
+    "a command with a line as ipvsadm has them": (
+        "services:\n  web:\n    command: >\n      serve\n      -e all\n  db: {}\n",
+        ["db", "web"],
+        "",
+    ),
+    "an option that matters in a file with one line": (
+        "services: {web: {links: [db], dns: 10.0.0.9, sysctls: {a: 1}}, db: {}}",
+        ["db", "web"],
+        "1: dns of web: a container of a scenario asks its embedded DNS only",
+    ),
+    "a network that is not external": (
+        "services: {web: {networks: [n]}, a: {networks: [n]}}\nnetworks: {n: {external: False}}\n",
+        ["a", "web"],
+        "",
+    ),
     "names that no scenario has": (
         "services: {'web.1': {}, web-1: {}, Web_1: {}, " + "x" * 70 + ": {}, 'ünï': {}}",
         ["n", "web-1", "web-1-2", "web-1-3", "x" * 24],
@@ -151,7 +166,7 @@ def test_odd_compose_files(tmp_path: Path, case: str) -> None:
     text, services, note = COMPOSE[case]
     found = told(tmp_path, text)
     assert sorted(each.name for each in found.scenario.services) == services
-    assert not note or note in found.notes, found.notes
+    assert note in found.notes if note else found.notes == [], found.notes
 
 
 KUBERNETES = """\
@@ -165,6 +180,8 @@ items:
     clusterIP: 10.96.0.10
     sessionAffinity: ClientIP
     ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080}, {port: 53, protocol: UDP}]
+    internalTrafficPolicy: Cluster
+    externalTrafficPolicy: Cluster
 - apiVersion: v1
   kind: Service
   metadata: {name: web, namespace: stage}
@@ -201,8 +218,32 @@ def test_kubernetes_services_have_their_addresses_ports_nodes_and_backends(tmp_p
     vip, ports, backends = found.service("web-stage")
     assert (vip, ports, [node for node, _, _ in backends]) == ("10.96.0.11", ["443/tcp"], ["node-a", "node-b"])
     assert found.notes[0] == "9: sessionAffinity ClientIP of web-shop: a scenario's services have no such rule"
-    assert [note.partition(":")[0] for note in found.notes[1:-1]] == ["10", "10", "15", "26", "31"]
+    assert [note.partition(":")[0] for note in found.notes[1:-1]] == ["10", "10", "17", "28", "33"]
     assert found.notes[-1].startswith("node node-a.example.com: it is named node-a: ")
+
+
+def test_a_service_and_its_backends_may_be_in_two_files(tmp_path: Path) -> None:
+    first, second = tmp_path / "service.yml", tmp_path / "workload.yml"
+    first.write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+        "spec: {clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80}]}\n"
+    )
+    second.write_text(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n"
+        "spec: {replicas: 2, template: {metadata: {labels: {app: web}}}}\n"
+    )
+    for paths in ((first, second), (second, first)):
+        found = Told(paths[0], 3, paths[1])
+        assert len(found.scenario.service("web").tasks) == 2
+        assert [note for note in found.notes if "backends of" in note] == []
+
+
+@pytest.mark.parametrize("known", ["worker1", "manager1", "worker2"])
+def test_a_node_that_a_file_names_counts_as_one_of_those_asked_for(tmp_path: Path, known: str) -> None:
+    text = f"services: {{web: {{deploy: {{placement: {{constraints: [node.hostname == {known}]}}}}}}, db: {{}}}}"
+    found = told(tmp_path, text, nodes=4)
+    assert sorted(found.scenario.nodes) == ["manager1", "worker1", "worker2", "worker3"]
+    assert found.scenario.nodes[0] == "manager1", "the first node is the manager"
 
 
 def test_a_service_whose_addresses_lie_too_far_apart_gets_others(tmp_path: Path) -> None:
