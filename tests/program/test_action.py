@@ -35,6 +35,7 @@ class Runner:
         recorder.write_text('#!/bin/sh\necho "$@" >"$0.arguments"\nfor last; do :; done\ncat "$last" >"$0.comment"\n')
         recorder.chmod(0o755)
         self.gh = recorder
+        self.action = ROOT
 
     def git(self, *arguments: str) -> str:
         who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
@@ -54,7 +55,7 @@ class Runner:
         output.write_text("")
         environment = {
             "PATH": f"{self.gh.parent}:{os.environ['PATH']}",
-            "GITHUB_ACTION_PATH": str(ROOT),
+            "GITHUB_ACTION_PATH": str(self.action),
             "GITHUB_OUTPUT": str(output),
             "GITHUB_STEP_SUMMARY": str(self.temporary / "summary"),
             "RUNNER_TEMP": str(self.temporary),
@@ -122,6 +123,57 @@ def test_a_lost_clause_fails_the_pull_request_and_is_named(runner: Runner) -> No
     assert Path(f"{runner.gh}.arguments").read_text().startswith("pr comment 7 --edit-last --create-if-none ")
     assert comment == (runner.temporary / "summary").read_text("utf-8")
     assert runner.git("worktree", "list").count("\n") == 0, "the base's tree is removed"
+
+
+def observed(runner: Runner, directory: Path) -> tuple[int, list[str]]:
+    """Run the step that observes with a program that only writes its arguments down, and return these."""
+    runner.action = directory / "action"
+    runner.action.mkdir()
+    (runner.action / "run").write_text('#!/bin/sh\necho "$@" >>"$0.arguments"\n')
+    (runner.action / "run").chmod(0o755)
+    done = runner.run("Observe and measure")
+    return done.returncode, (runner.action / "run.arguments").read_text("utf-8").splitlines()
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Runner:
+    """A shallow checkout with a plane file, whose origin has an earlier commit with it, too."""
+    runner = Runner(tmp_path, plane="./my-plane.toml", measure="false")
+    runner.git("init", "-q", "-b", "main")
+    (runner.repository / "my-plane.toml").write_text("")
+    first = runner.commit()
+    runner.git("checkout", "-q", "-b", "change")
+    runner.commit()
+    runner.git("clone", "-q", "--bare", ".", str(tmp_path / "origin"))
+    runner.repository = tmp_path / "shallow"
+    subprocess.run(
+        ["git", "clone", "-q", "--depth=1", "-b", "change", f"file://{tmp_path}/origin", str(runner.repository)],
+        check=True,
+    )
+    runner.values["first"] = first
+    return runner
+
+
+@pytest.mark.parametrize(
+    ("base", "sides"),
+    [
+        ("", ["new"]),  # a run by hand or by schedule has no commit before it
+        ("0" * 40, ["new"]),  # nor has a new branch
+        ("{first}", ["new", "base"]),
+        ("main", ["new", "base"]),
+    ],
+)
+def test_the_base_is_observed_if_the_event_has_one(
+    base: str, sides: list[str], changed: Runner, tmp_path: Path
+) -> None:
+    changed.values["inputs.base"] = base.format(**changed.values)
+    code, lines = observed(changed, tmp_path)
+    assert (code, [re.findall(r"vip-bench/(\w+)/matrix", line)[0] for line in lines]) == (0, sides)
+
+
+def test_a_base_that_cannot_be_fetched_is_no_pass(changed: Runner, tmp_path: Path) -> None:
+    changed.values["inputs.base"] = "1" * 40
+    assert observed(changed, tmp_path)[0] != 0
 
 
 def test_without_a_base_the_expected_outcomes_decide_and_the_cost_is_measured(runner: Runner) -> None:
