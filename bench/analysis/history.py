@@ -12,7 +12,7 @@ import numpy as np
 from bench.analysis import cells, compare, gate
 from bench.analysis.intervals import interval
 from bench.analysis.steps import splits
-from bench.documents import Matrix, Result, reading
+from bench.documents import Matrix, MatrixCell, Result, reading
 from bench.documents.agreement import NOISE
 from bench.documents.comparison import Verdict
 from bench.documents.history import CellHistory, HeldSemantics, History, HistoryDocument, LevelChange, Trend, TrendPoint
@@ -118,15 +118,16 @@ def _held(matrices: Sequence[tuple[str, Matrix]]) -> list[HeldSemantics]:
 
 
 def _changes(matrices: Sequence[tuple[str, Matrix]]) -> list[CellHistory]:
-    """Compare each cell with the last one before it, which need not be in the document before."""
-    last: dict[cells.CellKey, Any] = {}
+    """Compare each cell with the last one before it in its scenario, which need not be in the document before."""
+    lasts: dict[str, dict[cells.CellKey, MatrixCell]] = {}
     found = []
     for name, matrix in matrices:
+        last = lasts.setdefault(cells.scenario(matrix), {})
         before = Matrix({}, {}, {}, list(last.values()))
         changed = [each for each in cells.changes(before, matrix) if each.what != "detail"]
         if changed:
             found.append(CellHistory(name, changed))
-        last |= cells.by_key(matrix)
+        last.update(cells.by_key(matrix))
     return found
 
 

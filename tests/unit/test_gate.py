@@ -191,6 +191,15 @@ def test_matrices_of_other_kernels_are_not_compared(tmp_path: Path) -> None:
     assert judge(matrix(a="pass"), matrix("6.12.1", a="pass"), tmp_path, allow="kernel")[1].startswith("ok: 1 cell")
 
 
+def test_matrices_of_two_scenarios_are_not_compared(tmp_path: Path) -> None:
+    of_mine = matrix(a="pass")
+    of_mine.plan["scenario"] = "mine"
+    _, last = judge(matrix(a="pass"), of_mine, tmp_path)
+    assert last.startswith("FAILED: new.json: the scenarios differ: that of each check and mine (--allow scenario ")
+    assert judge(matrix(a="pass"), of_mine, tmp_path, allow="scenario")[1].startswith("ok: 1 cell")
+    assert judge(of_mine, of_mine, tmp_path)[1] == "ok: 1 cell"
+
+
 def test_a_kernel_that_one_matrix_lacks_is_not_compared(tmp_path: Path) -> None:
     more = matrix(a="pass")
     more.environment["other"] = {"kernel": "6.12", "clock": "wall"}

@@ -110,6 +110,15 @@ def test_a_history_tells_what_changed_where_and_what_else_did(folder: str) -> No
     )
 
 
+def test_cells_of_two_scenarios_are_not_held_against_each_other() -> None:
+    mine = [matrix(a="fail"), matrix(a="pass")]
+    for each in mine:
+        each.plan["scenario"] = "mine"
+    told = [("1.json", matrix(a="pass")), ("2.json", mine[0]), ("3.json", matrix(a="pass")), ("4.json", mine[1])]
+    found = analysis.history(told, {})
+    assert [(each.document, [cell.what for cell in each.changes]) for each in found.cells] == [("4.json", ["gained"])]
+
+
 def test_the_command_writes_page_text_and_json(bench: Bench, folder: str) -> None:
     for name in ("h.html", "h.json", "h.md"):
         done = bench("history", folder, "-o", name)
