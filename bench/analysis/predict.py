@@ -139,9 +139,10 @@ def predict(
     """
     known = kernels(results)
     chosen = kernel or next(iter(known), "")
+    if not known:
+        raise Usage("nothing was measured by the instruction clock", fix="name results of `bench run` in a guest")
     if chosen not in known:
-        told = ", ".join(known) or "none"
-        raise Usage(f"nothing was measured on the kernel {chosen!r}", why=f"by the instruction clock: {told}")
+        raise Usage(f"nothing was measured on the kernel {chosen!r:.60}", fix=f"one of {', '.join(known)}")
     measured = points(results, chosen)
     names = list(dict.fromkeys(name for name, _ in measured))
     wanted = [_named(plane, names) for plane in planes]

@@ -84,10 +84,10 @@ class Comparison(Struct):
         """Count the figures or cells that were compared, by verdict, in one line."""
         if self.kind == "matrix":
             lists = {what: sum(each.what == what for each in self.changes) for what in _CHANGES}
-            return _several(self.cells, "cell") + _counted(lists)
+            return several(self.cells, "cell") + _counted(lists)
         verdicts = [each.verdict for each in self.differences]
         counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
-        return _several(len(verdicts), "figure") + _counted({str(each): count for each, count in counts.items()})
+        return several(len(verdicts), "figure") + _counted({str(each): count for each, count in counts.items()})
 
 
 def at(workload: str, point: str) -> str:
@@ -95,8 +95,9 @@ def at(workload: str, point: str) -> str:
     return f"{workload} ({point})" if point else workload
 
 
-def _several(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def several(count: int, what: str) -> str:
+    """Return a count with its noun."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from bench.analysis import predict
 from bench.analysis.predict import CONNECTION, START, Missed
 from bench.documents import Result
+from bench.documents.comparison import several
 from bench.documents.prediction import Cost, PlaneCosts, Prediction
 from dataplanes.selection import DIRECT, SHORT
 
@@ -46,9 +47,8 @@ _WHAT = {
 def table(found: Prediction) -> Table:
     """Return a row per plane: each cost with the model's largest error at a size that it had not seen."""
     asked = found.question
-    title = (
-        f"{asked.services:,} services, {asked.nodes:,} nodes, {asked.containers:,} containers on each: {found.kernel}"
-    )
+    parts = several(asked.services, "service"), several(asked.nodes, "node"), several(asked.containers, "container")
+    title = f"{', '.join(parts)} on each: {found.kernel}"
     made = Table(title=title, title_justify="left")
     made.add_column("data plane", no_wrap=True)
     made.add_column("ratio", justify="right")
@@ -85,18 +85,20 @@ def notes(found: Prediction) -> list[str]:
     for axis, what in (("services", "services"), ("containers", "containers on a node")):
         outside = [cost for _, cost in costs if axis in cost.outside]
         if outside:
-            most = {getattr(cost, axis).most for cost in outside}
-            span = f"{min(most):,.0f}" if len(most) == 1 else f"{min(most):,.0f} to {max(most):,.0f}, by figure"
-            told.append(f"{_OUTSIDE} outside of what was measured: the most {what} that were measured are {span}.")
-    nodes = found.question.nodes
-    told.append(f"Each node programs itself, so a change in the cluster takes the work of {nodes:,} nodes.")
+            spans = sorted({(getattr(cost, axis).least, getattr(cost, axis).most) for cost in outside})
+            ends = (" to ".join(dict.fromkeys(f"{end:,.0f}" for end in span)) for span in spans)
+            by_figure = ", by figure" if len(spans) > 1 else ""
+            told.append(f"{_OUTSIDE} outside of what was measured: {' or '.join(ends)} {what}{by_figure}.")
+    nodes = several(found.question.nodes, "node")
+    told.append(f"Each node programs itself, so a change in the cluster takes the work of {nodes}.")
     return [*told, *answer(found)]
 
 
 def answer(found: Prediction) -> list[str]:
     """Return which plane costs least and which most. The reference and the limit balance nothing, and are left out."""
     asked = found.question
-    size = f"{asked.services:,} services on {asked.nodes:,} nodes with {asked.containers:,} containers each"
+    services, nodes = several(asked.services, "service"), several(asked.nodes, "node")
+    size = f"{services} on {nodes} with {several(asked.containers, 'container')} each"
     told = []
     for metric, (what, unit) in _ANSWERED.items():
         planes = [each for each in found.planes if metric in each.costs and each.dataplane not in (DIRECT, SHORT)]

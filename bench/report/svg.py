@@ -9,7 +9,7 @@ from html import escape
 from dataplanes.texts import line
 
 TEXT = 6.1
-"""The width of a letter in a chart, in its units, in no font less."""
+"""The width that a chart reserves for a letter, in its units."""
 LINE = 13.0
 """The height of a line of text."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 
 import jsonschema
@@ -98,8 +99,15 @@ def test_the_output_ends_in_the_answer(bench: Bench) -> None:
     assert first == "3,000 services on 12 nodes with 110 containers each:"
     assert last.startswith("  kernel memory is least on ")
     assert any(line.startswith("  a connection costs least on ebpf-redirect") for line in done.stdout.splitlines())
-    assert any("containers on a node that were measured" in line for line in rest)
+    assert any(line.startswith("* outside of ") and "containers on a node" in line for line in rest)
     assert any("│ nft-lb " in line for line in rest)
+
+
+def test_a_size_below_what_was_measured_is_outside_too(bench: Bench) -> None:
+    done = bench("predict", "--services", "1", "--nodes", "1", "--containers", "1", "-d", "nft-lb", str(SCALE))
+    assert done.exit_code == 0, done.output
+    assert re.search(r"^\* outside of what was measured: 2 to [\d,]+ .*services", done.stdout, re.M)
+    assert "1 service on 1 node with 1 container each:\n" in done.stdout
 
 
 def test_the_document_is_valid_and_tells_what_lies_outside(bench: Bench) -> None:
@@ -132,7 +140,7 @@ def test_a_wrong_question_is_refused(bench: Bench, arguments: tuple[str, ...], s
 def test_results_by_the_wall_clock_tell_nothing(bench: Bench) -> None:
     done = bench("predict", "--services", "10", str(model.PUBLISHED / "wall.json"))
     assert done.exit_code == 2
-    assert "nothing was measured" in done.stderr
+    assert "nothing was measured by the instruction clock" in done.stderr
 
 
 def test_a_growth_that_was_seen_at_one_size_only_is_not_told(published: list[Result]) -> None:
