@@ -127,16 +127,19 @@ class _Builder:
         elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
             made = self._open.pop()
             if isinstance(made.data, dict):
-                _merge(made)
+                self._merge(made)
             return self._complete(made, None)
         return None
 
     def _value(self, event: Any, data: Any) -> Value:
-        self._count += 1
-        if self._count > _VALUES:
-            raise Usage("the file is too large", where=self._place(event), why=f"it has more than {_VALUES:,} values")
+        self._counted(1, self._place(event))
         line = self._open[-1].key_line if self._open and self._open[-1].key else event.start_mark.line + 1
         return Value(self._path, line, self._field(), data)
+
+    def _counted(self, more: int, where: str) -> None:
+        self._count += more
+        if self._count > _VALUES:
+            raise Usage("the file is too large", where=where, why=f"it has more than {_VALUES:,} values")
 
     def _field(self) -> str:
         """Return the field of the next value."""
@@ -175,16 +178,16 @@ class _Builder:
                 parent.data[parent.key], parent.key = value, ""
         return value
 
+    def _merge(self, made: Value) -> None:
+        """Add the fields of the mappings that a merge key (<<) names. A field of the mapping's own prevails."""
+        own = made.fields()
+        merged = own.pop("<<", None)
+        if merged is None:
+            return
+        for each in merged.data if isinstance(merged.data, list) else [merged]:
+            self._counted(len(each.fields()), made.where)
+            for key, value in each.fields().items():
+                own.setdefault(key, value)
+
     def _place(self, event: Any) -> str:
         return f"{self._path}:{event.start_mark.line + 1}"
-
-
-def _merge(made: Value) -> None:
-    """Add the fields of the mappings that a merge key (<<) names. A field of the mapping's own prevails."""
-    own = made.fields()
-    merged = own.pop("<<", None)
-    if merged is None:
-        return
-    for each in merged.data if isinstance(merged.data, list) else [merged]:
-        for key, value in each.fields().items():
-            own.setdefault(key, value)

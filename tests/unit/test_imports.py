@@ -361,6 +361,13 @@ def test_aliases_that_multiply_take_no_time(tmp_path: Path) -> None:
     assert len(found.scenario.services) == 2
 
 
+def test_merge_keys_that_multiply_are_refused(tmp_path: Path) -> None:
+    """2,000 mappings, each with the fields of the one before it: 2 million fields in 60 kB."""
+    lines = [f" a{n}: &a{n}\n  k{n}: v" + (f"\n  <<: *a{n - 1}" if n else "") for n in range(2000)]
+    with pytest.raises(Usage, match="the file is too large: it has more than 1,000,000 values"):
+        told(tmp_path, "\n".join(["x:", *lines, "services: {web: {}, db: {}}"]))
+
+
 def test_the_command_writes_a_scenario_and_tells_the_rest(bench: Bench) -> None:
     Path("stack.yml").write_text(STACK)
     done = bench("import", "stack.yml", "-o", "mine.toml")
