@@ -11,7 +11,7 @@ import click
 
 from bench import api
 from bench.cli import completion
-from bench.cli.options import cluster_option, jobs_option, output_writer
+from bench.cli.options import NumberRange, cluster_option, jobs_option, output_writer
 from bench.report import terminal
 from dataplanes import files
 from dataplanes.errors import Usage
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--noise",
-    type=click.FloatRange(0, 50),
+    type=NumberRange(0, 50),
     metavar="PERCENT",
     help="Take smaller changes for noise; 0 to 50, by default 0.5 by instructions and 3 by wall.",
 )

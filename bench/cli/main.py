@@ -20,6 +20,7 @@ from bench.cli import importing, listing, new_plane, predicting
 from bench.cli import matrix as cli_matrix
 from bench.cli import tracing as cli_tracing
 from bench.cli.options import (
+    NumberRange,
     axis_options,
     axis_values,
     clock_option,
@@ -136,7 +137,7 @@ for _command in (
 )
 @click.option(
     "--precision",
-    type=click.FloatRange(0, 50, min_open=True),
+    type=NumberRange(0, 50, min_open=True),
     metavar="PERCENT",
     help="Measure until the 95 % interval of every ratio to direct is no wider than PERCENT; by the instruction clock,"
     " until the rounds agree within it. It is above 0 to 50; by default the wall clock has none, and the instruction"

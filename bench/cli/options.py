@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,6 +27,17 @@ def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return command
 
     return decorate
+
+
+class NumberRange(click.FloatRange):
+    """Numbers between two bounds. NaN is in no range, although it is neither below nor above a bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number. Raises BadParameter for one that is out of the range."""
+        found: float = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return found
 
 
 some_dataplane_option = partial(
@@ -112,9 +124,9 @@ cluster_option = click.option(
 )
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=NumberRange(1, 1_000_000),
     metavar="S",
-    help="Give up after S seconds of real time, with exit code 124. By default there is no limit.",
+    help="Give up after S seconds of real time, with exit code 124; 1 to 1,000,000. By default there is no limit.",
 )
 
 

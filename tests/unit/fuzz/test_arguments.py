@@ -5,9 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+import click
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.cli.main import main
 from dataplanes import catalog
 from dataplanes.errors import Usage
 from scenarios import checks
@@ -82,6 +85,23 @@ def test_rules_are_read_or_refused(text: str, option: str) -> None:
 def test_options_are_read_or_refused(option: str, value: str) -> None:
     told = f"/nowhere/{value}" if option in ("kernel", "output") else value
     end(["run", "-d", "nft-lb", "--kernel", NOWHERE, f"--{option}={told}"])
+
+
+def test_a_number_that_is_none_or_has_no_end_is_in_no_range() -> None:
+    """Without bounds on both sides a time is too long for epoll, and NaN is neither below nor above a bound."""
+    ranges = {
+        (name, option.name): option.type
+        for name, command in main.commands.items()
+        for option in command.params
+        if isinstance(option.type, click.FloatRange)
+    }
+    assert {("compare", "noise"), ("run", "precision"), ("run", "timeout"), ("lab", "timeout")} <= ranges.keys()
+    for place, each in ranges.items():
+        assert each.min is not None, place
+        assert each.max is not None, place
+        for text in ("nan", "-nan", "inf", "1e9"):
+            with pytest.raises(click.BadParameter, match=r"not in the range|not a number"):
+                each(text)
 
 
 _words = st.sampled_from([*_COMMANDS, "-d", "-k", "--", "--json", "all", "checks"])
