@@ -54,13 +54,12 @@ def _search(series: Sequence[Sequence[float]], first: int, end: int, noise: floa
 
 def _apart(distances: Floats, bounds: Any) -> Floats:
     """Return the scaled energy distance of the two parts for each place to split."""
-    total = len(distances)
-    sums = np.zeros((total + 1, total + 1))
-    sums[1:, 1:] = distances.cumsum(0).cumsum(1)
-    left, right = bounds.astype(float), total - bounds.astype(float)
-    inside = sums[bounds, bounds]
-    between = sums[bounds, total] - inside
-    outside = sums[total, total] - inside - 2 * between
+    begins = [0, *bounds]
+    sums = np.add.reduceat(np.add.reduceat(distances, begins, 0), begins, 1).cumsum(0).cumsum(1)  # of whole documents
+    left, right = bounds.astype(float), len(distances) - bounds.astype(float)
+    inside = np.diagonal(sums)[:-1]
+    between = sums[:-1, -1] - inside
+    outside = sums[-1, -1] - inside - 2 * between
     pairs = [np.maximum(part * (part - 1), 1) for part in (left, right)]
     energy = 2 * between / (left * right) - inside / pairs[0] - outside / pairs[1]
     found: Floats = left * right / (left + right) * energy
@@ -68,12 +67,15 @@ def _apart(distances: Floats, bounds: Any) -> Floats:
 
 
 def _p(values: Floats, bounds: Any, seen: float) -> float:
+    """Return the fraction of permutations with such a split, or one above the level as soon as it is exceeded."""
     random = np.random.default_rng(_SEED)
-    more = 0
+    more = 1
     for _ in range(_PERMUTATIONS):
         other = random.permutation(values)
         more += float(_apart(np.abs(other[:, None] - other), bounds).max()) >= seen
-    return (1 + more) / (1 + _PERMUTATIONS)
+        if more > _LEVEL * (1 + _PERMUTATIONS):  # most series have no change, and permutations of a long one take long
+            break
+    return more / (1 + _PERMUTATIONS)
 
 
 def _beyond(before: Floats, after: Floats, noise: float) -> bool:
