@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -121,12 +121,10 @@ def report(files: tuple[str, ...], output: str | None) -> None:
         ".parquet": _parquet,
         ".json": text.merged,
     }
-    kind = os.path.splitext(output or "-")[1] or ".md"
-    if kind not in writers:
-        raise Usage(f"cannot write {kind}", where=output or "", fix=f"one of {', '.join(writers)}")
+    made = _by_ending(writers, output)
     found = model.load(files)
     write = output_writer(output or "-")
-    write(writers[kind](found))
+    write(made(found))
 
 
 @click.command()
@@ -161,13 +159,19 @@ def history(directory: str, metric: str, output: str | None) -> None:
         ".md": _history_text,
         ".json": api.encoded,
     }
+    made = _by_ending(writers, output)
+    write = output_writer(output or "-")
+    found = analysis.history(analysis.folder(directory), provenance.tool(), wanted)
+    write(made(found))
+    terminal.say(found.verdict, err=output == "-")
+
+
+def _by_ending(writers: Mapping[str, Callable[[Any], bytes]], output: str | None) -> Callable[[Any], bytes]:
+    """Return the writer for a file's ending; that of Markdown for stdout. Raises Usage for an unknown ending."""
     kind = os.path.splitext(output or "-")[1] or ".md"
     if kind not in writers:
         raise Usage(f"cannot write {kind}", where=output or "", fix=f"one of {', '.join(writers)}")
-    write = output_writer(output or "-")
-    found = analysis.history(analysis.folder(directory), provenance.tool(), wanted)
-    write(writers[kind](found))
-    terminal.say(found.verdict, err=output == "-")
+    return writers[kind]
 
 
 def _history_page(found: Any) -> bytes:

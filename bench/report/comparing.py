@@ -133,7 +133,7 @@ def _command(kind: str, title: str, text: str) -> str:
 
 
 def junit(comparisons: Sequence[Comparison]) -> bytes:
-    """Return JUnit XML: a suite per document, and a case for everything that was compared and for every failure."""
+    """Return JUnit XML: a suite per document, and a case per compared figure, differing semantic and failure."""
     root = ET.Element("testsuites", name="bench compare")
     for found in comparisons:
         suite = ET.SubElement(root, "testsuite", name=clean(found.name))
