@@ -59,14 +59,10 @@ def history(told: Sequence[NamedDocument], tool: dict[str, Any], metrics: Iterab
 
 def _listed(name: str, document: Result | Matrix) -> HistoryDocument:
     facts = document.environment.values() if isinstance(document, Matrix) else [document.environment]
-    names = document.environment if isinstance(document, Matrix) else [_kernel(document)]
+    names = document.environment if isinstance(document, Matrix) else [document.kernel()]
     kernels = {str(each): str(fact.get("kernel")) for each, fact in zip(names, facts, strict=True)}
     told = {key: str(document.tool.get(key, "")) for key in ("revision", "version")}
     return HistoryDocument(name, "matrix" if isinstance(document, Matrix) else "result", **told, kernels=kernels)
-
-
-def _kernel(result: Result) -> str:
-    return str(result.environment.get("kernel_name") or result.environment.get("kernel"))
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -79,7 +75,7 @@ def _trends(results: Sequence[tuple[str, Result]], metrics: frozenset[str]) -> l
         clock = str(result.environment["clock"])
         for (workload, axes, plane, metric), values in compare.figures(result).items():
             if metric in (metrics or {WORKLOADS[workload].primary, *WORKLOADS[workload].costs}):
-                key = (_kernel(result), clock, scenario, workload, axes, plane, metric)
+                key = (result.kernel(), clock, scenario, workload, axes, plane, metric)
                 series.setdefault(key, {})[name] = values
     documents = dict(results)
     return [_trend(key, found, documents) for key, found in series.items()]

@@ -83,13 +83,9 @@ def kernels(results: Iterable[Result]) -> list[str]:
     counts: dict[str, int] = {}
     for each in results:
         if each.environment.get("clock") == CLOCK:
-            name = _kernel(each)
+            name = each.kernel()
             counts[name] = counts.get(name, 0) + len(each.summary)
     return sorted(counts, key=lambda name: -counts[name])
-
-
-def _kernel(result: Result) -> str:
-    return str(result.environment.get("kernel_name") or result.environment.get("kernel", ""))
 
 
 def points(results: Iterable[Result], kernel: str) -> Points:
@@ -97,7 +93,7 @@ def points(results: Iterable[Result], kernel: str) -> Points:
     found: dict[tuple[str, str], dict[tuple[float, float], float]] = {}
     placements: dict[str, str] = {}
     for result in results:
-        if result.environment.get("clock") != CLOCK or _kernel(result) != kernel:
+        if result.environment.get("clock") != CLOCK or result.kernel() != kernel:
             continue
         for each in result.plan.get("dataplanes", []):
             placements[each["name"]] = each.get("placement", "")

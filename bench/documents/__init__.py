@@ -135,6 +135,10 @@ class Result(Struct, tag_field="kind", tag="result"):
     units: dict[str, str] = field(default_factory=dict)
     schema: Literal[2] = SCHEMA
 
+    def kernel(self) -> str:
+        """Return the kernel's name as `--kernel` takes it, or its release if the document tells no name."""
+        return str(self.environment.get("kernel_name") or self.environment.get("kernel", ""))
+
 
 class TrialPlan(Struct):
     """A trial that is to be done in the kernel under test."""
