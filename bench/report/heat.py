@@ -30,7 +30,7 @@ class Column(Struct, frozen=True):
 class SeenOn(Struct, frozen=True):
     """What was seen on some planes: an outcome, and a line for each kernel, or one for all kernels.
 
-    The largest group has no names: it is every other plane.
+    The largest group has no names if the check was observed on all planes: it is every other plane.
     """
 
     outcome: str
@@ -86,9 +86,9 @@ def _row(report: Report, check: str, statement: str, planes: Sequence[str]) -> C
         if cells:
             groups.setdefault((_outcome(cells), _lines(cells)), []).append(plane)
     order = ["error", "mixed", "fail", "skip", "pass"]
-    most = max(groups.values(), key=len, default=[])
+    others = max(groups.values(), key=len) if len(groups) > 1 and all(observed.values()) else None
     seen = [
-        SeenOn(outcome, _words(outcome), [] if names is most and len(groups) > 1 else names, list(lines))
+        SeenOn(outcome, _words(outcome), [] if names is others else names, list(lines))
         for (outcome, lines), names in groups.items()
     ]
     return CheckRow(

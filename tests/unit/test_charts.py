@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -193,3 +194,13 @@ def test_the_map_has_every_cell_and_tells_what_was_seen_on_every_plane(places: R
                 each for each in row.seen if not each.planes
             ]
             assert all(any(cell.detail in line for line in seen.lines) for cell in cells)
+
+
+def test_a_plane_on_which_a_check_was_not_observed_is_no_other_plane(places: Report) -> None:
+    (name, whole) = places.matrices[0]
+    check, gone = whole.cells[0].check, whole.cells[0].dataplane
+    left = [cell for cell in whole.cells if (cell.check, cell.dataplane) != (check, gone)]
+    report = Report([], [(name, msgspec.structs.replace(whole, cells=left))])
+    (row,) = [row for theme in heat.themes(report) for row in theme.rows if row.check == check]
+    told = [plane for seen in row.seen for plane in seen.planes]
+    assert sorted(told) == sorted({cell.dataplane for cell in report.cells() if cell.check == check})
