@@ -24,11 +24,6 @@ def by_key(matrix: Matrix) -> dict[CellKey, MatrixCell]:
     return {(cell.kernel, cell.dataplane, cell.check): cell for cell in matrix.cells}
 
 
-def scenario(matrix: Matrix) -> str:
-    """Return the scenario in whose lab all cells were observed; "" if each check had its own."""
-    return str(matrix.plan.get("scenario", ""))
-
-
 def changes(base: Matrix, new: Matrix) -> list[CellChange]:
     """Return the cells that both matrices have and in which they differ, in the order of the first."""
     found = by_key(new)

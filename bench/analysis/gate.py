@@ -283,7 +283,7 @@ def _unlike_matrices(base: Matrix, new: Matrix) -> dict[str, str]:
             values = [each.environment[name].get(what) for each in (base, new)]
             if values[0] != values[1]:
                 found[what] = f"the {what}s differ: {name} is {values[0]} and {values[1]}"
-    worlds = [cells.scenario(each) for each in (base, new)]
+    worlds = [each.scenario() for each in (base, new)]
     if worlds[0] != worlds[1]:
         told = (each or "that of each check" for each in worlds)
         found["scenario"] = f"the scenarios differ: {' and '.join(told)}"

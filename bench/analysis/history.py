@@ -118,7 +118,7 @@ def _changes(matrices: Sequence[tuple[str, Matrix]]) -> list[CellHistory]:
     lasts: dict[str, dict[cells.CellKey, MatrixCell]] = {}
     found = []
     for name, matrix in matrices:
-        last = lasts.setdefault(cells.scenario(matrix), {})
+        last = lasts.setdefault(matrix.scenario(), {})
         before = Matrix({}, {}, {}, list(last.values()))
         changed = [each for each in cells.changes(before, matrix) if each.what != "detail"]
         if changed:

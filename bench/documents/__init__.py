@@ -205,6 +205,10 @@ class Matrix(Struct, tag_field="kind", tag="matrix"):
     cells: list[MatrixCell]
     schema: Literal[2] = SCHEMA
 
+    def scenario(self) -> str:
+        """Return the scenario in whose lab all cells were observed; "" if each check had its own."""
+        return str(self.plan.get("scenario", ""))
+
 
 class Job(Struct):
     """A job for the kernel under test. `kind` is trials, lab, inspect, matrix, explore, trace or adopt.

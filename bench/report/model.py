@@ -123,8 +123,14 @@ class Report:
         return list(self._cells.values())
 
     def warnings(self) -> list[str]:
-        """Return the warnings of the runs, and what the matrices could not observe."""
+        """Return the warnings of the runs, whether matrices are of different scenarios, and what was not observed."""
         warned = [f"{name}: {each}" for name, result in self.results for each in result.warnings]
+        if len({matrix.scenario() for _, matrix in self.matrices}) > 1:
+            worlds = (f"{matrix.scenario() or 'that of each check'} ({name})" for name, matrix in self.matrices)
+            warned.append(
+                "the matrices are of different scenarios, and of a cell in two of them the last is shown: "
+                + ", ".join(worlds)
+            )
         return warned + [f"not observed: {each}" for each in self.unobserved()]
 
     def unobserved(self) -> list[str]:

@@ -233,3 +233,12 @@ def test_a_gap_stands_beside_that_of_a_calm_time_and_a_cold_start_by_services() 
         "### Cold start of a node, ms\n\n| data plane | 1,000 | 10,000 |\n|---|---:|---:|\n| nft-lb | 250 | 3,000 |"
         in told
     )
+
+
+def test_matrices_of_two_scenarios_in_one_report_are_told() -> None:
+    mine = matrix({})
+    mine.plan["scenario"] = "mine"
+    assert Report([], [("a.json", mine), ("b.json", mine)]).warnings() == []
+    (told,) = Report([], [("a.json", matrix({})), ("b.json", mine)]).warnings()
+    assert told.startswith("the matrices are of different scenarios, ")
+    assert told.endswith(": that of each check (a.json), mine (b.json)")
