@@ -18,7 +18,7 @@ from msgspec import Struct
 from bench.analysis import cells, compare
 from bench.documents import Matrix, Result, reading
 from bench.documents.agreement import NOISE
-from bench.documents.comparison import CellChange, Comparison, Difference, at
+from bench.documents.comparison import VERDICTS, CellChange, Comparison, Difference, at
 from bench.documents.metrics import METRICS
 from dataplanes.errors import Usage
 
@@ -29,14 +29,7 @@ ALLOWED = ("kernel", "clock", "scenario", "variant")
 """Two documents must agree in these, unless --allow names them."""
 _TOLD = ("machine", "cpu", "cpus", "mitigations", "versions", "sysctl", "cmdline")
 """Other facts of the environment that may be the reason for a difference. They make a warning."""
-
-
-_VERDICTS: dict[str, Literal["result", "matrix"]] = {
-    **dict.fromkeys(("worse", "better", "inconclusive"), "result"),
-    **dict.fromkeys(("lost", "gained", "changed", "detail"), "matrix"),
-}
-"""What --fail-on may name alone, and the kind of document that it is about. What is lost fails in any case."""
-_FORM = f"METRIC:-5%, METRIC:+5% or one of {', '.join(_VERDICTS)}; metrics: {', '.join(METRICS)}"
+_FORM = f"METRIC:-5%, METRIC:+5% or one of {', '.join(VERDICTS)}; metrics: {', '.join(METRICS)}"
 
 
 class Rule(Struct, frozen=True):
@@ -64,7 +57,7 @@ class OnVerdict(Struct, frozen=True):
     @property
     def about(self) -> Literal["result", "matrix"]:
         """The kind of document that can break it."""
-        return _VERDICTS[self.verdict]
+        return VERDICTS[self.verdict]
 
     def broken_by(self, difference: Difference | CellChange) -> bool:
         """Return True if this is its verdict."""
@@ -86,7 +79,7 @@ def parse_rules(text: str) -> list[Rule | OnVerdict]:
     rules: list[Rule | OnVerdict] = []
     for part in filter(None, (each.strip() for each in text.split(","))):
         match = _RULE.match(part)
-        if part in _VERDICTS:
+        if part in VERDICTS:
             rules.append(OnVerdict(part))
         elif match and match[1] in METRICS:
             rules.append(Rule(match[1], float(match[2] + match[3]) / 100))

@@ -72,12 +72,14 @@ def or_file(names: Completer) -> Callable[[click.Context, click.Parameter, str],
     return complete
 
 
-def metrics(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Complete METRIC: in a list with commas."""
+def rules(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the rules of --fail-on, METRIC: or a verdict, in a list with commas."""
+    from bench.documents.comparison import VERDICTS
     from bench.documents.metrics import METRICS
 
     done, comma, last = incomplete.rpartition(",")
-    return [f"{done}{comma}{name}:" for name in METRICS if name.startswith(last)]
+    names = [*(f"{name}:" for name in METRICS), *VERDICTS]
+    return [f"{done}{comma}{name}" for name in names if name.startswith(last)]
 
 
 @click.command()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "--fail-on",
     default="",
     metavar="METRIC:-5%|VERDICT[,...]",
-    shell_complete=completion.metrics,
+    shell_complete=completion.rules,
     help="Fail if a metric changed by so much or more, for example connections_per_second:-2%, or if a figure is worse,"
     " better or inconclusive, or if a semantic is gained or changed, or its observation (detail). A lost one always"
     " fails.",

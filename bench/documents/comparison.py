@@ -12,6 +12,11 @@ from scenarios.outcomes import Outcome
 
 _CHANGES = ("gained", "lost", "changed", "detail")
 Verdict = Literal["better", "worse", "same", "inconclusive"]
+VERDICTS: dict[str, Literal["result", "matrix"]] = {
+    **dict.fromkeys(("worse", "better", "inconclusive"), "result"),
+    **dict.fromkeys(("lost", "gained", "changed", "detail"), "matrix"),
+}
+"""What --fail-on may name alone, and the kind of document that it is about. What is lost fails in any case."""
 
 
 class Difference(Struct, frozen=True):

@@ -93,5 +93,5 @@ def test_the_containerfile_installs_what_the_list_names(tmp_path: Path) -> None:
     wanted = install.removeprefix("apt-get install -y --no-install-recommends ").split()
     assert wanted == ["ca-certificates", *(each.package for each in machine.needed())]
     assert pip == "pip install --no-cache-dir /usr/src/vip-bench"
-    ignored = (ROOT / ".containerignore").read_text("utf-8").split()
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").split()
     assert not {"bench", "dataplanes", "scenarios", "pyproject.toml", "README.md", "LICENSE"} & set(ignored)

@@ -35,6 +35,7 @@ def completed(*words: str) -> list[str]:
         (("list", "w"), {"workloads"}),
         (("list", "m"), {"metrics"}),
         (("compare", "--fail-on", "instructions_per_c"), {"instructions_per_connection:"}),
+        (("compare", "--fail-on", "wors"), {"worse"}),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, tuple) else "",
 )
