@@ -28,8 +28,9 @@ def leaves_nothing(world: World) -> str:
             world.ask(client, probe.vip)
             world.heard(client, probe.vip)
     after = _state(world, own)
-    left = [f"{line} ({where})" for where, lines in after.items() for line in lines - before[where]]
-    gone = [f"{line} ({where})" for where, lines in before.items() for line in lines - after[where]]
+    nothing: set[str] = set()  # of a namespace or a map that was not there
+    left = [f"{line} ({where})" for where, lines in after.items() for line in lines - before.get(where, nothing)]
+    gone = [f"{line} ({where})" for where, lines in before.items() for line in lines - after.get(where, nothing)]
     if left or gone:
         raise Differs(
             f"left: {'; '.join(sorted(left)[:3]) or 'nothing'}; gone: {'; '.join(sorted(gone)[:3]) or 'nothing'}"
@@ -83,7 +84,7 @@ _EXPIRES = re.compile(r" expires \w+")
 def _elements(rules: Sequence[str], removed: tuple[str, list[str]]) -> Iterator[str]:
     """Yield the elements with a time-out that have the VIP and a backend."""
     vip, backends = removed
-    for element in (each for line in rules if _EXPIRES.search(line) for each in line.split(",")):
+    for element in filter(_EXPIRES.search, rules):
         words = set(element.split())
         if vip in words and words & set(backends):
             yield _EXPIRES.sub("", element).strip()
@@ -97,8 +98,18 @@ def _rules(name: str) -> Iterator[str]:
             if line.startswith("-A"):
                 yield line
     if nft.tables(name):
-        text = process.run(name, ("nft", "list", "ruleset"), accept=range(256))
-        yield from (line.strip() for line in text.splitlines() if line.strip() and "counter" not in line)
+        yield from nft_parts(process.run(name, ("nft", "list", "ruleset"), accept=range(256)))
+
+
+_COUNTED = re.compile(r"\bcounter packets \d+ bytes \d+")
+
+
+def nft_parts(text: str) -> Iterator[str]:
+    """Yield the lines of a ruleset, and each element of a set or map by itself, without what traffic has counted."""
+    for line in text.splitlines():
+        for part in line.strip().removeprefix("elements = {").removesuffix("}").split(","):
+            if told := _COUNTED.sub("counter", part).strip():
+                yield told
 
 
 def _proc_lines(name: str, path: str) -> list[str]:

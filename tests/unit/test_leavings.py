@@ -1,0 +1,38 @@
+"""What the check of a removed service's leavings sees of a ruleset."""
+
+from __future__ import annotations
+
+from scenarios.checks.leavings import nft_parts
+
+_ONE, _OTHER = (
+    "10.0.0.2 counter packets 7 bytes 420 : goto rr-3-2",
+    "10.0.0.8 counter packets 1 bytes 60 : goto rr-1-8",
+)
+RULESET = """table ip vip-my-network {
+    map services {
+        type ipv4_addr : verdict
+        counter
+        elements = { ONE,
+                     OTHER }
+    }
+
+    chain nat-postrouting {
+        ct status dnat counter packets 3 bytes 180 masquerade
+    }
+}
+""".replace("ONE", _ONE).replace("OTHER", _OTHER)
+
+
+def test_an_element_or_a_rule_with_a_counter_is_seen() -> None:
+    whole = set(nft_parts(RULESET))
+    assert {"10.0.0.2 counter : goto rr-3-2", "10.0.0.8 counter : goto rr-1-8"} <= whole
+    assert "ct status dnat counter masquerade" in whole
+
+
+def test_what_traffic_has_counted_is_no_difference() -> None:
+    assert set(nft_parts(RULESET.replace("packets 7 bytes 420", "packets 8 bytes 480"))) == set(nft_parts(RULESET))
+
+
+def test_the_order_of_elements_is_no_difference() -> None:
+    other = RULESET.replace(_ONE, "first").replace(_OTHER, _ONE).replace("first", _OTHER)
+    assert set(nft_parts(other)) == set(nft_parts(RULESET))
