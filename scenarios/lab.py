@@ -20,7 +20,7 @@ from scenarios.dns import Resolver, resolv_conf
 from scenarios.fabric import Fabric
 from scenarios.journal import Journal
 from scenarios.pool import Pool
-from scenarios.roster import Roster
+from scenarios.roster import Roster, next_name
 from scenarios.stopwatch import Taken, timed
 from scenarios.testbed import Testbed
 from scenarios.topology import Filler, Scenario, ServiceSpec, Task
@@ -244,16 +244,19 @@ class Lab(Testbed):
 
     def scale(self, name: str, replicas: int) -> None:
         spec = self._roster.specs[name]
-        if len(spec.tasks) > replicas:
-            gone, spec.tasks = spec.tasks[replicas:], spec.tasks[:replicas]
+        before, nodes, gone = spec.tasks, spec.nodes or self.scenario.nodes, list[Task]()
+        spec.tasks = before[:replicas]
+        try:
+            for number in range(len(before), replicas):
+                self._join(spec, Task(next_name(name, self.containers), nodes[number % len(nodes)]))
             self._changed(name, Service(name, spec.network, spec.vip))
+            gone = before[replicas:]
+        except BenchError:
+            gone, spec.tasks = spec.tasks[len(before) :], before
+            raise
+        finally:
             for task in gone:
                 self._leave(task)
-            return
-        nodes = spec.nodes or self.scenario.nodes
-        for number in range(len(spec.tasks), replicas):
-            self._join(spec, Task(f"{name}.{self._next(name)}", nodes[number % len(nodes)]))
-        self._changed(name)
 
     def drain(self, task: str) -> None:
         """Give a task weight 0: it gets no new connections, and established ones go on."""
@@ -349,9 +352,6 @@ class Lab(Testbed):
         if address := wanted or self._pools[network].take():
             return address
         raise BenchError("the network has no free address", where=network)
-
-    def _next(self, service: str) -> int:
-        return max((int(n.rpartition(".")[2]) for n in self.containers if n.startswith(f"{service}.")), default=0) + 1
 
     # -- the plane and the fabric as a testbed's -------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from dataplanes.kernel.undo import Undo
@@ -59,3 +59,9 @@ class Roster:
 
     def _ports(self, spec: ServiceSpec) -> tuple[Port, ...]:
         return (*(ports.parse(spec.ports) or self._usual), *self._more.get(spec.name, ()))
+
+
+def next_name(service: str, containers: Iterable[str]) -> str:
+    """Return the name of a service's next task: the number after those that containers with such names have."""
+    ends = [name.removeprefix(f"{service}.") for name in containers]
+    return f"{service}.{max((int(each) for each in ends if each.isdecimal()), default=0) + 1}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+from dataplanes.errors import BenchError
 from dataplanes.kernel import iptables, netns
 from dataplanes.kernel.ipvs import Ipvs
 from dataplanes.kernel.rtnl import Rtnl
@@ -167,3 +169,34 @@ def test_nothing_keeps_the_namespace_of_a_container_that_is_gone(end: str) -> No
         while len(list(rtnl.links())) == before:
             assert time.monotonic() < deadline, "the container's link to its node is still there"
         assert len(list(rtnl.links())) == before - 1
+
+
+SMALL = """
+nodes = ["one", "two"]
+networks = [{ name = "net", subnet = "10.7.0.0/28" }]
+traffic = { client = "shell.1", service = "shop" }
+
+[[services]]
+name = "shop"
+network = "net"
+tasks = [{ name = "shop.a", node = "one" }, { name = "shop.b", node = "two" }]
+
+[[services]]
+name = "shell"
+network = "net"
+tasks = [{ node = "one" }]
+"""
+
+
+def test_a_service_that_cannot_have_so_many_tasks_stays_as_it_was(tmp_path: Path) -> None:
+    """Containers that were created before the addresses ran out are removed. Names of tasks need not be numbers."""
+    (tmp_path / "small.toml").write_text(SMALL)
+    with running("nft-container", str(tmp_path / "small.toml")) as lab:
+        containers, service = sorted(lab.containers), lab.service("shop")
+        with pytest.raises(BenchError, match="no free address"):
+            lab.scale("shop", 20)
+        assert (sorted(lab.containers), lab.service("shop")) == (containers, service)
+        lab.scale("shop", 4)
+        assert set(lab.containers) == {*containers, "shop.1", "shop.2"}
+        asked = View(lab, "shell.1").spread(8, lab.service("shop").vip)
+        assert sorted(asked.values()) == [2, 2, 2, 2]
