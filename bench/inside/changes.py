@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -60,7 +61,7 @@ class Changes:
         os.mkfifo(path, 0o600)
         self._handle = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(tool, "w", encoding="utf-8") as file:
-            file.write(_TOOL.replace("{directory}", self._directory))
+            file.write(_TOOL.replace("{directory}", shlex.quote(self._directory)))
         os.chmod(tool, 0o755)
         return self
 
