@@ -186,21 +186,31 @@ class PlacedPlane(DataPlane):
                 for post in _distinct(self._posts(change.network)):
                     if post.site.node not in self._deaf:
                         self._assure(post)
-                        self._change(post, self._there(post.site.node, change), undo)
+                        for each in self._there(post.site.node, change):
+                            self._change(post, each, undo)
         for change in found:
-            for there in (self._services, *(self._behind[node] for node in self._behind.keys() - self._deaf)):
-                changes.carry(there, change)
+            for node in self._behind.keys() - self._deaf:
+                for each in self._there(node, change):
+                    changes.carry(self._behind[node], each)
+            changes.carry(self._services, change)
             self._claims.replace(change.network, change.old, change.new)
         for node in self._behind.keys() - self._deaf:
             if self._behind[node] == self._services:
                 del self._behind[node]
 
-    def _there(self, node: str, change: Change) -> Change:
-        """Return a change as it is on a node, which may have missed earlier ones."""
+    def _there(self, node: str, change: Change) -> Sequence[Change]:
+        """Return a change as it is on a node, which may have missed earlier ones.
+
+        A service of whose removal it has not heard goes if its VIP is another's now.
+        """
         if node not in self._behind:
-            return change
-        make = changes.update if change.new else changes.removal
-        return make(change.network, self._behind[node].get(change.network, {}), change.new or change.old)
+            return [change]
+        known = self._behind[node].get(change.network, {})
+        if not change.new:
+            return [changes.removal(change.network, known, change.old)]
+        names, vips = {each.name for each in change.new}, {each.vip for each in change.new}
+        ousted = [each for each in known.values() if each.vip in vips and each.name not in names]
+        return [changes.removal(change.network, known, ousted), changes.update(change.network, known, change.new)]
 
     def _change(self, post: _Post, change: Change, undo: Undo) -> None:
         """Carry out a change at one site.

@@ -256,6 +256,24 @@ def test_what_a_node_has_lost_is_right_after_the_next_change_of_that_service(
     assert book.sites["n2.net"] == book.sites["n1.net"] == {"web": third}
 
 
+def test_a_vip_is_taken_from_a_service_of_whose_removal_a_node_has_not_heard(
+    book: Notebook, plane: PlacedPlane
+) -> None:
+    plane.apply([WEB])
+    plane.deafen("n2")
+    plane.remove([WEB])
+    plane.hear("n2")
+    book.log.clear()
+    heir = replace(LESS, name="heir")
+    plane.apply([heir])
+    there = [line for line in book.log if line.startswith("n2")]
+    assert there == [f"n2.net {step}" for step in ("withdraw web", "remove web", "apply heir 1", "publish heir")]
+    book.log.clear()
+    plane.resync()
+    assert book.sites["n2.net"] == book.sites["n1.net"] == {"heir": heir}
+    assert "n2.net withdraw web" not in book.log, "it is the heir's VIP"
+
+
 def test_a_node_that_cannot_catch_up_still_knows_what_it_knew(book: Notebook, plane: PlacedPlane) -> None:
     plane.apply([WEB])
     plane.deafen("n2")
