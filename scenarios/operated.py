@@ -20,6 +20,7 @@ from dataplanes.model import Backend, Service
 from dataplanes.texts import line
 from scenarios.adopted import Adopted, Adoption
 from scenarios.homes import Home, find, own_inode, path_of
+from scenarios.roster import next_name
 from scenarios.topology import ServiceSpec, Task
 from scenarios.world_file import CommandVerb
 
@@ -126,9 +127,10 @@ class Operated(Adopted):
 
     def scale(self, name: str, replicas: int) -> None:
         spec = self._own(name)
-        nodes = spec.nodes or self.scenario.nodes
-        more = [Task(f"{name}.{n + 1}", nodes[n % len(nodes)]) for n in range(len(spec.tasks), replicas)]
-        self._scale(spec, [*spec.tasks[:replicas], *more])
+        nodes, tasks = spec.nodes or self.scenario.nodes, spec.tasks[:replicas]
+        for number in range(len(tasks), replicas):
+            tasks.append(Task(next_name(name, [each.name for each in tasks]), nodes[number % len(nodes)]))
+        self._scale(spec, tasks)
 
     def remove_task(self, task: str) -> None:
         spec = self._own(self.containers[task].task.service)
@@ -177,7 +179,7 @@ class Operated(Adopted):
                 raise BenchError("the command does not tell of a container", where=where)
             told = made[task.name]
             task.service, task.network, task.address = spec.name, spec.network, told.address
-            task.number = len(spec.tasks) + 1
+            task.number = max((each.number for each in spec.tasks), default=0) + 1
             try:
                 path = path_of(told.netns, 0, told.docker, self._adoption.engines[task.node])
                 home = self._unknown(find(path, where))

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import NoReturn
 
 import jsonschema
 import msgspec
@@ -19,6 +20,7 @@ from bench.outside import adopt
 from dataplanes.errors import BenchError, NotApplicable, Prerequisite, TimedOut, Usage
 from scenarios import operated, roles, world_file
 from scenarios.adopted import Adopted, Adoption
+from scenarios.operated import CommandRequest
 from scenarios.topology import ServiceSpec, Task
 from tests.conftest import ROOT
 from tests.program.by_hand import described
@@ -282,6 +284,24 @@ def _operated(tmp_path: Path, create: str) -> tuple[operated.Operated, Path]:
     engines = dict.fromkeys(played.scenario.nodes, "/no/engine")
     adoption = Adoption(played, {}, {}, {}, engines, 27100, commands=commands, directory=str(tmp_path))
     return operated.Operated(adoption, lambda task: []), log
+
+
+def test_a_new_container_does_not_get_the_name_of_one_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    testbed, _ = _operated(tmp_path, "true")
+    tasks = [Task("probe1.1", "worker1"), Task("probe1.3", "worker2")]
+    testbed._specs["probe1"] = ServiceSpec("probe1", "my-network", tasks=tasks)
+    asked: list[CommandRequest] = []
+
+    def do(request: CommandRequest) -> NoReturn:
+        asked.append(request)
+        raise NotApplicable("by nature")
+
+    monkeypatch.setattr(testbed, "_do", do)
+    with pytest.raises(NotApplicable):
+        testbed.scale("probe1", 4)
+    assert [each.name for each in asked[0].containers] == ["probe1.1", "probe1.3", "probe1.4", "probe1.5"]
 
 
 def test_a_command_is_told_the_names_of_the_file(tmp_path: Path) -> None:
