@@ -21,6 +21,7 @@ from dataplanes.selection import balances
 from scenarios import topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 
 _PORT = 40_001
 """The client's port, or the number of its echo. Nobody else uses it in a fresh lab."""
@@ -41,15 +42,11 @@ def trace(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
 
 
 def follow(lab: Lab, tracing: Tracing, types: KernelTypes) -> Followed:
-    """Send one request in a lab, and return the flow with its sightings.
-
-    A plane without VIPs is asked at the service's first backend.
-    """
+    """Send one request in a lab, and return the flow with its sightings."""
     traffic = lab.scenario.traffic
     origin, service = tracing.origin or traffic.client, tracing.service or traffic.service
-    container, target = lab.containers[origin], lab.service(service)
-    name = lab.plane.name if lab.plane else ""
-    vip = target.vip if balances(name) else target.backends[0].address
+    container, name = lab.containers[origin], lab.plane.name if lab.plane else ""
+    address, vip = ends(lab, origin, service, by_vip=balances(name))
     names = {name: name.partition("-")[2] for _, _, name in lab.namespaces()}
     with Follower(types, names, container.netns, tracing.protocol, _PORT) as follower:
         answer, source = _ask(lab, origin, vip, tracing)
@@ -58,8 +55,18 @@ def follow(lab: Lab, tracing: Tracing, types: KernelTypes) -> Followed:
     if tracing.until == "reply":
         sightings = _without_end(sightings)
     port = traffic.port if tracing.protocol != "icmp" else _PORT
-    own, there = f"{container.endpoints[0].address}:{_PORT}", f"{vip}:{port}"
+    own, there = f"{address}:{_PORT}", f"{vip}:{port}"
     return Followed(name, origin, own, service, there, tracing.protocol, answer, bool(source), source, sightings, lost)
+
+
+def ends(testbed: Testbed, origin: str, service: str, *, by_vip: bool) -> tuple[str, str]:
+    """Return the client's address on the service's network, and the address that it asks: the VIP.
+
+    A plane without VIPs is asked at the service's first backend, if there is one.
+    """
+    target, endpoints = testbed.service(service), testbed.containers[origin].endpoints
+    own = next((each for each in endpoints if each.network == target.network), endpoints[0])
+    return own.address, target.vip if by_vip or not target.backends else target.backends[0].address
 
 
 def _ask(lab: Lab, origin: str, vip: str, tracing: Tracing) -> tuple[str, str]:

@@ -10,14 +10,17 @@ from msgspec.structs import replace
 
 from bench.documents import Event, Job
 from bench.documents.tracing import Followed
+from bench.inside.tracing import ends
 from bench.kernels import Kernel
 from bench.prepare import objects
 from dataplanes import catalog, follower
 from dataplanes.requirements import Feature
+from scenarios.checks.world import CLIENT
 from tests.recorded import Recording, Replay, read
 from tests.unit.conftest import Bench
 from tests.unit.test_btf import TYPES, blob
 from tests.unit.test_story import recorded
+from tests.unit.test_testbed import Given
 
 TRACE = ("trace", "-d", "nft-lb", "-s", "matrix", "--to", "lone", "--protocol", "udp", "--kernel", "debian-6.12")
 
@@ -92,3 +95,17 @@ def test_a_kernel_without_kprobes_is_refused_before_anything_runs(bench: Bench, 
 )
 def test_bad_arguments_are_exit_2(bench: Bench, machine: dict[str, Kernel], arguments: tuple[str, str]) -> None:
     assert bench("trace", "-d", "nft-lb", "--kernel", "debian-6.12", *arguments).exit_code == 2
+
+
+class Empty(Given):
+    """A testbed whose container is on two networks, and whose service has no backend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        (first,) = self.containers[CLIENT].endpoints
+        self.containers[CLIENT].endpoints.insert(0, replace(first, network="other", address="10.1.0.7"))
+
+
+@pytest.mark.parametrize("by_vip", [True, False])
+def test_a_service_without_backends_is_asked_at_its_vip_from_its_network(by_vip: bool) -> None:
+    assert ends(Empty(), CLIENT, "my-busybox", by_vip=by_vip) == ("10.0.0.7", "10.0.0.6")
