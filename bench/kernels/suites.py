@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -80,13 +79,18 @@ def _private(suites: Sequence[str]) -> list[str]:
 
 
 def _write(folder: Path, suites: Sequence[str]) -> None:
+    """Write what differs only: an apt of another run may be reading the folder."""
     sources = folder / "sources"
-    shutil.rmtree(sources, ignore_errors=True)
     for directory in (sources, folder / "lists" / "partial", folder / "cache" / "archives" / "partial"):
         directory.mkdir(parents=True, exist_ok=True)
-    for each in (_OWN / "sources.list", *sorted((_OWN / "sources.list.d").glob("*.[ls]*"))):
-        if each.suffix in (".list", ".sources") and each.is_file():
-            (sources / each.name).symlink_to(each)
+    known = (_OWN / "sources.list", *sorted((_OWN / "sources.list.d").glob("*.[ls]*")))
+    own = {each.name: each for each in known if each.suffix in (".list", ".sources") and each.is_file()}
+    for each in sources.iterdir():
+        if each.is_symlink() and own.get(each.name) != each.readlink():
+            each.unlink()
+    for name, each in own.items():
+        if not (sources / name).is_symlink():
+            (sources / name).symlink_to(each)
     lines = [f"deb [signed-by={KEYRING}] {MIRROR} {suite} main\n" for suite in suites]
     files.keep(sources / "bench-suites.list", "".join(lines).encode())
     pins = [f"Package: *\nPin: release n={suite}\nPin-Priority: 100\n\n" for suite in suites]

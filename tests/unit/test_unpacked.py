@@ -137,6 +137,26 @@ def test_a_suite_that_the_machine_lacks_has_a_folder_of_sources_of_its_own(archi
     assert [line.split()[0] for line in told] == ["update", "install", "download"], "each with the folder's options"
 
 
+def test_the_folder_of_a_suite_is_not_taken_from_an_apt_that_reads_it(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sources follow the machine's, and what is the same stays."""
+    own = tmp_path / "own"
+    (own / "sources.list.d").mkdir(parents=True)
+    for name in ("one.list", "two.sources", "no.save"):
+        (own / "sources.list.d" / name).touch()
+    monkeypatch.setattr(suites, "_OWN", own)
+    folder = paths.cache() / "apt" / "newer" / "sources"
+    suites.options(["peer/newer"])
+    assert sorted(each.name for each in folder.iterdir()) == ["bench-suites.list", "one.list", "two.sources"]
+    before = (folder / "one.list").lstat().st_ino
+    (own / "sources.list.d" / "two.sources").unlink()
+    (own / "sources.list").touch()
+    suites.options(["peer/newer"])
+    assert sorted(each.name for each in folder.iterdir()) == ["bench-suites.list", "one.list", "sources.list"]
+    assert (folder / "one.list").lstat().st_ino == before
+
+
 def test_a_suite_that_is_out_of_reach_is_told(archive: Path) -> None:
     (archive / "offline").touch()
     with pytest.raises(Prerequisite, match="packages of newer not to be had here"):
