@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from dataplanes import classifiers
 from dataplanes.errors import Prerequisite
@@ -33,12 +33,10 @@ def flush_one(name: str, resolver: int = 0) -> Iterator[str]:
     if nft.tables(name):
         nft.carry_out(name, "flush ruleset")
         yield "nft"
-    with suppress(Prerequisite):  # the kernel has no IPVS
-        balancer = ipvs.Ipvs(name)
+    with suppress(Prerequisite), closing(ipvs.Ipvs(name)) as balancer:  # Prerequisite: the kernel has no IPVS
         if balancer.count():
             balancer.send([balancer.flush()])
             yield "ipvs"
-        balancer.close()
     yield from classifiers.detach_all(name)
 
 
@@ -47,11 +45,6 @@ def _with_rules(name: str, resolver: int) -> list[str]:
 
     Only these are listed and flushed: each takes two programs, and every container has a resolver.
     """
-    tables = iptables.Tables(name)
-    found = []
-    for table in tables.names():
-        known = iptables.EMPTY[table] + (resolver if table == "nat" else 0)
-        if iptables.entries(tables.info(table)) > known:
-            found.append(table)
-    tables.close()
-    return found
+    empty = iptables.EMPTY | {"nat": iptables.EMPTY["nat"] + resolver}
+    with closing(iptables.Tables(name)) as tables:
+        return [each for each in tables.names() if iptables.entries(tables.info(each)) > empty[each]]
