@@ -217,9 +217,9 @@ def strict_rp_filter(world: World) -> str:
     """Services are reached where every namespace drops packets that would not be answered by the same way."""
     spaces = world.alterable([name for _, _, name in world.namespaces()])
     before = {name: sysctl.value(name, _RP_FILTER) or "0" for name in spaces}
-    for name in spaces:
-        sysctl.write(name, {_RP_FILTER: "1"})
     try:
+        for name in spaces:
+            sysctl.write(name, {_RP_FILTER: "1"})
         for client in (CLIENT, VISITOR, "lone.1"):  # one on each node, and none of them a backend
             world.ask(client, world.vip("my-web"))
             world.heard(client, world.vip("my-web"))
