@@ -197,7 +197,7 @@ def _decider(last: Sighting, ruleset: str) -> str:
 def _end(packet: Sequence[Sighting]) -> WayEnd:
     arrived = next(filter(_arrived, packet), None)
     found = [context for context in _contexts(packet) if context[0].reason not in ("", _OTHERS_FRAME)]
-    if arrived and arrived.place == "icmp_rcv":
+    if arrived and arrived.icmp == _ECHO_REPLY:
         found = []  # a raw socket has taken a copy, and the rest is dropped (net/ipv4/icmp.c, icmp_rcv)
     elif arrived:
         found = [context for context in found if context[0].copy == arrived.copy and context[0].time >= arrived.time]

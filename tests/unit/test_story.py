@@ -175,6 +175,11 @@ def test_an_echo_that_a_raw_socket_has_taken_is_not_dropped() -> None:
     assert way.end.kind == "arrived"
 
 
+def test_an_echo_request_that_is_dropped_where_it_arrives_is_dropped() -> None:
+    (way,) = ways(seen("icmp_rcv", icmp=8), seen("kfree_skb", icmp=8, reason="ICMP_CSUM", function="icmp_rcv"))
+    assert (way.end.kind, way.end.reason) == ("dropped", "ICMP_CSUM")
+
+
 def test_a_packet_that_is_seen_no_more_is_lost_where_it_was_seen_last() -> None:
     (way,) = ways(seen("ip_rcv"), seen("nf_hook_slow", hook="INPUT", device="br0"))
     assert (way.end.kind, way.end.device, way.end.function) == ("lost", "br0", "nf_hook_slow")
