@@ -34,7 +34,7 @@ from dataplanes.selection import Selection
     "--world",
     metavar="FILE",
     help="Observe containers that exist already on this machine, which FILE describes, instead of data planes. Nothing "
-    "is changed there. See docs/adopt.md.",
+    "is changed there, unless FILE has commands for that. See docs/adopt.md.",
 )
 @options(
     own_scenario_option, kernels_option, expression_option, clock_option, timeout_option, jobs_option, cluster_option

@@ -47,7 +47,10 @@ def find_world(path: str) -> Adoption:
 def observe(
     adoption: Adoption, checks: Sequence[Check], *, timeout: float | None, on_event: Callable[[str, Event], None]
 ) -> Matrix:
-    """Observe every check that changes nothing. Raises the errors of the kernel under test."""
+    """Observe the checks. One that needs a change which the world does not have is not applicable.
+
+    Raises the errors of the kernel under test.
+    """
     cells: list[MatrixCell] = []
     environment: dict[str, Any] = {}
 
