@@ -8,7 +8,7 @@ missing, and checks that ask for it are not applicable. An outcome is told with 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -23,6 +23,14 @@ _ROLES = (
     "manager1", "worker1", "worker2", "my-network", "side",
     "my-web", "my-busybox", "lone", "visitor", "both", "side-web",
 )  # fmt: skip
+CREATED = re.compile(r"(?:probe\d+(?:-heir)?|alias|thief|twin)\Z")
+"""The services that checks create."""
+
+
+def is_for_checks(name: str) -> bool:
+    """Return True if checks know or create something by this name, or a task of it."""
+    head = name.partition(".")[0]
+    return head in _ROLES or CREATED.match(head) is not None
 
 
 class Cast(Struct, frozen=True):
@@ -178,7 +186,7 @@ class _Casting:
         parts += [each.name for each in scenario.services] + [task.name for task in scenario.tasks()]
         for part in parts:
             if part not in named:
-                named[part] = f"own-{part}" if part.partition(".")[0] in _ROLES else part
+                named[part] = _kept(part, parts)
         scenario.nodes = [named[node] for node in scenario.nodes]
         for network in scenario.networks:
             network.name = named[network.name]
@@ -195,6 +203,14 @@ class _Casting:
         _in_order(self._web, named)
         traffic = scenario.traffic
         traffic.client, traffic.service, traffic.port = named[traffic.client], named[traffic.service], _PORT
+
+
+def _kept(name: str, others: Collection[str]) -> str:
+    """Return the name of a part without a role: its own, or a free one if checks would take it for another part."""
+    made = name
+    while is_for_checks(made) or (made != name and made in others):
+        made = f"own-{made}"
+    return made
 
 
 def _in_order(web: ServiceSpec, named: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ from typing import NoReturn
 from msgspec import Struct
 
 from dataplanes.errors import NotApplicable, Usage
+from scenarios.casting import CREATED
 from scenarios.topology import Network, Scenario, ServiceSpec, Task, Traffic
 from scenarios.world_file import WorldContainer, WorldFile, WorldService
 
@@ -140,6 +141,8 @@ class _RoleGiver:
             for number, each in enumerate(getattr(self._found, field)):
                 if each.name in roles.values() and roles.get(each.name) != each.name:
                     self._fail(f"{field}[{number}].name", f"{each.name} is the checks' name of another one")
+                if CREATED.match(each.name.partition(".")[0]):
+                    self._fail(f"{field}[{number}].name", f"services that checks create are called {each.name}, too")
 
     def _scenario(self) -> Scenario:
         """Return the world as a scenario. What has no role keeps its own name."""

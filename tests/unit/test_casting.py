@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from scenarios.checks.world import World
 from scenarios.testbed import Testbed
 from tests.unit.fuzz.test_scenarios import scenarios
 
+CHECKS = Path(checks.__file__).parent
 SHOP = """
 nodes = ["a", "b", "worker1"]
 underlay_mtu = 1400
@@ -90,6 +92,20 @@ def test_each_part_gets_the_name_of_what_it_can_be() -> None:
     assert web.ports == ["80/tcp", "80/udp", "8080/tcp", "53/udp"]
     assert (made.underlay_mtu, made.networks[0].mtu, made.traffic.port) == (1400, 1350, 80)
     assert [each.name for each in made.services][-1] == "db"
+
+
+def test_services_of_checks_have_names_that_nothing_else_keeps() -> None:
+    text = SHOP.replace('"mail"', '"probe1"').replace('"db"', '"own-probe2"')
+    text += '\n[[services]]\nname = "probe2"\nnetwork = "back"\ntasks = [{ node = "a" }, { node = "a" }]\n'
+    made = casting.cast(topology.parse(text, "shop.toml")).scenario
+    names = [each.name for each in made.services]
+    assert [name for name in names if "probe" in name] == ["own-probe2", "own-own-probe2"]
+    assert len({*names, *(task.name for task in made.tasks())}) == len(names) + len(list(made.tasks()))
+    created = re.compile(r"""replace\(.*name="([\w-]+)"|Service\("([\w-]+)"|name = f"([^"]+)"$""", re.MULTILINE)
+    found = {"".join(each) for path in CHECKS.glob("*.py") for each in created.findall(path.read_text("utf-8"))}
+    assert {"probe{next(self._numbers)}", "{probe.name}-heir", "alias", "thief", "twin"} <= found
+    named = [re.sub(r"\{.*?name\}", "probe7", re.sub(r"\{next.*?\}", "7", each)) for each in found]
+    assert [each for each in named if not casting.is_for_checks(each)] == []
 
 
 def test_an_outcome_is_told_with_the_scenarios_own_names() -> None:

@@ -49,6 +49,13 @@ def test_roles_are_played(tmp_path: Path) -> None:
     assert [each.name for each in found.scenario.idlers] == ["my-busybox.1", "visitor.1"]
 
 
+@pytest.mark.parametrize(("name", "field"), [("api", "services[1].name"), ("api.a", "containers[4].name")])
+def test_nobody_has_the_name_of_a_service_that_checks_create_and_remove(tmp_path: Path, name: str, field: str) -> None:
+    with pytest.raises(Usage, match=r"services that checks create are called probe1(\.1)?, too") as refused:
+        read(tmp_path, GOOD.replace(f'"{name}"', '"probe1.1"' if "." in name else '"probe1"'))
+    assert f": {field}" in str(refused.value)
+
+
 def test_the_page_s_file_is_the_one_that_is_tried(tmp_path: Path) -> None:
     page = (ROOT / "docs/adopt.md").read_text("utf-8")
     (text,) = [part.partition("```")[0] for part in page.split("```toml file=shop.toml\n")[1:]]
