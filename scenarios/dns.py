@@ -143,7 +143,7 @@ class _Server:
             for key, _ in self._selector.select():
                 try:
                     key.data(key.fileobj)
-                except (ConnectionError, BlockingIOError):
+                except OSError:  # of one client, or of a container that was removed since the socket was ready
                     continue
 
     def _control(self, wire: socket.socket) -> None:

@@ -111,3 +111,27 @@ def test_a_resolver_that_was_killed_is_an_error_of_ours() -> None:
             resolver.publish({})
     finally:
         resolver.close()
+
+
+def test_a_query_from_a_container_that_is_removed_at_that_moment_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sockets of its namespace are closed when the query is about to be read."""
+
+    def ended(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", ended)
+    wire, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with wire, far, socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.listen()
+        udp.bind(("127.0.0.1", 0))
+        served = _Server(far)
+        socket.send_fds(wire, [b'{"name": "one", "networks": []}'], [udp.fileno(), tcp.fileno()])
+        served._control(far)
+        wire.send(b'{"gone": "one"}')  # it is ready first, so it is taken first
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.sendto(b"?", udp.getsockname())
+        wire.shutdown(socket.SHUT_WR)
+        with pytest.raises(SystemExit):
+            served.serve()
+        assert [wire.recv(16), wire.recv(16)] == [b"ok", b"ok"]
+    served._selector.close()
