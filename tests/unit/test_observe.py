@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.documents import Event
+from bench.inside.observe import _Observer
+from dataplanes import catalog
 from dataplanes.errors import BenchError
 from scenarios import checks, stopwatch
-from scenarios.checks import Check, Waiting
+from scenarios.checks import Cell, Check, Waiting
 from scenarios.checks.world import Differs, World
 
 
@@ -119,3 +122,21 @@ def test_a_cell_in_which_the_clock_leapt_is_an_error(
         "error",
         "the guest's clock went on for 1.1 s while it waited for files; seen was: pass: seen",
     )
+
+
+@pytest.mark.parametrize(
+    ("own", "name", "as_expected"),
+    [
+        ("", "reach.other-service", False),
+        ("", "idle.udp-400s", True),  # on this clock nobody can observe it
+        ("seed", "reach.other-service", True),  # a scenario may lack what checks know
+    ],
+)
+def test_a_check_that_does_not_apply_to_the_lab_of_its_own_scenario_is_at_fault(
+    own: str, name: str, as_expected: bool
+) -> None:
+    told: list[Event] = []
+    (selection,) = catalog.select("nft-lb")
+    observer = _Observer(selection, "matrix", "wall", told.append, None, own)
+    assert observer._report(Cell("nft-lb", name, "skip", "not applicable: nobody stands for it", 0.0)) is as_expected
+    assert told[0].data["expected"] == ("skip" if as_expected else "pass")
