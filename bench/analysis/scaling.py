@@ -80,13 +80,18 @@ def fitted(points: Sequence[Point], forms: Forms, noise: float) -> GrowthModel |
 
     `noise` is the fraction by which a cost may differ from one run to the next.
     """
-    able = [form for form in forms if len(form) < len(points)]
-    if not able:
+    if len(points) <= min((len(form) for form in forms), default=len(points)):
         return None
-    form = min(able, key=lambda form: _surprise(form, points, noise))
-    worst = max(_unseen(form, points, number) for number in range(len(points)))
+    form = _chosen(forms, points, noise)
+    worst = max(_unseen(forms, points, number, noise) for number in range(len(points)))
     spans = [(min(values), max(values)) for values in zip(*((p.services, p.containers) for p in points), strict=True)]
     return GrowthModel(form, _fit(form, points), worst, len(points), spans[0], spans[1])
+
+
+def _chosen(forms: Forms, points: Sequence[Point], noise: float) -> tuple[str, ...]:
+    """Return the form that the data choose, among those that they can be held against."""
+    able = [form for form in forms if len(form) < max(len(points), 2)]
+    return min(able, key=lambda form: _surprise(form, points, noise))
 
 
 def _surprise(form: tuple[str, ...], points: Sequence[Point], noise: float) -> float:
@@ -99,10 +104,11 @@ def _surprise(form: tuple[str, ...], points: Sequence[Point], noise: float) -> f
     return len(points) * math.log(square + noise**2) + len(form) * math.log(len(points))
 
 
-def _unseen(form: tuple[str, ...], points: Sequence[Point], number: int) -> float:
-    """Return the relative error at one of the points of a form that is fitted to the others."""
+def _unseen(forms: Forms, points: Sequence[Point], number: int, noise: float) -> float:
+    """Return the relative error at one of the points of a form that the others choose, and that is fitted to them."""
     left = points[number]
     others = [*points[:number], *points[number + 1 :]]
+    form = _chosen(forms, others, noise)
     return error(form, _fit(form, others), left, _floor(points))
 
 
