@@ -1,9 +1,7 @@
 """Damage of planes: what a check must notice.
 
-A *mutant* is a plane with one fault: it is told something else than the lab's state (told.py), it has lost something
-that is named by hand for the planes that need it (lost.py), or one object of what it has programmed is gone or is
-another one. Those of the last kind are generated from what the kernel holds (ruleset.py, virtual.py, maps.py,
-settings.py), and from the texts of programs (source.py). scenarios/mutants.toml says which check kills each of them.
+A *mutant* is a plane with one fault: it is told something else than the lab's state (told.py), or it has lost something
+that is named by hand for the planes that need it (lost.py).
 """
 
 from __future__ import annotations

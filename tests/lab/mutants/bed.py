@@ -152,15 +152,7 @@ class Bed:
         if not isinstance(self.mutant.plane, PlacedPlane) or not isinstance(self.plane._mechanism, Ebpf):
             return
         for (node, network), table in self.plane._mechanism._tables.items():
-            for name in {
-                "services",
-                "turns",
-                "counts",
-                "stations",
-                "bridge",
-                "every",
-                "settings",
-            } & table.loaded.maps.keys():
+            for name in _KEPT & table.loaded.maps.keys():
                 for key, value in table.loaded.maps[name].items():
                     kept = {"services": (key, value[:4]), "turns": (key[:4], key[8:], value), "counts": (key,)}
                     yield node, network, name, *kept.get(name, (key, value))
