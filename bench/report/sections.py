@@ -59,9 +59,18 @@ def _family(report: Report, family: Family, say: Words) -> list[str]:
 
 
 def larger(report: Report) -> list[Axes]:
-    """Return the point with the most services at which connections of a family were measured, if there is one."""
+    """Return the point with the most services at which connections were measured in every family, if there is one."""
     points = sorted({at.services for workload, at in report.workloads() if workload == "crr" and at.services > 1})
-    return next(([Axes(services=size)] for size in reversed(points) if families(report, Axes(services=size))), [])
+    every = _bases(report, None)
+    return next(([at] for at in map(_services, reversed(points)) if every <= _bases(report, at)), [])
+
+
+def _services(count: int) -> Axes:
+    return Axes(services=count)
+
+
+def _bases(report: Report, at: Axes | None) -> set[tuple[str, str]]:
+    return {(each.mechanism, each.base) for each in families(report, at)}
 
 
 def _compared(report: Report, family: Family, say: Words) -> list[str]:

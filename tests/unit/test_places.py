@@ -21,6 +21,7 @@ from bench.report.places import best, families, lacks, needs, standing
 from bench.report.questions import REFERENCE
 from bench.report.short import short
 from bench.report.words import CHINESE, ENGLISH
+from scenarios.axes import Axes
 from scenarios.checks import CHECKS
 from scenarios.clauses import LEVELS, level
 from scenarios.outcomes import Outcome
@@ -67,6 +68,20 @@ def test_planes_are_paired_by_mechanism_and_programming(report: model.Report) ->
         "ipvs": {("ipvs-overlay@map", "ipvs-container@map"), ("ipvs-host@map", "ipvs-container@map")},
         "nft": {("nft-overlay", "nft-container")},
     }
+
+
+def test_the_larger_size_is_one_that_every_family_has(report: model.Report) -> None:
+    assert [at.services for at in sections.larger(report)] == [100]
+    result, matrix = parts(report)
+    further = [
+        msgspec.structs.replace(each, axes=msgspec.structs.replace(each.axes, services=50_000))
+        for each in result.summary
+        if each.axes.services == 100 and not each.dataplane.startswith("ipvs")
+    ]
+    grown = msgspec.structs.replace(result, summary=[*result.summary, *further])
+    found = model.Report([("r", grown)], [("m", matrix)])
+    assert [each.mechanism for each in families(found, Axes(services=50_000))] == ["nft"]
+    assert [at.services for at in sections.larger(found)] == [100]
 
 
 def test_a_pair_tells_the_knobs_that_follow_the_place_and_no_other(report: model.Report) -> None:
