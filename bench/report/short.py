@@ -136,9 +136,9 @@ def _sentences(report: Report, found: list[Best], say: Words) -> list[str]:
 
 
 def _hidden(report: Report, plane: str, say: Words) -> list[str]:
-    """Return that the application sees nothing of a plane, if it is so."""
+    """Return that a plane leaves containers as they are, if it is so."""
     found = [report.answer(plane, each) for each in QUESTIONS if each.name == HIDDEN]
-    return [say("; the application sees nothing of it")] if found == ["yes"] else []
+    return [say("; containers stay untouched")] if found == ["yes"] else []
 
 
 def _twins(report: Report) -> list[Twin]:
