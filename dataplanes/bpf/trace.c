@@ -27,7 +27,7 @@ struct layout {
 	u32 dev_net, dev_ifindex, dev_name, net_inum, sock_net;
 	u32 state_hook, state_pf, state_net, pkt_skb, pkt_state;
 	u32 chain_table, chain_name, table_name, xt_table_name;
-	u32 client_inum;      /* the flow begins in this namespace, */
+	u32 client_inum;           /* the flow begins in this namespace, */
 	u16 client_port, protocol; /* from this port */
 };
 
@@ -140,7 +140,8 @@ static __always_inline int read_tuple(u64 ip, struct event *event)
 
 static __always_inline void learn(struct tuple *tuple)
 {
-	struct tuple back = { tuple->destination, tuple->source, tuple->destination_port, tuple->source_port, tuple->protocol };
+	struct tuple back = {tuple->destination, tuple->source, tuple->destination_port, tuple->source_port,
+			     tuple->protocol};
 	u32 one = 1;
 
 	if (flows.lookup(tuple))
@@ -250,7 +251,8 @@ static __always_inline u64 argument(struct arguments *arguments, u16 position)
 }
 
 /* The name of the ruleset that a function evaluates: an nft chain with its table, or a table of iptables. */
-static __always_inline void name_ruleset(struct arguments *arguments, struct layout *layout, struct place *place, struct event *event)
+static __always_inline void name_ruleset(struct arguments *arguments, struct layout *layout, struct place *place,
+					 struct event *event)
 {
 	u64 chain = argument(arguments, place->chain), table = argument(arguments, place->table);
 
@@ -263,9 +265,11 @@ static __always_inline void name_ruleset(struct arguments *arguments, struct lay
 	}
 }
 
-static __always_inline int connecting(struct arguments *arguments, struct layout *layout, struct place *place, struct event *event)
+static __always_inline int connecting(struct arguments *arguments, struct layout *layout, struct place *place,
+				      struct event *event)
 {
-	u64 sock = argument(arguments, 0), address = argument(arguments, place->sockaddr), net = word(sock + layout->sock_net);
+	u64 sock = argument(arguments, 0), address = argument(arguments, place->sockaddr),
+	    net = word(sock + layout->sock_net);
 
 	event->netns = half(net + layout->net_inum);
 	if (event->netns != layout->client_inum || quarter(address) != 2 /* AF_INET */)
