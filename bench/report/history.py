@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from msgspec import Struct
 
 from bench.documents.history import History, LevelChange, Trend, TrendPoint
 from bench.documents.metrics import METRICS
+from bench.report import looks, svg
 from bench.report.columns import table
 from bench.report.digits import number
+from bench.report.scales import Scale, around, written
 from dataplanes.texts import clean
 from dataplanes.texts import markdown as told
 
 _HERE = Path(__file__).parent
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 150, 76, 12, 22, 20
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 520.0, 150.0, 76.0, 12.0, 22.0, 20.0
 """The size of a chart in pixels, and what is left at its sides for the labels."""
 
 
@@ -107,7 +109,7 @@ def page(history: History) -> str:
         for group, trends in groups(history).items()
     }
     return environment.get_template("history.html.j2").render(
-        css=Markup((_HERE / "report.css").read_text("utf-8")),
+        css=Markup(looks.style() + (_HERE / "report.css").read_text("utf-8")),
         verdict=history.verdict,
         changes=changes(history),
         charts=charts,
@@ -126,68 +128,48 @@ def _odd_first(trends: list[Trend]) -> list[Trend]:
     return sorted(trends, key=lambda trend: not trend.steps)
 
 
-class _Plot:
-    """The places of a trend's points in a chart of fixed size."""
-
-    def __init__(self, trend: Trend) -> None:
-        values = [each.value for each in trend.points]
-        ends = [end for each in values for end in (each.value, each.low, each.high) if end is not None]
-        self.middle = (max(ends) + min(ends)) / 2
-        # A change of a tenth of a percent is drawn as one: the chart is 2 % high at least.
-        reach = max((max(ends) - min(ends)) * 0.6, abs(self.middle) * 0.01, 1e-9)
-        self.low, self.high = self.middle - reach, self.middle + reach
-        self.across = (_WIDTH - _LEFT - _RIGHT) / max(len(values) - 1, 1)
-        self.xs = {each.document: _LEFT + n * self.across for n, each in enumerate(trend.points)}
-
-    def y(self, value: float) -> float:
-        """Return the height of a value."""
-        return _TOP + (self.high - value) / (self.high - self.low) * (_HEIGHT - _TOP - _BOTTOM)
-
-    def axes(self) -> Iterator[str]:
-        """Yield three labelled lines, and the names of the first, the middle and the last document."""
-        width = self.high - self.low
-        for value in (self.low + 0.1 * width, self.middle, self.high - 0.1 * width):
-            y = self.y(value)
-            yield f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_tick(value, width)}</text>'
-        names = [*self.xs]
-        for place in sorted({0, (len(names) - 1) // 2, len(names) - 1}):
-            anchor = "start" if place == 0 else "end" if place == len(names) - 1 else "middle"
-            told_name = escape(_short(names[place]))
-            yield f'<text x="{self.xs[names[place]]:.1f}" y="{_HEIGHT - 5}" text-anchor="{anchor}">{told_name}</text>'
-
-    def step(self, step: LevelChange) -> Iterator[str]:
-        """Yield the line of a change, between two documents, with its ratio."""
-        x = self.xs[step.document] - self.across / 2
-        yield f'<line class="step" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>'
-        yield f'<text class="{step.verdict}" x="{x:.1f}" y="{_TOP - 8}" text-anchor="middle">{_change(step)}</text>'
-
-    def point(self, point: TrendPoint, unit: str) -> Iterator[str]:
-        """Yield the median of a document with its interval. The exact figure is a tooltip."""
-        x, found = self.xs[point.document], point.value
-        if found.low is not None and found.high is not None:
-            low, high = self.y(found.low), self.y(found.high)
-            yield f'<line class="interval" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
-        title = escape(clean(f"{point.document}: {found.value:,.6g} {unit} (n = {point.n})"))
-        yield f'<circle cx="{x:.1f}" cy="{self.y(found.value):.1f}" r="3"><title>{title}</title></circle>'
-
-
 def chart(trend: Trend) -> Markup:
-    """Return the figure by document as SVG: medians with their intervals, and a dashed line where the level changed."""
-    plot = _Plot(trend)
-    line = " ".join(f"{plot.xs[each.document]:.1f},{plot.y(each.value.value):.1f}" for each in trend.points)
-    parts = [*plot.axes(), f'<polyline points="{line}"/>']
-    parts += [part for step in trend.steps for part in plot.step(step)]
-    parts += [part for point in trend.points for part in plot.point(point, METRICS[trend.metric].unit)]
-    label = escape(clean(f"{trend.name()}: {sure(trend)}"))
-    shape = f'class="trend" role="img" aria-label="{label}" viewBox="0 0 {_WIDTH} {_HEIGHT}"'
-    return Markup(f"<svg {shape}>{''.join(parts)}</svg>")
+    """Return the figure by document as SVG: medians with their intervals, and a dashed line where the level changed.
+
+    A change of a tenth of a percent is drawn as one: the chart is 2 % high at least.
+    """
+    values = [point.value for point in trend.points]
+    ends = [end for each in values for end in (each.value, each.low, each.high) if end is not None]
+    middle = (max(ends) + min(ends)) / 2
+    ys = around([*ends, 0.99 * middle, 1.01 * middle], _HEIGHT - _BOTTOM, _TOP)
+    xs = Scale(0, max(len(values) - 1, 1), _LEFT, _WIDTH - _RIGHT)
+    places = {point.document: xs.at(number) for number, point in enumerate(trend.points)}
+    parts = [*_axes(list(places), xs, ys)]
+    parts.append(svg.polyline(((places[each.document], ys.at(each.value.value)) for each in trend.points), "line"))
+    for step in trend.steps:
+        parts += _step(step, places[step.document] - (xs.at(1) - xs.at(0)) / 2)
+    parts += [_point(each, places[each.document], ys, METRICS[trend.metric].unit) for each in trend.points]
+    title = clean(f"{trend.name()}: {sure(trend)}")
+    return Markup(svg.chart(title, (_WIDTH, _HEIGHT), parts, more="at-other"))
 
 
-def _tick(value: float, width: float) -> str:
-    """Write a tick with as many digits as tell it from the next."""
-    digits = next((digits for digits in range(7) if width / 4 >= 10**-digits), 7)
-    return f"{value:,.{digits}f}"
+def _axes(names: list[str], xs: Scale, ys: Scale) -> Iterator[str]:
+    """Yield labelled lines, and the names of the first, the middle and the last document."""
+    for value in ys.ticks():
+        yield svg.rule(xs.start, ys.at(value), xs.end - xs.start, 0, "grid")
+        yield svg.text(xs.start - 6, ys.at(value) + 4, written(value), anchor="end")
+    for place in sorted({0, (len(names) - 1) // 2, len(names) - 1}):
+        anchor = "" if place == 0 else "end" if place == len(names) - 1 else "middle"
+        yield svg.text(xs.at(place), _HEIGHT - 5, _short(names[place]), anchor=anchor)
+
+
+def _step(step: LevelChange, x: float) -> Iterator[str]:
+    """Yield the line of a change, between two documents, with its ratio."""
+    yield svg.rule(x, _TOP, 0, _HEIGHT - _BOTTOM - _TOP, "limit")
+    yield svg.text(x, _TOP - 8, _change(step), anchor="middle", kind=step.verdict)
+
+
+def _point(point: TrendPoint, x: float, ys: Scale, unit: str) -> str:
+    """Return the median of a document with its interval. The exact figure is a tooltip."""
+    found = point.value
+    low, high = (ys.at(found.value if end is None else end) for end in (found.low, found.high))
+    parts = [svg.rule(x, low, 0, high - low, "line"), svg.mark("circle", x, ys.at(found.value), radius=3)]
+    return svg.group(parts, title=clean(f"{point.document}: {found.value:,.6g} {unit} (n = {point.n})"))
 
 
 def _short(document: str) -> str:
