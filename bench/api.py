@@ -227,10 +227,9 @@ def observe(
 
     `checks` is an expression as `-k` takes it; if it is empty, all checks are observed. `scenario` is a name or a file
     in whose lab they are observed instead of their own (scenarios.casting); checks that it cannot express are not
-    applicable. `kernel` may have several
-    names, separated by commas, or `guests`. `on_event` is called for each cell with the kernel's name. `evidence` is a
-    directory for captures and walks of cells that are not as expected. `pause` opens a shell in their labs. Raises
-    Usage for a wrong request, and Prerequisite for something that the machine lacks.
+    applicable. `kernel` may have several names, separated by commas, or `guests`. `on_event` is called for each cell
+    with the kernel's name. `evidence` is a directory for captures and walks of cells that are not as expected. `pause`
+    opens a shell in their labs. Raises Usage for a wrong request, and Prerequisite for what the machine lacks.
     """
     from bench import kernels as under_test
     from bench.outside import choose, points

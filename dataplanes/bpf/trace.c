@@ -63,37 +63,19 @@ BPF_TABLE("lru_hash", struct tuple, u32, flows, 1024);
 BPF_ARRAY(lost, u64, 1);
 BPF_QUEUE(events, struct event, 1, 0);
 
-static __always_inline u64 word(u64 address)
-{
-	u64 value = 0;
+#define READER(name, type)                                                                                             \
+	static __always_inline type name(u64 address)                                                                  \
+	{                                                                                                              \
+		type value = 0;                                                                                        \
+                                                                                                                       \
+		bpf_probe_read_kernel(&value, sizeof(value), (void *)address);                                         \
+		return value;                                                                                          \
+	}
 
-	bpf_probe_read_kernel(&value, 8, (void *)address);
-	return value;
-}
-
-static __always_inline u32 half(u64 address)
-{
-	u32 value = 0;
-
-	bpf_probe_read_kernel(&value, 4, (void *)address);
-	return value;
-}
-
-static __always_inline u16 quarter(u64 address)
-{
-	u16 value = 0;
-
-	bpf_probe_read_kernel(&value, 2, (void *)address);
-	return value;
-}
-
-static __always_inline u8 byte(u64 address)
-{
-	u8 value = 0;
-
-	bpf_probe_read_kernel(&value, 1, (void *)address);
-	return value;
-}
+READER(word, u64)
+READER(half, u32)
+READER(quarter, u16)
+READER(byte, u8)
 
 /* Reads addresses and ports from an IP header. Returns 0 if it is none. An ICMP error has those of the packet that it
  * tells of, the other way round; an echo has its number in place of ports. */
