@@ -106,12 +106,15 @@ class Operated(Adopted):
         network = self._adoption.roles.actor("networks", spec.network)
         wanted = self._wanted(spec.tasks)
         tasks, spec.tasks = spec.tasks, []
-        answer = self._do(CommandRequest("create", spec.name, network, spec.vip, wanted))
         self._specs[spec.name] = spec
         try:
+            answer = self._do(CommandRequest("create", spec.name, network, spec.vip, wanted))
             spec.vip = answer.vip
             self._take_in(spec, tasks, answer)
-        except BenchError:
+        except NotApplicable:
+            del self._specs[spec.name]
+            raise
+        except BenchError:  # a command that failed or was not done in time may have made a part
             self.remove_service(spec.name)
             raise
 
