@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from bench.imports.found import Discovery, FoundNetwork, FoundService
 from bench.imports.marked import Value
@@ -10,6 +11,7 @@ from bench.imports.marked import Value
 _MOST = 1000
 """The largest number of replicas of a service: that of a scenario."""
 _MOST_PORTS = 64
+_TOO_MANY = f"a scenario's service declares at most {_MOST_PORTS}"
 _MTU = "com.docker.network.driver.mtu"
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)(?::?(?P<kind>[-?+])(?P<rest>[^{}]*))?\}|(?P<plain>\w+)|\$)")
 _CONSTRAINT = re.compile(r"\s*([\w.-]+)\s*(==|!=)\s*(\S.*?)\s*\Z")
@@ -169,7 +171,7 @@ def _placement(value: Value, made: FoundService, found: Discovery) -> None:
 
 def _ports(value: Value, found: Discovery) -> list[str]:
     made: list[str] = []
-    for each in value.at("ports").items():
+    for each in _while_there_is_room(value.at("ports"), made, found):
         if isinstance(each.data, dict):
             target, protocol = each.at("target"), each.at("protocol").text() or "tcp"
             text = f"{_resolved(target, found) or ''}/{protocol}"
@@ -182,9 +184,18 @@ def _ports(value: Value, found: Discovery) -> list[str]:
             found.note(
                 each.where, f"published port {published}", "a scenario has no routing mesh; the VIP has the target port"
             )
-    for each in value.at("expose").items():
+    for each in _while_there_is_room(value.at("expose"), made, found):
         _add_ports(each, _resolved(each, found) or "", made, found)
     return made
+
+
+def _while_there_is_room(listed: Value, made: list[str], found: Discovery) -> Iterator[Value]:
+    """Yield the values of a list until a service has as many ports as it can have. The others are noted once."""
+    for each in listed.items():
+        if len(made) >= _MOST_PORTS:
+            found.note(each.where, "further ports", _TOO_MANY)
+            return
+        yield each
 
 
 def _add_ports(value: Value, text: str, made: list[str], found: Discovery) -> None:
@@ -198,7 +209,7 @@ def _add_ports(value: Value, text: str, made: list[str], found: Discovery) -> No
     new = [each for each in ports if each not in made]
     room = _MOST_PORTS - len(made)
     if len(new) > room:
-        found.note(value.where, f"ports {text}", f"a scenario's service declares at most {_MOST_PORTS}")
+        found.note(value.where, f"ports {text}", _TOO_MANY)
     made += new[:room]
 
 

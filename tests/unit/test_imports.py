@@ -97,6 +97,16 @@ def test_every_line_of_a_stack_that_is_not_carried_over_is_told(tmp_path: Path) 
     assert lines[-1].startswith("node store.example.com: it is named store")
 
 
+def test_ports_beyond_those_that_a_service_can_have_are_told_once(tmp_path: Path) -> None:
+    ports = ", ".join(map(str, range(1000, 1100)))
+    found = told(tmp_path, f"services:\n  web:\n    ports: [{ports}]\n    expose: [1, 2]\n")
+    assert len(found.scenario.service("web").ports) == 64
+    assert found.notes[:-1] == [
+        "3: further ports: a scenario's service declares at most 64",
+        "4: further ports: a scenario's service declares at most 64",
+    ]
+
+
 COMPOSE = {
     "version 1 has no key `services`": ("web: {image: a}\ndb: {build: .}\n", ["db", "web"], ""),
     "a service that is empty": ("services:\n  web:\n  db:\n", ["db", "web"], ""),
