@@ -153,9 +153,10 @@ def detach_all(name: str) -> list[str]:
     found = ["tcx" for _, _, link, _ in links(name) if bpf.detach(link)]
     with Rtnl(name) as rtnl:
         for interface in [each.get_attr("IFLA_IFNAME") for each in rtnl.links()]:
-            for qdisc in (rtnl.clsact_del(interface), rtnl.ingress_del(interface)):
-                with suppress(netlink.NetlinkError):  # no such one there
-                    rtnl.send([qdisc])
+            for removal in (rtnl.clsact_del, rtnl.ingress_del):
+                # Refused: it has none, or is gone: the kernel removes a deleted namespace's veths later (cleanup_net).
+                with suppress(netlink.NetlinkError):
+                    rtnl.send([removal(interface)])
                     found.append("tc")
     return found
 

@@ -153,7 +153,7 @@ def _sysctls(name: str) -> Iterator[str]:
             usual = _sysctl(f"net/ipv4/conf/default/{key}")
             for interface in sorted({*os.listdir("/proc/sys/net/ipv4/conf")} - {"all", "default"}):
                 value = _sysctl(f"net/ipv4/conf/{interface}/{key}")
-                if value != usual:
+                if value not in (usual, None):  # None: the interface is gone since it was listed
                     yield f"net.ipv4.conf.{interface}.{key} = {value}"
 
 

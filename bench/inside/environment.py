@@ -8,6 +8,7 @@ import platform
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from dataplanes.kernel.procfs import field
@@ -90,14 +91,15 @@ def _offloads() -> dict[str, str]:
     The keys are the links' names without their number: `offload.veth`. If such links differ, the value has every set.
     """
     # The import takes a second under emulation, and most trials do not need it.
-    from pyroute2.ethtool.ioctl import IoctlEthtool
+    from pyroute2.ethtool.ioctl import IoctlEthtool, NoSuchDevice
 
     found: dict[str, set[str]] = {}
     link = IoctlEthtool()
     for _, name in socket.if_nameindex():
         link.change_ifname(name)
-        flags = " ".join(sorted(flag for flag, on in link.get_offload_flags().items() if on))
-        found.setdefault(name.rstrip("0123456789"), set()).add(flags)
+        with suppress(NoSuchDevice):  # it is gone since it was listed
+            flags = " ".join(sorted(flag for flag, on in link.get_offload_flags().items() if on))
+            found.setdefault(name.rstrip("0123456789"), set()).add(flags)
     link.close()
     return {f"offload.{name}": " | ".join(sorted(ways)) for name, ways in found.items()}
 

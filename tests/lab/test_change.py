@@ -6,9 +6,11 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dataplanes import classifiers
 from dataplanes.errors import BenchError
 from dataplanes.kernel import iptables, netns
 from dataplanes.kernel.ipvs import Ipvs
@@ -169,6 +171,24 @@ def test_nothing_keeps_the_namespace_of_a_container_that_is_gone(end: str) -> No
         while len(list(rtnl.links())) == before:
             assert time.monotonic() < deadline, "the container's link to its node is still there"
         assert len(list(rtnl.links())) == before - 1
+
+
+def test_a_flush_passes_over_an_interface_that_goes_after_it_was_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel removes a crashed container's link to its node a little later, so a list of links may be out of date."""
+    links = Rtnl.links
+    with running("direct") as lab:
+        host = lab.fabric.host_netns("worker2")
+
+        def list_and_lose(rtnl: Rtnl) -> list[Any]:
+            listed = list(links(rtnl))
+            lab.crash("my-web.1")
+            deadline = time.monotonic() + 10
+            while len(list(links(rtnl))) == len(listed):
+                assert time.monotonic() < deadline, "the container's link to its node is still there"
+            return listed
+
+        monkeypatch.setattr(Rtnl, "links", list_and_lose)
+        assert classifiers.detach_all(host) == []
 
 
 SMALL = """
