@@ -174,7 +174,7 @@ def test_nothing_keeps_the_namespace_of_a_container_that_is_gone(end: str) -> No
 
 
 def test_a_flush_passes_over_an_interface_that_goes_after_it_was_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel removes a crashed container's link to its node a little later, so a list of links may be out of date."""
+    """The kernel removes a crashed container's link to its node a little later than the container."""
     links = Rtnl.links
     with running("direct") as lab:
         host = lab.fabric.host_netns("worker2")
