@@ -62,6 +62,9 @@ _STEADY = (
 )
 """Planes of each mechanism with which ten thousand services, and one more, do not take minutes."""
 _FEW_AND_MANY = ("--scenario", "scale", "--workload", "crr", "--services", "1,10000", "--repeat", "3")
+_LARGE = ("--scenario", "scale", "--workload", "crr,program", "--services", "50000", "--repeat", "1")
+_ROOMY = ",".join(f"{name}+services=65536+backends=262144" for name in ("ebpf-socket", "ebpf-tc", "ebpf-redirect"))
+"""The planes whose tables hold too few backends for fifty thousand services, with more room."""
 _TRAFFIC = "crr-rst,open,rr,udp,first,stream,churn"
 STEPS = (
     Step("matrix.json", ("matrix", *_COMPARED, "--kernel", "debian-6.1,debian-6.12", "--output")),
@@ -72,6 +75,7 @@ STEPS = (
         ("run", "--dataplane", ",".join(_SCALED), *_CLOCK, "--repeat", "3", "--scenario", "scale", "--output"),
     ),
     Step("services.json", ("run", "--dataplane", ",".join(_MANY), *_CLOCK, *_FEW_AND_MANY, "--output")),
+    Step("large.json", ("run", "--dataplane", f"{DIRECT},{_ROOMY}", *_CLOCK, *_LARGE, "--output")),
     Step("wall.json", ("run", *_TIMED, "--output"), by_time=tuple(_PLANES)),
     Step("gap.json", ("run", *_GAPS, "--output"), by_time=_STEADY),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
