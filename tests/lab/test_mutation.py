@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 
 from dataplanes import catalog
-from scenarios import expectations
+from scenarios import checks, expectations
 from tests.lab.mutants import Damage
 from tests.lab.mutants.bed import Bed
 from tests.lab.mutants.lost import LOST
@@ -54,7 +54,11 @@ def mutants(plane: str) -> dict[str, tuple[str, Damage]]:
 
 
 _PLANES = dict.fromkeys([*EVERY, *(plane for _, planes in LOST.values() for plane in planes)])
-_MUTANTS = [(plane, name) for plane in _PLANES for name in mutants(plane)]
+_MUTANTS = [
+    pytest.param(plane, name, marks=[pytest.mark.machine] if checks.CHECKS[check].machine else [])
+    for plane in _PLANES
+    for name, (check, _) in mutants(plane).items()
+]
 """In this order, so that a plane's mutants follow one another."""
 
 
