@@ -14,15 +14,16 @@ from scenarios import stopwatch
 
 
 @pytest.mark.parametrize(
-    ("leaps", "measured", "error"),
+    ("workload", "leaps", "measured", "error"),
     [
-        ([0.9], 1, ""),
-        ([1.1, 0.2], 2, ""),
-        ([1.1, 1.2], 2, "direct: the guest's clock went on for 1.2 s while it waited for files"),
+        ("crr", [0.9], 1, ""),
+        ("crr", [1.1, 0.2], 2, ""),
+        ("program", [11.0], 1, ""),  # what counts is executed
+        ("crr", [1.1, 1.2], 2, "direct: the guest's clock went on for 1.2 s while it waited for files"),
     ],
 )
 def test_a_trial_in_which_the_clock_leapt_is_measured_once_more(
-    leaps: Sequence[float], measured: int, error: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    workload: str, leaps: Sequence[float], measured: int, error: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     meter = tmp_path / "waited"
     meter.write_bytes(bytes(8))
@@ -36,7 +37,7 @@ def test_a_trial_in_which_the_clock_leapt_is_measured_once_more(
         return done[-1]
 
     monkeypatch.setattr(trial, "_once", once)
-    found = trial.run("seed", REFERENCE, TrialPlan("direct", 1, False, 100), "instructions")
+    found = trial.run("seed", REFERENCE, TrialPlan("direct", 1, False, 100, workload), "instructions")
     assert len(done) == measured
     assert found.error.startswith(error)
     assert found.figures == ({} if error else done[-1].figures)
