@@ -6,17 +6,21 @@ it, so a change was made by what it entered last before it is seen with other ad
 
 from __future__ import annotations
 
+from bisect import bisect
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import groupby, zip_longest
+from operator import attrgetter, itemgetter
 from typing import Literal
 
 from msgspec.structs import replace
 
-from bench.documents.tracing import Followed, Hop, Story, Way, WayEnd
+from bench.documents.tracing import Followed, Hop, Passage, Story, Way, WayEnd
 from dataplanes.follower import Sighting
 
 _CONNECTING = "__cgroup_bpf_run_filter_sock_addr"
 _TELLING = ("recvmsg", "getpeername")
+_BY_CGROUP = "BPF program of the cgroup"
 _ARRIVALS = ("tcp_v4_rcv", "udp_rcv", "icmp_rcv")
 _TRANSLATION, _CLASSIFIER = "nf_nat_manip_pkt", "tcf_classify"
 _BY_FUNCTION = {
@@ -33,6 +37,8 @@ _WITHIN = (_TRANSLATION, _CLASSIFIER, *_BY_FUNCTION, *_RULESETS)
 """The functions that are called from a hook, so that its name still holds in them."""
 _OTHERS_FRAME = "OTHERHOST"
 """The reason for which a container drops a frame that the bridge has flooded, and that is another container's."""
+_SENDING, _STALE_DEVICE = "OUTPUT", "ip_output"
+"""Where a packet that was put into VXLAN still has the device that it left, in another namespace."""
 _AT_A_HOOK = "NETFILTER_DROP"
 _ECHO, _ECHO_REPLY = 8, 0
 
@@ -61,8 +67,9 @@ def _told_to_socket(way: Way, connects: Sequence[Sighting], flow: Followed) -> W
     for each in connects:
         if flow.source and each.destination == way.source != flow.source and each.hook.endswith(_TELLING):
             ends = [each.destination, way.destination], [flow.source, way.destination]
-            hop = Hop("rewritten", each.namespace, "", each.hook, *ends, "BPF program of the cgroup")
-            return replace(way, steps=[*way.steps, hop])
+            hop = Hop("rewritten", each.namespace, "", each.hook, *ends, _BY_CGROUP)
+            *passages, last = way.passages
+            return replace(way, steps=[*way.steps, hop], passages=[*passages, replace(last, steps=last.steps + 1)])
     return way
 
 
@@ -78,8 +85,11 @@ def first_difference(one: Story, other: Story) -> tuple[str, Hop | None, Hop | N
 
 
 def _path(way: Way) -> tuple[object, ...]:
-    """Return what a way has in common with others. Only the first packet of a connection meets the rules."""
-    return way.direction, [replace(each, by="") for each in way.steps], way.end
+    """Return what a way has in common with others.
+
+    Only the first packet of a connection meets the rules, and a socket is told a backend before there is a packet.
+    """
+    return way.direction, [replace(each, by="") for each in way.steps if each.by != _BY_CGROUP], way.end
 
 
 def _packets(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
@@ -126,7 +136,32 @@ def _direction(
 def _way(direction: Literal["request", "reply", "error"], packet: list[Sighting], first: list[Hop]) -> Way:
     begin = packet[0]
     source, destination = first[0].before if first else (begin.source, begin.destination)
-    return Way(direction, _what(begin), source, destination, [*first, *_steps(packet)], _end(packet))
+    end, ended = _end(packet)
+    stays = _stays(packet, ended)
+    begins = [stay[0].time for stay in stays]
+    steps = [(0, hop) for hop in first] + [(max(0, bisect(begins, at.time) - 1), hop) for at, hop in _steps(packet)]
+    steps.sort(key=itemgetter(0))
+    counts = Counter(number for number, _ in steps)
+    passages = [_passage(stay, counts[number]) for number, stay in enumerate(stays)]
+    return Way(direction, _what(begin), source, destination, [hop for _, hop in steps], end, passages=passages)
+
+
+def _stays(packet: Sequence[Sighting], ended: Sighting) -> list[list[Sighting]]:
+    """Return the sightings in each namespace that the packet passed on its way to the one with which it ended.
+
+    A frame that is flooded has a copy for each port. What those met that went elsewhere is left out.
+    """
+    own = next(each.time for each in packet if each.copy == ended.copy)
+    elsewhere = {(each.copy, each.namespace) for each in packet if each.reason == _OTHERS_FRAME}
+    before = [each for each in packet if each.time < own and (each.copy, each.namespace) not in elsewhere]
+    passed = before + [each for each in packet if each.copy == ended.copy and each.time <= ended.time]
+    passed = [each for each in passed if each.place != _STALE_DEVICE or not each.carrier] or [ended]
+    return [list(stay) for _, stay in groupby(passed, key=attrgetter("namespace"))]
+
+
+def _passage(stay: Sequence[Sighting], steps: int) -> Passage:
+    devices = [each.device for each in stay if each.device and each.hook != _SENDING] or [""]
+    return Passage(stay[0].namespace, devices[0], devices[-1], steps)
 
 
 def _what(begin: Sighting) -> str:
@@ -141,7 +176,7 @@ def _rewritten_by_socket(connects: Sequence[Sighting], packet: Sequence[Sighting
     for each in connects:
         if each.destination != begin.destination and each.time <= begin.time:
             ends = [begin.source, each.destination], [begin.source, begin.destination]
-            return [Hop("rewritten", each.namespace, "", each.hook, *ends, "BPF program of the cgroup")]
+            return [Hop("rewritten", each.namespace, "", each.hook, *ends, _BY_CGROUP)]
     return []
 
 
@@ -164,13 +199,14 @@ def _contexts(packet: Sequence[Sighting]) -> Iterator[tuple[Sighting, Sighting, 
         contexts[each.copy] = previous = each, hook, ruleset
 
 
-def _steps(packet: Sequence[Sighting]) -> Iterator[Hop]:
+def _steps(packet: Sequence[Sighting]) -> Iterator[tuple[Sighting, Hop]]:
+    """Yield each step with the last sighting before it."""
     told: list[Hop] = []  # copies of a packet that are flooded are not told of twice
     for each, last, hook, ruleset in _contexts(packet):
         for hop in _between(last, each, hook, ruleset):
             if hop not in told:
                 told.append(hop)
-                yield hop
+                yield last, hop
 
 
 def _between(last: Sighting, each: Sighting, hook: str, ruleset: str) -> Iterator[Hop]:
@@ -194,7 +230,8 @@ def _decider(last: Sighting, ruleset: str) -> str:
     return _BY_FUNCTION.get(last.place, last.place)
 
 
-def _end(packet: Sequence[Sighting]) -> WayEnd:
+def _end(packet: Sequence[Sighting]) -> tuple[WayEnd, Sighting]:
+    """Return the end of a packet's way, and the sighting there."""
     arrived = next(filter(_arrived, packet), None)
     found = [context for context in _contexts(packet) if context[0].reason not in ("", _OTHERS_FRAME)]
     if arrived and arrived.icmp == _ECHO_REPLY:
@@ -205,8 +242,8 @@ def _end(packet: Sequence[Sighting]) -> WayEnd:
         drop, _, hook, ruleset = found[-1]
         if drop.reason != _AT_A_HOOK:  # it had left the hook
             hook = ruleset = ""
-        return WayEnd("dropped", drop.namespace, drop.device, hook, drop.function, drop.reason, ruleset)
+        return WayEnd("dropped", drop.namespace, drop.device, hook, drop.function, drop.reason, ruleset), drop
     if arrived:
-        return WayEnd("arrived", arrived.namespace, arrived.device, function=arrived.place)
+        return WayEnd("arrived", arrived.namespace, arrived.device, function=arrived.place), arrived
     last = packet[-1]
-    return WayEnd("lost", last.namespace, last.device, last.hook, last.place)
+    return WayEnd("lost", last.namespace, last.device, last.hook, last.place), last

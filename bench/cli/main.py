@@ -259,7 +259,6 @@ def lab(
 @main.command()
 @options(dataplane_option, scenario_option, kernel_option, shown_clock_option, timeout_option)
 @click.option("--json", "as_json", is_flag=True, help="Print the walk as JSON.")
-@click.option("--svg", metavar="FILE", help="Draw namespaces, links, addresses and what the plane added; - is stdout.")
 def inspect(
     dataplane: str,
     scenario: str,
@@ -267,7 +266,6 @@ def inspect(
     clock: str | None,
     timeout: float | None,
     as_json: bool,
-    svg: str | None,
 ) -> None:
     """Walk through host, overlay and container namespaces, and mark what the plane added with +."""
     from bench.documents import Event, Job
@@ -279,7 +277,6 @@ def inspect(
     (selection,) = one(dataplane)
     path = scenario_path(scenario)
     topology.load(path)
-    write = output_writer(svg)
     chosen, _ = choose.choose(kernel, clock, [selection], measuring=False)
     reports: list[dict[str, Any]] = []
 
@@ -288,11 +285,7 @@ def inspect(
             reports.append(event.data)
 
     code = dispatch(Job("inspect", path, [selection]), chosen, timeout=timeout, on_event=take)
-    for report in reports if svg else []:
-        from bench.report.drawing import draw
-
-        write(draw(report, f"{selection.name} on {scenario}").encode())
-    for report in [] if svg else reports:
+    for report in reports:
         terminal.say(json.dumps(report, indent=1) if as_json else walk.text(report))
     sys.exit(code)
 

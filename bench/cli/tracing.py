@@ -12,6 +12,7 @@ from bench.cli.options import (
     dataplane_option,
     kernel_option,
     options,
+    output_writer,
     scenario_option,
     shown_clock_option,
     timeout_option,
@@ -19,6 +20,7 @@ from bench.cli.options import (
 from bench.documents.tracing import FlowProtocol, Until
 from bench.report import terminal
 from dataplanes import catalog
+from dataplanes.errors import Usage
 
 
 @click.command()
@@ -43,6 +45,11 @@ from dataplanes import catalog
 )
 @click.option("--all", "everything", is_flag=True, help="Print every kernel function at which a packet was seen.")
 @click.option("--json", "as_json", is_flag=True, help="Print the stories and all sightings as JSON.")
+@click.option(
+    "--svg",
+    metavar="FILE",
+    help="Also draw the way through the namespaces with each rewrite; - prints only the drawing.",
+)
 def trace(
     dataplane: str,
     scenario: str,
@@ -55,6 +62,7 @@ def trace(
     until: Until,
     everything: bool,
     as_json: bool,
+    svg: str | None,
 ) -> None:
     """Follow one request to a VIP and its answer through every namespace, and tell where addresses are rewritten.
 
@@ -69,16 +77,23 @@ def trace(
     from dataplanes import follower
     from scenarios import topology
 
+    if svg == "-" and as_json:
+        raise Usage("cannot print JSON and a drawing together", fix="give --svg a file")
     selections = catalog.select(dataplane)
     path = scenario_path(scenario)
     tracing = Tracing(origin, service, protocol, until)
     outside.demand_known(topology.load(path), tracing)
+    write = output_writer(svg)
     chosen, reason = choose.choose(kernel, clock, selections, measuring=False, more=follower.REQUIRES)
     terminal.say(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
     found = outside.trace(path, selections, tracing, chosen, reason, timeout=timeout)
+    if svg:
+        from bench.report import drawing
+
+        write(drawing.draw(found.stories, f"followed on Linux {found.environment['kernel']}").encode())
     if as_json:
         terminal.write(api.encoded(found))
-    else:
+    elif svg != "-":
         first, *others = found.stories
         told = [story.lines(each, everything=everything) for each in found.stories]
         told += [story.difference(first, each) for each in others]

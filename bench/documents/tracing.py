@@ -25,6 +25,14 @@ class Tracing(Struct, frozen=True):
     until: Until = "reply"
 
 
+class Namespace(Struct, frozen=True):
+    """A namespace that packets of the flow passed: its name without the run's number, its kind and its node."""
+
+    name: str
+    kind: str  # host, overlay, container or lb
+    node: str
+
+
 class Followed(Struct, frozen=True):
     """A flow as it was asked for, its sightings in the kernel, and what its client got."""
 
@@ -39,6 +47,7 @@ class Followed(Struct, frozen=True):
     source: str  # the address that the client's socket told as that of the answer; "" without one
     sightings: list[Sighting]
     lost: Count = 0  # sightings that the kernel had no room for
+    namespaces: list[Namespace] = []  # in the order of a walk
 
 
 class Hop(Struct, frozen=True):
@@ -68,6 +77,15 @@ class WayEnd(Struct, frozen=True):
     by: str = ""  # the ruleset that was evaluated last, if it was dropped at a hook
 
 
+class Passage(Struct, frozen=True):
+    """A packet's stay in a namespace, with the devices at which it was seen first and last there."""
+
+    namespace: str
+    entered: str
+    left: str
+    steps: Count = 0  # the number of the way's steps that happen there, each after those of earlier passages
+
+
 class Way(Struct, frozen=True):
     """The way of one packet."""
 
@@ -78,6 +96,7 @@ class Way(Struct, frozen=True):
     steps: list[Hop]
     end: WayEnd
     others: Count = 0  # later packets of the flow that took the same way
+    passages: list[Passage] = []  # the namespaces that it passed, in their order; one may come again
 
 
 class Story(Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from bench.documents import Event, Job
-from bench.documents.tracing import Followed, Tracing
+from bench.documents.tracing import Followed, Namespace, Tracing
 from bench.inside import environment, trial
 from dataplanes.follower import Follower, Sighting
 from dataplanes.kernel.btf import KernelTypes
@@ -47,7 +47,8 @@ def follow(lab: Lab, tracing: Tracing, types: KernelTypes) -> Followed:
     origin, service = tracing.origin or traffic.client, tracing.service or traffic.service
     container, name = lab.containers[origin], lab.plane.name if lab.plane else ""
     address, vip = ends(lab, origin, service, by_vip=balances(name))
-    names = {name: name.partition("-")[2] for _, _, name in lab.namespaces()}
+    spaces = {name: Namespace(name.partition("-")[2], kind, node) for kind, node, name in lab.namespaces()}
+    names = {name: space.name for name, space in spaces.items()}
     with Follower(types, names, container.netns, tracing.protocol, _PORT) as follower:
         answer, source = _ask(lab, origin, vip, tracing)
         sightings = _until_quiet(follower)
@@ -56,7 +57,10 @@ def follow(lab: Lab, tracing: Tracing, types: KernelTypes) -> Followed:
         sightings = _without_end(sightings)
     port = traffic.port if tracing.protocol != "icmp" else _PORT
     own, there = f"{address}:{_PORT}", f"{vip}:{port}"
-    return Followed(name, origin, own, service, there, tracing.protocol, answer, bool(source), source, sightings, lost)
+    seen = {each.namespace for each in sightings}
+    passed = [space for space in spaces.values() if space.name in seen]
+    asked = name, origin, own, service, there, tracing.protocol
+    return Followed(*asked, answer, bool(source), source, sightings, lost, passed)
 
 
 def ends(testbed: Testbed, origin: str, service: str, *, by_vip: bool) -> tuple[str, str]:

@@ -65,6 +65,8 @@ _FEW_AND_MANY = ("--scenario", "scale", "--workload", "crr", "--services", "1,10
 _LARGE = ("--scenario", "scale", "--workload", "crr,program", "--services", "50000", "--repeat", "1")
 _ROOMY = ",".join(f"{name}+services=65536+backends=262144" for name in ("ebpf-socket", "ebpf-tc", "ebpf-redirect"))
 """The planes whose tables hold too few backends for fifty thousand services, with more room."""
+_FAR = ("--scenario", "matrix", "--to", "lone")
+"""A service whose only backend is on another node than the client."""
 _TRAFFIC = "crr-rst,open,rr,udp,first,stream,churn"
 STEPS = (
     Step("matrix.json", ("matrix", *_COMPARED, "--kernel", "debian-6.1,debian-6.12", "--output")),
@@ -80,7 +82,7 @@ STEPS = (
     Step("gap.json", ("run", *_GAPS, "--output"), by_time=_STEADY),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
     *(
-        Step(f"planes/{name}.svg", ("inspect", "--dataplane", name, *_KERNEL, "--svg"))
+        Step(f"planes/{name}.svg", ("trace", "--dataplane", name, *_FAR, *_KERNEL, "--svg"))
         for name in catalog.names()
         if balances(name)
     ),
@@ -124,7 +126,7 @@ def publish(
             continue
         command, *arguments = [*step.arguments[:1], *_named(planes), *step.arguments[1:]]
         tell(f"{step.document}: bench {' '.join([command, *arguments])}")
-        guests = command != "inspect" and not step.by_time
+        guests = command != "trace" and not step.by_time
         argv = (sys.executable, "-m", "bench", command, *(options if guests else ()), *arguments, str(path))
         code = subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode
         if code:

@@ -1,153 +1,210 @@
-"""The picture of `bench inspect --svg`.
+"""The drawing of a story: a lane for each namespace, and the way of each packet through the lanes, from top to bottom.
 
-It has a column per node, with containers above, the overlay and the host below.
-
-Lines that the plane added are in bold behind a plus, so that they show in grey as well.
+An arrow goes from namespace to namespace. Where addresses are rewritten, a label tells the place, the addresses before
+and after, and what rewrote them. Requests are solid and replies dashed, so that they can be told apart in grey, too.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator, Sequence
 from html import escape
-from typing import Any
+from itertools import islice, pairwise
 
-from msgspec import Struct
+from bench.analysis.story import first_difference
+from bench.documents.tracing import Hop, Namespace, Passage, Story, Way, WayEnd
+from bench.report import story as words
+from bench.report import svg
+from bench.report.sheet import LINE, MARGIN, PAD, STYLE, Pen, Sheet, Text, width
+from dataplanes.texts import line
 
-_LINE, _PAD, _GAP, _WIDTH, _TITLE = 16, 10, 22, 320, 20
-_ORDER = ("container", "lb", "overlay", "host")
-_LINK = re.compile(r"\d+: ([\w.]+)(?:@\S+)?:")
-_INET = re.compile(r"inet (\S+)")
-_COUNTED = {
-    "iptables -t nat -S": "nat rule",
-    "iptables -t mangle -S": "mangle rule",
-    "iptables -t filter -S": "filter rule",
-    "ipvsadm -Ln": "IPVS line",
-    "nft list ruleset": "nft line",
-    "ip route show table local proto static": "local route",
-    "tc filter": "tc filter",
-    "sysctl": "setting",
+_LANE, _NODES = 110.0, 24.0
+"""The least distance of two lanes, and what two nodes are apart besides."""
+_LEAST = 680.0
+"""The least width of a drawing."""
+_NAME = 14  # letters in a line of a namespace's name
+_KINDS = {"lb": "load balancer"}
+_NEAR, _FAR = ("overlay", "lb", "host", "container"), ("host", "lb", "overlay", "container")
+"""The order of lanes on the client's node, and on others."""
+_CALLS = {
+    "inet4_connect": "connect()",
+    "udp4_sendmsg": "sendmsg()",
+    "udp4_recvmsg": "recvmsg()",
+    "inet4_getpeername": "getpeername()",
 }
-_MOST_LINES = 6
+"""Hook of a cgroup -> the system call to which it belongs."""
 
 
-class Box(Struct):
-    """A namespace: its title, its lines with their marks, and its position."""
+def draw(stories: Sequence[Story], observed: str = "") -> str:
+    """Return the drawing of one story, or of several below each other with where each differs from the first one.
 
-    name: str
-    kind: str
-    node: str
-    lines: list[tuple[bool, str]]
-    x: int = 0
-    y: int = 0
-
-    @property
-    def height(self) -> int:
-        """The height in pixels."""
-        return _TITLE + _LINE * len(self.lines) + _PAD
-
-
-def draw(report: dict[str, Any], title: str) -> str:
-    """Return the picture of the walk that `scenarios.walk.report` made."""
-    boxes = [_box(each) for each in report["namespaces"] if each["kind"] in _ORDER]
-    nodes = list(dict.fromkeys(box.node for box in boxes))
-    bottoms = _place(boxes, nodes)
-    width, height = _PAD * 2 + len(nodes) * (_WIDTH + _GAP) - _GAP, max(bottoms.values()) + 60
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(title)}"'
-        f' viewBox="0 0 {width} {height}" font-family="ui-monospace, monospace" font-size="11"'
-        ' fill="currentColor" stroke="none">',
-        "<style>svg{color:#1a1a1a;background:#fff}"
-        "@media(prefers-color-scheme:dark){svg{color:#e8e8e6;background:#161616}}"
-        "rect,path{fill:none;stroke:currentColor}.overlay{stroke-width:2}.lb{stroke-dasharray:5 3}</style>",
-        f'<text x="{_PAD}" y="18" font-size="14" font-weight="bold">{escape(title)}</text>',
-        *(part for box in boxes for part in _drawn(box)),
-        *_links(boxes, nodes, height - 30),
-    ]
-    parts.append(f'<path d="M{_PAD} {height - 30}H{width - _PAD}" stroke-width="3"/>')
-    parts.append(f'<text x="{_PAD}" y="{height - 12}">underlay</text></svg>')
-    return "\n".join(parts) + "\n"
-
-
-def _box(namespace: dict[str, Any]) -> Box:
-    lines = []
-    for section in namespace["sections"]:
-        if section["command"] == "ip address":
-            lines += _addresses(section["lines"])
-    for section in namespace["sections"]:
-        lines += _added(section)
-    return Box(namespace["name"].partition("-")[2], namespace["kind"], namespace["node"], lines)
-
-
-def _addresses(lines: list[list[str]]) -> list[tuple[bool, str]]:
-    known = {link[1] for mark, text in lines if mark != "+" and (link := _LINK.match(text))}  # up now, and not new
-    found, interface = [], ""
-    for mark, text in lines:
-        if link := _LINK.match(text):
-            interface = link[1]
-        inet = _INET.search(text)
-        if inet and mark != "-" and inet[1] != "127.0.0.1/8":
-            found.append((mark == "+" or interface not in known, f"{interface} {inet[1]}"))
-    return found
-
-
-def _added(section: dict[str, Any]) -> list[tuple[bool, str]]:
-    what = _COUNTED.get(section["command"])
-    added = [text.strip() for mark, text in section["lines"] if mark == "+" and text.strip()]
-    if not what or not added:
-        return []
-    if section["command"] == "sysctl" or (len(added) <= _MOST_LINES and "nft" not in section["command"]):
-        return [(True, text) for text in added]
-    return [(True, f"{len(added)} {what}s")]
-
-
-def _place(boxes: list[Box], nodes: list[str]) -> dict[str, int]:
-    """Place the columns, with the overlay and host namespaces of all nodes in one row each.
-
-    Return each column's lower edge.
+    `observed` tells of the kernel.
     """
-    top = dict.fromkeys(nodes, 36)
-    for kind in _ORDER:
-        row = [box for box in boxes if box.kind == kind]
-        if kind in ("overlay", "host") and row:
-            level = max(top.values())
-            top = dict.fromkeys(nodes, level)
-        for box in row:
-            box.x, box.y = _PAD + nodes.index(box.node) * (_WIDTH + _GAP), top[box.node]
-            top[box.node] += box.height + _GAP
-    return top
+    sheet = Sheet(_LEAST)
+    first, *others = stories
+    parting = [step for each in others for step in (first_difference(first, each) or ())[1:]]
+    for story in stories:
+        _panel(sheet, story, parting)
+    for each in others:
+        for said in words.difference(first, each):
+            sheet.paragraph(said)
+    sheet.paragraph(observed, "small")
+    title = "; ".join(words.title(each.flow) for each in stories)
+    told = "\n".join(said for each in stories for said in words.lines(each))
+    across, down = round(sheet.right), round(sheet.bottom + MARGIN)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="title desc"'
+        f' width="{across}" height="{down}" viewBox="0 0 {across} {down}">\n'
+        f'<title id="title">{_escaped(title)}</title>\n<desc id="desc">{_escaped(told)}</desc>\n'
+        f"<style>{STYLE}</style>\n" + "\n".join(sheet.parts) + "\n</svg>\n"
+    )
 
 
-def _drawn(box: Box) -> list[str]:
-    parts = [
-        f'<rect class="{box.kind}" x="{box.x}" y="{box.y}" width="{_WIDTH}" height="{box.height}" rx="4"/>',
-        f'<text x="{box.x + 8}" y="{box.y + 14}" font-weight="bold">{escape(box.name)}</text>',
-        f'<text x="{box.x + _WIDTH - 8}" y="{box.y + 14}" text-anchor="end" opacity=".7">{box.kind}</text>',
+def _escaped(text: str) -> str:
+    return "\n".join(escape(line(each), quote=False) for each in text.split("\n"))
+
+
+def _panel(sheet: Sheet, story: Story, parting: Sequence[Hop | None]) -> None:
+    """Draw a story: its title, its lanes with their heads, its ways, and what the client got."""
+    spaces = _spaces(story)
+    lanes = _lanes(story, spaces)
+    sheet.right = max([sheet.right, *(x + _half(lanes) + MARGIN for x in lanes.values())])
+    sheet.paragraph(words.title(story.flow), "title")
+    sheet.bottom += 6
+    top, ground = sheet.bottom, len(sheet.parts)
+    _heads(sheet, spaces, lanes)
+    below = sheet.bottom + 4
+    for way in story.ways:
+        sheet.bottom += 10
+        _way(sheet, way, lanes, parting)
+    sheet.bottom += 10
+    sheet.parts[ground:ground] = [
+        *_nodes(spaces, lanes, top, sheet.bottom),
+        *(svg.rule(x, below, 0, sheet.bottom - below - 4, "lane") for x in lanes.values()),
     ]
-    for number, (added, text) in enumerate(box.lines):
-        y = box.y + _TITLE + _LINE * (number + 1) - 5
-        shown = ("+ " if added else "  ") + (text if len(text) <= 46 else text[:45] + "…")
-        weight = ' font-weight="bold"' if added else ""
-        parts.append(f'<text x="{box.x + 8}" y="{y}" xml:space="preserve"{weight}>{escape(shown)}</text>')
-    return parts
+    sheet.bottom += 6
+    for said in words.result(story.flow):
+        sheet.paragraph(said, "strong")
+    sheet.bottom += 10
 
 
-def _links(boxes: list[Box], nodes: list[str], ground: int) -> list[str]:
-    """Draw the lines: beside an overlay namespace to its containers, and down to the host and the underlay."""
-    parts = []
-    for node in nodes:
-        column = [box for box in boxes if box.node == node]
-        overlays = [box for box in column if box.kind == "overlay"]
-        hosts = [box for box in column if box.kind == "host"]
-        for number, box in enumerate(each for each in column if each.kind in ("container", "lb")):
-            if overlays:
-                side, bus = box.x + _WIDTH, box.x + _WIDTH + 5 + 2 * (number % 6)
-                y, to = box.y + box.height // 2, overlays[0].y + 12
-                parts.append(f'<path d="M{side} {y}H{bus}V{to}H{side}" opacity=".6"/>')
-        for box in overlays:
-            middle = box.x + _WIDTH // 2
-            below = hosts[0].y if hosts else ground
-            parts.append(f'<path d="M{middle} {box.y + box.height}V{below}"/>')
-        for box in hosts:
-            middle = box.x + _WIDTH // 2
-            parts.append(f'<path d="M{middle} {box.y + box.height}V{ground}"/>')
-    return parts
+def _spaces(story: Story) -> list[Namespace]:
+    """Return the namespaces that were passed: from the client's, node by node, to the backend's."""
+    known = {each.name: each for each in story.flow.namespaces}
+    visited = dict.fromkeys(passage.namespace for way in story.ways for passage in way.passages)
+    spaces = [known.get(name, Namespace(name, "", "")) for name in visited]
+    spaces.sort(key=lambda each: each.name != story.flow.origin)
+    nodes = list(dict.fromkeys(each.node for each in spaces))
+
+    def order(space: Namespace) -> tuple[int, bool, int]:
+        node = nodes.index(space.node)
+        kinds = _FAR if node else _NEAR
+        return node, space.name != story.flow.origin, kinds.index(space.kind) if space.kind in kinds else 0
+
+    return sorted(spaces, key=order)
+
+
+def _lanes(story: Story, spaces: Sequence[Namespace]) -> dict[str, float]:
+    """Return the middle of each namespace's lane, so far apart that the names of namespaces and devices have room."""
+    names, nodes = [each.name for each in spaces], [each.node for each in spaces]
+    apart = [_LANE, *(width(part) + PAD for name in names for part in _broken(name))]
+    apart += [(width(_of_node(node), "strong") + PAD) / nodes.count(node) for node in nodes]
+    for way in story.ways:
+        for last, passage in pairwise(way.passages):
+            lanes = abs(names.index(last.namespace) - names.index(passage.namespace))
+            apart.append((width(_crossing(last, passage), "small") + 4 * PAD) / lanes)
+    between = [sum(a != b for a, b in pairwise(nodes[: number + 1])) for number in range(len(nodes))]
+    return {name: MARGIN + max(apart) * (n + 0.5) + _NODES * between[n] for n, name in enumerate(names)}
+
+
+def _half(lanes: dict[str, float]) -> float:
+    """Return half of the distance of two lanes: so far is the first one from the margin."""
+    return min(lanes.values(), default=_LANE) - MARGIN
+
+
+def _heads(sheet: Sheet, spaces: Sequence[Namespace], lanes: dict[str, float]) -> None:
+    """Write the nodes' names, and below them the kind and the name of each namespace."""
+    top = lowest = sheet.bottom
+    for node in dict.fromkeys(each.node for each in spaces):
+        own = [lanes[each.name] for each in spaces if each.node == node]
+        sheet.bottom = top
+        sheet.write((own[0] + own[-1]) / 2, [(_of_node(node), "strong")], anchor="middle")
+    for space in spaces:
+        sheet.bottom = top + LINE
+        said = [(_KINDS.get(space.kind, space.kind), "small"), *((part, "") for part in _broken(space.name))]
+        sheet.write(lanes[space.name], said, anchor="middle")
+        lowest = max(lowest, sheet.bottom)
+    sheet.bottom = lowest
+
+
+def _of_node(node: str) -> str:
+    return f"node {node}" if node else ""
+
+
+def _broken(name: str) -> list[str]:
+    """Return a namespace's name in lines, which end after a dot, or else a hyphen, if there is one."""
+    lines: list[str] = []
+    rest = name
+    while len(rest) > _NAME:
+        cut = rest.rfind(".", 0, _NAME) + 1 or rest.rfind("-", 0, _NAME) + 1 or _NAME
+        lines, rest = [*lines, rest[:cut]], rest[cut:]
+    return [*lines, rest]
+
+
+def _nodes(spaces: Sequence[Namespace], lanes: dict[str, float], top: float, bottom: float) -> Iterator[str]:
+    """Yield a rectangle behind the lanes of each node."""
+    half = _half(lanes)
+    for node in dict.fromkeys(each.node for each in spaces if each.node):
+        own = [lanes[each.name] for each in spaces if each.node == node]
+        yield (
+            f'<rect class="node" x="{own[0] - half:.1f}" y="{top:.1f}" width="{own[-1] - own[0] + 2 * half:.1f}"'
+            f' height="{bottom - top:.1f}" rx="6"/>'
+        )
+
+
+def _way(sheet: Sheet, way: Way, lanes: dict[str, float], parting: Sequence[Hop | None]) -> None:
+    """Draw the way of a packet."""
+    begin = len(sheet.parts)
+    heading = words.heading(way) + ("; later packets went the same way" if way.others else "")
+    sheet.paragraph(heading, "strong", indent=PAD)
+    steps, last = iter(way.steps), None
+    pen = Pen(sheet, lanes[way.passages[0].namespace])
+    for passage in way.passages:
+        if last:
+            pen.cross(lanes[passage.namespace], _crossing(last, passage))
+        for step in islice(steps, passage.steps):
+            first = any(step is each for each in parting)
+            pen.label(list(_said(step, passage.namespace, first=first)), "" if step.kind == "carried" else "diamond")
+        last = passage
+    pen.label(list(_ended(way)), "circle" if way.end.kind == "arrived" else "cross")
+    sheet.parts[begin:] = [svg.group([*pen.lines, *sheet.parts[begin:]], kind=way.direction)]
+
+
+def _crossing(last: Passage, passage: Passage) -> str:
+    """Return the devices by which a packet goes from a namespace to the next one."""
+    return " → ".join(filter(None, (last.left, passage.entered)))
+
+
+def _said(step: Hop, lane: str, *, first: bool) -> Iterator[Text]:
+    """Yield the lines of a step's label."""
+    call = _CALLS.get(step.hook, "")
+    where = words.place(step.namespace if step.namespace != lane else "", step.device, call or step.hook)
+    if first:
+        yield "the first difference:", "small"
+    if step.kind != "carried":
+        yield where, "strong"
+    for change in words.changes(step):
+        yield change.replace("->", "→"), ""
+    yield f"{step.by} ({step.hook})" if call else step.by, "small"
+
+
+def _ended(way: Way) -> Iterator[Text]:
+    """Yield the lines of the label at the end of a way."""
+    end: WayEnd = way.end
+    if end.kind == "arrived":
+        rewritten = [step.after for step in way.steps if step.kind == "rewritten"]
+        yield "arrived", "strong"
+        yield " > ".join(rewritten[-1] if rewritten else [way.source, way.destination]), ""
+        return
+    lane = way.passages[-1].namespace
+    yield words.place(end.namespace if end.namespace != lane else "", end.device, end.hook), "strong"
+    yield words.ended(end), ""

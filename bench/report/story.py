@@ -15,8 +15,7 @@ _PLACE = 44
 def lines(story: Story, *, everything: bool = False) -> Iterator[str]:
     """Yield the lines of a story."""
     flow = story.flow
-    asks = f"{flow.origin} ({flow.address}) asks {flow.service} ({flow.vip})"
-    yield f"{flow.dataplane}: {asks} by {flow.protocol.upper()}"
+    yield title(flow)
     for way in story.ways:
         yield ""
         yield from _way(way)
@@ -24,6 +23,17 @@ def lines(story: Story, *, everything: bool = False) -> Iterator[str]:
         yield ""
         yield from _sightings(flow)
     yield ""
+    yield from result(flow)
+
+
+def title(flow: Followed) -> str:
+    """Return who asks whom, and how."""
+    asks = f"{flow.origin} ({flow.address}) asks {flow.service} ({flow.vip})"
+    return f"{flow.dataplane}: {asks} by {flow.protocol.upper()}"
+
+
+def result(flow: Followed) -> Iterator[str]:
+    """Yield what the client got, and what was lost of the trace."""
     yield f"{flow.origin} got " + (f"an answer from {flow.source}: {flow.answer}" if flow.answered else flow.answer)
     if flow.lost:
         yield f"{flow.lost:,} sightings were lost: the kernel had no room for them, so the story may lack lines"
@@ -42,32 +52,40 @@ def difference(one: Story, other: Story) -> Iterator[str]:
         yield f"  {name}: {_line(step) if step else 'nothing more is rewritten'}"
 
 
+def heading(way: Way) -> str:
+    """Return the direction of a way, the packet, and its addresses when it was sent."""
+    return f"{way.direction}: {way.what}, {way.source} > {way.destination}"
+
+
 def _way(way: Way) -> Iterator[str]:
     more = f"; {way.others} more packet{'s' if way.others > 1 else ''} went the same way" if way.others else ""
-    yield f"{way.direction}: {way.what}, {way.source} > {way.destination}{more}"
+    yield heading(way) + more
     for step in way.steps:
         yield f"  {_line(step)}"
-    yield f"  {_place(way.end.namespace, way.end.device, way.end.hook):{_PLACE}}  {_ended(way.end)}"
+    yield f"  {place(way.end.namespace, way.end.device, way.end.hook):{_PLACE}}  {ended(way.end)}"
 
 
 def _line(step: Hop) -> str:
-    return f"{_place(step.namespace, step.device, step.hook):{_PLACE}}  {_change(step)}  [{step.by}]"
+    return f"{place(step.namespace, step.device, step.hook):{_PLACE}}  {', '.join(changes(step))}  [{step.by}]"
 
 
-def _place(namespace: str, device: str, hook: str) -> str:
+def place(namespace: str, device: str, hook: str) -> str:
+    """Return a place in words."""
     return " ".join(filter(None, (namespace, device, hook)))
 
 
-def _change(step: Hop) -> str:
+def changes(step: Hop) -> list[str]:
+    """Return what happens to a packet at a step: a text for each of its addresses that is rewritten."""
     if step.kind == "carried":
-        return "carried to another node"
+        return ["carried to another node"]
     if step.kind == "sent on":
-        return f"sent on as it is, to {step.after[1]}"
+        return [f"sent on as it is, to {step.after[1]}"]
     ends = zip(("from", "to"), step.before, step.after, strict=True)
-    return ", ".join(f"{word} {before} -> {after}" for word, before, after in ends if before != after)
+    return [f"{word} {before} -> {after}" for word, before, after in ends if before != after]
 
 
-def _ended(end: WayEnd) -> str:
+def ended(end: WayEnd) -> str:
+    """Return how a way ends."""
     if end.kind == "arrived":
         return "arrived"
     if end.kind == "dropped":
@@ -79,7 +97,7 @@ def _sightings(flow: Followed) -> Iterator[str]:
     packets: dict[int, int] = {}
     for each in flow.sightings:
         number = packets.setdefault(each.packet, len(packets) + 1)
-        yield f"  {number:3} {_place(each.namespace, each.device, each.hook):{_PLACE}}  {_seen(each)}"
+        yield f"  {number:3} {place(each.namespace, each.device, each.hook):{_PLACE}}  {_seen(each)}"
 
 
 def _seen(each: Sighting) -> str:

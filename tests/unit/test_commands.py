@@ -156,14 +156,12 @@ def test_a_matrix_in_which_all_is_skipped_is_exit_4(bench: Bench) -> None:
     assert "only the instruction clock makes free" in done.stderr
 
 
-def test_a_walk_is_told_as_text_as_json_and_as_a_drawing(bench: Bench) -> None:
+def test_a_walk_is_told_as_text_and_as_json(bench: Bench) -> None:
     inspect = ("inspect", "-d", "nft-lb", "--kernel", "debian-6.12")
     assert "\n+ " in bench(*inspect).stdout
     spaces = [each["kind"] for each in json.loads(bench(*inspect, "--json").stdout)["namespaces"]]
     assert spaces[-1] == "plane"
     assert "lb" in spaces
-    assert bench(*inspect, "--svg", "walk.svg").stdout == ""
-    assert ElementTree.parse("walk.svg").getroot().tag.endswith("svg")
 
 
 def test_the_lab_s_exit_code_is_its_command_s(bench: Bench) -> None:

@@ -18,11 +18,14 @@ from bench.kernels import Kernel
 from bench.outside import choose
 from bench.outside import publish as publishing
 from bench.outside.publish import Step
+from bench.prepare import objects
 from bench.report import model
 from dataplanes.selection import Selection
 from tests.conftest import ROOT
 from tests.recorded import MATRIX, RUN, replay
 from tests.unit.conftest import Bench
+from tests.unit.test_story import recorded
+from tests.unit.test_trace_command import kernel as traced
 
 RESULT, CELLS = (str(ROOT / "results" / name) for name in ("readme/first.json", "matrix.json"))
 
@@ -149,15 +152,17 @@ def test_the_answer_without_files_is_the_published_data_s(bench: Bench) -> None:
 
 
 @pytest.fixture
-def steps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+def steps(bench: Bench, machine: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """A data set of what was recorded, made in this process; the commands that were run."""
+    machine["traced"] = traced(recorded("page"))
+    monkeypatch.setattr(objects, "compile_missing", lambda needs, kernel: None)
     monkeypatch.setattr(
         publishing,
         "STEPS",
         (
             Step("matrix.json", (*MATRIX, "-o")),
             Step("connections.json", (*RUN, "-o")),
-            Step("planes/nft-lb.svg", ("inspect", "-d", "nft-lb", "--kernel", "debian-6.12", "--svg")),
+            Step("planes/nft-lb.svg", ("trace", "-d", "nft-lb", "--kernel", "traced", "--svg")),
         ),
     )
     commands: list[tuple[str, ...]] = []
@@ -173,7 +178,7 @@ def steps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]
 def test_the_data_set_is_made_by_one_command(bench: Bench, steps: list[tuple[str, ...]]) -> None:
     done = bench("publish", "set", "--jobs", "1")
     assert done.exit_code == 0, done.output
-    assert [command[0] for command in steps] == ["matrix", "run", "inspect"]
+    assert [command[0] for command in steps] == ["matrix", "run", "trace"]
     assert ["--jobs" in command for command in steps] == [True, True, False]
     assert {str(path.relative_to("set")) for path in Path("set").rglob("*") if path.is_file()} == {
         *("matrix.json", "connections.json", "planes/nft-lb.svg", "report.html", "answer.md")
@@ -192,7 +197,7 @@ def test_the_data_set_goes_on_where_a_step_failed(
     assert done.stderr.splitlines()[-1] == "bench: matrix.json was not made: bench matrix ended with 1"
     machine["debian-6.12"] = replay()
     assert bench("publish", "set").exit_code == 0
-    assert [command[0] for command in steps] == ["matrix", "matrix", "run", "inspect"]
+    assert [command[0] for command in steps] == ["matrix", "matrix", "run", "trace"]
 
 
 TIMED = ("run", *RUN[RUN.index("--kernel") :])

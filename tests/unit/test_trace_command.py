@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -32,11 +33,11 @@ class Traced(Replay):
         return blob(TYPES)
 
 
-def kernel(flow: Followed, *lacking: str) -> Traced:
+def kernel(*flows: Followed, lacking: str = "") -> Traced:
     facts = read("inspect").kernel
     features = {f"CONFIG_{each.config}": "y" for each in follower.REQUIRES if isinstance(each, Feature)}
-    config = {name: value for name, value in {**facts.config, **features}.items() if name not in lacking}
-    events = [read("explore").events[0], Event("flow", data=msgspec.to_builtins(flow))]
+    config = {name: value for name, value in {**facts.config, **features}.items() if name != lacking}
+    events = [read("explore").events[0], *(Event("flow", data=msgspec.to_builtins(flow)) for flow in flows)]
     job = Job("trace", selections=catalog.select("nft-lb"))
     return Traced(Recording([], replace(facts, config=config), job, 0, events))
 
@@ -73,6 +74,36 @@ def test_the_document_has_the_story_and_the_sightings(bench: Bench, machine: dic
     assert [way["end"]["kind"] for way in found["ways"]] == ["arrived", "arrived"]
 
 
+def test_the_drawing_is_written_beside_the_story(bench: Bench, machine: dict[str, Kernel]) -> None:
+    machine["debian-6.12"] = kernel(recorded("page"))
+    told = bench(*TRACE)
+    assert bench(*TRACE, "--svg", "way.svg").stdout == told.stdout
+    drawing = Path("way.svg").read_text("utf-8")
+    assert ">to 10.0.0.8:80 → 10.0.0.9:80<" in drawing
+    assert ">followed on Linux 6.12.117+deb12-amd64<" in drawing
+    assert json.loads(bench(*TRACE, "--svg", "again.svg", "--json").stdout)["kind"] == "trace"
+    assert bench(*TRACE, "--svg", "-").stdout == drawing == Path("again.svg").read_text("utf-8")
+
+
+def test_two_planes_are_in_one_drawing(bench: Bench, machine: dict[str, Kernel]) -> None:
+    machine["debian-6.12"] = kernel(recorded("page"), recorded("page"))
+    drawing = bench(*TRACE, "--svg", "-").stdout
+    assert drawing.count(">node worker1<") == 2
+    assert ">nft-lb and nft-lb rewrite the same at the same places<" in drawing
+
+
+def test_a_drawing_that_cannot_be_written_is_refused_before_anything_runs(
+    bench: Bench, machine: dict[str, Kernel]
+) -> None:
+    machine["debian-6.12"] = made = kernel(recorded("page"))
+    done = bench(*TRACE, "--svg", "nowhere/way.svg")
+    assert (done.exit_code, made.jobs) == (2, [])
+    assert "nowhere/way.svg" in done.stderr
+    done = bench(*TRACE, "--svg", "-", "--json")
+    assert (done.exit_code, made.jobs) == (2, [])
+    assert "give --svg a file" in done.stderr
+
+
 def test_no_answer_is_exit_1(bench: Bench, machine: dict[str, Kernel]) -> None:
     machine["debian-6.12"] = kernel(replace(recorded("page"), answered=False, source="", answer="nothing for 5 s"))
     done = bench(*TRACE)
@@ -80,7 +111,7 @@ def test_no_answer_is_exit_1(bench: Bench, machine: dict[str, Kernel]) -> None:
 
 
 def test_a_kernel_without_kprobes_is_refused_before_anything_runs(bench: Bench, machine: dict[str, Kernel]) -> None:
-    machine["debian-6.12"] = made = kernel(recorded("page"), "CONFIG_KPROBES")
+    machine["debian-6.12"] = made = kernel(recorded("page"), lacking="CONFIG_KPROBES")
     done = bench(*TRACE)
     assert (done.exit_code, made.jobs) == (3, [])
     assert "CONFIG_KPROBES" in done.stderr
