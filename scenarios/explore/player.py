@@ -124,6 +124,7 @@ class Player:
             case do.Restore(backend=backend):
                 self._restore(backend)
             case do.Flush():
+                self._sockets.acknowledge()
                 flush_all(self._testbed)
                 self._testbed.resync()
             case do.Resync():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
 import struct
+import termios
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -31,6 +33,8 @@ _PACE = 2.0
 
 IPVS forgets the flow of a removed backend at the next tick (see scenarios.checks.change).
 """
+_ACKNOWLEDGED, _LOOK = 0.5, 0.002
+"""Seconds until what is acknowledged at all has been, and between two looks: an acknowledgement may wait for 40 ms."""
 _AT_ONCE = struct.pack("=ii", 1, 0)  # SO_LINGER: a close is a reset
 
 
@@ -112,6 +116,17 @@ class Sockets:
     def lose_client(self, flow: int) -> None:
         """Close the client's end of a flow whose container is gone."""
         self._flows[flow].client.close()
+
+    def acknowledge(self) -> None:
+        """Wait until what was sent by connections is acknowledged, unless nobody is there to do it.
+
+        Otherwise a busy machine's kernel may send it again at any time, as between a flush and what restores the rules.
+        Without a translation the other end answers it with a reset.
+        """
+        ends = [end for flow in self._flows.values() if not flow.udp for end in (flow.client, flow.backend) if end]
+        deadline = time.monotonic() + _ACKNOWLEDGED
+        while any(map(unacknowledged, ends)) and time.monotonic() < deadline:
+            time.sleep(_LOOK)
 
     def clear(self) -> None:
         """Close every flow, and drop what the servers have not read."""
@@ -318,6 +333,13 @@ def _drop(server: socket.socket) -> None:
                 server.accept()[0].close()
             else:
                 server.recv(64)
+
+
+def unacknowledged(connection: socket.socket) -> int:
+    """Return the bytes that a connection has sent, or has yet to send, and that are not acknowledged (tcp(7))."""
+    if connection.fileno() < 0:
+        return 0
+    return int(struct.unpack("=i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0])
 
 
 def _reset(connection: socket.socket) -> None:

@@ -1,0 +1,45 @@
+"""What an exploration waits for at its sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, cast
+
+import pytest
+
+from scenarios.explore.sockets import Ends, Sockets, unacknowledged
+
+
+@pytest.fixture
+def flow() -> Iterator[Ends]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        backend = listener.accept()[0]
+    with client, backend:
+        yield Ends(False, client, "127.0.0.1", client.getsockname()[1], backend=backend)
+
+
+def test_an_acknowledgement_that_the_kernel_delays_is_waited_for(flow: Ends) -> None:
+    assert flow.backend
+    flow.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)  # it delays them from now on (tcp(7))
+    flow.backend.send(b"1")
+    assert unacknowledged(flow.backend) == 1
+    held = Sockets(cast(Any, None), [])
+    held._flows[1] = flow
+    held.acknowledge()
+    assert unacknowledged(flow.backend) == 0
+
+
+def test_what_nobody_acknowledges_is_given_up(flow: Ends) -> None:
+    flow.client.setblocking(False)
+    with suppress(BlockingIOError):  # until no window is left
+        while flow.client.send(bytes(65536)):
+            pass
+    held = Sockets(cast(Any, None), [])
+    held._flows[1] = flow
+    held.acknowledge()
+    assert unacknowledged(flow.client) > 0
+    flow.client.close()
+    held.acknowledge()
