@@ -13,6 +13,9 @@ Fate = Literal["whole", "cut", "gone", "unsure"]
 is told at its next packet, and a UDP flow moves on. gone: its backend's container is. unsure: nothing is promised."""
 UDP_KEPT, TCP_KEPT = 25.0, 600.0
 """The seconds without a packet after which every plane still knows a flow (idle.udp-late-answer, idle.slow-server)."""
+RESET_KEPT = 10.0
+"""The seconds for which planes know a connection that was reset (net/netfilter/nf_conntrack_proto_tcp.c, tcp_timeouts;
+net/netfilter/ipvs/ip_vs_proto_tcp.c, tcp_timeouts). A connection from the same port is taken for the same one."""
 
 
 class Flow(Struct):
@@ -26,6 +29,7 @@ class Flow(Struct):
     used: float = 0.0  # when something was sent last, in seconds since the sequence began
     closed: frozenset[str] = frozenset()  # the ends that have closed their half
     over: bool = False
+    reset: bool = False  # it ended by a reset
     # The client closed first, this time or before, so its end waits. From the same port it goes on far ahead in the
     # sequence numbers (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). The next time a backend may take its SYN for an old one.
     waits: bool = False

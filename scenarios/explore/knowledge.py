@@ -213,6 +213,7 @@ class Knowledge:
                 self._heard(flow, seen)
         elif seen in (SILENCE, RESET, REFUSED) or isinstance(operation, do.Close | do.Abort):
             flow.over = True
+            flow.reset = seen == RESET or isinstance(operation, do.Abort)
         elif flow.fate != "whole" or self._forgotten(flow):
             flow.fate = "unsure"
         if isinstance(operation, do.HalfClose | do.Close):

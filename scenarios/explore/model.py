@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from scenarios.explore import operations as do
-from scenarios.explore.flow import Flow
+from scenarios.explore.flow import RESET_KEPT, Flow
 from scenarios.explore.knowledge import Knowledge
 from scenarios.explore.operations import ARRIVED, BACKENDS, DONE, ENDED, REFUSED, RESET, SILENCE, AnyOperation, Sight
 
@@ -78,9 +78,15 @@ class Model(Knowledge):
         late, none = frozenset(Sight("late", each.by) for each in found if each.kind == "answered"), Sights()
         if before.to != flow.to:  # identity.direct-after-vip: it takes two SYNs at most
             return late | (LOST if "identity.direct-after-vip" in self._lacks else none)
+        known = before.reset and self._now - before.used < RESET_KEPT and self._keeps(before)
+        same = frozenset(Sight(kind, before.backend) for kind in ("answered", "late")) if known else none
         if "client.refused-before" in self._lacks:
-            return late | LOST
-        return late if before.waits else none
+            return same | late | LOST
+        return same | (late if before.waits else none)
+
+    def _keeps(self, flow: Flow) -> bool:
+        """Return True if the plane need not have forgotten a connection because its backend left the service."""
+        return flow.fate != "cut" or "change.delete-is-noticed" in self._lacks
 
     def _sent(self, flow: Flow, by: str, comes: Sight) -> Sights:
         """Return what may be seen when one end of a connection sends, closes or resets."""
@@ -92,8 +98,10 @@ class Model(Knowledge):
             again = flow.backend in self.services.get(flow.to, {})  # what it sends may be taken for a new connection's
             if by == "backend" or comes == RESET or again or "change.delete-is-noticed" in self._lacks:
                 return frozenset({comes, RESET, SILENCE})
-            # Connection tracking takes no FIN for a new connection (nf_conntrack_proto_tcp.c, tcp_conntracks).
-            return frozenset({RESET, SILENCE} if flow.orphaned or comes == ENDED else {RESET})
+            # Connection tracking takes no FIN for a new connection (nf_conntrack_proto_tcp.c, tcp_conntracks). What it
+            # takes for one may go to a backend whose container is gone.
+            mute = flow.orphaned or comes == ENDED or not all(map(self._lives, self._able(flow, in_turn=False) or ()))
+            return frozenset({RESET, SILENCE} if mute else {RESET})
         return frozenset({comes})
 
     def _asked(self, flow: Flow) -> Sights:

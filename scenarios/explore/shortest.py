@@ -68,7 +68,12 @@ def _exchanged(found: Operations) -> Iterator[Operations]:
 
 
 def _with_backends(operation: AnyOperation, names: dict[do.BackendName, do.BackendName]) -> AnyOperation:
-    changed = {field: names[value] for field, value in asdict(operation).items() if value in names}
+    """Exchange backends. One that calls goes on to call if the other one never does."""
+    changed = {
+        field: names[value]
+        for field, value in asdict(operation).items()
+        if value in names and (field != "client" or names[value] in do.CALLERS)
+    }
     return replace(operation, **changed) if changed else operation
 
 

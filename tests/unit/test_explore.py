@@ -223,6 +223,14 @@ def test_the_shortest_sequence_has_nothing_too_much() -> None:
     ]
 
 
+@given(st.lists(st.sampled_from(ALL), min_size=1, max_size=12))
+def test_whatever_is_tried_as_a_shorter_sequence_is_one_that_can_be_written_and_read(operations: Operations) -> None:
+    def readable(tried: Operations) -> None:
+        assert msgspec.json.decode(msgspec.json.encode(tried), type=Operations) == tried
+
+    assert shortest(operations, readable, lambda _: None) == operations
+
+
 def test_two_operations_that_belong_together_are_left_out_together() -> None:
     whole: Operations = [CREATE, do.Stop("red"), do.Start("red"), CONNECT]
 
