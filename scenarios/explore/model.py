@@ -35,8 +35,8 @@ class Model(Knowledge):
             case do.Visit(client=client, to=to):
                 flow = Flow(False, client, to)
                 return self._first(flow, self._able(flow, in_turn=True))
-            case do.Ask():
-                return self._asked(self._opened(operation))
+            case do.Ask(again=again):
+                return self._asked(self._opened(operation), known=again)
             case do.Speak(flow=number, by=by) if self.flows[number].udp:
                 return self._asked(self.flows[number]) if by == "client" else self._answered(self.flows[number])
             case do.Speak(flow=number, by=by):
@@ -104,8 +104,8 @@ class Model(Knowledge):
             return frozenset({RESET, SILENCE} if mute else {RESET})
         return frozenset({comes})
 
-    def _asked(self, flow: Flow) -> Sights:
-        """Return what the client of a UDP flow may see when it asks."""
+    def _asked(self, flow: Flow, *, known: bool = True) -> Sights:
+        """Return what the client of a UDP flow may see when it asks. It is known if its port has asked before."""
         if "server.udp-answer" in self._lacks and not flow.direct:
             return LOST | {Sight(kind, name) for kind in ("answered", "astray") for name in BACKENDS}
         able = self._able(flow, in_turn=not flow.backend)
@@ -115,7 +115,13 @@ class Model(Knowledge):
             elif flow.stays or flow.fate == "whole":
                 able |= {flow.backend}
         found = self._first(flow, able)
-        return found | LOST if flow.loses or flow.fate in ("gone", "unsure") else found
+        waits = known and not flow.backend and self._stays_in_vain(flow.to)
+        return found | LOST if waits or flow.loses or flow.fate in ("gone", "unsure") else found
+
+    def _stays_in_vain(self, service: str) -> bool:
+        """Return True if a UDP flow that nobody has answered may stay with a drained backend that cannot serve."""
+        drained = [name for name, weight in self.services.get(service, {}).items() if not weight]
+        return "change.drain-udp" in self._lacks and any(name in self.down for name in drained)
 
     def _answered(self, flow: Flow) -> Sights:
         """Return what may be seen when the backend of a UDP flow sends once more."""
