@@ -207,14 +207,17 @@ def _page(found: Any) -> bytes:
 def answer(files: tuple[str, ...], language: str, output: str) -> None:
     """Answer the article's closing question from documents: which places have the same effect, and at what cost.
 
-    Without FILES it is answered from the published data.
+    Without FILES it is answered from the published data. The last lines tell which plane to choose. They are on stderr
+    if the document is on stdout.
     """
     from bench.report import answer as answering
     from bench.report import model, words
 
-    found = model.load(files or model.published())
+    found, say = model.load(files or model.published()), words.LANGUAGES[language]
     write = output_writer(output)
-    write(answering.answer(found, words.LANGUAGES[language]).encode())
+    write(answering.answer(found, say).encode())
+    for line in answering.choice(found, say):
+        terminal.say(line, err=output == "-")
 
 
 @click.command()

@@ -15,7 +15,7 @@ from bench.documents.workloads import WORKLOADS
 from dataplanes.selection import DIRECT
 
 NOISE: dict[str, float] = {"instructions": 0.005, "wall": 0.03}
-"""By clock: runs of one tree on one machine differ by less (README, "How to read the figures")."""
+"""By clock: runs of one tree on one machine differ by less (docs/measuring.md)."""
 LEAST: dict[str, int] = {"instructions": 3, "wall": 6}
 """By clock: the least rounds of a series that ends by itself. Three rounds by instructions agree or do not. Six are the
 fewest whose range holds the median with 95 %."""

@@ -26,7 +26,8 @@ from bench.documents import Matrix, Result
 from bench.report import clocks, sections
 from bench.report.costs import PER_CONNECTION, tables
 from bench.report.model import Report
-from bench.report.questions import QUESTIONS, REFERENCE
+from bench.report.places import best
+from bench.report.questions import QUESTIONS, REFERENCE, place
 from bench.report.words import ENGLISH, Words
 from dataplanes.selection import balances
 from dataplanes.texts import code, markdown
@@ -88,6 +89,20 @@ def recommend(report: Report) -> list[tuple[str, list[str]]]:
             for question in QUESTIONS
         ),
     ]
+
+
+def choice(report: Report, say: Words = ENGLISH) -> list[str]:
+    """Return which plane to choose, in a few lines for a terminal: by situation, and then the best of each place."""
+    title = say("Which one to choose"), say("planes that fit, the cheapest first")
+    told = [": ".join(title)]
+    for situation, planes in recommend(report):
+        told.append(f"  {say(situation)}: {', '.join(planes[:_MOST]) or say('none')}")
+    found = [(rate.value, each) for each in best(report) if each.plane and (rate := report.rate(each.plane))]
+    found.sort(key=lambda each: -each[0])
+    if not found:
+        return told
+    heading = say("On these every core semantic holds, the best of each place first, with their rate of direct's:")
+    return [*told, heading, *(f"  {say(place(each.placement))}: {each.plane} {rate:.3f}" for rate, each in found)]
 
 
 def _flat(report: Report) -> set[str]:

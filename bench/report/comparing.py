@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.documents.comparison import CellChange, Comparison, Difference, at
+from bench.documents.comparison import CellChange, Comparison, Difference, at, several
 from bench.report.columns import table as columns
 from bench.report.digits import ratio
 from bench.report.terminal import console
@@ -26,8 +26,18 @@ _STYLES = {"worse": "red", "better": "green", "inconclusive": "yellow", "lost": 
 
 
 def different(found: Comparison, *, everything: bool = False) -> list[Difference]:
-    """Return the figures that differ or may differ, or all."""
-    return [each for each in found.differences if everything or each.verdict != "same"]
+    """Return the figures that differ or may differ, or all.
+
+    An inconclusive one may differ if its medians do by more than noise: of equal runs, half of the latencies are
+    inconclusive, and would hide what has changed.
+    """
+    return [
+        each
+        for each in found.differences
+        if everything
+        or each.verdict in ("better", "worse")
+        or (each.verdict == "inconclusive" and not (each.ratio and abs(each.ratio.value - 1) <= found.noise))
+    ]
 
 
 def _row(each: Difference) -> list[str]:
@@ -42,8 +52,10 @@ def _cell(each: CellChange) -> list[str]:
     return [each.kernel, each.dataplane, each.check, each.base, each.new, each.what, observed]
 
 
-def _noise(found: Comparison) -> str:
-    return f"noise threshold {found.noise:.1%}; ratios of medians, 95 % bootstrap over rounds"
+def _noise(found: Comparison, shown: Sequence[Difference]) -> str:
+    hidden = len(found.differences) - len(shown)
+    more = f"; {several(hidden, 'figure')} within noise: --all shows them" if hidden else ""
+    return f"noise threshold {found.noise:.1%}; ratios of medians, 95 % bootstrap over rounds{more}"
 
 
 # -- on a terminal -----------------------------------------------------------------------------------------------------
@@ -70,7 +82,7 @@ def _print(out: Console, found: Comparison, everything: bool) -> None:
     if figures := different(found, everything=everything):
         out.print(_differences(found.name, figures))
     if found.differences:
-        out.print(Text(_noise(found), style="dim"))
+        out.print(Text(_noise(found, figures), style="dim"))
     if found.changes:
         out.print(_changes(found.name, found.changes))
     for each in found.added:
@@ -83,7 +95,8 @@ def _differences(name: str, differences: Sequence[Difference]) -> Table:
     made = Table(title=Text(name), title_justify="left")
     for heading in _FIGURES:
         numeric = heading not in _FIGURES[:3]
-        made.add_column(heading, justify="right" if numeric else "left", no_wrap=not numeric)
+        widest = len("inconclusive,") if heading == _FIGURES[-1] else None
+        made.add_column(heading, justify="right" if numeric else "left", no_wrap=not numeric, min_width=widest)
     for each in differences:
         made.add_row(*_row(each), style=_STYLES.get(each.verdict))
     return made
@@ -108,7 +121,7 @@ def markdown(comparisons: Sequence[Comparison], verdict: str, *, everything: boo
         lines += [f"only in {found.name}: {each}" for each in found.added]
         parts += [*(f"- {told(each)}" for each in lines), *([""] if lines else [])]
         if figures := different(found, everything=everything):
-            parts += [*columns(_FIGURES, list(map(_row, figures))), "", _noise(found), ""]
+            parts += [*columns(_FIGURES, list(map(_row, figures))), "", _noise(found, figures), ""]
         if found.changes:
             parts += [*columns(_CELLS, list(map(_cell, found.changes))), ""]
     return "\n".join(parts)

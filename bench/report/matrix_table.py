@@ -29,9 +29,9 @@ WIDTH = 160
 
 
 def render(matrix: Matrix) -> RenderableType:
-    """Return a table per kernel, the counts, and the cells that are not as expected."""
+    """Return a table per kernel, the counts, the cells that are not as expected, and the verdict in the last line."""
     tables = [_table(matrix, kernel) for kernel in matrix.environment]
-    return Group(*tables, Text(_LEGEND, style="dim"), *(Text(line) for line in summary(matrix)))
+    return Group(*tables, Text(_LEGEND, style="dim"), *map(Text, summary(matrix)), Text(verdict(matrix)))
 
 
 def show(matrix: Matrix) -> None:
@@ -82,6 +82,20 @@ def summary(matrix: Matrix) -> list[str]:
             f"! {cell.kernel} {cell.dataplane} {cell.check}: {cell.outcome}, expected {cell.expected}: {cell.detail}"
         )
     return lines
+
+
+def verdict(matrix: Matrix) -> str:
+    """Return `ok: ...` with how many semantics do not hold on each plane, or `FAILED: ...` with the first odd cell."""
+    odd = [cell for cell in matrix.cells if cell.outcome != cell.expected]
+    if odd:
+        more = f", and {len(odd) - 1} more" if odd[1:] else ""
+        first = odd[0]
+        return f"FAILED: {first.kernel} {first.dataplane} {first.check} is {first.outcome}: {first.detail}{more}"
+    failed = {
+        name: {c.check for c in matrix.cells if (c.dataplane, c.outcome) == (name, "fail")} for name in columns(matrix)
+    }
+    told = ", ".join(f"{name} {len(checks)}" for name, checks in failed.items() if checks)
+    return f"ok: every outcome is as expected; semantics that do not hold: {told or 'none'}"
 
 
 def markdown(matrix: Matrix) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 import msgspec
 from rich.console import RenderableType
 
+from bench.analysis import gate, predict
 from bench.documents import Matrix, Result, reading
+from bench.documents.prediction import AskedSize
 from bench.report import matrix_table, picture, prediction, semantics, terminal
 from bench.report import result_table as run_table
-from bench.report.answer import answer
+from bench.report.answer import answer, choice
 from bench.report.model import Report
 from bench.report.short import short
 from bench.report.words import CHINESE, ENGLISH, Words
@@ -30,10 +32,14 @@ def section(report: Report, drawing: str, say: Words = ENGLISH) -> str:
     return "\n".join([BEGIN, *told, *(["", f"![{picture.title(say)}]({drawing})"] if drawing else []), END])
 
 
+_ELLIPSIS = "...\n"
+"""It stands for the lines before the last ones."""
+
+
 def examples(root: Path, report: Report) -> dict[str, str]:
-    """Return the README's commands with their output: the first run, and a part of the matrix."""
+    """Return the pages' commands with their output: the first run, a part of the matrix, and answers from the data."""
     planes, word = "ipvs-container,ipvs-lb,ipvs-overlay", "source"
-    shown = {}
+    shown = _answers(root, report)
     first = root / "results" / "readme" / "first.json"
     if first.exists() and isinstance(run := reading.read(str(first)), Result):
         shown["./run bench run --dataplane ipvs-container"] = _printed(run_table.render(run), terminal.WIDTH)
@@ -41,6 +47,19 @@ def examples(root: Path, report: Report) -> dict[str, str]:
         part = _printed(matrix_table.render(_part(matrix, planes, word)), matrix_table.WIDTH)
         shown[f"./run bench matrix --dataplane {planes} -k {word}"] = part
     return shown
+
+
+def _answers(root: Path, report: Report) -> dict[str, str]:
+    """Return the README's commands that read the published data, with the last lines that they print."""
+    results = [result for _, result in report.results]
+    told = {"answer": choice(report)}
+    if predict.kernels(results):
+        predicted = predict.predict(results, AskedSize(3000, 12, 110), None, [], {})
+        told["predict --services 3000 --nodes 12 --containers 110"] = prediction.answer(predicted)
+    own = [path for name in ("connections.json", "matrix.json") if (path := root / "results" / name).exists()]
+    if same := [each for path in own for each in gate.decide_all(str(path), [str(path)])]:
+        told["compare base new --fail-on connections_per_second:-1%"] = [gate.verdict(same)]
+    return {f"./run bench {command}": _ELLIPSIS + "".join(f"{each}\n" for each in told[command]) for command in told}
 
 
 def _part(matrix: Matrix, planes: str, word: str) -> Matrix:
@@ -110,6 +129,8 @@ def pages(root: Path, report: Report) -> dict[Path, str]:
         readme = root / f"README{suffix}.md"
         made[readme] = exemplified(replaced(readme.read_text("utf-8"), section(report, drawing, say)), shown)
         made[root / "docs" / f"answer{suffix}.md"] = answer(report, say)
+    observing = root / "docs" / "matrix.md"
+    made[observing] = exemplified(observing.read_text("utf-8"), shown)
     told = [BEGIN, "", *prediction.validation([result for _, result in report.results]), "", END]
     page = root / "docs" / "predict.md"
     made[page] = replaced(page.read_text("utf-8"), "\n".join(told))

@@ -1,4 +1,4 @@
-"""Somebody's own cluster: docs/import.md, followed on this machine's kernel, and the question of docs/predict.md."""
+"""Somebody's own cluster: docs/import.md, followed on this machine's kernel."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import re
 import shlex
 from pathlib import Path
 
-from tests.conftest import ROOT
 from tests.program.command import bench
+from tests.program.pages import IMPORT, STACK
 
-PAGE = (ROOT / "docs" / "import.md").read_text("utf-8")
-STACK = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0]
-COMMANDS = re.findall(r"^\$ bench (.+)$", PAGE, re.MULTILINE)
+COMMANDS = re.findall(r"^\$ bench (.+)$", IMPORT, re.MULTILINE)
 
 
 def test_a_stack_file_is_measured_and_observed(tmp_path: Path) -> None:
@@ -35,11 +33,3 @@ def test_a_stack_file_is_measured_and_observed(tmp_path: Path) -> None:
     assert cells["reach.node-without-backend"]["outcome"] == "skip"
     assert cells["reach.node-without-backend"]["detail"].startswith("not applicable: no container is on a node")
     assert cells["change.scale-up"]["outcome"] == "pass"
-
-
-def test_what_three_thousand_services_would_cost_is_answered() -> None:
-    done = bench("predict", "--services", "3000", "--nodes", "12", "--containers", "110")
-    assert done.returncode == 0, done.stderr
-    last = done.stdout.splitlines()[-5:]
-    assert last[0] == "3,000 services on 12 nodes with 110 containers each:"
-    assert re.match(r"  a connection costs least on \S+: [\d,]+ instructions\*?, and most on \S+: ", last[1])

@@ -58,7 +58,8 @@ def _kernel(plane: str) -> str:
     return "guest" if os.geteuid() or lacking else "host"
 
 
-def test_the_page_has_two_runs() -> None:
+def test_the_page_has_two_runs_of_the_script_beside_it() -> None:
+    assert (ROOT / "docs" / NAME).read_text("utf-8") == SCRIPT
     assert [arguments.split()[2] for arguments, _ in RUNS] == ["nft-lb", "moby-nftables"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
+import msgspec
 import pytest
 
 from bench.documents import Matrix, MatrixCell
@@ -104,3 +105,15 @@ def test_what_is_not_expected_is_red_everywhere() -> None:
     assert "| icmp.ping | \u25cf! |" in text
     assert "**identity.ttl** does not hold on nft-lb: lowered (a thread)" in text
     assert "5 cells: 2 pass, 1 fail, 1 skip, 1 error; 2 not as expected" in text
+    assert matrix_table.verdict(matrix) == "FAILED: debian-6.1 nft-lb icmp.ping is pass: seen, and 1 more"
+
+
+def test_the_last_line_of_a_matrix_counts_what_does_not_hold() -> None:
+    cells = [cell("reach.payload", "pass", "pass"), cell("identity.ttl", "fail", "fail", "lowered")]
+    cells.append(msgspec.structs.replace(cells[1], kernel="debian-6.12"))
+    plan = {"dataplanes": [{"name": "nft-lb"}], "checks": [{"name": each.check} for each in cells[:2]]}
+    kernels = {"debian-6.1": {"kernel": "6.1.0"}, "debian-6.12": {"kernel": "6.12.0"}}
+    told = matrix_table.verdict(Matrix({}, kernels, plan, cells))
+    assert told == "ok: every outcome is as expected; semantics that do not hold: nft-lb 1"
+    told = matrix_table.verdict(Matrix({}, kernels, plan, cells[:1]))
+    assert told == "ok: every outcome is as expected; semantics that do not hold: none"
