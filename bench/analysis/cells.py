@@ -6,7 +6,7 @@ import re
 from typing import Literal
 
 from bench.documents import Matrix, MatrixCell
-from bench.documents.comparison import CellChange
+from bench.documents.comparison import CellChange, SameCell
 
 _CHOSEN = re.compile(
     r"(?P<probe>probe\d+)"
@@ -24,10 +24,15 @@ def by_key(matrix: Matrix) -> dict[CellKey, MatrixCell]:
     return {(cell.kernel, cell.dataplane, cell.check): cell for cell in matrix.cells}
 
 
-def changes(base: Matrix, new: Matrix) -> list[CellChange]:
-    """Return the cells that both matrices have and in which they differ, in the order of the first."""
-    found = by_key(new)
-    return [each for key, cell in by_key(base).items() if key in found and (each := _change(cell, found[key]))]
+def compared(base: Matrix, new: Matrix) -> tuple[list[CellChange], list[SameCell]]:
+    """Return the cells that both matrices have: those in which they differ, and the others, in BASE's order."""
+    found, changed, same = by_key(new), list[CellChange](), list[SameCell]()
+    for key, cell in by_key(base).items():
+        if key in found and (change := _change(cell, found[key])):
+            changed.append(change)
+        elif key in found:
+            same.append(SameCell(*key, cell.outcome))
+    return changed, same
 
 
 def _change(base: MatrixCell, new: MatrixCell) -> CellChange | None:

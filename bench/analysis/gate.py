@@ -1,8 +1,8 @@
 """`bench compare`: decide whether NEW keeps what BASE has. It compares results (compare.py) or matrices (cells.py).
 
 A comparison fails if the documents must not be compared, if nothing can be compared, if BASE has a document, a figure
-or a cell that NEW lacks, if a semantic is lost, or if a rule of --fail-on is broken. A figure or a cell that only NEW
-has is told, and is no failure.
+or a cell that NEW lacks, if a semantic is lost, or if a rule of --fail-on is broken. A document, a figure or a cell
+that only NEW has is told, and is no failure.
 """
 
 from __future__ import annotations
@@ -70,7 +70,10 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
     if failures:
         return f"FAILED: {failures[0]}" + (f", and {len(failures) - 1} more" if failures[1:] else "")
     warned = sum(len(each.warnings) for each in comparisons)
-    told = "; ".join(each.tally() for each in comparisons)
+    told = "; ".join(
+        f"only in {each.name}: {each.added[0]}" if each.uncompared() else each.tally()
+        for each in sorted(comparisons, key=Comparison.uncompared)
+    )
     return f"ok: {told}" + (f"; with {warned} warnings" if warned > 1 else "; with a warning" if warned else "")
 
 
@@ -118,8 +121,11 @@ def decide_all(
             else Comparison(found, _kind(reading.read(known)), failures=[f"{Path(known).name} is not in {path}"])
             for known, found in (_pairs(base, path) if os.path.isdir(base) else [(base, path)])
         ]
+        for name in sorted(_names(path) - _names(base)):
+            decided.append(Comparison(path, _kind(reading.read(os.path.join(path, name))), added=[name]))
+    compared = {each.kind for each in decided if not each.uncompared()}
     for rule in rules:
-        if rule.about not in {each.kind for each in decided}:
+        if rule.about not in compared:
             told = "figures, and here are matrices only" if rule.about == "result" else "semantics, and here are none"
             raise Usage(f"--fail-on {rule.verdict if isinstance(rule, OnVerdict) else rule.metric} is about {told}")
     return decided
@@ -129,8 +135,12 @@ def _kind(document: Result | Matrix) -> Literal["result", "matrix"]:
     return "matrix" if isinstance(document, Matrix) else "result"
 
 
+def _names(folder: str) -> set[str]:
+    return {path.name for path in Path(folder).glob("*.json")}
+
+
 def _pairs(base: str, new: str) -> list[tuple[str, str]]:
-    names = sorted(path.name for path in Path(base).glob("*.json"))
+    names = sorted(_names(base))
     if not names:
         raise Usage("no document to compare with", where=base, fix="give a folder with what -o x.json wrote")
     return [(os.path.join(base, name), os.path.join(new, name)) for name in names]
@@ -223,8 +233,8 @@ def _matrices(
     if not _comparable(made, _unlike_matrices(base, new), allowed):
         return made
     known, found = cells.by_key(base), cells.by_key(new)
-    made.cells = sum(key in found for key in known)
-    made.changes = cells.changes(base, new)
+    made.changes, made.unchanged = cells.compared(base, new)
+    made.cells = len(made.changes) + len(made.unchanged)
     made.failures = [f"{each} is not in {path}" for each in _lacking_cells(known, found)]
     made.failures += [
         f"{each.name()} {each.change()}"

@@ -120,7 +120,7 @@ def _changes(matrices: Sequence[tuple[str, Matrix]]) -> list[CellHistory]:
     for name, matrix in matrices:
         last = lasts.setdefault(matrix.scenario(), {})
         before = Matrix({}, {}, {}, list(last.values()))
-        changed = [each for each in cells.changes(before, matrix) if each.what != "detail"]
+        changed = [each for each in cells.compared(before, matrix)[0] if each.what != "detail"]
         if changed:
             found.append(CellHistory(name, changed))
         last.update(cells.by_key(matrix))

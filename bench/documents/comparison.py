@@ -72,8 +72,24 @@ class CellChange(Struct, frozen=True):
         return f"{self.base} -> {self.new}: {self.detail}"
 
 
+class SameCell(Struct, frozen=True):
+    """A cell that both matrices have, with the same outcome and the same observation."""
+
+    kernel: str
+    dataplane: str
+    check: Name
+    outcome: Outcome
+
+    def name(self) -> str:
+        """Name the cell: its kernel, its plane and its check."""
+        return " ".join((self.kernel, self.dataplane, self.check))
+
+
 class Comparison(Struct):
-    """One NEW document, compared with BASE. It passes if the list of failures is empty."""
+    """One NEW document, compared with BASE. It passes if the list of failures is empty.
+
+    Of a document that only a folder NEW has there is nothing but its name, in `added`, and the folder's.
+    """
 
     name: str
     kind: Literal["result", "matrix"]
@@ -81,12 +97,19 @@ class Comparison(Struct):
     differences: list[Difference] = []
     changes: list[CellChange] = []
     cells: int = 0  # cells that both matrices have
-    added: list[str] = []  # cells or figures that only NEW has
+    added: list[str] = []  # cells, figures or documents that only NEW has
     warnings: list[str] = []
     failures: list[str] = []
+    unchanged: list[SameCell] = []
+
+    def uncompared(self) -> bool:
+        """Return True if this is a document that only NEW has."""
+        return bool(self.added) and not (self.differences or self.cells or self.failures)
 
     def tally(self) -> str:
         """Count the figures or cells that were compared, by verdict, in one line."""
+        if self.uncompared():
+            return "not in BASE"
         if self.kind == "matrix":
             lists = {what: sum(each.what == what for each in self.changes) for what in _CHANGES}
             return several(self.cells, "cell") + _counted(lists)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.documents.comparison import CellChange, Comparison, Difference, at, several
+from bench.documents.comparison import CellChange, Comparison, Difference, SameCell, at, several
 from bench.report.columns import table as columns
 from bench.report.digits import ratio
 from bench.report.terminal import console
@@ -132,6 +132,7 @@ def github(comparisons: Sequence[Comparison]) -> Iterator[str]:
     for found in comparisons:
         yield from (_command("error", found.name, each) for each in found.failures)
         yield from (_command("warning", found.name, each) for each in found.warnings)
+        yield from (_command("notice", found.name, f"only in {found.name}: {each}") for each in found.added)
         differ: list[tuple[str, str]] = [(each.verdict, f"{each.name()} {each.change()}") for each in different(found)]
         differ += [(each.what, f"{each.name()} {each.change()}") for each in found.changes]
         yield from (
@@ -146,7 +147,7 @@ def _command(kind: str, title: str, text: str) -> str:
 
 
 def junit(comparisons: Sequence[Comparison]) -> bytes:
-    """Return JUnit XML: a suite per document, and a case per compared figure, differing semantic and failure."""
+    """Return JUnit XML: a suite per document, and a case per compared figure, compared semantic and other failure."""
     root = ET.Element("testsuites", name="bench compare")
     for found in comparisons:
         suite = ET.SubElement(root, "testsuite", name=clean(found.name))
@@ -160,6 +161,9 @@ def junit(comparisons: Sequence[Comparison]) -> bytes:
                 ET.SubElement(case, "failure", message=clean(failure))
             what = each.verdict if isinstance(each, Difference) else each.what
             ET.SubElement(case, "system-out").text = clean(f"{what}: {each.change()}")
+        for same in found.unchanged:
+            case = ET.SubElement(suite, "testcase", classname=_class(same), name=clean(same.name()))
+            ET.SubElement(case, "system-out").text = f"same: {same.outcome}"
         for failure in left:
             case = ET.SubElement(suite, "testcase", classname=clean(found.name), name=clean(failure))
             ET.SubElement(case, "failure", message=clean(failure))
@@ -169,7 +173,7 @@ def junit(comparisons: Sequence[Comparison]) -> bytes:
     return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def _class(each: Difference | CellChange) -> str:
-    if isinstance(each, CellChange):
-        return clean(f"{each.kernel}.{each.dataplane}")
-    return clean(f"{each.dataplane}.{at(each.workload, each.axes.label())}")
+def _class(each: Difference | CellChange | SameCell) -> str:
+    if isinstance(each, Difference):
+        return clean(f"{each.dataplane}.{at(each.workload, each.axes.label())}")
+    return clean(f"{each.kernel}.{each.dataplane}")
