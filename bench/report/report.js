@@ -49,12 +49,15 @@ if (filter) {
       item.classList.add("chosen");
       item.scrollIntoView({ block: "nearest" });
     });
+  const said = new Map();
+  for (const each of document.querySelectorAll("details.check"))
+    said.set(each.dataset.check, each.firstElementChild.textContent.toLowerCase());
   const apply = () => {
     const { theme, plane, placement, level, differing, text } = filter.elements;
     const words = text.value.toLowerCase();
     const fits = (row) => (!theme.value || row.dataset.check.startsWith(theme.value + ".")) &&
       (!level.value || row.dataset.level === level.value) && (!differing.checked || "differs" in row.dataset) &&
-      row.dataset.words.toLowerCase().includes(words);
+      said.get(row.dataset.check).includes(words);
     for (const row of document.querySelectorAll("[data-check]")) row.hidden = !fits(row);
     for (const part of document.querySelectorAll("section.theme"))
       part.hidden = !part.querySelector("[data-check]:not([hidden])");

@@ -149,8 +149,10 @@ def visit(browser: str, directory: Path, text: str, width: int, *more: str) -> t
     return json.loads(html.unescape(title[1])), "\n".join(console)
 
 
-def test_the_page_is_small_enough_for_a_slow_line(report: str) -> None:
+def test_the_page_is_small_enough_for_a_slow_line_and_has_or_names_every_document(report: str) -> None:
     assert len(report.encode()) < 1_500_000
+    told = re.findall(r'download="([^"]+)\.xz"|id="not-([^"]+)"', report)
+    assert {first or second for first, second in told} == {Path(each).name for each in documents(model.PUBLISHED)}
 
 
 def test_the_page_works_in_a_browser(browser: str, report: str, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_the_section_is_the_documents() -> None:
     shown = re.sub("&#39;", "'", page(report))
     found = _of(report)
     for row in (*clocks.compared(found, ENGLISH)[1], *clocks.parts(found, ENGLISH)[1]):
-        assert all(f"<td>{cell.replace('`', '')}</td>" in shown for cell in row)
+        assert all(f"<td>{cell.replace('`', '')}<" in shown for cell in row)
     for each in (*clocks.sentences(found, ENGLISH), clocks.parts_of(found, ENGLISH)):
         assert each.replace("`", "") in shown
 
