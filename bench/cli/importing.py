@@ -27,6 +27,8 @@ from dataplanes.texts import line
 def import_(files: tuple[str, ...], output: str, nodes: int) -> None:
     """Make a scenario of compose or stack FILES, Kubernetes YAML, `ipvsadm -Sn` or `nft -j list ruleset`.
 
+    Of several compose files a later one overrides an earlier one, as with `docker compose -f A -f B`.
+
     The scenario is what `bench run --scenario` and `bench matrix --scenario` take. Everything that it cannot have as
     the files tell it is listed on stderr, with file, line and reason. See docs/import.md.
     """

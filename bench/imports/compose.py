@@ -1,9 +1,11 @@
-"""A compose or stack file: services, networks, replicas and where they may run."""
+"""A compose or stack file, merged of several: services, networks, replicas and where they may run."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+
+from msgspec.structs import replace
 
 from bench.imports.found import Discovery, FoundNetwork, FoundService
 from bench.imports.marked import Value
@@ -16,6 +18,8 @@ _MTU = "com.docker.network.driver.mtu"
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)(?::?(?P<kind>[-?+])(?P<rest>[^{}]*))?\}|(?P<plain>\w+)|\$)")
 _CONSTRAINT = re.compile(r"\s*([\w.-]+)\s*(==|!=)\s*(\S.*?)\s*\Z")
 _PORT = re.compile(r"(?:.*:)?(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.ASCII | re.IGNORECASE)
+_TOP = ("version", "name", "services", "networks", "volumes", "secrets", "configs", "include", "models")
+"""The keys of a compose file."""
 _NOT_CARRIED = {
     "links": "a container of a scenario reaches every service of its network by name",
     "external_links": "a scenario has no containers of other projects",
@@ -29,13 +33,21 @@ _NOT_CARRIED = {
 
 
 def is_compose(document: Value) -> bool:
-    """Report whether a document is a compose file: it has services, or it is of version 1, which is a map of them."""
+    """Report whether a document is a compose file: it has services or networks, or it is of version 1."""
     top = document.data
     if not isinstance(top, dict) or "apiVersion" in top:
         return False
-    return "services" in top or (
-        bool(top) and all(isinstance(each.data, dict) and {"image", "build"} & set(each.data) for each in top.values())
+    if "services" in top or ("networks" in top and all(key in _TOP or key.startswith("x-") for key in top)):
+        return True
+    return bool(top) and all(
+        isinstance(each.data, dict) and {"image", "build"} & set(each.data) for each in top.values()
     )
+
+
+def of_version_2(document: Value) -> Value:
+    """Return a compose file whose services are below `services`. In version 1 they are the file itself."""
+    top = document.fields()
+    return document if {"services", "networks"} & set(top) else replace(document, data={"services": document})
 
 
 def discover(document: Value, found: Discovery) -> None:
@@ -45,8 +57,7 @@ def discover(document: Value, found: Discovery) -> None:
         found.note(top["include"].where, "include", "other files are not read; give them as well")
     for name, network in document.at("networks").fields().items():
         _network(name, network, found)
-    services = top["services"].fields() if "services" in top else top
-    for name, service in services.items():
+    for name, service in document.at("services").fields().items():
         _service(name, service, found)
 
 

@@ -27,6 +27,7 @@ class Value(Struct, eq=False):
     line: int
     field: str
     data: str | list[Value] | dict[str, Value] | None
+    tag: str = ""  # a tag that the file gives it, such as !reset
     key: str = ""  # the key of a mapping that was read and whose value is awaited, and its line
     key_line: int = 0
 
@@ -134,7 +135,7 @@ class _Builder:
     def _value(self, event: Any, data: Any) -> Value:
         self._counted(1, self._place(event))
         line = self._open[-1].key_line if self._open and self._open[-1].key else event.start_mark.line + 1
-        return Value(self._path, line, self._field(), data)
+        return Value(self._path, line, self._field(), data, event.tag or "")
 
     def _counted(self, more: int, where: str) -> None:
         self._count += more

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from bench.imports import compose, ipvsadm, kubernetes, making, nft
+from bench.imports import compose, ipvsadm, kubernetes, making, merging, nft
 from bench.imports.found import Discovery, Note
 from bench.imports.marked import Value, documents
 from dataplanes import files
@@ -31,9 +31,12 @@ def imported(paths: Sequence[str], nodes: int = making.NODES) -> Imported:
     """
     found = Discovery(", ".join(paths))
     objects: list[Value] = []
+    composed: list[Value] = []
     for path in paths:
-        _read(files.text(path, _MOST_BYTES), path, found, objects)
+        _read(files.text(path, _MOST_BYTES), path, found, objects, composed)
     kubernetes.discover(objects, found)
+    if composed:
+        compose.discover(merging.merged(composed, found), found)
     made = making.scenario(found, nodes)
     order = {path: number for number, path in enumerate(paths)}
 
@@ -44,8 +47,8 @@ def imported(paths: Sequence[str], nodes: int = making.NODES) -> Imported:
     return Imported(made, list(dict.fromkeys(sorted(found.notes, key=place))))
 
 
-def _read(text: str, path: str, found: Discovery, objects: list[Value]) -> None:
-    """Add what a file tells. Kubernetes objects of all files are understood together, and are only collected here."""
+def _read(text: str, path: str, found: Discovery, objects: list[Value], composed: list[Value]) -> None:
+    """Add what a file tells. Kubernetes objects and compose files are understood together, and only collected here."""
     if ipvsadm.is_ipvsadm(text):
         ipvsadm.discover(text, path, found)
         return
@@ -55,7 +58,6 @@ def _read(text: str, path: str, found: Discovery, objects: list[Value]) -> None:
     elif any(kubernetes.is_kubernetes(each) for each in read):
         objects += read
     elif read and all(compose.is_compose(each) for each in read):
-        for each in read:
-            compose.discover(each, found)
+        composed += map(compose.of_version_2, read)
     else:
         raise Usage("not a file that can be imported", where=f"{path}:1", why=f"it is none of {KINDS}")

@@ -15,7 +15,7 @@ COMMANDS = re.findall(r"^\$ bench (.+)$", IMPORT, re.MULTILINE)
 
 def test_a_stack_file_is_measured_and_observed(tmp_path: Path) -> None:
     (tmp_path / "stack.yml").write_text(STACK)
-    reading, run, matrix = (shlex.split(command) for command in COMMANDS)
+    reading, run, matrix, merging = (shlex.split(command) for command in COMMANDS)
     assert bench(*reading, cwd=tmp_path).returncode == 0
     done = bench(*run, "-o", "result.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -33,3 +33,12 @@ def test_a_stack_file_is_measured_and_observed(tmp_path: Path) -> None:
     assert cells["reach.node-without-backend"]["outcome"] == "skip"
     assert cells["reach.node-without-backend"]["detail"].startswith("not applicable: no container is on a node")
     assert cells["change.scale-up"]["outcome"] == "pass"
+
+    (tmp_path / "compose.yml").write_text(STACK)
+    (tmp_path / "compose.override.yml").write_text("services: {vote: {deploy: {replicas: 5}}}")
+    done = bench(*merging, cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[-2][:51]) == (
+        0,
+        "mine.toml: nodes 3, networks 2, services 5, contain",
+    ), done.stderr
+    assert (tmp_path / "mine.toml").read_text("utf-8").count('name = "vote.') == 5
