@@ -24,7 +24,7 @@ from dataplanes.selection import DIRECT, SHORT, split, title
 
 pytestmark = pytest.mark.program
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
-_TRY = """
+_TRY = r"""
 <script>
 {
 const out = {};
@@ -64,7 +64,7 @@ const lost = document.querySelectorAll("#verdicts ~ .wide tbody tr td[data-headi
 out.offscreen = [...document.querySelectorAll("#answer td, #picture svg, h1")].concat([...lost])
   .filter((each) => each.checkVisibility() && each.getBoundingClientRect().right > innerWidth).length;
 const picture = [...document.querySelectorAll("#picture svg")].find((each) => each.checkVisibility());
-out.picture = picture.getBoundingClientRect().top;
+out.picture = picture.getBoundingClientRect().top + scrollY;
 const texts = [...document.querySelectorAll("svg.chart")].filter((each) => each.checkVisibility()).flatMap((chart) => {
   const frame = chart.getBoundingClientRect();
   return [...chart.querySelectorAll("text")].filter((text) => {
@@ -74,6 +74,26 @@ const texts = [...document.querySelectorAll("svg.chart")].filter((each) => each.
   }).map((text) => text.textContent);
 });
 out.clipped = texts;
+out.few = [];
+out.covered = [];
+for (const chart of [...document.querySelectorAll("svg.chart")].filter((each) => each.checkVisibility())) {
+  const title = chart.getAttribute("aria-label");
+  const labels = [...chart.querySelectorAll("text")];
+  const axes = {};
+  for (const each of labels)
+    if (/^[-+\u2212]?[\d,.]+[kMG]?$/.test(each.textContent)) {
+      const axis = { middle: "y", end: "x" }[each.getAttribute("text-anchor")];
+      if (axis) (axes[axis + each.getAttribute(axis)] ??= []).push(each.textContent);
+    }
+  const counts = Object.values(axes).map((each) => each.length);
+  if (!counts.length || Math.min(...counts) < 3) out.few.push([title, axes]);
+  const boxes = labels.map((each) => each.getBoundingClientRect());
+  boxes.forEach((a, n) => boxes.slice(0, n).forEach((b, m) => {
+    const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (across > 2 && down > 4) out.covered.push([title, labels[n].textContent, labels[m].textContent]);
+  }));
+}
 setTimeout(() => {
   out.linked = document.getElementById("check-change.drain-udp").closest("details").open;
   document.title = JSON.stringify(out);
@@ -184,9 +204,11 @@ def test_the_page_fits_its_window(browser: str, report: str, tmp_path: Path, wid
     assert found["offscreen"] == 0, "what decides is in the window"
     assert found["picture"] < 450, "the picture is on the first screen"
     assert found["clipped"] == []
+    assert found["few"] == [], "each axis has three labels"
+    assert found["covered"] == [], "no text covers another one"
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (768, "dark"), (390, "dark")])
 def test_axe_finds_nothing(browser: str, small: str, tmp_path: Path, width: int, scheme: str) -> None:
     dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
     found, _ = visit(browser, tmp_path, small.replace("</body>", _axe()), width, *dark)
