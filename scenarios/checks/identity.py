@@ -154,6 +154,15 @@ def direct_after_vip(world: World) -> str:
     return same("answered by", seen.task, "lone.1")
 
 
+@check("identity.direct-after-vip-udp", "found by bench explore", protocols=("udp",))
+def direct_after_vip_udp(world: World) -> str:
+    """A UDP socket that asks a backend through the VIP and by its own address is answered from the one it has asked."""
+    handle = world.datagrams(CLIENT)
+    for address in (world.vip("lone"), world.address("lone.1")) * 2:
+        world.ask_udp(CLIENT, address, by=handle)
+    return "asked each address twice, and answered from it"
+
+
 @check("identity.two-vips-one-port", "cilium/cilium#11810")
 def two_vips_one_port(world: World) -> str:
     """A client can use one source port to the same backend behind two VIPs at once, and both connections work."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from scenarios.explore import operations as do
 from scenarios.explore.flow import TCP_KEPT, UDP_KEPT, Flow
-from scenarios.explore.operations import BACKENDS, REFUSED, RESET, SILENCE, AnyOperation, Sight
+from scenarios.explore.operations import BACKENDS, CALLERS, REFUSED, RESET, SILENCE, AnyOperation, Sight
 from scenarios.explore.turns import Turns
 
 
@@ -144,6 +144,9 @@ class Knowledge:
                     flow.over = flow.over or flow.client == backend
             case do.Start() | do.Restore():
                 del self.down[backend]
+                if isinstance(operation, do.Restore) and backend in CALLERS:  # its namespace may have turns of its own
+                    for turns in self._turns.values():
+                        turns.begin_anew()
                 for flow in of_it:
                     if flow.udp and flow.fate == "gone":
                         flow.fate, flow.stays, flow.loses = "cut", True, 1

@@ -115,6 +115,8 @@ class Model(Knowledge):
             elif flow.stays or flow.fate == "whole":
                 able |= {flow.backend}
         found = self._first(flow, able)
+        if flow.direct and known and "identity.direct-after-vip-udp" in self._lacks:
+            found |= {Sight("astray", flow.to)}
         waits = known and not flow.backend and self._stays_in_vain(flow.to)
         return found | LOST if waits or flow.loses or flow.fate in ("gone", "unsure") else found
 
