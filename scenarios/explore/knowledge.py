@@ -214,6 +214,8 @@ class Knowledge:
         if flow.udp and isinstance(operation, do.Speak):
             if operation.by == "client":
                 self._heard(flow, seen)
+            elif "identity.hairpin-source" in self._lacks and flow.client == flow.backend and flow.to in self.services:
+                self._turns[flow.to].begin_anew()  # it is sent to the VIP, from which it was asked, and may take a turn
         elif seen in (SILENCE, RESET, REFUSED) or isinstance(operation, do.Close | do.Abort):
             flow.over = True
             flow.reset = seen == RESET or isinstance(operation, do.Abort)
