@@ -117,13 +117,14 @@ class Model(Knowledge):
         found = self._first(flow, able)
         if flow.direct and known and "identity.direct-after-vip-udp" in self._lacks:
             found |= {Sight("astray", flow.to)}
-        waits = known and not flow.backend and self._stays_in_vain(flow.to)
-        return found | LOST if waits or flow.loses or flow.fate in ("gone", "unsure") else found
+        if known and not flow.backend and (drained := self._drained(flow.to)):
+            found |= self._first(flow, drained)  # nobody has answered: it may stay with one that could not
+        return found | LOST if flow.loses or flow.fate in ("gone", "unsure") else found
 
-    def _stays_in_vain(self, service: str) -> bool:
-        """Return True if a UDP flow that nobody has answered may stay with a drained backend that cannot serve."""
-        drained = [name for name, weight in self.services.get(service, {}).items() if not weight]
-        return "change.drain-udp" in self._lacks and any(name in self.down for name in drained)
+    def _drained(self, service: str) -> set[str]:
+        """Return the drained backends of a service with which a UDP flow stays on this plane."""
+        stays = "change.drain-udp" in self._lacks
+        return {name for name, weight in self.services.get(service, {}).items() if stays and not weight}
 
     def _answered(self, flow: Flow) -> Sights:
         """Return what may be seen when the backend of a UDP flow sends once more."""
