@@ -26,6 +26,7 @@ class Flow(Struct):
     to: str
     connected: bool = False  # it is a connected UDP socket
     backend: str = ""  # the backend that it has reached; "" if none
+    asked: bool = False  # its backend has answered this very socket, and not only one with the same port before
     used: float = 0.0  # when something was sent last, in seconds since the sequence began
     closed: frozenset[str] = frozenset()  # the ends that have closed their half
     over: bool = False

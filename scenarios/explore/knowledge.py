@@ -71,7 +71,7 @@ class Knowledge:
         if operation.by == "client":
             return True
         if flow.udp:  # by the server's one socket, once it has been asked
-            return isinstance(operation, do.Speak) and bool(flow.backend) and flow.backend not in self.down
+            return isinstance(operation, do.Speak) and flow.asked and flow.backend not in self.down
         return flow.fate != "gone"
 
     def _may_call(self, client: str, to: str) -> bool:
@@ -206,7 +206,7 @@ class Knowledge:
         if flow.to in self.services and flow.backend and not (pinned and seen.by == flow.backend):
             self._turns[flow.to].begin_anew()  # nobody knows whether it took a turn
         if seen.kind == "answered":
-            flow.backend, flow.fate, flow.stays, flow.loses = seen.by, "whole", False, 0
+            flow.backend, flow.fate, flow.stays, flow.loses, flow.asked = seen.by, "whole", False, 0, True
         elif flow.loses:
             flow.loses -= 1
 

@@ -20,7 +20,7 @@ from scenarios.checks import CHECKS
 from scenarios.explore import operations as do
 from scenarios.explore.course import Course, SequenceStep
 from scenarios.explore.model import Model
-from scenarios.explore.operations import AnyOperation, Operations, Sight, told
+from scenarios.explore.operations import SILENCE, AnyOperation, Operations, Sight, told
 from scenarios.explore.player import SCENARIO
 from scenarios.explore.search import Found, Search
 from scenarios.explore.shortest import shortest
@@ -162,6 +162,27 @@ def test_a_udp_flow_stays_and_moves() -> None:
     assert told(stays.model.allowed(SPEAK)) == "answered by green or red, refused, or no answer"
     assert after(CREATE, ASK, do.Idle(390), then=SPEAK) == "answered by green or red"
     assert "no answer" in after(CREATE, ASK, do.Idle(390), ANSWER, then=ANSWER)
+
+
+def test_a_backend_answers_late_only_where_it_was_asked() -> None:
+    """A socket that was not answered has no backend, even if the one before from the same port had."""
+    again = do.Ask(1, "east", "web", again=True)
+    answered = course(CREATE, ASK, do.Close(1, "client"), again)
+    assert answered.model.may(ANSWER)
+    silent = course(CREATE, ASK, do.Close(1, "client"), do.Stop("red"))
+    silent.model.take(again, SILENCE, 0)
+    assert not silent.model.may(ANSWER)
+
+
+def test_a_new_connection_goes_on_with_the_entry_of_one_that_was_reset() -> None:
+    again = do.Connect(1, "east", "web", again=True)
+    ended = (CREATE, CONNECT, do.Drain("web", "red"), do.Abort(1, "backend"))
+    assert (
+        after(*ended, then=again) == "answered by green or red, or answered by red when the first packet was sent again"
+    )
+    assert after(*ended, do.Idle(20), then=again) == "answered by green"
+    removed = (CREATE, CONNECT, do.Remove("web", "red"), do.Abort(1, "backend"))
+    assert after(*removed, then=again) == "answered by green"
 
 
 def test_idle_connections_are_kept_as_long_as_the_plane_keeps_them() -> None:
