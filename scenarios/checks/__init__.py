@@ -291,6 +291,7 @@ from scenarios.checks import (  # noqa: E402
     nodes,  # noqa: F401
     order,  # noqa: F401
     reach,  # noqa: F401
+    removal,  # noqa: F401
     server,  # noqa: F401
     tcp,  # noqa: F401
     visible,  # noqa: F401

@@ -46,7 +46,7 @@ def one_each(world: World, probe: Probe) -> dict[str, socket.socket]:
     raise Differs(f"{PATIENCE} connections reached only {', '.join(sorted(made))}")
 
 
-def forget(world: World, service: str, task: str) -> None:
-    """Apply a service with one backend less. The container of that backend runs on."""
-    known, address = world.definition(service), world.address(task)
-    world.apply([replace(known, backends=tuple(b for b in known.backends if b.address != address))])
+def forget(world: World, service: str, *tasks: str) -> None:
+    """Apply a service without some of its backends. The containers of those run on."""
+    known, gone = world.definition(service), [world.address(task) for task in tasks]
+    world.apply([replace(known, backends=tuple(each for each in known.backends if each.address not in gone))])

@@ -51,19 +51,26 @@ def drain_udp(world: World) -> str:
 
 @check("change.delete-is-noticed", "D20")
 def delete_is_noticed(world: World) -> str:
-    """A client learns at its next packet that its backend, which still runs, was removed from the service."""
+    """A client learns at its next packet that its backend, which still runs, was removed, even if it was the last."""
     with world.service("worker1", "worker2") as probe:
         made = one_each(world, probe)
-        removed = probe.tasks[0]
-        forget(world, probe.name, removed)
-        world.doing = f"the established connection to {removed}"
-        try:
-            answered = world.who(made[removed]).task
-        except TimeoutError as error:
-            raise Differs(f"silence: no answer and no reset within {TIMEOUT:g} s") from error
-        except OSError as error:
-            return f"told by {type(error).__name__}"
-        raise Differs(f"still answered by {answered}, which is removed")
+        told = []
+        for number, removed in enumerate(probe.tasks, 1):
+            forget(world, probe.name, *probe.tasks[:number])
+            told.append(_told(world, removed, made[removed]))
+        return f"told by {told[0]}; when the last one was removed, by {told[1]}"
+
+
+def _told(world: World, removed: str, made: socket.socket) -> str:
+    """Return the error that a client of a removed backend gets."""
+    world.doing = f"the established connection to {removed}"
+    try:
+        answered = world.who(made).task
+    except TimeoutError as error:
+        raise Differs(f"silence of {removed}: no answer and no reset within {TIMEOUT:g} s") from error
+    except OSError as error:
+        return type(error).__name__
+    raise Differs(f"still answered by {answered}, which is removed")
 
 
 @check("change.others-survive-delete", "kubernetes e2e: no interrupted connections")

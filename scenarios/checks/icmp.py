@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 
 from scenarios.checks import check
 from scenarios.checks.world import CLIENT, Differs, World, checksum, refused, same
 
 _HEADERS = 28  # bytes of the IP and UDP headers
+_REDIRECT = 5  # the type (include/uapi/linux/icmp.h)
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14  # include/uapi/linux/in.h
 
 
@@ -73,6 +75,39 @@ def _fragmentation_needed(source: tuple[str, int], destination: tuple[str, int],
     quoted += struct.pack(">HHHH", source[1], destination[1], 1380, 0)
     message = struct.pack(">BBHHH", 3, 4, 0, 0, mtu) + quoted
     return message[:2] + checksum(message) + message[4:]
+
+
+@check("icmp.redirect", "net/ipv4/route.c: ip_rt_send_redirect")
+def redirect(world: World) -> str:
+    """No ICMP redirect reaches a client or a backend, on one node or on two, or a backend that calls itself."""
+    with world.service("worker2", "worker1") as clients, world.service("worker1", "worker2") as probe:
+        # They are new, because a kernel that has sent nine redirects to an address sends it no more for a while.
+        heard = {
+            task: world.handle(task, socket.SOCK_RAW, protocol=socket.IPPROTO_ICMP)
+            for task in (*clients.tasks, *probe.tasks)
+        }
+        for caller in heard:
+            for _ in range(_CALLS):
+                with suppress(OSError):  # whether it is reached, other checks are about
+                    world.ask(caller, probe.vip)
+        told = [f"{task} by {source}" for task, raw in heard.items() for source in _redirects(raw)]
+        if told:
+            raise Differs(f"redirected: {', '.join(told[:4])}")
+        return f"{len(heard)} containers heard no redirect"
+
+
+_CALLS = 4
+"""Connections of each caller, to two backends."""
+
+
+def _redirects(raw: socket.socket) -> Iterator[str]:
+    """Yield the sources of the redirects that a socket has got."""
+    raw.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            message, (source, _) = raw.recvfrom(2048)
+            if message[(message[0] & 15) * 4] == _REDIRECT:
+                yield source
 
 
 @check("icmp.narrow-underlay", "moby/moby#36689", scenario="narrow", protocols=("tcp", "udp"))
