@@ -82,18 +82,18 @@ def redirect(world: World) -> str:
     """No ICMP redirect reaches a client or a backend, on one node or on two, or a backend that calls itself."""
     with world.service("worker2", "worker1") as clients, world.service("worker1", "worker2") as probe:
         # They are new, because a kernel that has sent nine redirects to an address sends it no more for a while.
-        heard = {
+        raws = {
             task: world.handle(task, socket.SOCK_RAW, protocol=socket.IPPROTO_ICMP)
             for task in (*clients.tasks, *probe.tasks)
         }
-        for caller in heard:
+        for caller in raws:
             for _ in range(_CALLS):
                 with suppress(OSError):  # whether it is reached, other checks are about
                     world.ask(caller, probe.vip)
-        told = [f"{task} by {source}" for task, raw in heard.items() for source in _redirects(raw)]
+        told = [f"{task} by {source}" for task, raw in raws.items() for source in _redirects(raw)]
         if told:
             raise Differs(f"redirected: {', '.join(told[:4])}")
-        return f"{len(heard)} containers heard no redirect"
+        return f"{len(raws)} containers heard no redirect"
 
 
 _CALLS = 4

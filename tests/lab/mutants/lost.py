@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -10,7 +12,7 @@ import pytest
 
 from dataplanes import classifiers, ebpf_services
 from dataplanes.bridge_connections import BridgeConnections
-from dataplanes.kernel import conntrack, iptables, process, sysctl
+from dataplanes.kernel import conntrack, iptables, nft, process, sysctl
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.netlink import Request
 from dataplanes.model import Endpoint, Service
@@ -72,6 +74,49 @@ def _removing_too_much(bed: Bed, undo: ExitStack) -> None:
         )
 
     undo.enter_context(pytest.MonkeyPatch.context()).setattr(Mutant, "remove", remove)
+
+
+def _in_two_steps(bed: Bed, undo: ExitStack) -> None:
+    """A change of a service removes the service, and adds it again as it is to be."""
+    apply = Mutant.apply
+
+    def apply_anew(mutant: Mutant, services: Sequence[Service]) -> None:
+        mutant.plane.remove([mutant.before[each.name] for each in services if each.name in mutant.before])
+        apply(mutant, services)
+
+    undo.enter_context(pytest.MonkeyPatch.context()).setattr(Mutant, "apply", apply_anew)
+
+
+def _programmed_without(part: str, bed: Bed, undo: ExitStack) -> None:
+    """The plane programs its rules without those that have this part. So a change does not restore them."""
+    patch, carry_out, left_out = undo.enter_context(pytest.MonkeyPatch.context()), nft.Nftables.run, list[str]()
+
+    def run_without(self: nft.Nftables, text: str) -> None:
+        lines = text.splitlines()
+        left_out.extend(line for line in lines if part in line)
+        carry_out(self, "\n".join(line for line in lines if part not in line))
+
+    patch.setattr(nft.Nftables, "run", run_without)
+    bed.lab.reinstall()
+    assert left_out
+
+
+def _redirecting(bed: Bed, undo: ExitStack) -> None:
+    """A container tells each caller to send to the backend itself, as a router does that sends back to where it heard.
+
+    No balancer can be made to do so by settings: NAT drops a redirect about a connection that it translates
+    (net/netfilter/nf_nat_core.c, nf_nat_icmp_reply_translation), and what goes over a bridge is not routed.
+    """
+    raw, ask = bed.lab.socket(world.VISITOR, socket.SOCK_RAW, socket.IPPROTO_ICMP), world.World.ask
+    undo.callback(raw.close)
+
+    def ask_and_redirect(self: world.World, container: str, address: str) -> world.Seen:
+        seen = ask(self, container, address)
+        message = struct.pack(">BBH4s", 5, 1, 0, socket.inet_aton(seen.destination)) + bytes(28)
+        raw.sendto(message[:2] + world.checksum(message) + message[4:], (self.address(container), 0))
+        return seen
+
+    undo.enter_context(pytest.MonkeyPatch.context()).setattr(world.World, "ask", ask_and_redirect)
 
 
 def _without_a_network(bed: Bed, undo: ExitStack) -> None:
@@ -255,6 +300,12 @@ LOST: dict[str, tuple[str, dict[str, Damage]]] = {
         "change.shared-backends",
         _of("nft-lb ebpf-tc", _removing_too_much),
     ),
+    "a change is made in two steps": ("change.rolling-removal", _of(f"nft-lb nft-overlay {_KUBE_NFT}", _in_two_steps)),
+    "a connection to the last backend is not reset": (
+        "change.delete-is-noticed",
+        _of("nft-container nft-lb nft-host", partial(_programmed_without, "unserved tcp flags")),
+    ),
+    "callers are redirected": ("icmp.redirect", _of("nft-lb", _redirecting)),
     "a network has lost its services": ("reach.both-networks", _of("nft-lb", _without_a_network)),
     "connections that found no service are kept": (
         "change.udp-before-service",

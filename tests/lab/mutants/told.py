@@ -92,6 +92,10 @@ def _only_additions(mutant: Mutant, services: Sequence[Service]) -> Sequence[Ser
     return [merged(each) for each in services]
 
 
+def _the_last_stays(mutant: Mutant, services: Sequence[Service]) -> Sequence[Service]:
+    return [each if each.backends else mutant.before.get(each.name, each) for each in services]
+
+
 def _no_updates(mutant: Mutant, services: Sequence[Service]) -> Sequence[Service]:
     return [mutant.before.get(each.name, each) for each in services]
 
@@ -108,6 +112,7 @@ TOLD: dict[str, tuple[str, Callable[[Mutant], None]]] = {
     "two services' VIPs are swapped": ("reach.other-service", lambda mutant: setattr(mutant, "change", _swap_vips)),
     "a removed backend stays": ("change.new-avoid-removed", lambda mutant: setattr(mutant, "change", _only_additions)),
     "a new backend is not told": ("change.scale-up", lambda mutant: setattr(mutant, "change", _no_updates)),
+    "the last backend stays": ("change.last-backend", lambda mutant: setattr(mutant, "change", _the_last_stays)),
     "draining is ignored": (
         "change.drain",
         lambda mutant: setattr(mutant, "change", _backends(lambda all_: tuple(Backend(b.address) for b in all_))),
