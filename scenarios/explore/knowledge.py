@@ -188,7 +188,7 @@ class Knowledge:
         flow.used = self._now
         self._chosen(flow, seen, again=operation.again)
         if flow.udp:
-            self._heard(flow, seen)
+            self._heard(flow, seen, first=True)
         else:
             flow.backend, flow.over = seen.by, not seen.by
 
@@ -200,11 +200,11 @@ class Knowledge:
             else:
                 self._turns[flow.to].begin_anew()
 
-    def _heard(self, flow: Flow, seen: Sight) -> None:
-        """Go on with a UDP flow whose client has asked."""
+    def _heard(self, flow: Flow, seen: Sight, *, first: bool = False) -> None:
+        """Go on with a UDP flow whose client has asked. The first time it is known whether it took a turn."""
         pinned = flow.fate == "whole" and not self._forgotten(flow)
-        if flow.to in self.services and flow.backend and not (pinned and seen.by == flow.backend):
-            self._turns[flow.to].begin_anew()  # nobody knows whether it took a turn
+        if flow.to in self.services and (flow.backend or not first) and not (pinned and seen.by == flow.backend):
+            self._turns[flow.to].begin_anew()
         if seen.kind == "answered":
             flow.backend, flow.fate, flow.stays, flow.loses, flow.asked = seen.by, "whole", False, 0, True
         elif flow.loses:
