@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from threading import Event
 
@@ -27,7 +28,7 @@ def last_backend(world: World) -> str:
     """
     with world.service("worker1") as probe:
         whole, (last,) = world.definition(probe.name), probe.tasks
-        strangers = [world.listen_in(name, world.served) for name in _namespaces(world)]
+        strangers = list(_strangers(world))
         made = world.connect(CLIENT, probe.vip)
         world.who(made)
         forget(world, probe.name, last)
@@ -48,10 +49,15 @@ def last_backend(world: World) -> str:
 _NOBODY = ("reset", "refused", "unreachable", "silence")
 
 
-def _namespaces(world: World) -> list[str]:
-    """Return the namespaces of the client's node itself."""
+def _strangers(world: World) -> Iterator[socket.socket]:
+    """Have a server listen in each namespace of the client's node itself, but where the balancer's own program does."""
     kinds = ("host", "overlay", "lb")
-    return [name for kind, node, name in world.namespaces() if kind in kinds and node == _NODE]
+    for name in [name for kind, node, name in world.namespaces() if kind in kinds and node == _NODE]:
+        try:
+            yield world.listen_in(name, world.served)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 def _told(ask: Callable[[], str]) -> str:
