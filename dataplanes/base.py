@@ -140,6 +140,10 @@ class DataPlane(ABC):
         A change does the same first, at each of its sites where somebody has touched the balancer's rules.
         """
 
+    def lacking(self, service: Service) -> list[Site]:
+        """Return the sites at which the kernel has lost a service, as far as their directors can tell."""
+        return []
+
     def deafen(self, node: str) -> None:
         """Keep changes of services from a node, until `hear` or `catch_up`. It goes on with what it knows."""
         raise Unsupported("nodes learn changes together", where=self.name)
@@ -223,6 +227,10 @@ class Director(ABC):
         It is called before every change, so it must cost almost nothing. `resync` also restores what this does not
         notice.
         """
+        return True
+
+    def holds(self, service: Service) -> bool:
+        """Return False if the kernel has lost a service here. A director that cannot tell returns True."""
         return True
 
     def meet(self, endpoints: Sequence[Endpoint]) -> Callable[[], None]:

@@ -160,6 +160,9 @@ class _EbpfDirector(Director):
     def intact(self) -> bool:
         return self._table.hooks.intact()
 
+    def holds(self, service: Service) -> bool:
+        return self._table.holds(service)
+
     def counters(self) -> list[Counter]:
         return self._table.counters() if self._table.users[0] is self else []
 

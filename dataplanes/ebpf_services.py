@@ -60,6 +60,9 @@ class ServiceTable(Table):
             self._maps[name].update([(key, value) for key, value in elements if there.get(key) != value])
             self._maps[name].delete(there.keys() - should.keys())
 
+    def holds(self, service: Service) -> bool:
+        return bool(self._maps["services"].get([socket.inet_aton(service.vip)]))
+
     def _known(self, services: Sequence[Service]) -> list[_Programmed]:
         return [self._programmed[service.name] for service in services if service.name in self._programmed]
 

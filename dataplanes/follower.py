@@ -26,7 +26,15 @@ from dataplanes.requirements import Compiled, Feature, Requirement
 
 _TYPES = Path("/sys/kernel/btf")
 _MOST_EVENTS = 16_384
-_CAPACITIES = {"layouts": 1, "lost": 1, "places": 64, "namespaces": 4096, "packets": 4096, "flows": 1024}
+_CAPACITIES = {
+    "layouts": 1,
+    "lost": 1,
+    "places": 64,
+    "namespaces": 4096,
+    "packets": 4096,
+    "flows": 1024,
+    "sockets": 1024,
+}
 _NONE = 0xFFFF
 _FIELDS = (
     *(f"sk_buff.{name}" for name in ("dev", "sk", "head", "data", "network_header", "mac_header", "mark", "_nfct")),
@@ -43,7 +51,7 @@ _POINTS = {
     "kfree_skb": "on_drop",
     "consume_skb": "on_consume",
 }
-_EVENT = struct.Struct("=5Q 4s4s2s2sI 4s4s 3I H6B 6s2x 16s32s32s 4x")
+_EVENT = struct.Struct("=5Q 4s4s2s2sI 4s4s 3I H6B 6sBx 16s32s32s 4x")
 _DROP, _CONNECT = 1, 2
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "icmp": socket.IPPROTO_ICMP}
 _NUMBERS = {number: name for name, number in _PROTOCOLS.items()}
@@ -92,7 +100,8 @@ class Sighting(Struct, omit_defaults=True):
     mark: int = 0
     tracked: str = ""  # the connection's state: new, established, related; "reply" in its other direction
     flags: str = ""  # of TCP
-    icmp: int | None = None  # the type of an ICMP message
+    icmp: int | None = None  # the type of an ICMP message,
+    code: int = 0  # and its code
     reason: str = ""  # why it was dropped, by the kernel's name
     function: str = ""  # which dropped it
 
@@ -122,14 +131,17 @@ _HOOKS[7] = tuple(f"bridge {name}" for name in (*_HOOKS[2], "BROUTING"))
 _STATES = ("established", "related", "new", "established reply", "related reply")
 _FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
 _DROPPED, _TRACKED = "SKB_DROP_REASON_", 8
+_FIRST = struct.pack("=I", 0)
+
+
+FLOODED = "OTHERHOST"
+"""The reason for which a container drops a frame that the bridge has flooded, and that is another container's."""
 
 
 class Follower:
-    """A follower of the flow that begins in a namespace, by a protocol and from a port (of ICMP: an echo's number)."""
+    """A follower of one flow at a time. It sees nothing until it is told which."""
 
-    def __init__(
-        self, types: KernelTypes, namespaces: Mapping[str, str], client: str, protocol: str, port: int
-    ) -> None:
+    def __init__(self, types: KernelTypes, namespaces: Mapping[str, str]) -> None:
         """Attach. `namespaces` has the names that sightings are to have, by those of the namespaces.
 
         Raises Prerequisite on a kernel without kprobes or with other structures, and KernelRefused.
@@ -145,7 +157,7 @@ class Follower:
             raise Prerequisite("cannot follow packets", why=f"this kernel's structures have no {', '.join(unknown)}")
         try:
             self._read_modules()
-            self._make_maps(os.stat(netns.path(client)).st_ino, protocol, port)
+            self._make_maps()
             self._attach()
         except BaseException:
             self.close()
@@ -177,14 +189,29 @@ class Follower:
             self._functions |= types.functions(each.name for each in PLACES if each.module == module)
             self._fields |= types.fields(set(_FIELDS) - set(self._fields))
 
-    def _make_maps(self, client: int, protocol: str, port: int) -> None:
+    def watch(self, client: str, protocol: str, *, port: int = 0, vip: str = "0.0.0.0") -> None:
+        """Follow the flow that begins in a namespace, by a protocol, from a port (of ICMP: an echo's number).
+
+        Without a port these are all flows to a VIP.
+        What was seen of an earlier flow is forgotten.
+        """
+        self._maps["layouts"].put(_FIRST, self._layout(0, 0, vip, protocol))  # nothing begins a flow meanwhile
+        for name in ("flows", "packets", "sockets"):
+            self._maps[name].delete([key for key, _ in self._maps[name].items()])
+        self.sightings()
+        self._maps["lost"].put(_FIRST, bytes(8))
+        self._maps["layouts"].put(_FIRST, self._layout(os.stat(netns.path(client)).st_ino, port, vip, protocol))
+
+    def _layout(self, client: int, port: int, vip: str, protocol: str) -> bytes:
+        offsets = [self._fields.get(name, 0) for name in _FIELDS]
+        begins = socket.inet_aton(vip), struct.pack("!H", port), _PROTOCOLS[protocol]
+        return struct.pack(f"={len(offsets)}I I 4s2sH", *offsets, client, *begins)
+
+    def _make_maps(self) -> None:
         found = ebpf_object.compiled("trace")
         for spec in found.maps:
             capacity = _CAPACITIES.get(spec.name, _MOST_EVENTS)
             self._maps[spec.name] = bpf.Map(spec.name, spec.kind, spec.key_size, spec.value_size, capacity, spec.flags)
-        offsets = [self._fields.get(name, 0) for name in _FIELDS]
-        layout = struct.pack(f"={len(offsets)}I I 2sH", *offsets, client, struct.pack("!H", port), _PROTOCOLS[protocol])
-        self._maps["layouts"].put(struct.pack("=I", 0), layout)
         for number, place in enumerate(PLACES):
             if function := self._functions.get(place.name):
                 known = function.arguments or place.arguments
@@ -221,7 +248,7 @@ class Follower:
 
     def lost(self) -> int:
         """Return the number of sightings that the kernel had no room for."""
-        ((_, count),) = self._maps["lost"].get([struct.pack("=I", 0)])
+        ((_, count),) = self._maps["lost"].get([_FIRST])
         return int.from_bytes(count, sys.byteorder)
 
     def sightings(self) -> list[Sighting]:
@@ -235,7 +262,7 @@ class Follower:
         fields = _EVENT.unpack(event)
         time, packet, skb, location, reason = fields[:5]
         source, destination, source_port, destination_port, protocol, outer_source, outer_destination = fields[5:12]
-        inode, _, mark, place, kind, hook, family, flags, tracked, icmp, mac, device, name, table = fields[12:]
+        inode, _, mark, place, kind, hook, family, flags, tracked, icmp, mac, code, device, name, table = fields[12:]
         made = Sighting(time, PLACES[place].name, packet, skb)
         if kind == _CONNECT:
             made.hook = self._types.enums["attachments"].get(hook, "").removeprefix("CGROUP_").lower()
@@ -248,24 +275,26 @@ class Follower:
             made.carrier = f"{socket.inet_ntoa(outer_source)} > {socket.inet_ntoa(outer_destination)}"
         made.mac = mac.hex(":") if any(mac) else ""
         made.ruleset = " ".join(filter(None, (_text(table), _text(name))))
-        made.mark, made.icmp = mark, icmp - 1 if icmp else None
+        made.mark, made.icmp, made.code = mark, icmp - 1 if icmp else None, code
         if tracked & _TRACKED and tracked & 7 < len(_STATES):
             made.tracked = _STATES[tracked & 7]
         made.flags = " ".join(flag for bit, flag in enumerate(_FLAGS) if flags >> bit & 1)
         if kind == _DROP:
             made.reason = self._types.enums["reasons"].get(reason, str(reason)).removeprefix(_DROPPED)
-            made.function = self._symbol(location)
+            made.function = self._symbol(location) if made.reason != FLOODED else ""
         return made
 
     def _symbol(self, address: int) -> str:
         """Return the name of the kernel function that an address is in."""
-        return self._symbols[bisect.bisect(self._symbols, (address, "~")) - 1][1].partition(".")[0]
+        at = bisect.bisect(self._symbols, f"{address:016x} ~") - 1
+        while at > 0 and self._symbols[at].split()[1] not in "tTwW":
+            at -= 1
+        return self._symbols[at].split()[2].partition(".")[0]
 
     @functools.cached_property
-    def _symbols(self) -> list[tuple[int, str]]:
-        with open("/proc/kallsyms", encoding="ascii") as file:
-            found = (line.split() for line in file)
-            return sorted((int(each[0], 16), each[2]) for each in found if each[1] in "tT")
+    def _symbols(self) -> list[str]:
+        """The kernel's symbols in the order of their addresses. The kernel takes a second to tell them, if emulated."""
+        return sorted(Path("/proc/kallsyms").read_text("ascii").splitlines())
 
 
 def _text(data: bytes) -> str:

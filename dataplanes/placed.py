@@ -288,6 +288,9 @@ class PlacedPlane(DataPlane):
     def counters(self) -> list[Counter]:
         return [counter for post in self._all_posts() for counter in post.director.counters()]
 
+    def lacking(self, service: Service) -> list[Site]:
+        return [post.site for post in self._posts(service.network) if not post.director.holds(service)]
+
     def footprint(self) -> list[Footprint]:
         return [entry for post in self._all_posts() for entry in post.director.footprint()]
 

@@ -112,7 +112,7 @@ def _walk(name: str, commands: list[tuple[str, ...]]) -> Iterator[tuple[str, lis
         text = process.run(name, argv, accept=range(256)) if _has(name, argv) else ""
         yield shown, [line.rstrip() for line in text.splitlines()]
     yield "tc filter", list(_filters(name))
-    yield "sysctl", list(_sysctls(name))
+    yield "sysctl", list(sysctls(name))
 
 
 def _has(name: str, argv: tuple[str, ...]) -> bool:
@@ -143,7 +143,8 @@ def _tc(name: str, *argv: str) -> list[dict[str, Any]]:
     return found
 
 
-def _sysctls(name: str) -> Iterator[str]:
+def sysctls(name: str) -> Iterator[str]:
+    """Yield the settings of a namespace that decide about VIPs, as `key = value`."""
     with netns.inside(name):
         for key in _SYSCTLS:
             value = _sysctl(key.replace(".", "/"))

@@ -15,8 +15,9 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from bench.analysis.cause import Trail, cause
 from bench.documents.tracing import Followed, Hop, Passage, Story, Way, WayEnd
-from dataplanes.follower import Sighting
+from dataplanes.follower import FLOODED, Sighting
 
 _CONNECTING = "__cgroup_bpf_run_filter_sock_addr"
 _TELLING = ("recvmsg", "getpeername")
@@ -31,35 +32,46 @@ _BY_FUNCTION = {
 }
 _RULESETS = {"nft_do_chain": "nft", "ipt_do_table": "iptables"}
 _SENT_ON = ("ip_vs_dr_xmit",)
+Services = dict[str, list[str]]
+"""Namespace -> what selects each service of IPVS there."""
 _HOOKS = {"netif_receive_skb": "tc ingress", "__dev_queue_xmit": "tc egress"}
 """The hooks that begin at places without being told there."""
 _WITHIN = (_TRANSLATION, _CLASSIFIER, *_BY_FUNCTION, *_RULESETS)
 """The functions that are called from a hook, so that its name still holds in them."""
-_OTHERS_FRAME = "OTHERHOST"
-"""The reason for which a container drops a frame that the bridge has flooded, and that is another container's."""
 _SENDING, _STALE_DEVICE = "OUTPUT", "ip_output"
 """Where a packet that was put into VXLAN still has the device that it left, in another namespace."""
 _AT_A_HOOK = "NETFILTER_DROP"
+_AT_HOOKS, _BY_CONNECTION = "nf_hook_slow", "NAT, its connection"
 _ECHO, _ECHO_REPLY = 8, 0
+_ERRORS = {
+    (3, 0): "network unreachable",
+    (3, 1): "host unreachable",
+    (3, 3): "port unreachable",
+    (3, 4): "fragmentation needed",
+    (11, 0): "time exceeded",
+}
 
 
 def story(flow: Followed) -> Story:
     """Return the story of a flow."""
     ways: list[Way] = []
+    told: list[Trail] = []
     forward: set[tuple[str, str]] = set()
     connects = [each for each in flow.sightings if each.place == _CONNECTING]
     for number, packet in enumerate(_packets(flow.sightings)):
-        direction = _direction(packet, forward, first=number == 0)
+        direction = _direction(flow, packet, forward, first=number == 0)
         if direction == "request":
             forward |= {(each.source, each.destination) for each in packet if each.source}
         before = connects if number == 0 else []
-        made = _way(direction, packet, _rewritten_by_socket(before, packet))
+        made = _way(direction, packet, _rewritten_by_socket(before, packet), _services(flow))
+        told.append((made, packet))
         alike = (n for n, way in enumerate(ways) if _path(way) == _path(made))
         if (same := next(alike, None)) is None:
             ways.append(made)
         else:
             ways[same] = replace(ways[same], others=ways[same].others + 1)
-    return Story(flow, [_told_to_socket(way, connects, flow) if way.direction == "reply" else way for way in ways])
+    ways = [_told_to_socket(way, connects, flow) if way.direction == "reply" else way for way in ways]
+    return Story(flow, ways, cause(flow, told))
 
 
 def _told_to_socket(way: Way, connects: Sequence[Sighting], flow: Followed) -> Way:
@@ -96,14 +108,18 @@ def _packets(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
     """Return the sightings of each packet, in the order of the packets' first ones."""
     found: list[list[Sighting]] = []
     latest: dict[int, list[Sighting]] = {}
+    by_copy: dict[int, list[Sighting]] = {}
     for each in sightings:
         if not each.packet:
             continue
-        packet = latest.get(each.packet)
-        if packet is None or _in_its_place(packet, each):
+        packet = by_copy.get(each.copy)
+        if packet is None or packet[0].packet != each.packet:
+            packet = latest.get(each.packet)
+        if packet is None or _in_its_place(packet, each) or _sent_again(packet, each) or _made_of_it(packet, each):
             packet = latest[each.packet] = []
             found.append(packet)
         packet.append(each)
+        by_copy[each.copy] = packet
     return found
 
 
@@ -118,28 +134,58 @@ def _in_its_place(packet: Sequence[Sighting], each: Sighting) -> bool:
     )
 
 
+def _sent_again(packet: Sequence[Sighting], each: Sighting) -> bool:
+    """Return True if a sighting is of a retransmission: TCP sends a new clone of the data that it has kept."""
+    return len(packet) > 1 and _spot(packet[0]) == _spot(each)
+
+
+def _spot(each: Sighting) -> tuple[str, ...]:
+    return each.place, each.namespace, each.device, each.hook, each.source, each.destination
+
+
+def _made_of_it(packet: Sequence[Sighting], each: Sighting) -> bool:
+    """Return True if a packet has become the ICMP error about itself (net/ipv4/ip_tunnel_core.c, iptunnel_pmtud_*)."""
+    return each.icmp is not None and packet[0].icmp is None
+
+
 def _arrived(each: Sighting) -> bool:
     return each.place in _ARRIVALS and not each.carrier
 
 
 def _direction(
-    packet: Sequence[Sighting], forward: set[tuple[str, str]], *, first: bool
+    flow: Followed, packet: Sequence[Sighting], forward: set[tuple[str, str]], *, first: bool
 ) -> Literal["request", "reply", "error"]:
     begin = packet[0]
     if begin.icmp is not None and begin.icmp not in (_ECHO, _ECHO_REPLY):
         return "error"
     if begin.icmp is not None:
         return "request" if begin.icmp == _ECHO else "reply"
-    return "request" if first or (begin.source, begin.destination) in forward else "reply"
+    if first or (begin.source, begin.destination) in forward:
+        return "request"
+    # A command may begin several flows, each from a port of its own.
+    asked = {destination for _, destination in forward} | {flow.vip}
+    return "request" if flow.command and begin.namespace == flow.origin and begin.destination in asked else "reply"
 
 
-def _way(direction: Literal["request", "reply", "error"], packet: list[Sighting], first: list[Hop]) -> Way:
+def _services(flow: Followed) -> Services:
+    found: dict[str, list[str]] = {}
+    for fact in flow.facts:
+        if fact.kind == "ipvs":
+            found.setdefault(fact.namespace, []).append(fact.name)
+    return found
+
+
+def _way(
+    direction: Literal["request", "reply", "error"], packet: list[Sighting], first: list[Hop], services: Services
+) -> Way:
     begin = packet[0]
     source, destination = first[0].before if first else (begin.source, begin.destination)
     end, ended = _end(packet)
     stays = _stays(packet, ended)
     begins = [stay[0].time for stay in stays]
-    steps = [(0, hop) for hop in first] + [(max(0, bisect(begins, at.time) - 1), hop) for at, hop in _steps(packet)]
+    steps = [(0, hop) for hop in first] + [
+        (max(0, bisect(begins, at.time) - 1), hop) for at, hop in _steps(packet, services)
+    ]
     steps.sort(key=itemgetter(0))
     counts = Counter(number for number, _ in steps)
     passages = [_passage(stay, counts[number]) for number, stay in enumerate(stays)]
@@ -152,7 +198,7 @@ def _stays(packet: Sequence[Sighting], ended: Sighting) -> list[list[Sighting]]:
     A frame that is flooded has a copy for each port. What those met that went elsewhere is left out.
     """
     own = next(each.time for each in packet if each.copy == ended.copy)
-    elsewhere = {(each.copy, each.namespace) for each in packet if each.reason == _OTHERS_FRAME}
+    elsewhere = {(each.copy, each.namespace) for each in packet if each.reason == FLOODED}
     before = [each for each in packet if each.time < own and (each.copy, each.namespace) not in elsewhere]
     passed = before + [each for each in packet if each.copy == ended.copy and each.time <= ended.time]
     passed = [each for each in passed if each.place != _STALE_DEVICE or not each.carrier] or [ended]
@@ -166,7 +212,8 @@ def _passage(stay: Sequence[Sighting], steps: int) -> Passage:
 
 def _what(begin: Sighting) -> str:
     if begin.icmp is not None:
-        return {_ECHO: "echo request", _ECHO_REPLY: "echo reply"}.get(begin.icmp, f"ICMP error of type {begin.icmp}")
+        told = {_ECHO: "echo request", _ECHO_REPLY: "echo reply"}.get(begin.icmp)
+        return told or f"ICMP {_ERRORS.get((begin.icmp, begin.code), f'error {begin.icmp}, code {begin.code}')}"
     return begin.flags or "datagram"
 
 
@@ -190,8 +237,8 @@ def _contexts(packet: Sequence[Sighting]) -> Iterator[tuple[Sighting, Sighting, 
     for each in packet:
         last, hook, ruleset = contexts.get(each.copy, previous)
         yield each, last, hook, ruleset
-        if each.place not in _WITHIN:
-            ruleset = ""
+        if each.place not in _WITHIN or (each.place == _TRANSLATION and not last.tracked):
+            ruleset = ""  # it was evaluated at another hook, or before connection tracking, so that it is not of NAT
         if each.hook or each.place not in _WITHIN:
             hook = each.hook or _HOOKS.get(each.place, "")
         if each.place in _RULESETS:
@@ -199,41 +246,51 @@ def _contexts(packet: Sequence[Sighting]) -> Iterator[tuple[Sighting, Sighting, 
         contexts[each.copy] = previous = each, hook, ruleset
 
 
-def _steps(packet: Sequence[Sighting]) -> Iterator[tuple[Sighting, Hop]]:
+def _steps(packet: Sequence[Sighting], services: Services) -> Iterator[tuple[Sighting, Hop]]:
     """Yield each step with the last sighting before it."""
     told: list[Hop] = []  # copies of a packet that are flooded are not told of twice
     for each, last, hook, ruleset in _contexts(packet):
-        for hop in _between(last, each, hook, ruleset):
+        by = _decider(last, ruleset, services)
+        if last.place == _AT_HOOKS and each.tracked.startswith("related"):
+            by = _BY_CONNECTION  # an ICMP error (net/netfilter/nf_nat_core.c, nf_nat_icmp_reply_translation)
+        for hop in _between(last, each, hook, by):
             if hop not in told:
                 told.append(hop)
                 yield last, hop
 
 
-def _between(last: Sighting, each: Sighting, hook: str, ruleset: str) -> Iterator[Hop]:
+def _service(last: Sighting, services: Services) -> str:
+    """Return what selects the service of IPVS that a packet is for: its mark, or its destination."""
+    known = services.get(last.namespace, ()) if last.place in _BY_FUNCTION else ()
+    keys = f"mark {last.mark:#x}", f"{last.protocol} {last.destination}"
+    return next((key for key in keys if key in known), "")
+
+
+def _between(last: Sighting, each: Sighting, hook: str, by: str) -> Iterator[Hop]:
     before, after = [last.source, last.destination], [each.source, each.destination]
     if before != after:
-        yield Hop("rewritten", last.namespace, last.device, hook, before, after, _decider(last, ruleset))
+        yield Hop("rewritten", last.namespace, last.device, hook, before, after, by)
     if last.place in _SENT_ON:
-        yield Hop("sent on", last.namespace, last.device, hook, before, after, _BY_FUNCTION[last.place])
+        yield Hop("sent on", last.namespace, last.device, hook, before, after, by)
     if each.carrier and not last.carrier:
         yield Hop("carried", last.namespace, last.device, "", before, after, f"VXLAN {each.carrier}")
 
 
-def _decider(last: Sighting, ruleset: str) -> str:
+def _decider(last: Sighting, ruleset: str, services: Services) -> str:
     """Return what changed a packet that was seen at a place before."""
     if last.place == _TRANSLATION:
-        return ruleset if ruleset and last.tracked.startswith("new") else "NAT, its connection"
+        return ruleset if ruleset and last.tracked.startswith("new") else _BY_CONNECTION
     if last.place in _RULESETS:
         return ruleset
     if last.place in _HOOKS or last.place == _CLASSIFIER:
         return "BPF program"
-    return _BY_FUNCTION.get(last.place, last.place)
+    return ", ".join(filter(None, (_BY_FUNCTION.get(last.place, last.place), _service(last, services))))
 
 
 def _end(packet: Sequence[Sighting]) -> tuple[WayEnd, Sighting]:
     """Return the end of a packet's way, and the sighting there."""
     arrived = next(filter(_arrived, packet), None)
-    found = [context for context in _contexts(packet) if context[0].reason not in ("", _OTHERS_FRAME)]
+    found = [context for context in _contexts(packet) if context[0].reason not in ("", FLOODED)]
     if arrived and arrived.icmp == _ECHO_REPLY:
         found = []  # a raw socket has taken a copy, and the rest is dropped (net/ipv4/icmp.c, icmp_rcv)
     elif arrived:

@@ -17,7 +17,7 @@ from bench.cli.options import (
     shown_clock_option,
     timeout_option,
 )
-from bench.documents.tracing import FlowProtocol, Until
+from bench.documents.tracing import FlowProtocol, Story, Until
 from bench.report import terminal
 from dataplanes import catalog
 from dataplanes.errors import Usage
@@ -50,6 +50,7 @@ from dataplanes.errors import Usage
     metavar="FILE",
     help="Also draw the way through the namespaces with each rewrite; - prints only the drawing.",
 )
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def trace(
     dataplane: str,
     scenario: str,
@@ -63,11 +64,15 @@ def trace(
     everything: bool,
     as_json: bool,
     svg: str | None,
+    command: tuple[str, ...],
 ) -> None:
     """Follow one request to a VIP and its answer through every namespace, and tell where addresses are rewritten.
 
     A line tells the namespace, the device, the hook, the addresses before and after, and what decided. The last line
     tells where a packet arrived, or the kernel's reason for dropping it. The exit code is 1 if there was no answer.
+
+    A COMMAND runs in the client's container instead, and what it sends to the VIP by the protocol is followed. The exit
+    code is 1 if it fails.
     """
     from bench.documents.tracing import Tracing
     from bench.outside import choose
@@ -75,18 +80,27 @@ def trace(
     from bench.outside.points import scenario_path
     from bench.report import story
     from dataplanes import follower
+    from dataplanes.texts import demand_utf8
     from scenarios import topology
 
     if svg == "-" and as_json:
         raise Usage("cannot print JSON and a drawing together", fix="give --svg a file")
     selections = catalog.select(dataplane)
     path = scenario_path(scenario)
-    tracing = Tracing(origin, service, protocol, until)
+    demand_utf8(" ".join(command), "the command")
+    tracing = Tracing(origin, service, protocol, until, list(command))
     outside.demand_known(topology.load(path), tracing)
     write = output_writer(svg)
     chosen, reason = choose.choose(kernel, clock, selections, measuring=False, more=follower.REQUIRES)
     terminal.say(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
-    found = outside.trace(path, selections, tracing, chosen, reason, timeout=timeout)
+    told: list[Story] = []
+
+    def tell(one: Story) -> None:
+        if not as_json and svg != "-":
+            terminal.say("\n".join(([""] if told else []) + list(story.lines(one, everything=everything))))
+            told.append(one)
+
+    found = outside.trace(path, selections, tracing, chosen, reason, timeout=timeout, on_story=tell)
     if svg:
         from bench.report import drawing
 
@@ -95,7 +109,6 @@ def trace(
         terminal.write(api.encoded(found))
     elif svg != "-":
         first, *others = found.stories
-        told = [story.lines(each, everything=everything) for each in found.stories]
-        told += [story.difference(first, each) for each in others]
-        terminal.say("\n\n".join("\n".join(each) for each in told))
+        for each in others:
+            terminal.say("\n".join(["", *story.difference(first, each)]))
     sys.exit(0 if all(each.flow.answered for each in found.stories) else 1)

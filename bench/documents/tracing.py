@@ -16,13 +16,30 @@ Until = Literal["reply", "close"]
 class Tracing(Struct, frozen=True):
     """The request to follow a flow: from a container to a service's VIP and port.
 
-    A container that is not named is the scenario's client, and a service is the one that it calls.
+    A container that is not named is the scenario's client, and a service is the one that it calls. With a command, the
+    flows are those that it begins to the VIP.
     """
 
     origin: str = ""
     service: str = ""
     protocol: FlowProtocol = "tcp"
     until: Until = "reply"
+    command: list[str] = []
+
+
+class Fact(Struct, frozen=True):
+    """A fact about a namespace, which was read after a flow.
+
+    `kind`: a local `address` (the value is the node); a `neighbour` (the value is its MAC); the `mtu` of a device; a
+    `sysctl`; an `ipvs` service, by what selects it (the value has its destinations); `conntrack`, the number of entries
+    (the value is the most there can be); `bpf`, a VIP that the maps of the programs there have lost; a `rule` of an nft
+    chain that was evaluated last before a drop.
+    """
+
+    namespace: str
+    kind: Literal["address", "neighbour", "mtu", "sysctl", "ipvs", "conntrack", "bpf", "rule"]
+    name: str
+    value: str = ""
 
 
 class Namespace(Struct, frozen=True):
@@ -38,16 +55,18 @@ class Followed(Struct, frozen=True):
 
     dataplane: Name
     origin: str
-    address: str  # the client's ADDRESS:PORT; for ICMP, the echo's number in place of the port
+    address: str  # the client's ADDRESS:PORT; for ICMP, the echo's number in place of the port; without for a command
     service: str
-    vip: str  # ADDRESS:PORT
+    vip: str  # ADDRESS:PORT; without a port for a command
     protocol: FlowProtocol
-    answer: str  # who answered, or what went wrong
-    answered: bool
-    source: str  # the address that the client's socket told as that of the answer; "" without one
-    sightings: list[Sighting]
+    answer: str = ""  # who answered, or what went wrong; the command's exit code
+    answered: bool = False  # for a command: it has succeeded
+    source: str = ""  # the address that the client's socket told as that of the answer; "" without one
+    sightings: list[Sighting] = []
     lost: Count = 0  # sightings that the kernel had no room for
     namespaces: list[Namespace] = []  # in the order of a walk
+    facts: list[Fact] = []  # only of IPVS, if there was an answer
+    command: list[str] = []  # the command that has sent the requests, if there was one
 
 
 class Hop(Struct, frozen=True):
@@ -99,11 +118,21 @@ class Way(Struct, frozen=True):
     passages: list[Passage] = []  # the namespaces that it passed, in their order; one may come again
 
 
+class Explanation(Struct, frozen=True):
+    """The place of a fault, and the sentence that explains why there was no answer."""
+
+    namespace: str
+    device: str
+    hook: str
+    why: str
+
+
 class Story(Struct, frozen=True):
     """The story of a flow: the ways of its packets. A later packet has its own if it is rewritten otherwise."""
 
     flow: Followed
     ways: list[Way]
+    cause: Explanation | None = None  # None if there was an answer
 
 
 class TraceDocument(Struct, tag_field="kind", tag="trace"):

@@ -6,15 +6,17 @@ import math
 import os
 import socket
 import struct
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from bench.documents import Event, Job
-from bench.documents.tracing import Followed, Namespace, Tracing
-from bench.inside import environment, trial
+from bench.documents.tracing import Followed, Namespace, Tracing, Until
+from bench.inside import environment, facts, trial
 from dataplanes.follower import Follower, Sighting
 from dataplanes.kernel.btf import KernelTypes
 from dataplanes.selection import balances
@@ -30,37 +32,75 @@ _QUIET = 0.2  # seconds without a sighting after which no more are expected
 
 
 def trace(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
-    """Follow a flow on each plane of the job, each in a fresh lab."""
-    tell(Event("environment", data=environment.collect(clock)))
+    """Follow a flow on each plane of the job, each in a fresh lab. The environment is told last: a person waits."""
     tracing = msgspec.convert(job.tracing, Tracing)
     types = msgspec.convert(job.types, KernelTypes, str_keys=True)
     for selection in job.selections:
         scenario = topology.load(job.scenario)
-        with Journal() as journal, trial.build(scenario, selection, journal) as lab:
-            tell(Event("flow", data=msgspec.to_builtins(follow(lab, tracing, types))))
+        with Journal() as journal, trial.build(scenario, selection, journal) as lab, attached(lab, types) as follower:
+            tell(Event("flow", data=msgspec.to_builtins(follow(lab, tracing, follower))))
+    tell(Event("environment", data=environment.collect(clock)))
     return 0
 
 
-def follow(lab: Lab, tracing: Tracing, types: KernelTypes) -> Followed:
+def attached(lab: Lab, types: KernelTypes) -> Follower:
+    """Return a follower in all namespaces of a lab."""
+    return Follower(types, {name: facts.shown(name) for _, _, name in lab.namespaces()})
+
+
+def follow(
+    lab: Lab, tracing: Tracing, follower: Follower, request: bytes = b"w", patience: float = _PATIENCE
+) -> Followed:
     """Send one request in a lab, and return the flow with its sightings."""
     traffic = lab.scenario.traffic
     origin, service = tracing.origin or traffic.client, tracing.service or traffic.service
-    container, name = lab.containers[origin], lab.plane.name if lab.plane else ""
+    name = lab.plane.name if lab.plane else ""
     address, vip = ends(lab, origin, service, by_vip=balances(name))
-    spaces = {name: Namespace(name.partition("-")[2], kind, node) for kind, node, name in lab.namespaces()}
-    names = {name: space.name for name, space in spaces.items()}
-    with Follower(types, names, container.netns, tracing.protocol, _PORT) as follower:
-        answer, source = _ask(lab, origin, vip, tracing)
-        sightings = _until_quiet(follower)
-        lost = follower.lost()
-    if tracing.until == "reply":
-        sightings = _without_end(sightings)
+    if tracing.command:
+        return _of_command(lab, tracing, follower, Followed(name, origin, address, service, vip, tracing.protocol))
     port = traffic.port if tracing.protocol != "icmp" else _PORT
-    own, there = f"{address}:{_PORT}", f"{vip}:{port}"
-    seen = {each.namespace for each in sightings}
-    passed = [space for space in spaces.values() if space.name in seen]
-    asked = name, origin, own, service, there, tracing.protocol
-    return Followed(*asked, answer, bool(source), source, sightings, lost, passed)
+    flow = Followed(name, origin, f"{address}:{_PORT}", service, f"{vip}:{port}", tracing.protocol)
+    follower.watch(lab.containers[origin].netns, tracing.protocol, port=_PORT)
+    answer, source = _ask(lab, origin, vip, tracing, request, patience)
+    return _seen(lab, follower, replace(flow, answer=answer, answered=bool(source), source=source), tracing.until)
+
+
+def _of_command(lab: Lab, tracing: Tracing, follower: Follower, flow: Followed) -> Followed:
+    """Run the command in the client's container, and return the flows that it has begun."""
+    netns = lab.containers[flow.origin].netns
+    follower.watch(netns, flow.protocol, vip=flow.vip)
+    argv = ("ip", "netns", "exec", netns, *tracing.command)  # with the container's resolver
+    with lab.spawn(flow.origin, argv, stdin=subprocess.DEVNULL, stdout=2) as process:
+        try:
+            code = process.wait()
+        finally:
+            process.kill()
+    answer = f"exit code {code}"
+    return _seen(lab, follower, replace(flow, command=tracing.command, answer=answer, answered=not code), "close")
+
+
+def _seen(lab: Lab, follower: Follower, flow: Followed, until: Until) -> Followed:
+    """Return a flow that has ended with its sightings, and with facts that explain them."""
+    sightings = _until_quiet(follower)
+    if until == "reply":
+        sightings = _without_end(sightings)
+    if flow.answered:
+        known = facts.ipvs(_balanced(lab, sightings))
+    else:
+        known = [*facts.facts(lab, lab.service(flow.service)), *facts.rules(lab, sightings)]
+    return replace(flow, sightings=sightings, lost=follower.lost(), namespaces=_passed(lab, sightings), facts=known)
+
+
+def _passed(lab: Lab, sightings: Sequence[Sighting]) -> list[Namespace]:
+    """Return the namespaces in which the flow was seen."""
+    seen, there = {each.namespace for each in sightings}, lab.namespaces()
+    return [Namespace(facts.shown(name), kind, node) for kind, node, name in there if facts.shown(name) in seen]
+
+
+def _balanced(lab: Lab, sightings: Sequence[Sighting]) -> list[str]:
+    """Return the namespaces in which IPVS has seen the flow."""
+    seen = {each.namespace for each in sightings if each.place.startswith("ip_vs")}
+    return [name for _, _, name in lab.namespaces() if facts.shown(name) in seen]
 
 
 def ends(testbed: Testbed, origin: str, service: str, *, by_vip: bool) -> tuple[str, str]:
@@ -73,7 +113,7 @@ def ends(testbed: Testbed, origin: str, service: str, *, by_vip: bool) -> tuple[
     return own.address, target.vip if by_vip or not target.backends else target.backends[0].address
 
 
-def _ask(lab: Lab, origin: str, vip: str, tracing: Tracing) -> tuple[str, str]:
+def _ask(lab: Lab, origin: str, vip: str, tracing: Tracing, request: bytes, patience: float) -> tuple[str, str]:
     """Send the request. Return who answered and from which address, or what went wrong and ""."""
     kind, number = {
         "tcp": (socket.SOCK_STREAM, 0),
@@ -82,27 +122,27 @@ def _ask(lab: Lab, origin: str, vip: str, tracing: Tracing) -> tuple[str, str]:
     }[tracing.protocol]
     port = lab.scenario.traffic.port
     with lab.socket(origin, kind, number) as made:
-        made.settimeout(_PATIENCE)
+        made.settimeout(patience)
         try:
             if tracing.protocol == "icmp":
-                return _ping(made, vip)
+                return _ping(made, vip, patience)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # it may have been used in this lab before
             made.bind(("", _PORT))
             if tracing.protocol == "udp":
-                made.sendto(b"w", (vip, port))
+                made.sendto(request, (vip, port))
                 answer, source = made.recvfrom(256)
                 return _who(answer), _address(source)
             made.connect((vip, port))
-            made.sendall(b"w")
+            made.sendall(request)
             return _who(made.recv(256)), _address(made.getpeername())
         except TimeoutError:
-            return f"nothing for {_PATIENCE:g} s", ""
+            return f"nothing for {patience:g} s", ""
         except OSError as error:
             return error.strerror or str(error), ""
 
 
-def _ping(made: socket.socket, vip: str) -> tuple[str, str]:
-    head, deadline = struct.pack("!BBHHH", 8, 0, 0, _PORT, 1), time.monotonic() + _PATIENCE
+def _ping(made: socket.socket, vip: str, patience: float) -> tuple[str, str]:
+    head, deadline = struct.pack("!BBHHH", 8, 0, 0, _PORT, 1), time.monotonic() + patience
     made.sendto(head[:2] + struct.pack("!H", _checksum(head)) + head[4:], (vip, 0))
     while time.monotonic() < deadline:
         packet, source = made.recvfrom(256)

@@ -14,7 +14,7 @@ from bench.kernels.guest import Guest
 from bench.prepare import objects
 from bench.prepare.preflight import modules
 from bench.prepare.ready import requirements
-from dataplanes import catalog
+from dataplanes import catalog, follower
 from dataplanes.kernel import interrupt
 
 
@@ -28,7 +28,7 @@ def _run(asked: argparse.Namespace) -> int:
     kernel = resolve(asked.kernel, asked.clock)
     if asked.cpus and isinstance(kernel, Guest):
         kernel.cpus = asked.cpus
-    needs = requirements(catalog.select("all"))
+    needs = (*requirements(catalog.select("all")), *follower.REQUIRES)
     objects.compile_missing(needs, kernel)
     argv = (asked.command, *asked.arguments)
     command = Command(argv, dict(os.environ), os.getcwd(), stdin=True, modules=modules(needs))

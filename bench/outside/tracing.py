@@ -37,9 +37,9 @@ def trace(
     reason: str,
     *,
     timeout: float | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_story: Callable[[Story], None] = lambda story: None,
 ) -> TraceDocument:
-    """Follow the flow on each plane, and return the document.
+    """Follow the flow on each plane, and return the document. Each story is told as soon as it is known.
 
     Raises Prerequisite for a kernel that does not describe its types.
     """
@@ -56,7 +56,7 @@ def trace(
             environment.update(event.data)
         elif event.kind == "flow":
             stories.append(story(msgspec.convert(event.data, Followed)))
-        on_event(event)
+            on_story(stories[-1])
 
     job = Job("trace", scenario, list(selections))
     job.tracing, job.types = msgspec.to_builtins(tracing), msgspec.to_builtins(follower.wanted(Btf(image)))

@@ -82,7 +82,7 @@ def _panel(sheet: Sheet, story: Story, parting: Sequence[Hop | None]) -> None:
         *(svg.rule(x, below, 0, sheet.bottom - below - 4, "lane") for x in lanes.values()),
     ]
     sheet.bottom += 6
-    for said in words.result(story.flow):
+    for said in words.result(story):
         sheet.paragraph(said, "strong")
     sheet.bottom += 10
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from bench.analysis.story import first_difference
@@ -23,20 +24,28 @@ def lines(story: Story, *, everything: bool = False) -> Iterator[str]:
         yield ""
         yield from _sightings(flow)
     yield ""
-    yield from result(flow)
+    yield from result(story)
 
 
 def title(flow: Followed) -> str:
     """Return who asks whom, and how."""
-    asks = f"{flow.origin} ({flow.address}) asks {flow.service} ({flow.vip})"
+    runs = f" runs {shlex.join(flow.command)}, which" if flow.command else ""
+    asks = f"{flow.origin} ({flow.address}){runs} asks {flow.service} ({flow.vip})"
     return f"{flow.dataplane}: {asks} by {flow.protocol.upper()}"
 
 
-def result(flow: Followed) -> Iterator[str]:
-    """Yield what the client got, and what was lost of the trace."""
-    yield f"{flow.origin} got " + (f"an answer from {flow.source}: {flow.answer}" if flow.answered else flow.answer)
+def result(story: Story) -> Iterator[str]:
+    """Yield what the client got, what was lost of the trace, and the cause of a failure."""
+    flow = story.flow
     if flow.lost:
         yield f"{flow.lost:,} sightings were lost: the kernel had no room for them, so the story may lack lines"
+    if flow.command:
+        yield f"{flow.command[0]} ended with {flow.answer}"
+    else:
+        yield f"{flow.origin} got " + (f"an answer from {flow.source}: {flow.answer}" if flow.answered else flow.answer)
+    if story.cause:
+        at = place(story.cause.namespace, story.cause.device, story.cause.hook)
+        yield f"the cause is at {at}: {story.cause.why}"
 
 
 def difference(one: Story, other: Story) -> Iterator[str]:

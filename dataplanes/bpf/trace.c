@@ -28,7 +28,8 @@ struct layout {
 	u32 state_hook, state_pf, state_net, pkt_skb, pkt_state;
 	u32 chain_table, chain_name, table_name, xt_table_name;
 	u32 client_inum;           /* the flow begins in this namespace, */
-	u16 client_port, protocol; /* from this port */
+	u32 vip;                   /* with a packet or a call to this address, if there is no port, */
+	u16 client_port, protocol; /* or from this port */
 };
 
 struct place { /* the arguments of a function, by position; NONE if it has none */
@@ -49,7 +50,7 @@ struct event {
 	u16 place;
 	u8 kind, hook, family, tcp_flags, tracked, icmp_type;
 	u8 destination_mac[6];
-	u16 padding;
+	u8 icmp_code, padding;
 	char device[16], name[32], table[32];
 };
 
@@ -60,6 +61,7 @@ BPF_TABLE("array", u32, struct place, places, 64);
 BPF_TABLE("hash", u32, u32, namespaces, 1024);
 BPF_TABLE("lru_hash", u64, u64, packets, 4096);
 BPF_TABLE("lru_hash", struct tuple, u32, flows, 1024);
+BPF_TABLE("lru_hash", u64, u32, sockets, 1024);
 BPF_ARRAY(lost, u64, 1);
 BPF_QUEUE(events, struct event, 1, 0);
 
@@ -105,6 +107,7 @@ static __always_inline int read_tuple(u64 ip, struct event *event)
 		event->tcp_flags = byte(transport + 13);
 	if (head.protocol == IPPROTO_ICMP) {
 		event->icmp_type = byte(transport) + 1;
+		event->icmp_code = byte(transport + 1);
 		tuple->source_port = tuple->destination_port = quarter(transport + 4);
 		if (event->icmp_type != 9 && event->icmp_type != 1) { /* neither an echo nor its reply */
 			u64 inner = transport + 8;
@@ -132,10 +135,14 @@ static __always_inline void learn(struct tuple *tuple)
 	flows.update(&back, &one);
 }
 
-static __always_inline int begins(struct layout *layout, struct event *event)
+/* A program on a cgroup may send a socket to a backend, so that no packet goes to the VIP. Then the socket tells. */
+static __always_inline int begins(struct layout *layout, struct event *event, u64 sock)
 {
-	return event->netns == layout->client_inum && event->tuple.protocol == layout->protocol &&
-	       event->tuple.source_port == layout->client_port;
+	if (event->netns != layout->client_inum || event->tuple.protocol != layout->protocol)
+		return 0;
+	if (layout->client_port)
+		return event->tuple.source_port == layout->client_port;
+	return event->tuple.destination == layout->vip || sockets.lookup(&sock);
 }
 
 static __always_inline void put(struct event *event)
@@ -153,24 +160,22 @@ static __always_inline void put(struct event *event)
 /* Describes a packet in `event`. Returns 0 if it is not of the flow. */
 static __always_inline int describe(struct layout *layout, struct event *event, u64 skb, u64 state, int received)
 {
-	u64 device = word(skb + layout->skb_dev), head = word(skb + layout->skb_head), net, ip, mac;
+	u64 device = word(skb + layout->skb_dev), head = word(skb + layout->skb_head), net, ip, mac, sock;
 	u64 *known = packets.lookup(&skb);
 
 	if (!known)
 		known = packets.lookup(&head);
 	net = state ? word(state + layout->state_net) : device ? word(device + layout->dev_net) : 0;
-	if (!net) {
-		u64 sock = word(skb + layout->skb_sk);
-
+	sock = word(skb + layout->skb_sk);
+	if (!net)
 		net = sock ? word(sock + layout->sock_net) : 0;
-	}
 	event->netns = net ? half(net + layout->net_inum) : 0;
 	if (!namespaces.lookup(&event->netns))
 		return 0;
 	ip = received ? word(skb + layout->skb_data) : head + quarter(skb + layout->skb_network_header);
 	if (!read_tuple(ip, event))
 		return 0;
-	if (!known && !flows.lookup(&event->tuple) && !begins(layout, event))
+	if (!known && !flows.lookup(&event->tuple) && !begins(layout, event, sock))
 		return 0;
 	event->skb = skb;
 	event->packet = known ? *known : event->time;
@@ -252,9 +257,14 @@ static __always_inline int connecting(struct arguments *arguments, struct layout
 {
 	u64 sock = argument(arguments, 0), address = argument(arguments, place->sockaddr),
 	    net = word(sock + layout->sock_net);
+	u32 one = 1;
 
 	event->netns = half(net + layout->net_inum);
 	if (event->netns != layout->client_inum || quarter(address) != 2 /* AF_INET */)
+		return 0;
+	if (!layout->client_port && half(address + 4) == layout->vip)
+		sockets.update(&sock, &one);
+	else if (!layout->client_port && !sockets.lookup(&sock))
 		return 0;
 	event->hook = argument(arguments, place->kind);
 	event->kind = CONNECTING;

@@ -7,7 +7,7 @@ changes, of the request and of the reply.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,9 @@ import pytest
 from bench.analysis.story import story
 from bench.documents.tracing import Story, Tracing
 from bench.inside import tracing
+from bench.report.story import lines
 from dataplanes import catalog, follower
+from dataplanes.follower import Follower
 from dataplanes.kernel.btf import Btf, KernelTypes
 from scenarios.lab import Lab
 from tests.lab.conftest import CLIENT, running
@@ -25,6 +27,8 @@ Known = dict[str, dict[str, list[str]]]
 """Plane -> flow -> the rewrites, and last the answer."""
 KNOWN = msgspec.toml.decode(Path(__file__).with_name("stories.toml").read_bytes(), type=Known)
 FLOWS = {"remote": (CLIENT, "lone"), "local": (CLIENT, "both"), "hairpin": ("lone.1", "lone")}
+COMMAND = "for n in 1 2; do exec 3<>/dev/tcp/lone/80 && printf w >&3 && head -c 1 <&3 || exit; done"
+"""Two connections, by the service's name."""
 pytestmark = pytest.mark.trace
 
 
@@ -33,9 +37,9 @@ def types() -> KernelTypes:
     return follower.wanted(Btf(Path("/sys/kernel/btf/vmlinux").read_bytes()))
 
 
-def followed(lab: Lab, origin: str, service: str, protocol: str, types: KernelTypes) -> Story:
+def followed(lab: Lab, origin: str, service: str, protocol: str, follower: Follower) -> Story:
     asked = msgspec.convert({"origin": origin, "service": service, "protocol": protocol}, Tracing)
-    return story(tracing.follow(lab, asked, types))
+    return story(tracing.follow(lab, asked, follower))
 
 
 def told(found: Story) -> Iterator[str]:
@@ -55,15 +59,27 @@ def chosen(line: str) -> str:
     return re.sub(r":(?!(80|40001)\b)\d+\b", ":*", line)
 
 
+def requests(lines_told: Iterable[str]) -> list[str]:
+    """Return the lines of the request, with any port of the client."""
+    return [re.sub(r":40001\b", ":*", line) for line in lines_told if line.startswith("request")]
+
+
 @pytest.mark.parametrize("plane", KNOWN)
 def test_each_rewrite_is_told_where_the_plane_makes_it(plane: str, types: KernelTypes) -> None:
     (selection,) = catalog.select(plane)
-    found = {}
-    with running(plane, "matrix") as lab:
+    known, found = KNOWN[plane], {}
+    with running(plane, "matrix") as lab, tracing.attached(lab, types) as attached:
         for protocol in catalog.protocols(selection)[:2]:
             for name, (origin, service) in FLOWS.items():
-                told_of = followed(lab, origin, service, protocol, types)
+                told_of = followed(lab, origin, service, protocol, attached)
                 assert told_of.flow.lost == 0
-                found[f"{name} {protocol}"] = list(told(told_of))
-    known = KNOWN[plane]
+                line = f"{name} {protocol}"
+                found[line] = list(told(told_of))
+                if found[line] != (known.get(line) or known[name]):
+                    print("\n".join(lines(told_of, everything=True)))  # pytest shows it, as the test fails
+        asked = Tracing(CLIENT, "lone", command=["bash", "-c", COMMAND])
+        of_command = story(tracing.follow(lab, asked, attached))
+    assert (of_command.flow.answer, of_command.flow.lost) == ("exit code 0", 0)
+    assert requests(told(of_command)) == requests(known.get("remote tcp") or known["remote"])
+    assert {way.direction for way in of_command.ways} == {"request", "reply"}
     assert found == {name: known.get(name) or known[name.partition(" ")[0]] for name in found}

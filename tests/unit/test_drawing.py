@@ -206,9 +206,9 @@ def test_a_packet_that_is_seen_no_more_is_told_as_lost() -> None:
 
 
 def test_an_error_has_a_way_of_its_own() -> None:
-    found = drawn(of(seen("udp_rcv"), seen("icmp_rcv", source=VIP, destination=CLIENT, packet=2, icmp=3)))
+    found = drawn(of(seen("udp_rcv"), seen("icmp_rcv", source=VIP, destination=CLIENT, packet=2, icmp=3, code=3)))
     assert found.marks("error")
-    assert "error: ICMP error of type 3" in found.said
+    assert "error: ICMP port unreachable" in found.said
 
 
 def test_an_arrow_goes_to_each_namespace_and_a_diamond_is_at_each_rewrite() -> None:
@@ -262,7 +262,11 @@ def test_the_first_difference_of_two_planes_is_marked() -> None:
 def test_a_flow_of_which_nothing_was_seen_is_drawn_without_a_way() -> None:
     found = drawn(of(answered=False, answer="nothing for 5 s"))
     demand_legible(found)
-    assert found.said.split("\n")[1:] == ["c got nothing for 5 s", "followed on Linux 6.12"]
+    assert found.said.split("\n")[1:] == [
+        "c got nothing for 5 s",
+        "the cause is at c: no packet was sent: nothing for 5 s",
+        "followed on Linux 6.12",
+    ]
 
 
 def test_what_was_lost_of_the_trace_is_told() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from bench.analysis.story import story
-from bench.documents.tracing import Followed, Hop, Story, Way
+from bench.documents.tracing import Fact, Followed, Hop, Story, Way
 from bench.report.story import difference, lines
 from dataplanes.follower import PLACES, Sighting
 from tests.conftest import ROOT
@@ -44,12 +45,49 @@ def only(*sightings: Sighting) -> Hop:
 def test_a_rewrite_is_of_the_function_that_the_packet_entered_last_and_at_the_hook_around_it() -> None:
     hop = only(
         seen("nf_hook_slow", hook="PREROUTING"),
-        seen("nft_do_chain", hook="PREROUTING", ruleset="vip nat-prerouting"),
+        seen("nft_do_chain", hook="PREROUTING", ruleset="vip nat-prerouting", tracked="new"),
         seen("nf_nat_manip_pkt", tracked="new"),
         seen("ip_forward", destination=BACKEND),
     )
     assert (hop.hook, hop.by) == ("PREROUTING", "nft vip nat-prerouting")
     assert (hop.before, hop.after) == ([CLIENT, VIP], [CLIENT, BACKEND])
+
+
+def test_a_rule_that_is_evaluated_before_connection_tracking_is_not_of_nat() -> None:
+    hop = only(
+        seen("nf_hook_slow", hook="PREROUTING"),
+        seen("nft_do_chain", hook="PREROUTING", ruleset="own raw"),
+        seen("nf_nat_manip_pkt", tracked="new"),
+        seen("ip_forward", destination=BACKEND),
+    )
+    assert hop.by == "NAT, its connection"
+
+
+def test_ipvs_is_told_with_what_selects_its_service() -> None:
+    facts = [Fact("ns", "ipvs", "mark 0x101", BACKEND), Fact("ns", "ipvs", f"tcp {VIP}", BACKEND)]
+    for more, by in (({"mark": 0x101}, "IPVS, mark 0x101"), ({"protocol": "tcp"}, f"IPVS, tcp {VIP}"), ({}, "IPVS")):
+        flow = followed(seen("ip_vs_nat_xmit", **more), seen("ip_output", destination=BACKEND))
+        (way,) = story(replace(flow, facts=facts)).ways
+        assert way.steps[0].by == by
+
+
+def test_an_icmp_error_is_translated_by_the_connection_that_it_tells_of() -> None:
+    (way,) = ways(
+        seen("nf_hook_slow", icmp=3, hook="PREROUTING"),
+        seen("ip_forward", destination=BACKEND, icmp=3, tracked="related reply"),
+    )
+    assert (way.direction, way.steps[0].by) == ("error", "NAT, its connection")
+
+
+def test_a_command_begins_several_flows_and_each_request_is_one() -> None:
+    flow = followed(
+        seen("ip_output", namespace="c"),
+        seen("tcp_v4_rcv", destination=BACKEND),
+        seen("ip_output", source=BACKEND, destination=CLIENT, packet=2),
+        seen("ip_output", source="10.0.0.7:40002", packet=3, namespace="c"),
+    )
+    found = story(replace(flow, command=["curl", "s"], vip="10.0.0.8")).ways
+    assert [way.direction for way in found] == ["request", "reply", "request"]
 
 
 def test_later_packets_of_a_connection_are_rewritten_by_its_entry_and_not_by_a_rule() -> None:
@@ -187,7 +225,7 @@ def test_a_packet_that_is_seen_no_more_is_lost_where_it_was_seen_last() -> None:
 
 def test_an_icmp_error_is_no_answer() -> None:
     (_, way) = ways(seen("udp_rcv"), seen("icmp_rcv", source=VIP, destination=CLIENT, packet=2, icmp=3))
-    assert (way.direction, way.what) == ("error", "ICMP error of type 3")
+    assert (way.direction, way.what) == ("error", "ICMP network unreachable")
 
 
 def test_two_planes_part_at_their_first_rewrite_that_differs() -> None:
@@ -203,9 +241,10 @@ def test_two_planes_part_at_their_first_rewrite_that_differs() -> None:
 
 def test_what_the_kernel_had_no_room_for_is_told() -> None:
     told = story(Followed("p", "c", CLIENT, "s", VIP, "tcp", "nothing for 5 s", False, "", [seen("tcp_v4_rcv")], 12))
-    assert list(lines(told))[-2:] == [
-        "c got nothing for 5 s",
+    assert list(lines(told))[-3:] == [
         "12 sightings were lost: the kernel had no room for them, so the story may lack lines",
+        "c got nothing for 5 s",
+        "the cause is at ns eth0: the last packet arrived here, and nothing came after it",
     ]
 
 

@@ -54,7 +54,7 @@ def test_the_story_is_what_the_page_shows(bench: Bench, machine: dict[str, Kerne
     assert done.stdout.startswith("nft-lb: my-busybox.1 (10.0.0.7:40001) asks lone (10.0.0.8:80) by UDP\n")
     assert "PREROUTING" in done.stdout
     (job,) = made.jobs
-    assert job.tracing == {"origin": "", "service": "lone", "protocol": "udp", "until": "reply"}
+    assert job.tracing == {"origin": "", "service": "lone", "protocol": "udp", "until": "reply", "command": []}
 
 
 def test_every_sighting_is_printed_if_asked_for(bench: Bench, machine: dict[str, Kernel]) -> None:
@@ -107,7 +107,7 @@ def test_a_drawing_that_cannot_be_written_is_refused_before_anything_runs(
 def test_no_answer_is_exit_1(bench: Bench, machine: dict[str, Kernel]) -> None:
     machine["debian-6.12"] = kernel(replace(recorded("page"), answered=False, source="", answer="nothing for 5 s"))
     done = bench(*TRACE)
-    assert (done.exit_code, done.stdout.splitlines()[-1]) == (1, "my-busybox.1 got nothing for 5 s")
+    assert (done.exit_code, done.stdout.splitlines()[-2]) == (1, "my-busybox.1 got nothing for 5 s")
 
 
 def test_a_kernel_without_kprobes_is_refused_before_anything_runs(bench: Bench, machine: dict[str, Kernel]) -> None:
@@ -140,3 +140,14 @@ class Empty(Given):
 @pytest.mark.parametrize("by_vip", [True, False])
 def test_a_service_without_backends_is_asked_at_its_vip_from_its_network(by_vip: bool) -> None:
     assert ends(Empty(), CLIENT, "my-busybox", by_vip=by_vip) == ("10.0.0.7", "10.0.0.6")
+
+
+def test_a_command_is_handed_on_and_its_exit_code_is_told(bench: Bench, machine: dict[str, Kernel]) -> None:
+    flow = replace(recorded("page"), command=["ping", "-c1", "lone"], answer="exit code 0", source="")
+    machine["debian-6.12"] = made = kernel(flow)
+    done = bench(*TRACE, "--", "ping", "-c1", "lone")
+    assert done.exit_code == 0, done.output
+    head, *_, last = done.stdout.splitlines()
+    assert head == "nft-lb: my-busybox.1 (10.0.0.7:40001) runs ping -c1 lone, which asks lone (10.0.0.8:80) by UDP"
+    assert last == "ping ended with exit code 0"
+    assert made.jobs[0].tracing["command"] == ["ping", "-c1", "lone"]
