@@ -219,6 +219,7 @@ def observe(
     jobs: int | None = None,
     cluster: str | None = None,
     evidence: Path | None = None,
+    traces: Path | None = None,
     pause: bool = False,
     timeout: float | None = None,
     on_event: Callable[[str, Event], None] = lambda kernel, event: None,
@@ -228,12 +229,14 @@ def observe(
     `checks` is an expression as `-k` takes it; if it is empty, all checks are observed. `scenario` is a name or a file
     in whose lab they are observed instead of their own (scenarios.casting); checks that it cannot express are not
     applicable. `kernel` may have several names, separated by commas, or `guests`. `on_event` is called for each cell
-    with the kernel's name. `evidence` is a directory for captures and walks of cells that are not as expected. `pause`
-    opens a shell in their labs. Raises Usage for a wrong request, and Prerequisite for what the machine lacks.
+    with the kernel's name. `evidence` is a directory for captures and walks of cells that are not as expected, and
+    `traces` one for the story of each cell's packets. `pause` opens a shell in the labs of unexpected cells. Raises
+    Usage for a wrong request, and Prerequisite for what the machine lacks.
     """
     from bench import kernels as under_test
     from bench.outside import choose, points
     from bench.outside import matrix as runner
+    from dataplanes import follower
     from scenarios import checks as semantics
     from scenarios import topology
 
@@ -243,13 +246,15 @@ def observe(
     if own:
         topology.load(own)
     lanes = _lanes(cluster, jobs)
-    chosen = [choose.choose(name, lanes.clock(clock), selections) for name in under_test.expand(kernel)]
+    more = follower.REQUIRES if traces else ()
+    chosen = [choose.choose(name, lanes.clock(clock), selections, more=more) for name in under_test.expand(kernel)]
     return Observed(
         runner.run(
             selections,
             wanted,
             chosen,
             evidence=evidence,
+            traces=traces,
             pause=pause,
             timeout=timeout,
             lanes=lanes,

@@ -59,7 +59,7 @@ _MAPS = {
     "tc": (*_SERVICES, *_CONNECTIONS, "bridge"),
     "redirect": (*_SERVICES, *_CONNECTIONS, "bridge", "stations", "every"),
     "short": ("stations",),
-    "trace": ("layouts", "places", "namespaces", "packets", "flows", "sockets", "lost", "events"),
+    "trace": ("layouts", "places", "namespaces", "packets", "flows", "sockets", "vips", "lost", "events"),
 }
 
 

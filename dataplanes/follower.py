@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -120,6 +120,18 @@ def wanted(image: btf.Btf) -> KernelTypes:
     )
 
 
+def of_this_kernel() -> KernelTypes:
+    """Return what a follower needs of the running kernel's types, which takes an emulated one some seconds.
+
+    Raises Prerequisite for a kernel that does not describe them.
+    """
+    try:
+        image = (_TYPES / "vmlinux").read_bytes()
+    except OSError as error:
+        raise Prerequisite("cannot follow packets", why="this kernel has no BTF", fix="--kernel guest") from error
+    return wanted(btf.Btf(image))
+
+
 REQUIRES: tuple[Requirement, ...] = (
     Feature("KPROBES", "", "packets are seen at the entries of kernel functions"),
     Feature("BPF_EVENTS", "", "BPF programs are attached to kernel functions"),
@@ -189,23 +201,28 @@ class Follower:
             self._functions |= types.functions(each.name for each in PLACES if each.module == module)
             self._fields |= types.fields(set(_FIELDS) - set(self._fields))
 
-    def watch(self, client: str, protocol: str, *, port: int = 0, vip: str = "0.0.0.0") -> None:
-        """Follow the flow that begins in a namespace, by a protocol, from a port (of ICMP: an echo's number).
+    def watch(self, client: str = "", protocol: str = "", *, port: int = 0, vips: Sequence[str] = ()) -> None:
+        """Follow the flows that begin in a namespace, by a protocol, from a port (of ICMP: an echo's number).
 
-        Without a port these are all flows to a VIP.
-        What was seen of an earlier flow is forgotten.
+        Without a port these are the flows to the VIPs; without a namespace they begin in any, and without a protocol
+        they are of any. What was seen of earlier flows is forgotten.
         """
-        self._maps["layouts"].put(_FIRST, self._layout(0, 0, vip, protocol))  # nothing begins a flow meanwhile
-        for name in ("flows", "packets", "sockets"):
-            self._maps[name].delete([key for key, _ in self._maps[name].items()])
-        self.sightings()
-        self._maps["lost"].put(_FIRST, bytes(8))
-        self._maps["layouts"].put(_FIRST, self._layout(os.stat(netns.path(client)).st_ino, port, vip, protocol))
-
-    def _layout(self, client: int, port: int, vip: str, protocol: str) -> bytes:
         offsets = [self._fields.get(name, 0) for name in _FIELDS]
-        begins = socket.inet_aton(vip), struct.pack("!H", port), _PROTOCOLS[protocol]
-        return struct.pack(f"={len(offsets)}I I 4s2sH", *offsets, client, *begins)
+        nobody, begins = (0, bytes(2), 0), (0, struct.pack("!H", port), _PROTOCOLS.get(protocol, 0))
+        if client:
+            begins = os.stat(netns.path(client)).st_ino, *begins[1:]
+        self._forget("vips")
+        for start in (nobody, begins):  # without VIPs nobody's packet begins a flow
+            self._forget("flows", "packets", "sockets")
+            self.sightings()
+            self._maps["layouts"].put(_FIRST, struct.pack(f"={len(offsets)}I I 2sH", *offsets, *start))
+        self._maps["lost"].put(_FIRST, bytes(8))
+        for vip in vips:
+            self._maps["vips"].put(socket.inet_aton(vip), struct.pack("=I", 1))
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
+            self._maps[name].delete([key for key, _ in self._maps[name].items()])
 
     def _make_maps(self) -> None:
         found = ebpf_object.compiled("trace")

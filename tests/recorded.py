@@ -206,7 +206,7 @@ def _answer(recording: Recording, job: Job, edit: Callable[[Event], Event]) -> I
         wanted = {"environment", *_done(dict(edited), job)}
     elif job.kind == "matrix":
         cells = {(plane, check) for plane in names for check in job.checks}
-        wanted = {"environment", *cells, *(told & {(*cell, "evidence") for cell in cells})}
+        wanted = {"environment", *cells, *(told & {(*cell, kind) for cell in cells for kind in ("evidence", "flow")})}
     else:
         wanted = told if job.selections == recording.job.selections else {(job.kind, *names)}
     assert wanted <= told, f"not recorded: {wanted - told}; there are {told}"
@@ -229,7 +229,7 @@ def key(event: Event) -> object:
         return msgspec.convert(event.data, Trial).key()
     if event.kind == "cell":
         return event.data["dataplane"], event.data["check"]
-    if event.kind == "evidence":
+    if event.kind == "evidence" or (event.kind == "flow" and "check" in event.data):
         return event.data["dataplane"], event.data["check"], event.kind
     return event.kind
 

@@ -163,8 +163,9 @@ def _direction(
     if first or (begin.source, begin.destination) in forward:
         return "request"
     # A command may begin several flows, each from a port of its own.
-    asked = {destination for _, destination in forward} | {flow.vip}
-    return "request" if flow.command and begin.namespace == flow.origin and begin.destination in asked else "reply"
+    asked = {destination for _, destination in forward}
+    to_vip = begin.destination.partition(":")[0] in (flow.vip, *flow.vips)
+    return "request" if flow.command and (to_vip or begin.destination in asked) else "reply"
 
 
 def _services(flow: Followed) -> Services:

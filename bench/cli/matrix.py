@@ -27,6 +27,9 @@ from dataplanes import catalog
 from dataplanes.errors import Usage
 from dataplanes.selection import Selection
 
+_BESIDE = "failures", "traces"
+"""The directories beside the first file: evidence of unexpected cells, and the stories of all cells."""
+
 
 @click.command()
 @some_dataplane_option()
@@ -48,6 +51,11 @@ from dataplanes.selection import Selection
 )
 @click.option("--junit", metavar="FILE", help="Write the matrix as JUnit XML.")
 @click.option("--pause-on-fail", is_flag=True, help="Open a shell in the lab of each cell that is not as expected.")
+@click.option(
+    "--trace",
+    is_flag=True,
+    help="Follow the packets of each check to the VIPs, and write their story beside the first file of -o.",
+)
 def matrix(
     dataplane: str,
     world: str | None,
@@ -61,6 +69,7 @@ def matrix(
     output: tuple[str, ...],
     junit: str | None,
     pause_on_fail: bool,
+    trace: bool,
 ) -> None:
     """Observe the semantics of a VIP on data planes. The exit code is 1 if an outcome is not the expected one."""
     from bench import kernels as under_test
@@ -82,12 +91,15 @@ def matrix(
             "--jobs": jobs,
             "--cluster": cluster,
             "--pause-on-fail": pause_on_fail,
+            "--trace": trace,
         }
         _demand_nothing_else(given)
         adoption = api.read_world(world)
     writers = [(path, output_writer(path)) for path in (*output, *filter(None, [junit]))]
     first = next((path for path in (*output, junit) if path and path != "-"), None)
-    evidence = Path(f"{os.path.splitext(first)[0]}-failures") if first else None
+    if trace and not first:
+        raise Usage("nowhere to write the traces", fix="give a file with -o; the traces are written beside it")
+    evidence, traces = (Path(f"{os.path.splitext(first)[0]}-{name}") if first else None for name in _BESIDE)
     with cells(total) as on_event:
         if world is None:
             observed = api.observe(
@@ -99,6 +111,7 @@ def matrix(
                 jobs=jobs,
                 cluster=cluster,
                 evidence=evidence,
+                traces=traces if trace else None,
                 pause=pause_on_fail,
                 timeout=timeout,
                 on_event=on_event,

@@ -226,6 +226,7 @@ class Job(Struct):
     checks: list[str] = field(default_factory=list)  # for a matrix: the names of the checks
     own: str = ""  # for a matrix: the scenario that stands in the place of the checks' own
     evidence: bool = False  # for a matrix: collect evidence of cells that are not as expected
+    traced: bool = False  # for a matrix: follow the packets of each cell
     pause: bool = False  # for a matrix: open a shell in the lab of a cell that is not as expected
     extensions: list[Extension] = field(default_factory=list)  # the planes and checks of other packages
     exploring: dict[str, Any] = field(default_factory=dict)  # for an exploration (bench.documents.exploration)

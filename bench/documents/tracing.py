@@ -66,7 +66,8 @@ class Followed(Struct, frozen=True):
     lost: Count = 0  # sightings that the kernel had no room for
     namespaces: list[Namespace] = []  # in the order of a walk
     facts: list[Fact] = []  # only of IPVS, if there was an answer
-    command: list[str] = []  # the command that has sent the requests, if there was one
+    command: list[str] = []  # the command or the check that has sent the requests, if there was one
+    vips: list[str] = []  # for a check: the VIPs to which flows were followed
 
 
 class Hop(Struct, frozen=True):

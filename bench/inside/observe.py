@@ -9,6 +9,7 @@ import base64
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,6 +25,9 @@ from scenarios.journal import Journal
 from scenarios.lab import Lab
 from scenarios.outcomes import Outcome
 
+if TYPE_CHECKING:
+    from bench.inside.traces import Traces
+
 Tell = Callable[[Event], None]
 _EVIDENCE = 2
 """The largest number of cells per plane and scenario with evidence.
@@ -32,13 +36,21 @@ Under emulation a walk through a lab takes a minute.
 """
 
 
+def _traces(tell: Tell) -> Traces:
+    """Return what follows the packets of checks. Its modules are imported only where packets are followed."""
+    from bench.inside.traces import Traces
+
+    return Traces(tell)
+
+
 def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Lab], object]) -> int:
     """Observe every cell of the job. Observe an unexpected one a second time, with evidence."""
     tell(Event("environment", data=environment.collect(clock)))
     wanted = checks.named(job.checks)
+    traces = _traces(tell) if job.traced else None
     for selection in job.selections:
         for scenario in checks.scenarios(wanted):
-            observer = _Observer(selection, scenario, clock, tell, pause if job.pause else None, job.own)
+            observer = _Observer(selection, scenario, clock, tell, pause if job.pause else None, job.own, traces)
             observer.evidence = _EVIDENCE if job.evidence or job.pause else 0
             observer.observe([each for each in wanted if each.scenario == scenario])
     return 0
@@ -58,6 +70,7 @@ class _Observer:
         tell: Tell,
         pause: Callable[[Lab], object] | None,
         own: str,
+        traces: Traces | None = None,
     ) -> None:
         self._selection = selection
         self._clock = clock
@@ -66,6 +79,7 @@ class _Observer:
         self._tell = tell
         self._pause = pause
         self.evidence = 0
+        self._traces = traces
 
     def observe(self, wanted: Sequence[Check]) -> None:
         for each in wanted:
@@ -82,6 +96,8 @@ class _Observer:
                         self._report(Cell(self._selection.name, each.name, outcome, f"no lab: {error}", 0.0))
                     return
                 world = World(lab)
+                if self._traces:
+                    stack.enter_context(self._traces.attached(lab))
                 well = True
                 while rest and well:
                     batch = [each for each in rest if each.idles] if rest[0].idles else rest[:1]
@@ -91,8 +107,12 @@ class _Observer:
     def _observe(self, batch: Sequence[Check], world: World) -> bool:
         """Observe checks in a lab. Return False if the lab cannot be used any more."""
         well = True
+        if self._traces:
+            self._traces.begin()
         for cell in checks.observe(batch, world, self._selection.name):
             well = well and cell.outcome != "error"
+            if self._traces and len(batch) == 1:  # the packets of several at once cannot be told apart
+                self._traces.tell(cell)
             if not self._report(cell) and self.evidence:
                 self.evidence -= 1
                 self._show(checks.CHECKS[cell.check])

@@ -62,13 +62,13 @@ def follow(
     flow = Followed(name, origin, f"{address}:{_PORT}", service, f"{vip}:{port}", tracing.protocol)
     follower.watch(lab.containers[origin].netns, tracing.protocol, port=_PORT)
     answer, source = _ask(lab, origin, vip, tracing, request, patience)
-    return _seen(lab, follower, replace(flow, answer=answer, answered=bool(source), source=source), tracing.until)
+    return seen(lab, follower, replace(flow, answer=answer, answered=bool(source), source=source), tracing.until)
 
 
 def _of_command(lab: Lab, tracing: Tracing, follower: Follower, flow: Followed) -> Followed:
     """Run the command in the client's container, and return the flows that it has begun."""
     netns = lab.containers[flow.origin].netns
-    follower.watch(netns, flow.protocol, vip=flow.vip)
+    follower.watch(netns, flow.protocol, vips=[flow.vip])
     argv = ("ip", "netns", "exec", netns, *tracing.command)  # with the container's resolver
     with lab.spawn(flow.origin, argv, stdin=subprocess.DEVNULL, stdout=2) as process:
         try:
@@ -76,10 +76,10 @@ def _of_command(lab: Lab, tracing: Tracing, follower: Follower, flow: Followed) 
         finally:
             process.kill()
     answer = f"exit code {code}"
-    return _seen(lab, follower, replace(flow, command=tracing.command, answer=answer, answered=not code), "close")
+    return seen(lab, follower, replace(flow, command=tracing.command, answer=answer, answered=not code), "close")
 
 
-def _seen(lab: Lab, follower: Follower, flow: Followed, until: Until) -> Followed:
+def seen(lab: Lab, follower: Follower, flow: Followed, until: Until) -> Followed:
     """Return a flow that has ended with its sightings, and with facts that explain them."""
     sightings = _until_quiet(follower)
     if until == "reply":

@@ -38,7 +38,7 @@ def dispatch(
     Raises the error of the kernel under test as if it had happened here.
     """
     job = msgspec.structs.replace(job, extensions=list(extensions.known()))
-    more = follower.REQUIRES if job.kind == "trace" else ()
+    more = follower.REQUIRES if job.kind == "trace" or job.traced else ()
     make_ready(job.selections, kernel, {trial.workload for trial in job.trials}, more)
     failure: list[errors.BenchError] = []
 

@@ -25,6 +25,7 @@ from bench.kernels.relay import Lines, Relay, signals
 from bench.outside.dispatch import dispatch
 from bench.outside.lane import Order, running
 from bench.prepare.ready import make_ready
+from dataplanes import follower
 from dataplanes.errors import BenchError, TimedOut
 from dataplanes.kernel import interrupt
 from dataplanes.kernel.procfs import field
@@ -116,7 +117,8 @@ def make_all_ready(shares: Sequence[Share]) -> None:
     for kernel in {share.kernel.name: share.kernel for share in shares}.values():
         own = [share for share in shares if share.kernel.name == kernel.name]
         planes = {plane.name: plane for share in own for plane in share.job.selections}
-        make_ready([*planes.values()], kernel, {name for share in own for name in share.workloads()})
+        more = follower.REQUIRES if any(share.job.traced for share in own) else ()
+        make_ready([*planes.values()], kernel, {name for share in own for name in share.workloads()}, more)
 
 
 def batches(shares: Sequence[_T], jobs: int | None) -> list[Sequence[_T]]:

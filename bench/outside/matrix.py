@@ -12,10 +12,13 @@ from typing import Any
 
 import msgspec
 
+from bench.analysis.story import story
 from bench.documents import Event, Job, Matrix, MatrixCell
+from bench.documents.tracing import Followed
 from bench.kernels import Kernel
 from bench.outside import provenance
 from bench.outside.lanes import Lanes, Share, Told
+from bench.report.story import lines
 from dataplanes import files
 from dataplanes.errors import Usage
 from dataplanes.selection import Selection, balances
@@ -37,6 +40,7 @@ def run(
     kernels: Sequence[tuple[Kernel, str]],
     *,
     evidence: Path | None,
+    traces: Path | None = None,
     pause: bool,
     timeout: float | None,
     lanes: Lanes,
@@ -58,6 +62,8 @@ def run(
             environments[kernel] = provenance.merged(environments.get(kernel, {}), event.data)
         elif event.kind == "evidence" and evidence:
             _keep(evidence, kernel, event.data)
+        elif event.kind == "flow" and traces:
+            _keep_trace(traces, kernel, event.data)
         on_event(kernel, event)
 
     names = [each.name for each in selections]
@@ -65,7 +71,9 @@ def run(
     def job(planes: Sequence[Selection]) -> Job:
         wanted = [each.name for each in checks]
         kept = evidence is not None
-        return Job("matrix", selections=list(planes), checks=wanted, own=scenario, pause=pause, evidence=kept)
+        made = Job("matrix", selections=list(planes), checks=wanted, own=scenario, pause=pause, evidence=kept)
+        made.traced = traces is not None
+        return made
 
     shares = [
         Share(kernel, job(dealt), tty=pause and sys.stdin.isatty())
@@ -97,9 +105,20 @@ def unexpected(matrix: Matrix) -> list[MatrixCell]:
     return [cell for cell in matrix.cells if cell.outcome != cell.expected]
 
 
+def _named(kernel: str, data: dict[str, Any]) -> str:
+    """Return the name of a cell's files."""
+    return re.sub(r"[^\w.@+=-]", "_", f"{kernel}_{data['dataplane']}_{data['check']}")
+
+
+def _keep_trace(directory: Path, kernel: str, data: dict[str, Any]) -> None:
+    """Write the story of a cell's packets."""
+    text = "\n".join(lines(story(msgspec.convert(data["flow"], Followed))))
+    files.write(directory / f"{_named(kernel, data)}.txt", f"{text}\n".encode())
+
+
 def _keep(directory: Path, kernel: str, data: dict[str, Any]) -> None:
     """Write the walk through the lab and the packets of a cell that was not as expected."""
-    place = directory / re.sub(r"[^\w.@+=-]", "_", f"{kernel}_{data['dataplane']}_{data['check']}")
+    place = directory / _named(kernel, data)
     files.write(place / "again.txt", f"{data['again']}\n".encode())
     if "inspect" in data:
         files.write(place / "inspect.txt", f"{data['inspect']}\n".encode())

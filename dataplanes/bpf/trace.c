@@ -27,9 +27,8 @@ struct layout {
 	u32 dev_net, dev_ifindex, dev_name, net_inum, sock_net;
 	u32 state_hook, state_pf, state_net, pkt_skb, pkt_state;
 	u32 chain_table, chain_name, table_name, xt_table_name;
-	u32 client_inum;           /* the flow begins in this namespace, */
-	u32 vip;                   /* with a packet or a call to this address, if there is no port, */
-	u16 client_port, protocol; /* or from this port */
+	u32 client_inum;           /* the flow begins in this namespace, or if it is 0 in any, */
+	u16 client_port, protocol; /* from this port, or if it is 0 with a packet or a call to a VIP; 0: any protocol */
 };
 
 struct place { /* the arguments of a function, by position; NONE if it has none */
@@ -62,6 +61,7 @@ BPF_TABLE("hash", u32, u32, namespaces, 1024);
 BPF_TABLE("lru_hash", u64, u64, packets, 4096);
 BPF_TABLE("lru_hash", struct tuple, u32, flows, 1024);
 BPF_TABLE("lru_hash", u64, u32, sockets, 1024);
+BPF_TABLE("hash", u32, u32, vips, 1024);
 BPF_ARRAY(lost, u64, 1);
 BPF_QUEUE(events, struct event, 1, 0);
 
@@ -138,11 +138,13 @@ static __always_inline void learn(struct tuple *tuple)
 /* A program on a cgroup may send a socket to a backend, so that no packet goes to the VIP. Then the socket tells. */
 static __always_inline int begins(struct layout *layout, struct event *event, u64 sock)
 {
-	if (event->netns != layout->client_inum || event->tuple.protocol != layout->protocol)
+	if (layout->client_inum && event->netns != layout->client_inum)
+		return 0;
+	if (layout->protocol && event->tuple.protocol != layout->protocol)
 		return 0;
 	if (layout->client_port)
 		return event->tuple.source_port == layout->client_port;
-	return event->tuple.destination == layout->vip || sockets.lookup(&sock);
+	return vips.lookup(&event->tuple.destination) || sockets.lookup(&sock);
 }
 
 static __always_inline void put(struct event *event)
@@ -257,12 +259,14 @@ static __always_inline int connecting(struct arguments *arguments, struct layout
 {
 	u64 sock = argument(arguments, 0), address = argument(arguments, place->sockaddr),
 	    net = word(sock + layout->sock_net);
-	u32 one = 1;
+	u32 one = 1, destination = half(address + 4);
 
 	event->netns = half(net + layout->net_inum);
-	if (event->netns != layout->client_inum || quarter(address) != 2 /* AF_INET */)
+	if ((layout->client_inum && event->netns != layout->client_inum) || !namespaces.lookup(&event->netns))
 		return 0;
-	if (!layout->client_port && half(address + 4) == layout->vip)
+	if (quarter(address) != 2 /* AF_INET */)
+		return 0;
+	if (!layout->client_port && vips.lookup(&destination))
 		sockets.update(&sock, &one);
 	else if (!layout->client_port && !sockets.lookup(&sock))
 		return 0;
@@ -271,7 +275,7 @@ static __always_inline int connecting(struct arguments *arguments, struct layout
 	event->tuple.protocol = layout->protocol;
 	event->tuple.source_port = layout->client_port;
 	event->tuple.destination_port = quarter(address + 2);
-	event->tuple.destination = half(address + 4);
+	event->tuple.destination = destination;
 	put(event);
 	return 0;
 }

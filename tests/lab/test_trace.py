@@ -14,12 +14,14 @@ import msgspec
 import pytest
 
 from bench.analysis.story import story
-from bench.documents.tracing import Story, Tracing
-from bench.inside import tracing
+from bench.documents import Event, Job
+from bench.documents.tracing import Followed, Story, Tracing
+from bench.inside import observe, tracing
 from bench.report.story import lines
 from dataplanes import catalog, follower
 from dataplanes.follower import Follower
-from dataplanes.kernel.btf import Btf, KernelTypes
+from dataplanes.kernel.btf import KernelTypes
+from scenarios import checks
 from scenarios.lab import Lab
 from tests.lab.conftest import CLIENT, running
 
@@ -34,7 +36,7 @@ pytestmark = pytest.mark.trace
 
 @pytest.fixture(scope="module")
 def types() -> KernelTypes:
-    return follower.wanted(Btf(Path("/sys/kernel/btf/vmlinux").read_bytes()))
+    return follower.of_this_kernel()
 
 
 def followed(lab: Lab, origin: str, service: str, protocol: str, follower: Follower) -> Story:
@@ -83,3 +85,27 @@ def test_each_rewrite_is_told_where_the_plane_makes_it(plane: str, types: Kernel
     assert requests(told(of_command)) == requests(known.get("remote tcp") or known["remote"])
     assert {way.direction for way in of_command.ways} == {"request", "reply"}
     assert found == {name: known.get(name) or known[name.partition(" ")[0]] for name in found}
+
+
+def test_the_packets_of_each_check_are_followed_and_no_outcome_changes() -> None:
+    wanted = [name for name, each in checks.CHECKS.items() if (each.theme, each.scenario) == ("reach", "matrix")]
+    outcomes: list[dict[str, str]] = []
+    flows: dict[str, Followed] = {}
+
+    def tell(event: Event) -> None:
+        if event.kind == "cell":
+            outcomes[-1][event.data["check"]] = event.data["outcome"]
+        elif event.kind == "flow":
+            flows[event.data["check"]] = msgspec.convert(event.data["flow"], Followed)
+
+    for traced in (False, True):
+        outcomes.append({})
+        job = Job("matrix", selections=catalog.select("nft-lb"), checks=wanted)
+        job.traced = traced
+        observe.matrix(job, "wall", tell, lambda lab: None)
+    assert outcomes[0] == outcomes[1]
+    assert flows.keys() == {name for name, outcome in outcomes[1].items() if outcome != "skip"}
+    stories = {name: story(flow) for name, flow in flows.items()}
+    print(*("\n".join(lines(each)) for each in stories.values()), sep="\n\n")  # pytest shows it if the test fails
+    assert {"request", "reply"} <= {way.direction for way in stories["reach.other-node"].ways}
+    assert "reach.other-node ended with pass: " in list(lines(stories["reach.other-node"]))[-1]

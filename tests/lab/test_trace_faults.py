@@ -18,7 +18,6 @@ from dataplanes import follower
 from dataplanes.ebpf_services import ServiceTable
 from dataplanes.follower import Follower
 from dataplanes.kernel import conntrack, process, sysctl
-from dataplanes.kernel.btf import Btf, KernelTypes
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.placed import PlacedPlane
 from scenarios.lab import Lab
@@ -193,10 +192,6 @@ def met(lab: Lab, attached: Follower, fault: Fault) -> Followed:
                 table.flush({lab.service(fault.service).vip: ()})
 
 
-def types() -> KernelTypes:
-    return follower.wanted(Btf(Path("/sys/kernel/btf/vmlinux").read_bytes()))
-
-
 Scene = tuple[Lab, Follower]
 
 
@@ -211,7 +206,7 @@ def scenes() -> Iterator[Callable[[str], Scene]]:
                 stack.close()
                 there.clear()
                 lab = stack.enter_context(running(plane, "matrix"))
-                there[plane] = lab, stack.enter_context(tracing.attached(lab, types()))
+                there[plane] = lab, stack.enter_context(tracing.attached(lab, follower.of_this_kernel()))
             return there[plane]
 
         yield get

@@ -8,15 +8,17 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from bench import api
 from bench.analysis.intervals import summarise
 from bench.documents import Event
 from bench.kernels import Kernel
 from bench.report import result_table
-from dataplanes import catalog
+from dataplanes import catalog, follower
 from tests.recorded import COMMANDS, MATRIX, RUN, Replay, read, replay
 from tests.unit.conftest import Bench
+from tests.unit.test_story import recorded as flow_recorded
 
 
 def measured(path: str) -> api.Measured:
@@ -134,6 +136,29 @@ def test_an_outcome_that_is_not_expected_is_exit_1(bench: Bench, machine: dict[s
     assert done.exit_code == 1
     assert "(expected pass): no lab" in done.stderr
     assert ElementTree.parse("m.xml").find(".//error") is not None
+
+
+def test_the_story_of_each_cell_is_written_beside_the_matrix_if_asked_for(
+    bench: Bench, machine: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = replace(flow_recorded("page"), command=["reach.other-node"], answer="pass: answered", source="")
+    data = {"dataplane": "nft-lb", "check": "reach.other-node", "flow": msgspec.to_builtins(flow)}
+    recording = read("matrix")
+    recording.events.insert(2, Event("flow", data=data))
+    machine["debian-6.12"] = made = Replay(recording)
+    monkeypatch.setattr(follower, "REQUIRES", ())
+    done = bench(*MATRIX, "-o", "m.json", "--trace")
+    assert done.exit_code == 0, done.output
+    (path,) = Path("m-traces").iterdir()
+    assert path.name.endswith("nft-lb_reach.other-node.txt")
+    assert "nat-prerouting" in path.read_text()
+    assert path.read_text().endswith("reach.other-node ended with pass: answered\n")
+    assert [job.traced for job in made.jobs] == [True]
+
+
+def test_traces_need_a_file_to_be_beside(bench: Bench, machine: dict[str, Kernel]) -> None:
+    machine["debian-6.12"] = made = Replay(read("matrix"))
+    assert (bench(*MATRIX, "--trace").exit_code, made.jobs) == (2, [])
 
 
 def test_evidence_is_kept_beside_the_matrix(bench: Bench, machine: dict[str, Kernel]) -> None:
