@@ -19,6 +19,7 @@ from scenarios.lab import Lab
 _GET_MTU = 0x8921  # SIOCGIFMTU
 _OWN = "/proc/thread-self/net/"
 _LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
+_END = re.compile("[0-9A-F]{8}:[0-9A-F]{4}")
 _ENTRIES, _MOST = (f"/proc/sys/net/netfilter/nf_conntrack_{name}" for name in ("count", "max"))
 
 
@@ -94,16 +95,17 @@ def _mtus() -> Iterator[tuple[str, int]]:
 
 def _services() -> Iterator[tuple[str, str]]:
     """Yield what selects each IPv4 service of IPVS, and its destinations (net/netfilter/ipvs/ip_vs_ctl.c)."""
-    found: list[tuple[str, list[str]]] = []
+    found: dict[str, list[str]] = {}
+    present: list[str] = []
     for line in _content(_OWN + "ip_vs").splitlines():
-        words = line.split()
-        if words[0] == "->" and ":" in words[1] and found:
-            found[-1][1].append(_end(words[1]))
-        elif words[0] == "FWM":
-            found.append((f"mark {int(words[1], 16):#x}", []))
-        elif words[0] in ("TCP", "UDP", "SCTP"):
-            found.append((f"{words[0].lower()} {_end(words[1])}", []))
-    for name, destinations in found:
+        kind, end = (*line.split(), "", "")[:2]
+        if kind == "->" and _END.fullmatch(end):
+            present.append(_end(end))
+        elif kind == "FWM":
+            present = found[f"mark {int(end, 16):#x}"] = []
+        elif _END.fullmatch(end):
+            present = found[f"{kind.lower()} {_end(end)}"] = []
+    for name, destinations in found.items():
         yield name, ", ".join(destinations)
 
 

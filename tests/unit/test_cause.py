@@ -34,6 +34,11 @@ def test_the_story_of_a_failure_fits_a_screen(name: str) -> None:
     assert len(list(lines(story(met(name))))) <= 24
 
 
+def test_the_page_shows_the_cause_of_a_planted_fault() -> None:
+    page = (ROOT / "docs" / "trace.md").read_text("utf-8")
+    assert f"\nthe cause is at {CAUSES['neighbour entry missing']}\n" in page
+
+
 def test_a_request_that_is_sent_again_is_a_packet_of_its_own() -> None:
     request = next(way for way in story(met("SNAT dropped")).ways if way.direction == "request")
     assert (request.what, request.others, len(request.steps)) == ("SYN", 1, 2)
