@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from dataplanes import extensions, ipvs_knobs, knobs, peers, plane_file
+from dataplanes import extensions, ipvs_knobs, knobs, peers, plane_file, platforms
 from dataplanes.base import Attachments, Belongings, DataPlane, Mechanism, Placement
 from dataplanes.direct import Direct
 from dataplanes.ebpf import Ebpf, EbpfKnobs, RedirectKnobs, ShortKnobs
@@ -184,7 +184,7 @@ _RECIPES = (
     ),
 )
 BUILT_IN: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
-_TAKEN = ("all", "peers", DIRECT, *BUILT_IN, *peers.NAMES)
+_TAKEN = ("all", "peers", DIRECT, *BUILT_IN, *peers.NAMES, *platforms.known())
 _DIRECT = "no load balancer: the client calls the backends' own addresses in turn; the reference of every figure"
 
 
@@ -218,7 +218,7 @@ def recipe(plane: str) -> Recipe:
 
 
 def _nearest(plane: str) -> str:
-    near = difflib.get_close_matches(plane, [*names(), *peers.NAMES], 1)
+    near = difflib.get_close_matches(plane, [*names(), *peers.NAMES, *platforms.known()], 1)
     return f"did you mean {near[0]}?" if near else "`bench list dataplanes` shows them"
 
 
@@ -248,15 +248,14 @@ def placement(plane: str) -> str:
 
 
 def mechanism(selection: Selection) -> str:
-    """Return the name of a selected plane's mechanism, "" for the direct path."""
-    return "" if selection.dataplane == DIRECT else _parts(selection)[1].make().name
+    """Return the name of a selected plane's mechanism, "" for the direct path and for a platform, which has its own."""
+    return "" if _is_whole(selection) else _parts(selection)[1].make().name
 
 
 def select(text: str) -> list[Selection]:
-    """Parse a `--dataplane` value: comma-separated planes and plane files, `peers` for all of these, or `all`.
+    """Parse a `--dataplane` value: comma-separated planes, plane files and platforms, `peers`, or `all`.
 
-    `all` is every plane but the peers. Raises Usage, which names the nearest plane, or the line and the field of a
-    plane file.
+    `peers` are all that are programs, and `all` is every plane of ours. Raises Usage with the nearest one, or the line.
     """
     known = names()
     chosen = known if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
@@ -280,9 +279,9 @@ def _distinct(selections: list[Selection]) -> list[Selection]:
 def _select(text: str) -> Selection:
     if plane_file.is_named_by(text):
         return _select_program(text)
-    if text in peers.NAMES:
-        return peer(text)
     plane, settings = split(text)
+    if text in peers.NAMES or plane in platforms.known():
+        return peer(text)
     if plane == DIRECT:
         if settings:
             raise Usage(f"{DIRECT} has no variants", where=text)
@@ -306,13 +305,16 @@ def _select_program(text: str) -> Selection:
 
 
 def peer(name: str) -> Selection:
-    """Return a peer, selected."""
+    """Return a peer, selected: a program, or a platform in a version."""
+    if name not in peers.NAMES:
+        return platforms.select(name, *split(name))
     return _of_program(plane_file.parse(peers.file(name)))
 
 
 def imitated(selection: Selection) -> Selection | None:
-    """Return the plane of the catalog that a plane file's plane imitates, or None."""
-    return _select(selection.program.imitates) if selection.program and selection.program.imitates else None
+    """Return the plane of the catalog that a plane file's plane, or a platform, is held against, or None."""
+    other = selection.program or platforms.of(selection)
+    return _select(other.imitates) if other and other.imitates else None
 
 
 def _of_program(found: PlaneProgram) -> Selection:
@@ -338,6 +340,11 @@ def variants(plane: str) -> list[Selection]:
         Selection(f"{plane}@{name}" if name else plane, plane, name, asdict(settings), placement(plane), package(plane))
         for name, settings in recipe(plane).variants.items()
     ]
+
+
+def _is_whole(selection: Selection) -> bool:
+    """Return True for the direct path and for a platform, which do not consist of a placement and a mechanism."""
+    return selection.dataplane == DIRECT or platforms.of(selection) is not None
 
 
 def _parts(selection: Selection) -> tuple[Part[Placement], Part[Mechanism]]:
@@ -367,24 +374,26 @@ def requires(selection: Selection) -> tuple[Requirement, ...]:
     """Return what the selected data plane needs of the kernel and the machine with its knobs."""
     if selection.dataplane == DIRECT:
         return ()
+    if chosen := platforms.of(selection):
+        return chosen.requires(selection.variant)
     return tuple(dict.fromkeys(need for part in _parts(selection) for need in part.requires()))
 
 
 def needs_cgroups(selection: Selection) -> bool:
     """Return True if the data plane needs a cgroup for each container."""
-    return selection.dataplane != DIRECT and _parts(selection)[0].kind.cgroups
+    return not _is_whole(selection) and _parts(selection)[0].kind.cgroups
 
 
 def any_port(selection: Selection) -> bool:
     """Return True if the data plane serves every port of a VIP, and not only the ports that a service declares."""
-    return selection.dataplane == DIRECT or _parts(selection)[1].make().any_port
+    return _is_whole(selection) or _parts(selection)[1].make().any_port
 
 
 def protocols(selection: Selection) -> tuple[Protocol, ...]:
     """Return the transports that the data plane serves."""
-    return get_args(Protocol) if selection.dataplane == DIRECT else _parts(selection)[1].make().protocols
+    return get_args(Protocol) if _is_whole(selection) else _parts(selection)[1].make().protocols
 
 
 def in_turn(selection: Selection) -> bool:
     """Return True if the data plane chooses backends in turn, and not at random."""
-    return selection.dataplane == DIRECT or _parts(selection)[1].make().in_turn
+    return _is_whole(selection) or _parts(selection)[1].make().in_turn

@@ -26,7 +26,7 @@ from dataplanes.model import Service
 from dataplanes.requirements import Feature, Package, Requirement, Tool
 from dataplanes.vips import LocalRoutes
 
-_FIRST_MARK = 0x101  # swarm counts up from 0x100, which is its ingress network
+_FIRST_MARK = 0x101  # any would do; on each node of a swarm the first service has 0x100, the next one 0x101
 _SETTINGS = (
     *("conntrack", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template"),
     *("snat_reroute", "run_estimation"),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from scenarios.lab import Lab
+    from dataplanes.model import Service
+    from scenarios.testbed import Testbed
 
 
 class LabNode(Struct):
@@ -60,27 +61,28 @@ class LabDocument(Struct, tag_field="kind", tag="lab"):
     schema: Literal[2] = 2
 
 
-def document(lab: Lab) -> LabDocument:
-    """Return the present state of a lab as a document."""
+def document(testbed: Testbed) -> LabDocument:
+    """Return the present state of a testbed as a document."""
+    attached = [each for container in testbed.containers.values() for each in container.endpoints]
     weights = {
-        (spec.network, backend.address): backend.weight
-        for spec in lab.specs()
-        for backend in lab.service(spec.name).backends
+        (service.network, backend.address): backend.weight
+        for service in testbed.services()
+        for backend in service.backends
     }
     return LabDocument(
-        [LabNode(node, name) for kind, node, name in lab.namespaces() if kind == "host"],
+        [LabNode(node, name) for kind, node, name in testbed.namespaces() if kind == "host"],
         [
             LabNetwork(
                 network.name,
                 network.subnet,
                 network.mtu,
-                {each.node: each.overlay_netns for each in lab.segments() if each.network == network.name},
+                {each.node: each.overlay_netns for each in attached if each.network == network.name},
             )
-            for network in lab.scenario.networks
+            for network in testbed.scenario.networks
         ],
         [
-            LabService(spec.name, spec.network, spec.vip, _ports(lab, spec.name), [task.name for task in spec.tasks])
-            for spec in lab.specs()
+            LabService(each.name, each.network, each.vip, _ports(testbed, each), _tasks(testbed, each.name))
+            for each in testbed.services()
         ],
         [
             LabTask(
@@ -89,16 +91,20 @@ def document(lab: Lab) -> LabDocument:
                 container.task.node,
                 container.netns,
                 container.cgroup,
-                container.task.mac,
+                container.endpoints[0].mac,
                 {endpoint.network: endpoint.address for endpoint in container.endpoints},
                 weights.get((container.task.network, container.task.address), container.task.weight),
                 container.crashed,
             )
-            for container in lab.containers.values()
+            for container in testbed.containers.values()
         ],
     )
 
 
-def _ports(lab: Lab, service: str) -> list[int]:
+def _ports(testbed: Testbed, service: Service) -> list[int]:
     """Return the ports that a service declares, or else the one of the scenario's traffic."""
-    return sorted({port.number for port in lab.service(service).ports}) or [lab.scenario.traffic.port]
+    return sorted({port.number for port in service.ports}) or [testbed.scenario.traffic.port]
+
+
+def _tasks(testbed: Testbed, service: str) -> list[str]:
+    return [name for name, each in testbed.containers.items() if each.task.service == service]

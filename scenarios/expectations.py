@@ -13,7 +13,7 @@ from functools import cache
 import msgspec
 from msgspec import Struct
 
-from dataplanes import catalog, extensions, files, toml
+from dataplanes import catalog, extensions, files, platforms, toml
 from dataplanes.errors import Usage
 from dataplanes.extensions import Extension
 from dataplanes.selection import Selection, split
@@ -39,7 +39,7 @@ class _Differences(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OwnDifference(Struct, frozen=True, forbid_unknown_fields=True):
-    """An expectation in the file of a plane file. It is about that plane."""
+    """An expectation in the file of a plane file or of a platform. It is about that plane."""
 
     checks: list[str]
     reason: str
@@ -49,7 +49,7 @@ class OwnDifference(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OwnDifferences(Struct, frozen=True, forbid_unknown_fields=True):
-    """The file of expected differences of a plane file."""
+    """The file of expected differences of a plane file or of a platform."""
 
     difference: list[OwnDifference] = []
 
@@ -96,8 +96,8 @@ def _own(path: str) -> OwnDifferences:
 
 
 def demand_known(selections: Iterable[Selection]) -> None:
-    """Raise Usage, with the line, if a plane file's expected differences are about no check or have no reason."""
-    for path in {each.program.expected for each in selections if each.program and each.program.expected}:
+    """Raise Usage, with the line, if a plane's own expected differences are about no check or have no reason."""
+    for path in filter(None, {_own_file(each) for each in selections}):
         for number, each in enumerate(_own(path).difference):
             if strange := [name for name in each.checks if name not in checks.known()]:
                 near = difflib.get_close_matches(strange[0], checks.known(), 1)
@@ -111,9 +111,15 @@ def _refuse(path: str, field: str, why: str, fix: str) -> None:
     raise Usage(why, where=f"{path}:{toml.line(files.text(path, _MOST), field)}: {field}", fix=fix)
 
 
-def _about(selection: Selection) -> Iterable[Expectation]:
-    """Return the expectations in the file of a plane file's plane."""
-    path = selection.program.expected if selection.program else ""
+def _own_file(selection: Selection) -> str:
+    """Return the file with the expected differences of a plane file's plane or of a platform, "" if it has none."""
+    platform = platforms.of(selection)
+    return platform.expected if platform else selection.program.expected if selection.program else ""
+
+
+def about(selection: Selection) -> Iterable[Expectation]:
+    """Return the expectations in the file of a plane file's plane or of a platform."""
+    path = _own_file(selection)
     for each in _own(path).difference if path else []:
         yield Expectation(each.checks, [selection.name], each.reason, each.expected, each.reference, each.kernels)
 
@@ -121,12 +127,12 @@ def _about(selection: Selection) -> Iterable[Expectation]:
 def expected(selection: Selection, check: str, release: str) -> Expectation:
     """Return the expectation for a check on a plane and a kernel.
 
-    What a plane file imitates is expected of its plane, unless its own file says otherwise.
+    What a plane file or a platform imitates is expected of it, unless its own file says otherwise.
     """
     names = {selection.dataplane, selection.name, f"{selection.dataplane}@{selection.variant}"}
     imitated = catalog.imitated(selection)
     found = expected(imitated, check, release) if imitated else PLAIN
-    for each in _about(selection) if selection.program else load():
+    for each in about(selection) if imitated or selection.program else load():
         kernel = not each.kernels or any(release.startswith(start) for start in each.kernels)
         if check in each.checks and names & set(each.planes) and kernel:
             found = each

@@ -47,8 +47,10 @@ _ROUTER = {
 class Fabric:
     """The nodes, overlay namespaces and attachments of one run. They are named RUN-NODE, RUN-NODE.NETWORK, RUN-TASK."""
 
-    def __init__(self, scenario: Scenario, journal: Journal) -> None:
+    def __init__(self, scenario: Scenario, journal: Journal, *, gateways: bool = True) -> None:
+        """Create the fabric. Without `gateways` nodes have no docker_gwbridge, as before a daemon has started."""
         self._scenario = scenario
+        self._with_gateways = gateways
         self._journal = journal
         self._rtnl: dict[str, Rtnl] = {}
         self._vteps: dict[str, str] = {}
@@ -114,15 +116,19 @@ class Fabric:
         switch.veth_add(port, "eth0", host, mac=mac(address), mtu=self._scenario.underlay_mtu)
         switch.send([switch.link_set(port, up=True, master=switch.index("sw0"))])
         rtnl = self.rtnl(host)
-        rtnl.send([rtnl.link_add("docker_gwbridge", "bridge")])
-        rtnl.send(
-            [
-                rtnl.link_set("eth0", up=True),
-                rtnl.address_add("eth0", f"{address}/{_UNDERLAY.prefixlen}"),
-                rtnl.link_set("docker_gwbridge", up=True),
-                rtnl.address_add("docker_gwbridge", f"{GATEWAY[1]}/{GATEWAY.prefixlen}"),
-            ]
-        )
+        rtnl.send([rtnl.link_set("eth0", up=True), rtnl.address_add("eth0", f"{address}/{_UNDERLAY.prefixlen}")])
+        if self._with_gateways:
+            rtnl.send([rtnl.link_add("docker_gwbridge", "bridge")])
+            rtnl.send(
+                [
+                    rtnl.link_set("docker_gwbridge", up=True),
+                    rtnl.address_add("docker_gwbridge", f"{GATEWAY[1]}/{GATEWAY.prefixlen}"),
+                ]
+            )
+
+    def address(self, node: str) -> str:
+        """Return a node's address on the underlay."""
+        return self._vteps[node]
 
     def segment(self, network: str, node: str) -> Segment:
         """Return the network's segment on a node. Create its overlay namespace if it is missing."""

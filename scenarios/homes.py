@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import http.client
-import json
 import os
-import socket
-from typing import Any
 from urllib.parse import quote
 
 from msgspec import Struct
 
 from dataplanes.kernel import netns
+from scenarios.engine import Engine, Refused
 
 Inode = tuple[int, int]
 """The device and the inode of a namespace, which tell it from every other one."""
@@ -67,7 +65,10 @@ def path_of(name: str, pid: int, container: str, engine: str) -> str:
     if pid:
         return f"/proc/{pid}/ns/net"
     try:
-        number = int(_ask(engine, f"/containers/{quote(container, safe='')}/json")["State"]["Pid"])
+        told = Engine(engine, engine, _PATIENCE).get(f"/containers/{quote(container, safe='')}/json")
+        number = int(told["State"]["Pid"])
+    except Refused as error:
+        raise ValueError(f"the engine at {engine} does not tell of {container!r}: {error.why}") from error
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the engine at {engine} does not tell of {container!r}: {error}") from error
     if not number:
@@ -92,30 +93,3 @@ def _kind(path: str) -> int:
         return fcntl.ioctl(handle, _NS_GET_NSTYPE)
     finally:
         os.close(handle)
-
-
-class _Engine(http.client.HTTPConnection):
-    """A connection to the socket of a container engine (Docker Engine API)."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("engine", timeout=_PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_PATIENCE)
-        self.sock.connect(self._path)
-
-
-def _ask(engine: str, path: str) -> Any:
-    connection = _Engine(engine)
-    try:
-        connection.request("GET", path)
-        with connection.getresponse() as answer:
-            said = answer.read(1 << 20)
-        if answer.status != 200:
-            raise ValueError(f"status {answer.status}")
-        return json.loads(said)
-    finally:
-        connection.close()

@@ -391,7 +391,6 @@ class Lab(Testbed):
         return found + [("lb", e.node, e.netns) for e in self.attachments() if e.netns not in known]
 
     def specs(self) -> list[ServiceSpec]:
-        """Return every service in its present state, with its tasks."""
         return list(self._roster.specs.values())
 
     def segments(self) -> list[Segment]:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from dataplanes.base import Footprint
@@ -50,6 +50,10 @@ class Testbed(ABC):
     def service(self, name: str) -> Service:
         """Return a service as its balancer is told it: VIP, ports, and backends with their weights."""
 
+    def specs(self) -> list[ServiceSpec]:
+        """Return every service in its present state, with its tasks."""
+        return self.scenario.services
+
     @abstractmethod
     def services(self) -> list[Service]:
         """Return every service that has tasks."""
@@ -85,6 +89,10 @@ class Testbed(ABC):
             argv = cgroup.enter_argv(found.cgroup, argv)
         with netns.inside(found.netns):
             return subprocess.Popen(argv, **popen)
+
+    def at_rest(self) -> AbstractContextManager[object]:
+        """Return a block in which nothing changes, so that what keeps the testbed in order may stand still."""
+        return nullcontext()
 
     # -- changes of services and containers --------------------------------------------------------------------
 
@@ -168,6 +176,10 @@ class Testbed(ABC):
     def unaware(self, node: str) -> AbstractContextManager[None]:
         """Keep from a node where containers of other nodes are, until the end of the block."""
         raise self.not_applicable("unaware")
+
+    def has(self, method: str) -> bool:
+        """Return True if this testbed has a change of its own, which may still refuse what it is asked for."""
+        return getattr(type(self), method) is not getattr(Testbed, method)
 
     def not_applicable(self, method: str) -> NotApplicable:
         """Return the error of a change that this testbed does not have."""

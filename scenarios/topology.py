@@ -27,7 +27,7 @@ GATEWAY = IPv4Network("172.18.0.0/16")
 _HEAVIEST = 256
 """The largest weight. A plane that takes turns has as many entries."""
 # The bounds of an overlay's MTU, and the bytes that the underlay carries around one of its packets.
-_LEAST, _MOST, _VXLAN = 576, 1450, 50
+_LEAST, _MOST, VXLAN = 576, 1450, 50
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?\Z")
 
 
@@ -199,7 +199,7 @@ class _Finisher:
             self._name(node, "nodes", f"node {number + 1}")
         if not scenario.nodes:
             self._fail("nodes", "a scenario needs a node")
-        least, most = _LEAST + _VXLAN, _MOST + _VXLAN
+        least, most = _LEAST + VXLAN, _MOST + VXLAN
         if not least <= scenario.underlay_mtu <= most:
             self._fail("underlay_mtu", f"{scenario.underlay_mtu} is not between {least} and {most}")
         for number, network in enumerate(scenario.networks):

@@ -19,6 +19,7 @@ from dataplanes import classifiers
 from dataplanes.base import DataPlane
 from dataplanes.kernel import netns, process
 from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 
 # iptables-legacy and ipvsadm are not run where they have nothing to show.
 _COMMANDS: tuple[tuple[str, ...], ...] = (
@@ -87,13 +88,13 @@ def _held(lab: Lab) -> list[dict[str, Any]]:
     ]
 
 
-def walk(lab: Lab) -> dict[str, Any]:
-    """Walk through a lab as it is, without marks."""
-    found = _look(lab, _present())
+def walk(testbed: Testbed) -> dict[str, Any]:
+    """Walk through a testbed as it is, without marks."""
+    found = _look(testbed, _present())
     return {
         "namespaces": [
             {"name": name, "kind": kind, "node": node, "sections": list(_sections(found[name], found[name]))}
-            for kind, node, name in lab.namespaces()
+            for kind, node, name in testbed.namespaces()
         ]
     }
 
@@ -102,8 +103,8 @@ def _present() -> list[tuple[str, ...]]:
     return [argv for argv in _COMMANDS if shutil.which(argv[0], path="/usr/sbin:/usr/bin:/sbin:/bin")]
 
 
-def _look(lab: Lab, commands: list[tuple[str, ...]]) -> Snapshot:
-    return {name: dict(_walk(name, commands)) for _, _, name in lab.namespaces()}
+def _look(testbed: Testbed, commands: list[tuple[str, ...]]) -> Snapshot:
+    return {name: dict(_walk(name, commands)) for _, _, name in testbed.namespaces()}
 
 
 def _walk(name: str, commands: list[tuple[str, ...]]) -> Iterator[tuple[str, list[str]]]:

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from bench.cli import listing
-from dataplanes import catalog, knobs, peers
+from dataplanes import catalog, knobs, peers, platforms
 from dataplanes.errors import BenchError, Usage
 from dataplanes.selection import DIRECT, split
 
@@ -28,7 +28,8 @@ def _planes(last: str) -> Iterable[str]:
     plane, _ = split(last)
     if last == plane or plane not in catalog.names():
         chosen = [each for known in catalog.names() for each in (known, *_variants(known))]
-        return [*chosen, *peers.NAMES, "peers", "all"]
+        versions = [f"{name}@{each}" for name, platform in platforms.known().items() for each in platform.versions]
+        return [*chosen, *peers.NAMES, *versions, "peers", "all"]
     default = catalog.default(plane)
     if default is None:
         return []

@@ -11,7 +11,7 @@ from bench import api
 from bench.cli import completion
 from bench.cli.options import clock_option, kernel_option, options, output_writer
 from bench.report import terminal
-from dataplanes import catalog
+from dataplanes import catalog, platforms
 from dataplanes.errors import Usage
 
 _SEEDS = 2**32
@@ -78,6 +78,7 @@ def explore(
         raise Usage("no data plane named", fix="name one with --dataplane")
     seconds = outside.duration(span or _USUALLY) if span or steps is None else None
     selections = planes.planes(catalog.select(names))
+    platforms.demand_planes(selections, "bench explore")
     expectations.demand_known(selections)
     write = output_writer(output)
     chosen, reason = choose.choose(kernel, clock, selections)

@@ -11,7 +11,7 @@ import click
 from msgspec.structs import asdict
 
 from bench.report import terminal
-from dataplanes import catalog, knobs, peers
+from dataplanes import catalog, knobs, peers, platforms
 from dataplanes.errors import Usage
 from dataplanes.selection import Selection
 
@@ -73,7 +73,7 @@ def _dataplanes() -> list[Listed]:
     return [
         {"name": name, "summary": catalog.summary(name), "package": catalog.package(name), **_settings(name)}
         for name in catalog.names()
-    ] + [_dataplane(each) for each in catalog.select("peers")]
+    ] + [_dataplane(each) for each in (*catalog.select("peers"), *catalog.select(",".join(platforms.known())))]
 
 
 def _dataplane(selection: Selection) -> Listed:
@@ -81,6 +81,10 @@ def _dataplane(selection: Selection) -> Listed:
         told = {"name": selection.name, "summary": selection.program.summary, "package": ""}
         peer = {"peer": True} if selection.name in peers.NAMES else {}
         return {**told, **peer, "default": "", "variants": {}, "knobs": []}
+    if platform := platforms.of(selection):
+        told = {"name": selection.name, "summary": platform.summary, "package": ""}
+        versions = {"default": platform.default, "variants": {each: {} for each in platform.versions}}
+        return {**told, "peer": True, **versions, "knobs": []}
     name = selection.dataplane
     told = {"name": selection.name, "summary": catalog.summary(name), "package": selection.package}
     return {**told, **_settings(name)}

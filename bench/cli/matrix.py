@@ -23,7 +23,7 @@ from bench.cli.options import (
     timeout_option,
 )
 from bench.documents import Matrix
-from dataplanes import catalog
+from dataplanes import catalog, platforms
 from dataplanes.errors import Usage
 from dataplanes.selection import Selection
 
@@ -81,6 +81,8 @@ def matrix(
     total = len(checks.select(expression))
     if world is None:
         selections = _selected(dataplane)
+        if trace:
+            platforms.demand_planes(selections, "bench matrix --trace")
         total *= len(selections) * len(under_test.expand(kernel))
     else:
         given = {

@@ -70,7 +70,7 @@ class ToldPackage(Struct):
 
 
 class ToldProgram(Struct):
-    """The program of a plane file."""
+    """The program of a plane file, or a platform, which has only a summary, packages and what it imitates."""
 
     digest: str = ""  # of its contents, with those of its plane file
     summary: str = ""

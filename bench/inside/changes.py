@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from dataplanes.errors import BenchError, Usage
 from scenarios import ports, topology
-from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 from scenarios.topology import ServiceSpec, Task
 
 USAGE = """one of:
@@ -50,7 +50,7 @@ exit "$code"
 class Changes:
     """The requests of the tool `service`. Enter it, poll it, make what was asked for, and leave it."""
 
-    def __init__(self, lab: Lab, directory: str, publish: Callable[[], None]) -> None:
+    def __init__(self, lab: Testbed, directory: str, publish: Callable[[], None]) -> None:
         """`publish` writes the lab's documents anew. It is called after every change, before the answer."""
         self._lab, self._directory, self._publish = lab, directory, publish
         self._rest = b""
@@ -97,16 +97,18 @@ class Changes:
                     answer.write("\n".join([f"{code} {len(lines)}", *lines, ""]))
 
 
-def change(lab: Lab, words: Sequence[str]) -> str:
+def change(lab: Testbed, words: Sequence[str]) -> str:
     """Make a change, and return a line that tells the service as it is then. Raises Usage for what cannot be."""
     what, *rest = words or [""]
     made = {"create": _create, "scale": _scale, "drain": _drain, "remove": _remove, "crash": _crash}.get(what)
     if not made:
         raise Usage(f"no such change: {what!r}" if what else "no change", fix=USAGE)
-    return made(lab, rest)
+    told = made(lab, rest)
+    lab.settled()
+    return told
 
 
-def _create(lab: Lab, words: Sequence[str]) -> str:
+def _create(lab: Testbed, words: Sequence[str]) -> str:
     name, *options = words or [""]
     given = dict(option.partition("=")[::2] for option in options)
     if unknown := sorted(given.keys() - {"network", "replicas", "vip", "ports", "nodes"}):
@@ -133,20 +135,20 @@ def _create(lab: Lab, words: Sequence[str]) -> str:
     return _told(lab, name)
 
 
-def _scale(lab: Lab, words: Sequence[str]) -> str:
+def _scale(lab: Testbed, words: Sequence[str]) -> str:
     name, count = _exactly(words, 2)
     lab.scale(_service(lab, name), _count(count))
     return _told(lab, name)
 
 
-def _drain(lab: Lab, words: Sequence[str]) -> str:
+def _drain(lab: Testbed, words: Sequence[str]) -> str:
     (task,) = _exactly(words, 1)
     service = _task(lab, task)
     lab.drain(task)
     return _told(lab, service)
 
 
-def _remove(lab: Lab, words: Sequence[str]) -> str:
+def _remove(lab: Testbed, words: Sequence[str]) -> str:
     (name,) = _exactly(words, 1)
     if name in {spec.name for spec in lab.specs()}:
         lab.remove_service(name)
@@ -156,7 +158,7 @@ def _remove(lab: Lab, words: Sequence[str]) -> str:
     return _told(lab, service)
 
 
-def _crash(lab: Lab, words: Sequence[str]) -> str:
+def _crash(lab: Testbed, words: Sequence[str]) -> str:
     task, what = _exactly([*words, "container"][: max(len(words), 2)], 2)
     _task(lab, task)
     if lab.containers[task].crashed:
@@ -186,14 +188,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _service(lab: Lab, name: str) -> str:
+def _service(lab: Testbed, name: str) -> str:
     known = [spec.name for spec in lab.specs()]
     if name not in known:
         raise Usage(f"no service {name!r}", fix=f"there are: {', '.join(known)}")
     return name
 
 
-def _task(lab: Lab, name: str) -> str:
+def _task(lab: Testbed, name: str) -> str:
     """Return the service of a task."""
     tasks = {task.name: spec.name for spec in lab.specs() for task in spec.tasks}
     if name not in tasks or name not in lab.containers:
@@ -201,7 +203,7 @@ def _task(lab: Lab, name: str) -> str:
     return tasks[name]
 
 
-def _told(lab: Lab, name: str) -> str:
+def _told(lab: Testbed, name: str) -> str:
     """Return a service with its VIP and its tasks in a line."""
     (spec,) = (spec for spec in lab.specs() if spec.name == name)
     weights = {backend.address: backend.weight for backend in lab.service(name).backends}

@@ -17,12 +17,12 @@ from bench.documents import Event, Job
 from bench.documents.agreement import Agreement, figure
 from bench.inside import environment, shell, trial
 from bench.inside.measure.ceiling import ceiling
-from dataplanes import catalog, extensions
+from dataplanes import catalog, extensions, platforms
 from dataplanes.kernel import interrupt
 from dataplanes.selection import REFERENCE
 from scenarios import topology
 from scenarios.journal import Journal
-from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 
 _FILES = 65_536
 _encoder = msgspec.json.Encoder()
@@ -53,13 +53,13 @@ def _trials(job: Job, clock: str) -> int:
 def _lab(job: Job, clock: str) -> int:
     scenario = topology.load(job.scenario)
     (selection,) = job.selections
-    with Journal() as journal, trial.build(scenario, selection, journal) as lab:
-        return _shell(lab, job.command)
+    with Journal() as journal, trial.observed(scenario, selection, journal) as testbed:
+        return _shell(testbed, job.command)
 
 
-def _shell(lab: Lab, command: list[str]) -> int:
+def _shell(testbed: Testbed, command: list[str]) -> int:
     _tell(Event("stage", "ready"))
-    return shell.run(lab, command)
+    return shell.run(testbed, command)
 
 
 def _matrix(job: Job, clock: str) -> int:
@@ -91,6 +91,10 @@ def _inspect(job: Job, clock: str) -> int:
 
     scenario = topology.load(job.scenario)
     (selection,) = job.selections
+    if platforms.of(selection):  # what it adds cannot be told from what was there before
+        with Journal() as journal, trial.observed(scenario, selection, journal) as testbed:
+            _tell(Event("report", data=walk.walk(testbed)))
+        return 0
     with Journal() as journal, trial.build(scenario, REFERENCE, journal, cgroups_for=selection) as lab:
         report = walk.report(lab, lambda lab: catalog.make(selection, lab, journal))
     _tell(Event("report", data=report))

@@ -15,8 +15,8 @@ import msgspec
 
 from bench.documents import Event, Job
 from bench.inside import capture, environment, trial
-from dataplanes import catalog
-from dataplanes.errors import BenchError, Unsupported
+from dataplanes import catalog, platforms
+from dataplanes.errors import BenchError, NotApplicable, Unsupported
 from dataplanes.selection import Selection
 from scenarios import casting, checks, expectations, topology, walk
 from scenarios.checks import Cell, Check
@@ -24,6 +24,7 @@ from scenarios.checks.world import World
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 from scenarios.outcomes import Outcome
+from scenarios.testbed import Testbed
 
 if TYPE_CHECKING:
     from bench.inside.traces import Traces
@@ -43,7 +44,7 @@ def _traces(tell: Tell) -> Traces:
     return Traces(tell)
 
 
-def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Lab], object]) -> int:
+def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Testbed], object]) -> int:
     """Observe every cell of the job. Observe an unexpected one a second time, with evidence."""
     tell(Event("environment", data=environment.collect(clock)))
     wanted = checks.named(job.checks)
@@ -54,6 +55,13 @@ def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Lab], object]) -> 
             observer.evidence = _EVIDENCE if job.evidence or job.pause else 0
             observer.observe([each for each in wanted if each.scenario == scenario])
     return 0
+
+
+def _without_lab(error: BenchError) -> tuple[Outcome, str]:
+    """Return the outcome of a check that has no lab because of this, and what is told of it."""
+    if isinstance(error, NotApplicable):
+        return "skip", f"not applicable: {error}"
+    return "fail" if isinstance(error, Unsupported) else "error", f"no lab: {error}"
 
 
 class _Observer:
@@ -68,14 +76,16 @@ class _Observer:
         scenario: str,
         clock: str,
         tell: Tell,
-        pause: Callable[[Lab], object] | None,
+        pause: Callable[[Testbed], object] | None,
         own: str,
         traces: Traces | None = None,
     ) -> None:
         self._selection = selection
         self._clock = clock
         self._own = own
-        self._cast = casting.cast(topology.load(own)) if own else casting.Cast(topology.load(scenario))
+        self._foreign = bool(own or platforms.of(selection))  # it need not have what a check asks for
+        self._named = own or scenario
+        self._cast = self._casting()
         self._tell = tell
         self._pause = pause
         self.evidence = 0
@@ -91,12 +101,11 @@ class _Observer:
                 try:
                     lab = self._enter(stack)
                 except BenchError as error:
-                    outcome: Outcome = "fail" if isinstance(error, Unsupported) else "error"
                     for each in rest:
-                        self._report(Cell(self._selection.name, each.name, outcome, f"no lab: {error}", 0.0))
+                        self._report(Cell(self._selection.name, each.name, *_without_lab(error), 0.0))
                     return
                 world = World(lab)
-                if self._traces:
+                if self._traces and isinstance(lab, Lab):
                     stack.enter_context(self._traces.attached(lab))
                 well = True
                 while rest and well:
@@ -118,20 +127,26 @@ class _Observer:
                 self._show(checks.CHECKS[cell.check])
         return well
 
-    def _enter(self, stack: ExitStack) -> Lab:
+    def _enter(self, stack: ExitStack) -> Testbed:
         journal = stack.enter_context(Journal())
-        lab = stack.enter_context(trial.build(self._cast.scenario, self._selection, journal))
-        lab.absent = self._cast.missing
-        return lab
+        self._cast = self._casting()
+        testbed = stack.enter_context(trial.observed(self._cast.scenario, self._selection, journal))
+        testbed.absent = self._cast.missing
+        return testbed
+
+    def _casting(self) -> casting.Cast:
+        """Read the scenario. Each testbed has one of its own, in which it writes the addresses that it has chosen."""
+        scenario = topology.load(self._named)
+        return casting.cast(scenario) if self._own else casting.Cast(scenario)
 
     def _report(self, cell: Cell) -> bool:
         """Report a cell. Return True if its outcome is the expected one.
 
-        A lab of a check's own scenario has everything that the check asks for. One that finds only there that it does
-        not apply is at fault.
+        The detail says why a check does not apply. A lab of a check's own scenario has everything that it asks for. One
+        that finds only there that it does not apply is at fault.
         """
         found = expectations.expected(self._selection, cell.check, platform.release())
-        if cell.outcome == "skip" and (self._own or self._skipped(checks.CHECKS[cell.check])):  # the detail says why
+        if cell.outcome == "skip" and (self._foreign or self._skipped(checks.CHECKS[cell.check])):
             found = msgspec.structs.replace(found, expected="skip", reason=cell.detail)
         cell.expected, cell.detail = found.expected, self._cast.told(cell.detail)
         data = msgspec.to_builtins(cell) | {"reason": found.reason, "reference": found.reference}

@@ -20,12 +20,12 @@ from dataplanes.kernel import interrupt
 from dataplanes.kernel.process import become_shell, tied
 from scenarios.document import document
 from scenarios.journal import Journal
-from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 
 _encoder = msgspec.json.Encoder()
 
 
-def run(lab: Lab, argv: list[str]) -> int:
+def run(lab: Testbed, argv: list[str]) -> int:
     """Run a command or a shell in the lab, and make the changes that it asks for. Return its exit code."""
     with Journal() as journal:
         path, container = journal.scratch("lab.json"), journal.scratch("container")
@@ -51,7 +51,7 @@ def run(lab: Lab, argv: list[str]) -> int:
             return wait(process, changes)
 
 
-def _enter(lab: Lab) -> str:
+def _enter(lab: Testbed) -> str:
     """Return the script `container NAME COMMAND...`, which runs a command in a container's namespace and cgroup."""
     running = {name: each for name, each in sorted(lab.containers.items()) if not each.crashed}
     cases = [f"{name}) netns={each.netns} cgroup={each.cgroup or ''} ;;" for name, each in running.items()]

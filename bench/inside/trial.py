@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from msgspec.structs import replace
 
@@ -12,7 +12,7 @@ from bench.documents import Figures, Held, Profile, Trial, TrialPlan, Work
 from bench.documents.workloads import WORKLOADS
 from bench.inside import environment
 from bench.inside.measure import measure, prove
-from dataplanes import catalog
+from dataplanes import catalog, platforms
 from dataplanes.base import DataPlane
 from dataplanes.errors import BenchError, Prerequisite
 from dataplanes.kernel import netns, sysctl
@@ -21,6 +21,7 @@ from scenarios import axes, topology
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 from scenarios.stopwatch import Steadiness, await_walk, settle
+from scenarios.testbed import Testbed
 from scenarios.topology import Scenario, Task
 
 
@@ -56,6 +57,21 @@ def build(
     return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, declared=declared, in_turn=in_turn)
 
 
+def observed(
+    scenario: Scenario, selection: Selection, journal: Journal, *, udp_as_asked: bool = False
+) -> AbstractContextManager[Testbed]:
+    """Return what a selection is observed and measured on: a platform's own testbed, or our lab with the plane on."""
+    platform = platforms.of(selection)
+    if platform is None:
+        return build(scenario, selection, journal, udp_as_asked=udp_as_asked)
+    from scenarios.swarm.image import TaskServer  # a guest without a swarm need not pay for its modules
+    from scenarios.swarm.testbed import Swarm
+
+    server = TaskServer(load.binary(), "udp-as-asked" if udp_as_asked else "udp")
+    packages = platform.versions[selection.variant]
+    return Swarm(scenario, packages, selection.variant, journal=journal, server=server)
+
+
 def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:
     """Measure in the scenario at the plan's point. A plane that cannot reach its backends gets no figure.
 
@@ -80,11 +96,11 @@ def _once(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> T
         world.filler = None
     trial = Trial(plan.dataplane, world.name, plan.workload, plan.round, plan.warmup, {}, axes=plan.axes)
     try:
-        with Journal() as journal, build(world, selection, journal, udp_as_asked=True) as lab:
-            _make_steady(lab, selection, plan, clock)
+        with Journal() as journal, observed(world, selection, journal, udp_as_asked=True) as testbed:
+            _make_steady(testbed, selection, plan, clock)
             if plan.round <= 1:
-                trial.settings = _settings(lab)
-            trial.figures, trial.work, held, trial.profile = _measure(lab, selection, plan, clock)
+                trial.settings = _settings(testbed)
+            trial.figures, trial.work, held, trial.profile = _measure(testbed, selection, plan, clock)
             if plan.round <= 1:
                 trial.held = held
     except Prerequisite:  # the machine lacks something, so no other trial would succeed
@@ -94,58 +110,59 @@ def _once(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> T
     return trial
 
 
-def _make_steady(lab: Lab, selection: Selection, plan: TrialPlan, clock: str) -> None:
-    """Prove that the plane works, and leave the lab with nothing to do but what will be measured."""
+def _make_steady(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> None:
+    """Prove that the plane works, and leave the testbed with nothing to do but what will be measured."""
     if plan.axes.sources:
-        lab.alias(lab.scenario.traffic.client, plan.axes.sources)
+        testbed.alias(testbed.scenario.traffic.client, plan.axes.sources)
     if clock == "instructions":
         await_walk()  # before neighbours are found: those found half a minute ago cost more to send to (NUD_STALE)
-    with _own_ports(lab):
-        prove(lab, selection)
+    with _own_ports(testbed):
+        prove(testbed, selection)
     if plan.axes.ports:
-        _ports(lab, 65536 - plan.axes.ports, 65535)
+        _ports(testbed, 65536 - plan.axes.ports, 65535)
     if clock == "instructions":
-        settle()
+        with testbed.at_rest():
+            settle()
 
 
 def _measure(
-    lab: Lab, selection: Selection, plan: TrialPlan, clock: str
+    testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str
 ) -> tuple[Figures, Work, list[Held], Profile | None]:
     if not plan.profile:
-        return *measure(lab, selection, plan, clock), None
+        return *measure(testbed, selection, plan, clock), None
     from bench.inside.measure.profiler import Profiler  # importing bcc loads its compiler
 
     with Profiler() as profiler:
         with profiler.sampling():
-            figures, work, held = measure(lab, selection, plan, clock)
+            figures, work, held = measure(testbed, selection, plan, clock)
         with profiler.counting():
-            _, counted, _ = measure(lab, selection, plan, clock)
+            _, counted, _ = measure(testbed, selection, plan, clock)
         return figures, work, held, profiler.profile(counted.operations or 0)
 
 
 @contextmanager
-def _own_ports(lab: Lab) -> Iterator[None]:
+def _own_ports(testbed: Testbed) -> Iterator[None]:
     """Give the client source ports for the block that nothing else uses.
 
     On some planes a port that was used through a VIP does not reach the same backend directly
     (identity.direct-after-vip).
     """
-    _ports(lab, 20_000, 29_999)
+    _ports(testbed, 20_000, 29_999)
     yield
-    _ports(lab, axes.FIRST_PORT, axes.LAST_PORT)
+    _ports(testbed, axes.FIRST_PORT, axes.LAST_PORT)
 
 
-def _ports(lab: Lab, first: int, last: int) -> None:
+def _ports(testbed: Testbed, first: int, last: int) -> None:
     """Set the client's ephemeral ports."""
-    client = lab.containers[lab.scenario.traffic.client]
+    client = testbed.containers[testbed.scenario.traffic.client]
     sysctl.write(client.netns, {"net.ipv4.ip_local_port_range": f"{first}\t{last}"})
 
 
-def _settings(lab: Lab) -> dict[str, dict[str, str]]:
+def _settings(testbed: Testbed) -> dict[str, dict[str, str]]:
     """Return the settings and the offloads in the client's container and on its node."""
-    client = lab.containers[lab.scenario.traffic.client]
+    client = testbed.containers[testbed.scenario.traffic.client]
     found = {}
-    for kind, node, name in lab.namespaces():
+    for kind, node, name in testbed.namespaces():
         if node == client.task.node and (kind != "container" or name == client.netns):
             with netns.inside(name):
                 found[kind] = environment.settings()

@@ -20,7 +20,7 @@ from bench import __version__, load
 from bench.inside import environment
 from bench.kernels import Kernel
 from bench.prepare import unpacked
-from dataplanes import catalog, ebpf_object, extensions, plane_file
+from dataplanes import catalog, ebpf_object, extensions, plane_file, platforms
 from dataplanes.kernel.procfs import field
 from dataplanes.requirements import Compiled, described
 from dataplanes.selection import Selection
@@ -136,12 +136,15 @@ def checks(wanted: Iterable[Check]) -> list[dict[str, str]]:
 
 
 def _program(selection: Selection) -> dict[str, Any] | None:
-    """Return what a document tells of a plane file's program: not where it lies, but what it is."""
+    """Return what a document tells of a plane file's program, or of a platform: not where it lies, but what it is."""
+    packages = msgspec.to_builtins(unpacked.versions(selection))
+    if whole := platforms.of(selection):
+        return {"summary": whole.summary, "imitates": whole.imitates, "packages": packages}
     if selection.program is None:
         return None
     told = msgspec.to_builtins(selection.program)
     named = ("digest", "summary", "ports", "protocols", "scheduler", "serve", "imitates")
-    return {name: told[name] for name in named} | {"packages": msgspec.to_builtins(unpacked.versions(selection))}
+    return {name: told[name] for name in named} | {"packages": packages}
 
 
 def _packages(selection: Selection) -> str:

@@ -16,7 +16,7 @@ import msgspec
 
 from bench.kernels import apt, seal, suites
 from bench.kernels.apt import DebianPackage
-from dataplanes import files
+from dataplanes import catalog, files
 from dataplanes.errors import Prerequisite
 from dataplanes.paths import unpacked
 from dataplanes.requirements import Requirement, Unpacked
@@ -48,8 +48,8 @@ def fetch(requirements: Iterable[Requirement]) -> None:
 
 def versions(selection: Selection) -> list[DebianPackage]:
     """Return the packages of a selected plane, with the versions and suites that are unpacked."""
-    packages = selection.program.packages if selection.program else ()
-    return files.kept(unpacked(packages) / _TOLD, list[DebianPackage]) or [] if packages else []
+    named = [need.packages() for need in catalog.requires(selection) if isinstance(need, Unpacked)]
+    return [one for each in named for one in files.kept(unpacked(each) / _TOLD, list[DebianPackage]) or []]
 
 
 def _offered(packages: Sequence[str]) -> list[DebianPackage]:

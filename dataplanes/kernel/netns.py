@@ -106,6 +106,25 @@ def _fill_remapped(name: str, target: str) -> None:
         os.waitpid(child, 0)
 
 
+def adopt(source: str, name: str) -> None:
+    """Name a namespace that exists already, by its path. Raises KernelRefused if the name is taken or nothing is there.
+
+    The path may lead through another mount namespace (/proc/PID/root).
+    """
+    with held():
+        share_run()
+        target = path(name)
+        try:
+            os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+        except OSError as error:
+            raise KernelRefused("cannot name the namespace", where=name, why=error.strerror or "") from error
+        try:
+            _call(_mount(source, target, _MS_BIND), "cannot name the namespace", name)
+        except BaseException:
+            os.unlink(target)
+            raise
+
+
 def delete(name: str) -> None:
     """Remove the name of a namespace.
 

@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from heapq import heappop, heappush
 from types import ModuleType
@@ -48,6 +49,7 @@ class Check(Struct, frozen=True):
     any_port: bool = False  # it is about ports that a service does not declare
     in_turn: bool = False  # it counts turns, which a plane that chooses at random has none of
     protocols: tuple[Protocol, ...] = ("tcp",)  # the transports that it cannot do without
+    changes: tuple[str, ...] = ()  # methods of a testbed that it calls only after it has had a service created
 
     @property
     def theme(self) -> str:
@@ -82,6 +84,7 @@ def check(
     any_port: bool = False,
     in_turn: bool = False,
     protocols: tuple[Protocol, ...] = ("tcp",),
+    changes: tuple[str, ...] = (),
 ) -> Callable[[Observe], Observe]:
     """Enter a function as a check. Its docstring is the statement that holds or does not hold."""
 
@@ -102,6 +105,7 @@ def check(
             any_port=any_port,
             in_turn=in_turn,
             protocols=protocols,
+            changes=changes,
         )
         return observe
 
@@ -174,6 +178,11 @@ def observe(wanted: Sequence[Check], world: World, dataplane: str) -> Iterator[C
 
     Checks that idle do so side by side: an hour for all of them is one hour.
     """
+    with world.at_rest() if any(each.idles for each in wanted) else nullcontext():
+        yield from _side_by_side(wanted, world, dataplane)
+
+
+def _side_by_side(wanted: Sequence[Check], world: World, dataplane: str) -> Iterator[Cell]:
     begun, clock = time.monotonic(), Steadiness()
     queue: list[tuple[float, int, _Observation]] = []
     for number, each in enumerate(wanted):
@@ -225,6 +234,7 @@ class _Observation:
 
     def _step(self) -> str | float:
         if self._waiting is None:
+            self.world.demand_changes(*self.check.changes)
             found = self.check.observe(self.world)
             if isinstance(found, str):
                 return found

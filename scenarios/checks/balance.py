@@ -30,7 +30,7 @@ def _in_turn(seen: list[str], turns: Sequence[str]) -> None:
             raise Differs(f"connections {begin + 1} to {begin + len(turns)}: {what}; in all: {shares(seen)}")
 
 
-@check("balance.weights", "ipvsadm(8), wrr; Kubernetes Gateway API, BackendRef.weight")
+@check("balance.weights", "ipvsadm(8), wrr; Kubernetes Gateway API, BackendRef.weight", changes=("apply",))
 def weights(world: World) -> str:
     """A backend of weight 2 gets two of every three connections, and one of weight 1 the third."""
     with world.service("worker1", "worker2") as probe:
@@ -105,7 +105,9 @@ def not_rebalanced(world: World) -> str:
         return f"stayed with {before}; new connections reach all 3"
 
 
-@check("balance.under-change", "D17, net/netfilter/ipvs/ip_vs_rr.c: ip_vs_rr_del_dest", in_turn=True)
+@check(
+    "balance.under-change", "D17, net/netfilter/ipvs/ip_vs_rr.c: ip_vs_rr_del_dest", in_turn=True, changes=("apply",)
+)
 def under_change(world: World) -> str:
     """While a third backend is added and removed twelve times, the two others get their shares of new connections."""
     with world.service("worker1", "worker2", "manager1") as probe:

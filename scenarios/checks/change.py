@@ -49,7 +49,7 @@ def drain_udp(world: World) -> str:
         return _moved(world, handle, first, lambda: world.ask_udp(CLIENT, probe.vip, by=handle).task)
 
 
-@check("change.delete-is-noticed", "D20")
+@check("change.delete-is-noticed", "D20", changes=("apply",))
 def delete_is_noticed(world: World) -> str:
     """A client learns at its next packet that its backend, which still runs, was removed, even if it was the last."""
     with world.service("worker1", "worker2") as probe:
@@ -73,7 +73,7 @@ def _told(world: World, removed: str, made: socket.socket) -> str:
     raise Differs(f"still answered by {answered}, which is removed")
 
 
-@check("change.others-survive-delete", "kubernetes e2e: no interrupted connections")
+@check("change.others-survive-delete", "kubernetes e2e: no interrupted connections", changes=("apply",))
 def others_survive_delete(world: World) -> str:
     """The removal of one backend does not affect connections to the others."""
     with world.service("worker1", "worker2") as probe:
@@ -84,7 +84,7 @@ def others_survive_delete(world: World) -> str:
         return same("answered by", world.who(made[kept]).task, kept)
 
 
-@check("change.new-avoid-removed", "D16")
+@check("change.new-avoid-removed", "D16", changes=("apply",))
 def new_avoid_removed(world: World) -> str:
     """A backend that was removed gets no new connection."""
     with world.service("worker1", "worker2") as probe:
@@ -93,7 +93,7 @@ def new_avoid_removed(world: World) -> str:
         return same("connections", shares(seen), {probe.tasks[1]: 6})
 
 
-@check("change.udp-moves", "D25, moby/moby#36878", protocols=("udp",))
+@check("change.udp-moves", "D25, moby/moby#36878", protocols=("udp",), changes=("apply",))
 def udp_moves(world: World) -> str:
     """An unconnected UDP socket's flow leaves a removed backend, and loses at most one datagram."""
     with world.service("worker1", "worker2") as probe:
@@ -103,7 +103,7 @@ def udp_moves(world: World) -> str:
         return _moved(world, handle, first, lambda: world.ask_udp(CLIENT, probe.vip, by=handle).task)
 
 
-@check("change.udp-moves-connected", "cilium/cilium#48244", protocols=("udp",))
+@check("change.udp-moves-connected", "cilium/cilium#48244", protocols=("udp",), changes=("apply",))
 def udp_moves_connected(world: World) -> str:
     """A connected UDP socket's flow leaves a removed backend, and loses at most one datagram."""
     with world.service("worker1", "worker2") as probe:

@@ -14,7 +14,7 @@ from scenarios.checks.backends import one_each, shared
 from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, same, shares
 
 
-@check("change.duplicate-vip", "moby/moby#33402, moby/libnetwork#1537")
+@check("change.duplicate-vip", "moby/moby#33402, moby/libnetwork#1537", changes=("apply", "withdraw"))
 def duplicate_vip(world: World) -> str:
     """A service that asks for another service's VIP is refused, and the other service goes on being served."""
     with world.service("worker1") as probe:
@@ -46,7 +46,7 @@ def _refused(world: World, vip: str, backend: str) -> str:
     raise Differs(f"{vip} is the VIP of two services, or of a service and a container")
 
 
-@check("change.flush-then-change", "rancher/rke2#10469, k0sproject/k0s#2908, moby/moby#50443")
+@check("change.flush-then-change", "rancher/rke2#10469, k0sproject/k0s#2908, moby/moby#50443", changes=("resync",))
 def flush_then_change(world: World) -> str:
     """After rules and tables on nodes and in containers were flushed, the next change restores them."""
     with world.service("worker1", "worker2") as probe, _flushed(world) as what:
@@ -62,7 +62,7 @@ def _answer(world: World, client: str, vip: str) -> str:
     return world.ask(client, vip).task
 
 
-@check("change.flush-then-resync", "rancher/rke2#10469, k0sproject/k0s#2908, moby/moby#50443")
+@check("change.flush-then-resync", "rancher/rke2#10469, k0sproject/k0s#2908, moby/moby#50443", changes=("resync",))
 def flush_then_resync(world: World) -> str:
     """After rules and tables on nodes and in containers were flushed, resync() restores them."""
     with world.service("worker1", "worker2") as probe, _flushed(world) as what:
@@ -72,7 +72,7 @@ def flush_then_resync(world: World) -> str:
         return f"flushed: {what}; three services served again"
 
 
-@check("change.flush-established", "rancher/rke2#10469, k0sproject/k0s#2908, moby/moby#50443")
+@check("change.flush-established", "rancher/rke2#10469, k0sproject/k0s#2908, moby/moby#50443", changes=("resync",))
 def flush_established(world: World) -> str:
     """Established connections go on after rules and tables were flushed and resync() has restored them."""
     with world.service("worker1", "worker2") as probe:

@@ -70,7 +70,7 @@ def _full(world: World) -> Iterator[int]:
         yield len(tables)
 
 
-@check("node.late-backend", "moby/moby#41896")
+@check("node.late-backend", "moby/moby#41896", changes=("late",))
 def late_backend(world: World) -> str:
     """A client whose node has not heard of a new backend is served by the others, and by all once it has heard."""
     with world.service("worker1") as probe:
@@ -81,7 +81,7 @@ def late_backend(world: World) -> str:
         return shared(world, world.tasks(probe.name), partial(_answer, world, probe.vip))
 
 
-@check("node.late-removal", "moby/moby#41896, moby/moby#52661")
+@check("node.late-removal", "moby/moby#41896, moby/moby#52661", changes=("late",))
 def late_removal(world: World) -> str:
     """A removed backend of which a client's node has not heard fails only its own share of connections.
 
@@ -99,7 +99,7 @@ def late_removal(world: World) -> str:
         return same("connections", shares([_answer(world, probe.vip) for _ in range(4)]), {kept: 4})
 
 
-@check("node.late-vip-reused", "moby/moby#25985, moby/moby#41896")
+@check("node.late-vip-reused", "moby/moby#25985, moby/moby#41896", changes=("late",))
 def late_vip_reused(world: World) -> str:
     """A node that hears late that a VIP is another service's leads only to that service's backends then."""
     with ExitStack() as stack:
@@ -111,7 +111,7 @@ def late_vip_reused(world: World) -> str:
         return shared(world, second.tasks, partial(_answer, world, second.vip))
 
 
-@check("node.late-at-the-backend", "derived from node.late-backend", protocols=("tcp", "udp"))
+@check("node.late-at-the-backend", "derived from node.late-backend", protocols=("tcp", "udp"), changes=("late",))
 def late_at_the_backend(world: World) -> str:
     """A service is reached by TCP and UDP although the node of its backend has not heard of it."""
     with world.late("worker1"), world.service("worker1") as probe:
@@ -120,7 +120,7 @@ def late_at_the_backend(world: World) -> str:
         return same("by TCP and UDP, answered by", seen.task, probe.tasks[0])
 
 
-@check("node.lost-change", "moby/moby#41896")
+@check("node.lost-change", "moby/moby#41896", changes=("deaf",))
 def lost_change(world: World) -> str:
     """A node that has lost a change of a service is right again after the next change of that service."""
     with world.service("worker1", "manager1") as probe:
@@ -130,7 +130,7 @@ def lost_change(world: World) -> str:
         return shared(world, world.tasks(probe.name), partial(_answer, world, probe.vip))
 
 
-@check("node.lost-change-resync", "moby/moby#41896")
+@check("node.lost-change-resync", "moby/moby#41896", changes=("deaf", "resync"))
 def lost_change_resync(world: World) -> str:
     """A node that has lost changes is right again after resync(): a new backend, a new service and a removed one."""
     with ExitStack() as stack:
@@ -147,7 +147,7 @@ def lost_change_resync(world: World) -> str:
         return shared(world, world.tasks(old.name), partial(_answer, world, old.vip))
 
 
-@check("node.late-location", "moby/moby#52661")
+@check("node.late-location", "moby/moby#52661", changes=("unaware",))
 def late_location(world: World) -> str:
     """While a node hears of a new backend and not yet where it is, clients there still reach the other backend.
 

@@ -20,7 +20,7 @@ _LOST = 2
 """The largest number of datagrams that may be lost while a change takes effect."""
 
 
-@check("change.connect-before-service", "kubernetes/kubernetes#48719")
+@check("change.connect-before-service", "kubernetes/kubernetes#48719", changes=("apply", "withdraw"))
 def connect_before_service(world: World) -> str:
     """A connection that a client begins before its service exists is established when the service is created."""
     with _withdrawn(world) as (probe, create):
@@ -33,7 +33,7 @@ def connect_before_service(world: World) -> str:
         return same("answered by", world.who(made).task, probe.tasks[0])
 
 
-@check("change.udp-before-service", "kubernetes/kubernetes#48370", protocols=("udp",))
+@check("change.udp-before-service", "kubernetes/kubernetes#48370", protocols=("udp",), changes=("apply", "withdraw"))
 def udp_before_service(world: World) -> str:
     """A UDP socket that has sent before its service existed is answered when the service is created.
 
@@ -87,7 +87,7 @@ def _answered(world: World, handle: socket.socket, vip: str) -> str:
     raise Differs(f"{_LOST + 1} datagrams lost")
 
 
-@check("change.udp-one-way", "moby/moby#36878: logs that nobody acknowledges", protocols=("udp",))
+@check("change.udp-one-way", "moby/moby#36878: logs that nobody acknowledges", protocols=("udp",), changes=("apply",))
 def udp_one_way(world: World) -> str:
     """Datagrams that nobody answers leave a removed backend, at the third at the latest."""
     with world.service("worker1", "worker2") as probe:

@@ -29,6 +29,12 @@ class Surroundings:
             if name in self._testbed.absent:
                 raise NotApplicable(self._testbed.absent[name])
 
+    def demand_changes(self, *methods: str) -> None:
+        """Raise NotApplicable unless the testbed has these changes, before anything is made for them."""
+        for each in methods:
+            if not self._testbed.has(each):
+                raise self._testbed.not_applicable(each)
+
     def demand_one_node(self, *containers: str) -> None:
         """Raise NotApplicable unless the containers are on one node."""
         if len({self._container(each).task.node for each in containers}) > 1:
@@ -147,6 +153,10 @@ class Surroundings:
                 if endpoint.network in networks and (endpoint.address == destination or numbered):
                     return name
         return destination
+
+    def at_rest(self) -> AbstractContextManager[object]:
+        """Return a block in which nothing changes, so that what keeps the testbed in order may stand still."""
+        return self._testbed.at_rest()
 
     # -- changes -----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from click.shell_completion import ShellComplete
 from bench.cli import listing
 from bench.cli.main import main
 from bench.kernels import choice
-from dataplanes import catalog, peers
+from dataplanes import catalog, peers, platforms
 
 
 def completed(*words: str) -> list[str]:
@@ -50,7 +50,7 @@ def test_names_are_completed(words: tuple[str, ...], has: set[str], monkeypatch:
 
 def test_planes_are_listed_with_what_can_be_chosen_about_them() -> None:
     rows = {row["name"]: row for row in listing.rows("dataplanes")}
-    assert list(rows) == [*catalog.names(), *peers.NAMES]
+    assert list(rows) == [*catalog.names(), *peers.NAMES, *platforms.known()]
     assert (rows["direct"]["variants"], rows["direct"]["knobs"]) == ({}, [])
     assert rows["ipvs-container"]["default"] == "1.12.6-tweaked"
     assert rows["ipvs-container"]["variants"]["17.09"]["vip_on"] == "lo"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from bench.documents import Event
+from bench.inside import trial
 from bench.inside.observe import _Observer
 from dataplanes import catalog
-from dataplanes.errors import BenchError
+from dataplanes.errors import BenchError, NotApplicable, Unsupported
 from scenarios import checks, stopwatch
 from scenarios.checks import Cell, Check, Waiting
 from scenarios.checks.world import Differs, World
@@ -40,6 +42,11 @@ class Bare(World):
 
     def __init__(self) -> None:
         super().__init__(None)  # type: ignore[arg-type]
+        self.rests = 0
+
+    def at_rest(self) -> AbstractContextManager[object]:
+        self.rests += 1
+        return nullcontext()
 
 
 def named(name: str, observe: Callable[[World], str | Waiting]) -> Check:
@@ -56,7 +63,9 @@ def idle(*waits: float) -> Callable[[World], Waiting]:
 
 def test_idle_time_is_shared_and_each_goes_on_when_its_own_is_over(clock: Clock) -> None:
     wanted = [named("long", idle(1000, 2600)), named("short", idle(200)), named("middle", idle(1000))]
-    cells = list(checks.observe(wanted, Bare(), "nft-lb"))
+    world = Bare()
+    cells = list(checks.observe(wanted, world, "nft-lb"))
+    assert world.rests == 1, "what keeps the testbed in order stands still until the last one ends"
     assert [(cell.check, cell.detail) for cell in cells] == [
         ("short", "after 200 s"),
         ("middle", "after 1000 s"),
@@ -125,18 +134,41 @@ def test_a_cell_in_which_the_clock_leapt_is_an_error(
 
 
 @pytest.mark.parametrize(
-    ("own", "name", "as_expected"),
+    ("plane", "own", "name", "as_expected"),
     [
-        ("", "reach.other-service", False),
-        ("", "idle.udp-400s", True),  # on this clock nobody can observe it
-        ("seed", "reach.other-service", True),  # a scenario may lack what checks know
+        ("nft-lb", "", "reach.other-service", False),
+        ("nft-lb", "", "idle.udp-400s", True),  # on this clock nobody can observe it
+        ("nft-lb", "seed", "reach.other-service", True),  # a scenario may lack what checks know
+        ("swarm@26.1", "", "reach.other-service", True),  # so may a platform
     ],
 )
 def test_a_check_that_does_not_apply_to_the_lab_of_its_own_scenario_is_at_fault(
-    own: str, name: str, as_expected: bool
+    plane: str, own: str, name: str, as_expected: bool
 ) -> None:
     told: list[Event] = []
-    (selection,) = catalog.select("nft-lb")
+    (selection,) = catalog.select(plane)
     observer = _Observer(selection, "matrix", "wall", told.append, None, own)
-    assert observer._report(Cell("nft-lb", name, "skip", "not applicable: nobody stands for it", 0.0)) is as_expected
+    assert observer._report(Cell(plane, name, "skip", "not applicable: nobody stands for it", 0.0)) is as_expected
     assert told[0].data["expected"] == ("skip" if as_expected else "pass")
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "detail"),
+    [
+        (NotApplicable("a swarm has no weights"), "skip", "not applicable: a swarm has no weights"),
+        (Unsupported("it cannot"), "fail", "no lab: it cannot"),
+        (BenchError("it broke"), "error", "no lab: it broke"),
+    ],
+)
+def test_a_lab_that_cannot_be_is_told(
+    error: BenchError, outcome: str, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*_: object, **__: object) -> object:
+        raise error
+
+    monkeypatch.setattr(trial, "observed", cannot)
+    told: list[Event] = []
+    (selection,) = catalog.select("swarm@26.1")
+    observer = _Observer(selection, "matrix", "wall", told.append, None, "")
+    observer.observe([checks.CHECKS["reach.other-service"]])
+    assert [(event.data["outcome"], event.data["detail"]) for event in told] == [(outcome, detail)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.report import peers as page
-from dataplanes import catalog, peers
+from dataplanes import catalog, peers, platforms
 from dataplanes.errors import Usage
 from dataplanes.plane_file import PlaneProgram
 from scenarios import expectations
@@ -87,7 +87,7 @@ def test_no_plane_of_the_users_has_the_name_of_a_peer(bench: Bench, tmp_path: Pa
 
 def test_they_are_listed_as_peers(bench: Bench) -> None:
     rows = {row["name"]: row for row in json.loads(bench("list", "dataplanes", "--json").stdout)}
-    assert [name for name, row in rows.items() if row.get("peer")] == [*peers.NAMES]
+    assert [name for name, row in rows.items() if row.get("peer")] == [*peers.NAMES, *platforms.known()]
     line = next(each for each in bench("list", "dataplanes").stdout.splitlines() if each.startswith("nftlb "))
     assert line.endswith(" (a peer)")
     (row,) = json.loads(bench("list", "dataplanes", "nftlb", "--json").stdout)
@@ -96,5 +96,5 @@ def test_they_are_listed_as_peers(bench: Bench) -> None:
 
 def test_the_page_tells_every_difference() -> None:
     text = page.PAGE.read_text("utf-8")
-    assert set(re.findall(r"<!-- differences of (\S+) -->", text)) == {*peers.NAMES}
+    assert set(re.findall(r"<!-- differences of (\S+) -->", text)) == {*peers.NAMES, "swarm@20.10"}
     assert text == page.written(text), "python -m bench.report.peers"

@@ -53,6 +53,12 @@ def finish(testbed: Testbed, process: subprocess.Popen[bytes]) -> bytes:
     return out
 
 
+def _carried(testbed: Testbed, command: str, to: list[str], **options: int | str) -> bytes:
+    """Return the output of a client while which nothing changes."""
+    with testbed.at_rest():
+        return finish(testbed, start(testbed, command, to, **options))
+
+
 def connect(testbed: Testbed, to: list[str], connections: int, concurrency: int, **options: int | str) -> LoadResult:
     """Make connections, in turn from all addresses that the client has on the network."""
     client = testbed.containers[testbed.scenario.traffic.client]
@@ -60,7 +66,7 @@ def connect(testbed: Testbed, to: list[str], connections: int, concurrency: int,
         options["sources"] = ",".join((client.endpoints[0].address, *client.aliases))
     warmup = connections // _WARMUP_SHARE
     sizes = {"connections": connections, "concurrency": concurrency, "warmup": warmup}
-    return msgspec.json.decode(finish(testbed, start(testbed, "load", to, **sizes, **options)), type=LoadResult)
+    return msgspec.json.decode(_carried(testbed, "load", to, **sizes, **options), type=LoadResult)
 
 
 def crr(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
@@ -140,7 +146,7 @@ def _datagrams(
     testbed: Testbed, selection: Selection, name: str, exchanges: int, flows: int, clock: str, **options: int
 ) -> FiguresAndWork:
     sizes = {"exchanges": exchanges, "concurrency": flows, "warmup": max(exchanges // _WARMUP_SHARE, flows)}
-    out = finish(testbed, start(testbed, "udp", targets(testbed, selection), **sizes, **options))
+    out = _carried(testbed, "udp", targets(testbed, selection), **sizes, **options)
     result = msgspec.json.decode(out, type=DatagramResult)
     counts = {"lost": result.lost, "late": result.late, "refused": result.refused}
     figures = {
@@ -161,7 +167,7 @@ def stream(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) 
     testbed.settled()
     to = _vip(testbed, "sink") if balances(selection.dataplane) else f"{spec.tasks[0].address}:{traffic.port}"
     moved = plan.connections * _BYTES_PER_CONNECTION
-    result = msgspec.json.decode(finish(testbed, start(testbed, "stream", [to], bytes=moved)), type=StreamResult)
+    result = msgspec.json.decode(_carried(testbed, "stream", [to], bytes=moved), type=StreamResult)
     figures = {
         "megabits_per_second": result.bytes * 8e3 / result.elapsed_ns,
         "retransmits": result.retransmits,

@@ -1,0 +1,87 @@
+"""Platforms: peers that make networks, addresses and VIPs themselves, so each is a whole testbed, and no plane in ours.
+
+A platform is `peers/NAME/platform.toml`, and is selected as NAME@VERSION. Each version is a set of Debian packages.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import cache
+
+import msgspec
+from msgspec import Struct
+
+from dataplanes import peers
+from dataplanes.errors import Usage
+from dataplanes.requirements import Condition, Feature, Requirement, Tool, Unpacked
+from dataplanes.selection import Selection
+
+_FILE, _EXPECTED = "platform.toml", "expected.toml"
+PLACEMENT = "platform"
+"""What stands in a selection for the placement: a platform has its own."""
+
+
+class Platform(Struct, frozen=True, forbid_unknown_fields=True):
+    """A platform as its file describes it."""
+
+    name: str
+    summary: str
+    imitates: str  # the plane of the catalog whose expected outcomes are its own, unless its expected.toml differs
+    default: str  # the version that is meant if none is named
+    versions: dict[str, tuple[str, ...]]  # version -> its packages, the first of which has that version
+    tools: dict[str, str] = {}  # program -> the Debian package that has it
+    features: dict[str, str] = {}  # Kconfig symbol without CONFIG_ -> its module
+
+    @property
+    def expected(self) -> str:
+        """The file of what is expected of it otherwise than of what it imitates."""
+        return os.path.join(os.path.dirname(peers.__file__), self.name, _EXPECTED)
+
+    def requires(self, version: str) -> tuple[Requirement, ...]:
+        """Return what a version needs of the kernel and the machine."""
+        purpose = f"{self.name} {version}"
+        return (
+            Unpacked(" ".join(self.versions[version]), purpose),
+            Condition("a machine of its own", purpose, _elsewhere),
+            *(Tool(name, package, purpose) for name, package in self.tools.items()),
+            *(Feature(symbol, module, purpose) for symbol, module in self.features.items()),
+        )
+
+
+def _elsewhere() -> str:
+    """Return why a platform's daemons do not run on the host's kernel."""
+    return "its daemons run as root, with control groups and mounts of the whole machine"
+
+
+def select(text: str, name: str, version: str) -> Selection:
+    """Return a platform in a version, or in the default for "". Raises Usage for an unknown version."""
+    found = known()[name]
+    if version and version not in found.versions:
+        raise Usage(f"{name} has no version {version!r}", where=text, fix=f"it has: {', '.join(found.versions)}")
+    return Selection(text, name, version or found.default, placement=PLACEMENT)
+
+
+def of(selection: Selection) -> Platform | None:
+    """Return the platform that was selected, or None for a plane of our own lab."""
+    return known().get(selection.dataplane) if selection.placement == PLACEMENT else None
+
+
+def demand_planes(selections: Iterable[Selection], what: str) -> None:
+    """Demand that all that was selected are planes in our lab, because `what` is done there only. Raises Usage."""
+    for each in selections:
+        if of(each):
+            why = f"{what} needs a plane in our own lab, and {each.dataplane} is a testbed of its own"
+            raise Usage(f"not to be had for {each.name}", why=why, fix="name a plane of `bench list dataplanes`")
+
+
+@cache
+def known() -> dict[str, Platform]:
+    """Return every platform by name."""
+    found = {}
+    for each in sorted(os.listdir(os.path.dirname(peers.__file__))):
+        path = os.path.join(os.path.dirname(peers.__file__), each, _FILE)
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as file:
+                found[each] = msgspec.toml.decode(file.read(), type=Platform)
+    return found

@@ -1,0 +1,178 @@
+"""A node of a swarm: containerd and dockerd in namespaces of their own, whose containers are found from outside."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dataplanes import packages
+from dataplanes.errors import BenchError
+from dataplanes.kernel import netns, process
+from scenarios.engine import Engine, Refused
+from scenarios.journal import Journal
+
+_SCRIPT = os.path.join(os.path.dirname(__file__), "node.sh")
+_IPTABLES = ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore")
+_INHERIT, _FROM_CURRENT = Path("/proc/sys/net/core/devconf_inherit_init_net"), "3"
+_UP, _LOOK = 600.0, 0.25
+"""Seconds that a daemon may take to answer, and between looks. In an emulated guest it takes some 10."""
+
+
+@contextmanager
+def inheriting() -> Iterator[None]:
+    """Let new network namespaces have the settings of the one that they are made in, for the block.
+
+    A daemon sets ip_forward on its machine, and the namespaces that it makes have it from there. Here a daemon is in a
+    namespace itself, and those that it makes would have the settings of the guest's first one, without ip_forward
+    (Documentation/admin-guide/sysctl/net.rst). Nothing else runs in a guest, so this may be changed there.
+    """
+    before = _INHERIT.read_text("ascii")
+    _INHERIT.write_text(_FROM_CURRENT, "ascii")
+    try:
+        yield
+    finally:
+        _INHERIT.write_text(before, "ascii")
+
+
+class SwarmNode:
+    """A node. Its host namespace exists already."""
+
+    def __init__(self, name: str, host_netns: str, address: str, journal: Journal) -> None:
+        self.name = name
+        self.address = address
+        self._netns = host_netns
+        self._journal = journal
+        self._home = journal.scratch(name)
+        self.engine = Engine(name, f"{self._home}/docker.sock")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.frozen = False  # its daemons stand still
+
+    def start(self, wanted: Sequence[str]) -> None:
+        """Start the daemons of these packages."""
+        os.makedirs(self._home, mode=0o711)
+        environ = {**os.environ, **packages.environment(wanted, os.environ), "NODE": self.name, "HOME_DIR": self._home}
+        environ["PATH"] = f"{_legacy(self._home)}:{environ['PATH']}"
+        argv = ("unshare", "--uts", "--mount", "--propagation", "private", "sh", _SCRIPT)
+        # When the first process of a PID namespace ends, all others do: here the daemons and all containers.
+        with process.pid_namespace(), netns.inside(self._netns):
+            self._process = subprocess.Popen(
+                argv, env=environ, stdin=subprocess.DEVNULL, preexec_fn=_prepare, start_new_session=True
+            )
+        self._journal.process(self._process.pid)
+
+    def await_up(self) -> Mapping[str, str]:
+        """Wait until the engine answers. Return what it tells of its version. Raises BenchError with its last words."""
+        assert self._process
+        deadline = time.monotonic() + _UP
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with suppress(OSError, http.client.HTTPException, Refused):
+                version: dict[str, str] = self.engine.get("/version")
+                return version
+            time.sleep(_LOOK)
+        raise BenchError("the engine did not start", where=self.name, why=self.last_words() or "it says nothing")
+
+    def last_words(self) -> str:
+        """Return the end of what the daemons have logged."""
+        for name in ("dockerd.log", "containerd.log"):
+            with suppress(OSError), open(f"{self._home}/{name}", encoding="utf-8", errors="replace") as file:
+                if lines := file.read().strip().splitlines():
+                    return "; ".join(lines[-3:])[-600:]
+        return ""
+
+    def stop(self) -> None:
+        """End the daemons, and with them their PID namespace and every container."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Stop the daemons without ending them: they program nothing and tell nobody anything."""
+        self._signal(signal.SIGSTOP)
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """Let the daemons go on."""
+        self._signal(signal.SIGCONT)
+        self.frozen = False
+
+    def _signal(self, number: int) -> None:
+        assert self._process
+        os.killpg(self._process.pid, number)
+
+    # -- by path and number ----------------------------------------------------------------------------------------
+
+    def sandboxes(self) -> list[str]:
+        """Return the names of the namespaces that the engine has made: 1-NETWORK, lb_NETWORK, and the containers'."""
+        with suppress(FileNotFoundError):
+            return os.listdir(self._sandbox(""))
+        return []
+
+    def adopt(self, sandbox: str, name: str) -> None:
+        """Give one of the engine's namespaces a name of ours, under which `ip netns` finds it, too."""
+        if not netns.exists(name):
+            self._journal.record("netns", name)
+            netns.adopt(self._sandbox(sandbox), name)
+
+    def _sandbox(self, name: str) -> str:
+        assert self._process
+        return f"/proc/{self._process.pid}/root{self._home}/exec/netns/{name}"
+
+    def processes(self, first: int) -> list[int]:
+        """Return a container's processes, its first one at the beginning, of which the engine tells its number."""
+        assert self._process
+        ours = os.readlink(f"/proc/{self._process.pid}/ns/pid")
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            numbers = _numbers(int(entry))
+            if len(numbers) > 2 and numbers[1] == first and _parent_namespace(int(entry), ours):
+                with suppress(OSError), open(f"/proc/{entry}/task/{entry}/children", encoding="ascii") as file:
+                    return [int(entry), *map(int, file.read().split())]
+        return []
+
+
+def _prepare() -> None:
+    """Let the child end with this process. Its parent is outside of its PID namespace, and has no number there."""
+    process.die_with_parent()
+    process.take_signals()
+
+
+def _legacy(home: str) -> str:
+    """Return a directory in which iptables is the legacy one, by which the lab's own planes are programmed, too."""
+    path = f"{home}/iptables"
+    os.mkdir(path)
+    for name in _IPTABLES:
+        os.symlink("/usr/sbin/xtables-legacy-multi", f"{path}/{name}")
+    return path
+
+
+def parent(pid: int) -> int:
+    """Return the number of a process's parent, 0 if there is no such process."""
+    return next(iter(_status(pid, "PPid")), 0)
+
+
+def _parent_namespace(pid: int, wanted: str) -> bool:
+    """Return True if the process's PID namespace is below the wanted one: its first process's parent is in that."""
+    with suppress(OSError):
+        return os.readlink(f"/proc/{parent(pid)}/ns/pid") == wanted
+    return False
+
+
+def _numbers(pid: int) -> list[int]:
+    """Return a process's numbers, from the outermost PID namespace to its own."""
+    return _status(pid, "NSpid")
+
+
+def _status(pid: int, field: str) -> list[int]:
+    """Return the numbers in a field of a process's status (proc_pid_status(5)), none if there is no such process."""
+    with suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        for line in file:
+            name, _, rest = line.partition(":")
+            if name == field:
+                return [int(each) for each in rest.split()]
+    return []

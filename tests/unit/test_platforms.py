@@ -1,0 +1,242 @@
+"""Platforms: how one is selected, what it needs, what is expected of it, and how its engine is asked."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socket
+import tarfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bench.kernels.host import HostKernel
+from bench.prepare import preflight
+from dataplanes import catalog, peers, platforms
+from dataplanes.errors import NotApplicable, Usage
+from dataplanes.requirements import Condition, Unpacked
+from dataplanes.selection import balances
+from scenarios import expectations, topology
+from scenarios.checks import CHECKS
+from scenarios.engine import Engine, Refused
+from scenarios.journal import Journal
+from scenarios.swarm import image, tasks
+from scenarios.swarm.image import TaskServer
+from scenarios.swarm.look import Balancer
+from scenarios.swarm.tasks import Orchestrator
+from scenarios.swarm.testbed import Swarm
+from scenarios.topology import Filler, Network, ServiceSpec, Task
+from tests.unit.conftest import Bench
+
+
+def test_a_version_is_selected_by_its_name() -> None:
+    (found,) = catalog.select("swarm@20.10")
+    assert (found.name, found.dataplane, found.variant) == ("swarm@20.10", "swarm", "20.10")
+    assert platforms.of(found) is platforms.known()["swarm"]
+    assert balances(found.dataplane)
+    (usual,) = catalog.select("swarm")
+    assert usual.variant == platforms.known()["swarm"].default
+    others = [*catalog.select("all"), *catalog.select("peers")]
+    assert not [each for each in others if platforms.of(each)], "it must be named"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("swarm@19.03", "swarm has no version '19.03' (it has: 20.10, 26.1, 28.5)"),
+        ("swarm@20.10+x=1", "swarm has no version '20.10+x=1'"),
+        ("swarn", "did you mean swarm?"),
+    ],
+)
+def test_another_one_is_refused(text: str, why: str) -> None:
+    with pytest.raises(Usage) as caught:
+        catalog.select(text)
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["explore", "trace"])
+def test_what_is_done_in_our_lab_only_is_refused(bench: Bench, command: str) -> None:
+    refused = bench(command, "--dataplane", "nft-lb,swarm@26.1")
+    assert refused.exit_code == 2
+    assert f"not to be had for swarm@26.1: bench {command} needs a plane in our own lab" in refused.stderr
+
+
+def test_its_name_is_taken(tmp_path: Path) -> None:
+    assert catalog.is_taken("swarm")
+    assert "swarm" not in peers.NAMES
+
+
+@pytest.mark.parametrize("name", sorted(platforms.known()))
+def test_each_version_has_packages_that_name_their_suites(name: str) -> None:
+    platform = platforms.known()[name]
+    assert platform.name == name
+    assert platform.default in platform.versions
+    for version, packages in platform.versions.items():
+        assert "/" in packages[0], "so that every machine gets the same version"
+        (selection,) = catalog.select(f"{name}@{version}")
+        needs = catalog.requires(selection)
+        assert [need.packages() for need in needs if isinstance(need, Unpacked)] == [packages]
+        assert catalog.any_port(selection)
+        assert not catalog.needs_cgroups(selection)
+
+
+def test_it_runs_on_no_machine_that_has_other_things_to_do() -> None:
+    (selection,) = catalog.select("swarm@26.1")
+    (own,) = [need for need in catalog.requires(selection) if isinstance(need, Condition)]
+    answer = preflight.availability(own, HostKernel())
+    assert not answer.ok
+    assert answer.fix == "use --kernel guest"
+
+
+def test_what_it_imitates_is_expected_of_it() -> None:
+    (selection,) = catalog.select("swarm@28.5")
+    imitated = catalog.imitated(selection)
+    assert imitated
+    assert imitated.name == "ipvs-lb@iptables"
+    own = {check for each in expectations.about(selection) for check in each.checks}
+    for check in CHECKS.keys() - own:
+        assert expectations.expected(selection, check, "6.12") == expectations.expected(imitated, check, "6.12")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"networks": [Network("a", "10.0.0.0/24"), Network("b", "10.0.0.128/25")]}, "networks whose subnets overlap"),
+        ({"filler": Filler(5)}, "filler services"),
+        ({"idlers": [Task("idle.1", "worker1")]}, "containers without a service"),
+        ({"services": [ServiceSpec("a", "n", tasks=[Task("a.1", "worker1", weight=2)])]}, "weights"),
+        ({"services": [ServiceSpec("a", "n", tasks=[Task("a.1", "worker1", remapped=True)])]}, "a user namespace"),
+    ],
+)
+def test_a_scenario_that_a_swarm_has_no_words_for_does_not_apply(
+    tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    scenario = msgspec.structs.replace(topology.load("seed"), **change)
+    with Journal() as journal, pytest.raises(NotApplicable, match=told):
+        Swarm(scenario, (), "26.1", journal=journal, server=TaskServer(tmp_path, "udp"))
+
+
+@pytest.mark.parametrize("name", sorted(platforms.known()))
+def test_what_differs_is_about_checks_and_has_a_reason_and_a_source(name: str) -> None:
+    (selection,) = catalog.select(name)
+    expectations.demand_known([selection])
+    imitated = catalog.imitated(selection)
+    assert imitated
+    for each in expectations.about(selection):
+        assert each.reason
+        assert each.reference
+        assert not each.reason.endswith(".")
+        for check in each.checks:
+            assert expectations.expected(imitated, check, "6.12").expected != each.expected, f"{check} does not differ"
+
+
+def test_the_image_has_a_shell_and_the_server(tmp_path: Path) -> None:
+    (tmp_path / "server").write_bytes(b"\x7fELF")
+    with tarfile.open(fileobj=io.BytesIO(image.archive(tmp_path / "server"))) as tar:
+        found = {each.name: each for each in tar}
+        assert found["bin/server"].mode == 0o755
+        assert found["bin/sh"].linkname == "busybox"
+        assert {"proc", "sys", "dev", "etc"} <= found.keys(), "what a runtime mounts on"
+    assert "serve --id $SLOT --tcp 80 --udp-as-asked 80 &" in image.command(80, "udp-as-asked")[-1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lacking"),
+    [
+        ({"10.0.0.3": 1, "10.0.0.4": 0}, ""),
+        ({"10.0.0.3": 1, "10.0.0.4": 1}, "lb has [{'10.0.0.3': 1, '10.0.0.4': 0}] for 10.0.0.2"),
+        ({"10.0.0.3": 1}, "lb has [{'10.0.0.3': 1, '10.0.0.4': 0}] for 10.0.0.2"),
+        ({"10.0.0.9": 1}, "lb has [] for 10.0.0.2"),
+        ({}, "lb still has 10.0.0.2"),
+    ],
+)
+def test_a_change_is_in_effect_when_a_balancer_has_it(wanted: dict[str, int], lacking: str) -> None:
+    balancer = Balancer("lb", "10.0.0.1", {"10.0.0.1", "10.0.0.2"}, [{"10.0.0.3": 1, "10.0.0.4": 0}, {"10.0.0.7": 1}])
+    found = balancer.lacks("10.0.0.2", wanted)
+    assert found.startswith(lacking)
+    assert bool(found) == bool(lacking)
+    assert balancer.lacks("10.0.0.8", {"10.0.0.7": 1}) == "lb has no address 10.0.0.8"
+    assert not balancer.lacks("10.0.0.8", {}), "a service that was removed"
+
+
+class _Daemon(threading.Thread):
+    """A daemon that gives one answer, and keeps what it was asked."""
+
+    def __init__(self, path: Path, answer: bytes) -> None:
+        super().__init__(daemon=True)
+        self._answer, self.asked = answer, b""
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen()
+        self.start()
+
+    def run(self) -> None:
+        connection, _ = self._socket.accept()
+        with connection:
+            while part := connection.recv(65536):
+                self.asked += part
+                head, end, body = self.asked.partition(b"\r\n\r\n")
+                length = re.search(rb"Content-Length: (\d+)", head)
+                if end and len(body) >= (int(length[1]) if length else 0):
+                    break
+            connection.sendall(self._answer)
+        self._socket.close()
+
+
+def _answered(status: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_an_engine_is_asked_by_its_socket(tmp_path: Path) -> None:
+    daemon = _Daemon(tmp_path / "s", _answered("200 OK", b'[{"ID": "x"}]'))
+    assert Engine("worker1", str(tmp_path / "s")).get("/tasks", service=["my web"]) == [{"ID": "x"}]
+    daemon.join()
+    line = daemon.asked.partition(b"\r\n")[0].decode()
+    assert line == "GET /tasks?filters=%7B%22service%22%3A%20%5B%22my%20web%22%5D%7D HTTP/1.1"
+
+
+def test_its_refusal_is_told_in_its_own_words(tmp_path: Path) -> None:
+    told = json.dumps({"message": "update out of sequence"}).encode()
+    daemon = _Daemon(tmp_path / "s", _answered("500 Internal Server Error", told))
+    with pytest.raises(Refused, match="update out of sequence"):
+        Engine("worker1", str(tmp_path / "s")).change("/nodes/1", 3, {"Availability": "pause"})
+    daemon.join()
+    assert daemon.asked.startswith(b"POST /nodes/1/update?version=3 ")
+    assert msgspec.json.decode(daemon.asked.partition(b"\r\n\r\n")[2]) == {"Availability": "pause"}
+
+
+class _Manager:
+    """A manager that tells of a service's tasks, each time the next list."""
+
+    def __init__(self, *told: list[dict[str, Any]]) -> None:
+        self._told = list(told)
+
+    def get(self, path: str, **filters: list[str]) -> list[dict[str, Any]]:
+        assert (path, filters) == ("/tasks", {"service": ["web"]})
+        return self._told.pop(0)
+
+
+def _task(name: str, wanted: str, state: str) -> dict[str, Any]:
+    container = {"ContainerID": f"{name}-container", "PID": 7}
+    status = {"State": state, "ContainerStatus": container}
+    return {"ID": name, "Slot": 1, "NodeID": "n", "DesiredState": wanted, "Status": status, "NetworksAttachments": []}
+
+
+def test_a_task_that_is_to_be_removed_is_no_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_LOOK", 0.0)
+    old, failed = _task("old", "remove", "running"), _task("failed", "shutdown", "failed")
+    told = [old, failed], [old, _task("new", "running", "preparing")], [_task("new", "running", "running")]
+    orchestrator = Orchestrator(_Manager(*told))  # type: ignore[arg-type]
+    orchestrator._names = {"n": "worker1"}
+    assert orchestrator._await_running("web", []).container == "new-container"
+
+
+def test_a_new_task_is_not_asked_for_before_the_last_one_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_LOOK", 0.0)
+    manager = _Manager([_task("old", "remove", "running")], [], [_task("never", "running", "running")])
+    Orchestrator(manager).await_none("web")  # type: ignore[arg-type]
+    assert len(manager._told) == 1, "it has looked twice"
