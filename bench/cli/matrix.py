@@ -80,9 +80,7 @@ def matrix(
 
     total = len(checks.select(expression))
     if world is None:
-        selections = _selected(dataplane)
-        if trace:
-            platforms.demand_planes(selections, "bench matrix --trace")
+        selections = _selected(dataplane, trace=trace)
         total *= len(selections) * len(under_test.expand(kernel))
     else:
         given = {
@@ -136,13 +134,16 @@ def matrix(
         sys.exit(4)
 
 
-def _selected(dataplane: str) -> list[Selection]:
-    """Return the planes that are named. Raises Usage if none is, or none that has a VIP."""
+def _selected(dataplane: str, *, trace: bool) -> list[Selection]:
+    """Return the planes that are named. Raises Usage if none is, or none that has a VIP or can be traced."""
     from bench.outside import matrix as runner
 
     if not dataplane:
         raise Usage("nothing to observe", fix="name data planes with --dataplane, or a file with --world")
-    return runner.planes(catalog.select(dataplane))
+    selections = catalog.select(dataplane)
+    if trace:
+        platforms.demand_planes(selections, "bench matrix --trace")
+    return runner.planes(selections)
 
 
 def _demand_nothing_else(given: Mapping[str, object]) -> None:
