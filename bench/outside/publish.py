@@ -90,8 +90,8 @@ STEPS = (
 
 
 def documents(directory: Path) -> list[str]:
-    """Return the documents of the data set that exist. Files in directories are only illustrations."""
-    paths = [directory / step.document for step in STEPS if "/" not in step.document]
+    """Return the documents of the data set that exist, in the order of their names. Files in directories illustrate."""
+    paths = sorted(directory / step.document for step in STEPS if "/" not in step.document)
     return [str(path) for path in paths if path.exists() and path.stat().st_size]
 
 

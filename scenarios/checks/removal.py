@@ -19,7 +19,7 @@ _NODE = "worker2"
 """The node of the client."""
 
 
-@check("change.last-backend", "D14, D16")
+@check("change.last-backend", "D14, D16", changes=("apply",))
 def last_backend(world: World) -> str:
     """When the last backend of a service is removed, nobody else gets its connections, and none is made to it.
 
