@@ -31,6 +31,7 @@ class Flow(Struct):
     closed: frozenset[str] = frozenset()  # the ends that have closed their half
     over: bool = False
     reset: bool = False  # it ended by a reset
+    vanished: bool = False  # it ended with its client's container, of which nobody was told
     # The client closed first, this time or before, so its end waits. From the same port it goes on far ahead in the
     # sequence numbers (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). The next time a backend may take its SYN for an old one.
     waits: bool = False

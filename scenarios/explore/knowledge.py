@@ -141,6 +141,7 @@ class Knowledge:
                 for flow in of_it:
                     flow.fate = "gone"
                 for flow in self.flows.values():
+                    flow.vanished = flow.vanished or (flow.client == backend and not flow.over)
                     flow.over = flow.over or flow.client == backend
             case do.Start() | do.Restore():
                 del self.down[backend]
@@ -211,6 +212,8 @@ class Knowledge:
             flow.loses -= 1
 
     def _went_on(self, operation: do.Speak | do.HalfClose | do.Close | do.Abort, flow: Flow, seen: Sight) -> None:
+        if flow.fate == "cut" and operation.by == "client" and flow.to in self.services:
+            self._turns[flow.to].begin_anew()  # what it sends may be taken for a new connection's first packet
         if flow.udp and isinstance(operation, do.Speak):
             if operation.by == "client":
                 self._heard(flow, seen)

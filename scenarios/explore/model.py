@@ -78,10 +78,13 @@ class Model(Knowledge):
         late, none = frozenset(Sight("late", each.by) for each in found if each.kind == "answered"), Sights()
         if before.to != flow.to:  # identity.direct-after-vip: it takes two SYNs at most
             return late | (LOST if "identity.direct-after-vip" in self._lacks else none)
-        known = before.reset and self._now - before.used < RESET_KEPT and self._keeps(before)
+        known = before.vanished or (before.reset and self._now - before.used < RESET_KEPT)
+        known = known and bool(before.backend) and self._keeps(before)
         same = frozenset(Sight(kind, before.backend) for kind in ("answered", "late")) if known else none
         if "client.refused-before" in self._lacks:
             return same | late | LOST
+        if not before.backend and self._lacks & {"change.connect-before-service", "change.udp-zero-and-back"}:
+            return same | late | LOST  # nobody answered: what was known of it then may hold for this one
         return same | (late if before.waits else none)
 
     def _keeps(self, flow: Flow) -> bool:
