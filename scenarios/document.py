@@ -64,10 +64,9 @@ class LabDocument(Struct, tag_field="kind", tag="lab"):
 def document(testbed: Testbed) -> LabDocument:
     """Return the present state of a testbed as a document."""
     attached = [each for container in testbed.containers.values() for each in container.endpoints]
+    services = [(testbed.service(spec.name), spec) for spec in testbed.specs()]  # those without tasks, too
     weights = {
-        (service.network, backend.address): backend.weight
-        for service in testbed.services()
-        for backend in service.backends
+        (service.network, backend.address): backend.weight for service, _ in services for backend in service.backends
     }
     return LabDocument(
         [LabNode(node, name) for kind, node, name in testbed.namespaces() if kind == "host"],
@@ -81,8 +80,8 @@ def document(testbed: Testbed) -> LabDocument:
             for network in testbed.scenario.networks
         ],
         [
-            LabService(each.name, each.network, each.vip, _ports(testbed, each), _tasks(testbed, each.name))
-            for each in testbed.services()
+            LabService(each.name, each.network, each.vip, _ports(testbed, each), [task.name for task in spec.tasks])
+            for each, spec in services
         ],
         [
             LabTask(
@@ -104,7 +103,3 @@ def document(testbed: Testbed) -> LabDocument:
 def _ports(testbed: Testbed, service: Service) -> list[int]:
     """Return the ports that a service declares, or else the one of the scenario's traffic."""
     return sorted({port.number for port in service.ports}) or [testbed.scenario.traffic.port]
-
-
-def _tasks(testbed: Testbed, service: str) -> list[str]:
-    return [name for name, each in testbed.containers.items() if each.task.service == service]

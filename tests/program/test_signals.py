@@ -98,9 +98,10 @@ def test_kill_9_takes_the_guest_along() -> None:
         stdin=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
-    while not guests_of(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
     guests = guests_of(process.pid)
+    while not guests and time.monotonic() < deadline:
+        time.sleep(0.05)
+        guests = guests_of(process.pid)
     assert guests
     process.kill()
     process.wait()
