@@ -21,7 +21,7 @@ import msgspec
 
 from bench.documents import Event, Matrix, Result, TrialPlan, tidy
 from bench.documents.metrics import METRICS as METRICS
-from dataplanes import catalog, files
+from dataplanes import catalog, files, platforms
 from dataplanes.errors import Prerequisite
 from dataplanes.selection import Selection
 
@@ -241,6 +241,8 @@ def observe(
     from scenarios import topology
 
     selections = runner.planes(_selected(planes))
+    if traces:
+        platforms.demand_planes(selections, "following the packets of checks")
     wanted = semantics.select(checks)
     own = points.scenario_path(scenario) if scenario else ""
     if own:

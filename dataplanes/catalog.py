@@ -184,7 +184,7 @@ _RECIPES = (
     ),
 )
 BUILT_IN: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
-_TAKEN = ("all", "peers", DIRECT, *BUILT_IN, *peers.NAMES, *platforms.known())
+_TAKEN = ("all", "peers", DIRECT, *BUILT_IN, *peers.NAMES, *peers.PLATFORMS)
 _DIRECT = "no load balancer: the client calls the backends' own addresses in turn; the reference of every figure"
 
 
@@ -218,7 +218,7 @@ def recipe(plane: str) -> Recipe:
 
 
 def _nearest(plane: str) -> str:
-    near = difflib.get_close_matches(plane, [*names(), *peers.NAMES, *platforms.known()], 1)
+    near = difflib.get_close_matches(plane, [*names(), *peers.NAMES, *peers.PLATFORMS], 1)
     return f"did you mean {near[0]}?" if near else "`bench list dataplanes` shows them"
 
 
@@ -280,7 +280,7 @@ def _select(text: str) -> Selection:
     if plane_file.is_named_by(text):
         return _select_program(text)
     plane, settings = split(text)
-    if text in peers.NAMES or plane in platforms.known():
+    if text in peers.NAMES or plane in peers.PLATFORMS:
         return peer(text)
     if plane == DIRECT:
         if settings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -17,7 +18,7 @@ from dataplanes.errors import Usage
 from dataplanes.requirements import Condition, Feature, Requirement, Tool, Unpacked
 from dataplanes.selection import Selection
 
-_FILE, _EXPECTED = "platform.toml", "expected.toml"
+_EXPECTED = "expected.toml"
 PLACEMENT = "platform"
 """What stands in a selection for the placement: a platform has its own."""
 
@@ -36,7 +37,7 @@ class Platform(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def expected(self) -> str:
         """The file of what is expected of it otherwise than of what it imitates."""
-        return os.path.join(os.path.dirname(peers.__file__), self.name, _EXPECTED)
+        return os.path.join(os.path.dirname(peers.file(self.name)), _EXPECTED)
 
     def requires(self, version: str) -> tuple[Requirement, ...]:
         """Return what a version needs of the kernel and the machine."""
@@ -77,11 +78,5 @@ def demand_planes(selections: Iterable[Selection], what: str) -> None:
 
 @cache
 def known() -> dict[str, Platform]:
-    """Return every platform by name."""
-    found = {}
-    for each in sorted(os.listdir(os.path.dirname(peers.__file__))):
-        path = os.path.join(os.path.dirname(peers.__file__), each, _FILE)
-        if os.path.isfile(path):
-            with open(path, encoding="utf-8") as file:
-                found[each] = msgspec.toml.decode(file.read(), type=Platform)
-    return found
+    """Read every platform's file. Return the platforms by name."""
+    return {each: msgspec.toml.decode(Path(peers.file(each)).read_bytes(), type=Platform) for each in peers.PLATFORMS}

@@ -63,7 +63,6 @@ class LabDocument(Struct, tag_field="kind", tag="lab"):
 
 def document(testbed: Testbed) -> LabDocument:
     """Return the present state of a testbed as a document."""
-    attached = [each for container in testbed.containers.values() for each in container.endpoints]
     services = [(testbed.service(spec.name), spec) for spec in testbed.specs()]  # those without tasks, too
     weights = {
         (service.network, backend.address): backend.weight for service, _ in services for backend in service.backends
@@ -71,13 +70,8 @@ def document(testbed: Testbed) -> LabDocument:
     return LabDocument(
         [LabNode(node, name) for kind, node, name in testbed.namespaces() if kind == "host"],
         [
-            LabNetwork(
-                network.name,
-                network.subnet,
-                network.mtu,
-                {each.node: each.overlay_netns for each in attached if each.network == network.name},
-            )
-            for network in testbed.scenario.networks
+            LabNetwork(each.name, each.subnet, each.mtu, testbed.overlays(each.name))
+            for each in testbed.scenario.networks
         ],
         [
             LabService(each.name, each.network, each.vip, _ports(testbed, each), [task.name for task in spec.tasks])

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from dataplanes.base import DataPlane, Footprint
 from dataplanes.errors import BenchError, Usage
 from dataplanes.kernel.undo import Undo
-from dataplanes.model import Endpoint, Port, Protocol, Segment, Service
+from dataplanes.model import Endpoint, Port, Protocol, Service
 from scenarios import cgroup
 from scenarios.container import Container
 from scenarios.dns import Resolver, resolv_conf
@@ -390,9 +390,9 @@ class Lab(Testbed):
         known = {name for _, _, name in found}
         return found + [("lb", e.node, e.netns) for e in self.attachments() if e.netns not in known]
 
+    def overlays(self, network: str) -> dict[str, str]:
+        """As on any testbed; a namespace stays when its last container has gone."""
+        return {each.node: each.overlay_netns for each in self.fabric.segments.values() if each.network == network}
+
     def specs(self) -> list[ServiceSpec]:
         return list(self._roster.specs.values())
-
-    def segments(self) -> list[Segment]:
-        """Return every segment: each network on each of its nodes."""
-        return list(self.fabric.segments.values())

@@ -58,6 +58,11 @@ class Testbed(ABC):
     def services(self) -> list[Service]:
         """Return every service that has tasks."""
 
+    def overlays(self, network: str) -> dict[str, str]:
+        """Return the overlay namespace of a network on each node that is on it: where a container of the network is."""
+        ends = [each for container in self.containers.values() for each in container.endpoints]
+        return {each.node: each.overlay_netns for each in ends if each.network == network}
+
     @abstractmethod
     def namespaces(self) -> list[tuple[str, str, str]]:
         """Return (kind, node, name) of every namespace that can be looked into. Kinds: host, overlay, container, lb.

@@ -122,7 +122,8 @@ class _Inquiry:
 
     def _untranslated(self, packet: Sequence[Sighting]) -> Explanation:
         """Return why the source of a reply is not the VIP: what happened to it where the request was rewritten."""
-        answer = f"the answer of {packet[-1].source} is not translated back to {self._flow.vip}"
+        source, vip = packet[-1].source, self._flow.vip
+        answer = f"the answer of {source} is not translated back to {vip}"
         hop = self._balancing()
         if hop is None:
             return Explanation(packet[-1].namespace, packet[-1].device, "", answer)
@@ -134,11 +135,11 @@ class _Inquiry:
         if not any(_of_ip(each) for each in seen):
             fact = next((each for each in self._facts("sysctl", hop.namespace) if each.name == _BRIDGE_CALLS), None)
             switch = f": {fact.name} is {fact.value}" if fact else ""
-            why = f"the answer of {packet[-1].source} crosses the bridge past the rules{switch}"
+            why = f"the answer of {source} crosses the bridge past the rules{switch}"
             return Explanation(hop.namespace, seen[0].device, "bridge", why)
         hooked = next(each for each in seen if _of_ip(each))
         if not any(each.tracked for each in seen) and self._tracked(hop.namespace):
-            why = f"connection tracking calls the answer INVALID, so {answer.partition(' of ')[2]}"
+            why = f"connection tracking calls the answer INVALID, so {source} is not translated back to {vip}"
             return Explanation(hooked.namespace, hooked.device, hooked.hook, why)
         return Explanation(hooked.namespace, hooked.device, hooked.hook, answer)
 

@@ -23,7 +23,7 @@ from bench.cli.options import (
     timeout_option,
 )
 from bench.documents import Matrix
-from dataplanes import catalog, platforms
+from dataplanes import catalog
 from dataplanes.errors import Usage
 from dataplanes.selection import Selection
 
@@ -80,7 +80,7 @@ def matrix(
 
     total = len(checks.select(expression))
     if world is None:
-        selections = _selected(dataplane, trace=trace)
+        selections = _selected(dataplane)
         total *= len(selections) * len(under_test.expand(kernel))
     else:
         given = {
@@ -134,16 +134,13 @@ def matrix(
         sys.exit(4)
 
 
-def _selected(dataplane: str, *, trace: bool) -> list[Selection]:
-    """Return the planes that are named. Raises Usage if none is, or none that has a VIP or can be traced."""
+def _selected(dataplane: str) -> list[Selection]:
+    """Return the planes that are named. Raises Usage if none is, or none that has a VIP."""
     from bench.outside import matrix as runner
 
     if not dataplane:
         raise Usage("nothing to observe", fix="name data planes with --dataplane, or a file with --world")
-    selections = catalog.select(dataplane)
-    if trace:
-        platforms.demand_planes(selections, "bench matrix --trace")
-    return runner.planes(selections)
+    return runner.planes(catalog.select(dataplane))
 
 
 def _demand_nothing_else(given: Mapping[str, object]) -> None:

@@ -31,6 +31,11 @@ class Workload(Struct, frozen=True):
     processors: int = 1  # those that it needs at the same time
 
     @property
+    def of_programming(self) -> bool:
+        """Whether programming itself is measured. Its figures count what is executed (scenarios/stopwatch.py)."""
+        return not self.filled
+
+    @property
     def costs(self) -> tuple[str, str]:
         """The metrics of one operation's cost: by the instruction clock, and by the wall clock."""
         return f"instructions_per_{self.unit}", f"cpu_us_per_{self.unit}"

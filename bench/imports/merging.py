@@ -32,12 +32,12 @@ def merged(documents: Sequence[Value], found: Discovery) -> Value:
 class _Merger:
     def __init__(self, found: Discovery) -> None:
         self._found = found
-        self._made: dict[tuple[int, int], tuple[Value | None, Value, Value]] = {}
-        """The results by the ids of both values, which are kept with them: what aliases repeat is merged once."""
+        self._made: dict[tuple[int, int, str], tuple[Value | None, Value, Value]] = {}
+        """The results by the key and the ids of both values, which are kept: what aliases repeat is merged once."""
 
     def merge(self, base: Value | None, over: Value, key: str) -> Value:
         """Return what becomes of a value that a later file overrides."""
-        pair = id(base), id(over)
+        pair = id(base), id(over), key
         if pair not in self._made:
             self._made[pair] = base, over, self._merged(base, over, key)
         return self._made[pair][2]

@@ -105,7 +105,8 @@ class _Observer:
                         self._report(Cell(self._selection.name, each.name, *_without_lab(error), 0.0))
                     return
                 world = World(lab)
-                if self._traces and isinstance(lab, Lab):
+                if self._traces:
+                    assert isinstance(lab, Lab)  # as bench.api demands
                     stack.enter_context(self._traces.attached(lab))
                 well = True
                 while rest and well:

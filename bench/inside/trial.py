@@ -76,14 +76,13 @@ def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Tri
     """Measure in the scenario at the plan's point. A plane that cannot reach its backends gets no figure.
 
     A trial during which the clock leapt is measured again, once: the files that it waited for are in memory then.
-    Programming may leap: what counts is executed (scenarios/stopwatch.py), and a plane that runs thousands of programs
-    waits for their files each time.
+    During programming it may leap: a plane that runs thousands of programs waits for their files each time.
     """
     leapt = ""
     for _ in range(2):
         steadiness = Steadiness()
         trial = _once(scenario, selection, plan, clock)
-        leapt = steadiness.broken() if WORKLOADS[plan.workload].filled else ""
+        leapt = "" if WORKLOADS[plan.workload].of_programming else steadiness.broken()
         if not leapt:
             return trial
     error = BenchError(leapt, where=plan.dataplane, fix="measure again on a machine that is less busy")

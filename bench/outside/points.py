@@ -29,7 +29,7 @@ def series(workloads: Sequence[str], values: Mapping[str, Sequence[int]], sweeps
             for each in sweeps
         ]
     points = axes.grid(values)
-    programming = tuple(name for name in names if not WORKLOADS[name].filled)
+    programming = tuple(name for name in names if WORKLOADS[name].of_programming)
     if not programming or any(point.services for point in points):
         return [Series(names, points)]
     others = tuple(name for name in names if name not in programming)

@@ -37,7 +37,7 @@ def differences(name: str) -> Iterator[str]:
     rows = _rows(peer, imitated)
     observed = [each for each in CHECKS.values() if not each.skip]
     same = len(observed) - sum(len(checks) for checks, *_ in rows)
-    yield f"{same} of {len(observed)} checks have the outcome of `{imitated.name}`. The others:"
+    yield f"{same} of {len(observed)} checks are expected to have the outcome of `{imitated.name}`. The others:"
     yield ""
     for checks, was, is_now, reason, source in rows:
         told = ", ".join(f"`{each}`" for each in checks)

@@ -78,8 +78,8 @@ class Model(Knowledge):
         late, none = frozenset(Sight("late", each.by) for each in found if each.kind == "answered"), Sights()
         if before.to != flow.to:  # identity.direct-after-vip: it takes two SYNs at most
             return late | (LOST if "identity.direct-after-vip" in self._lacks else none)
-        known = before.vanished or (before.reset and self._now - before.used < RESET_KEPT)
-        known = known and bool(before.backend) and self._keeps(before)
+        lives = before.vanished or (before.reset and self._now - before.used < RESET_KEPT)
+        known = lives and before.backend and self._keeps(before)
         same = frozenset(Sight(kind, before.backend) for kind in ("answered", "late")) if known else none
         if "client.refused-before" in self._lacks:
             return same | late | LOST

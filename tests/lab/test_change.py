@@ -16,6 +16,7 @@ from dataplanes.kernel import iptables, netns
 from dataplanes.kernel.ipvs import Ipvs
 from dataplanes.kernel.rtnl import Rtnl
 from scenarios.checks.backends import reached
+from scenarios.document import document
 from scenarios.journal import Journal
 from scenarios.topology import ServiceSpec, Task
 from tests.lab.conftest import CLIENT, VIP, View, running
@@ -189,6 +190,21 @@ def test_a_flush_passes_over_an_interface_that_goes_after_it_was_listed(monkeypa
 
         monkeypatch.setattr(Rtnl, "links", list_and_lose)
         assert classifiers.detach_all(host) == []
+
+
+@pytest.mark.parametrize("dataplane", ["nft-lb"])
+def test_the_lab_document_has_all_that_is_there(dataplane: str) -> None:
+    """A service without tasks, and the namespace of a network on a node whose last container has gone."""
+    with running(dataplane) as lab:
+        (network,) = document(lab).networks
+        assert "manager1" not in network.overlay_netns
+        lab.create_service(ServiceSpec("more", "my-network", tasks=[Task("more.1", "manager1")]))
+        lab.scale("more", 0)
+        found = document(lab)
+        assert [each.tasks for each in found.services if each.name == "more"] == [[]]
+        there = {name for kind, _, name in lab.namespaces() if kind == "overlay"}
+        assert set(found.networks[0].overlay_netns.values()) == there
+        assert "manager1" in found.networks[0].overlay_netns
 
 
 SMALL = """
