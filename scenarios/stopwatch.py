@@ -1,4 +1,4 @@
-"""Measurements of time and executed work, and a check that the clock can be believed."""
+"""Measurements of time and executed work, and a check that the machine they were made on can be believed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable
 
 from msgspec import Struct
+
+from dataplanes.errors import BenchError
+from dataplanes.kernel import neighbours
 
 _LOOK, _QUIET, _SETTLED_AT_LAST = 0.25, 3, 10.0
 _WALK_LOOK, _WALK_LOOKS, _WALK = 4.0, 18, 2.5e-3
@@ -39,19 +42,29 @@ def timed(act: Callable[[], object]) -> Taken:
 
 
 class Steadiness:
-    """A check that the instruction clock did not advance while the guest waited for the machine's files.
+    """A check that the machine did nothing, since this was made, for which a plane would be blamed.
 
-    Otherwise the kernel's time-outs would expire during a wait that is longer the busier the machine is.
-    bench/kernels/awake.c prevents that, and writes the time to the file `_METER`, which only this clock has.
+    The instruction clock must not advance while the guest waits for the machine's files. Otherwise the kernel's
+    time-outs would expire during a wait that is longer the busier the machine is. bench/kernels/awake.c prevents that,
+    and writes the time to the file `_METER`, which only this clock has. And the kernel must not have refused a
+    neighbour, because the packet that needed it is lost.
     """
 
     def __init__(self) -> None:
-        self._before = self._waited()
+        self._waited_before, self._refused_before = self._waited(), neighbours.refused()
 
-    def broken(self) -> str:
-        """Return an error text if the clock advanced by more than `_LEAP`, or ""."""
-        leap = self._waited() - self._before
-        return f"the guest's clock went on for {leap:.1f} s while it waited for files" if leap > _LEAP else ""
+    def broken(self) -> BenchError | None:
+        """Return an error if the clock advanced by more than `_LEAP`, or if the table of neighbours was full."""
+        if (leap := self._waited() - self._waited_before) > _LEAP:
+            what = f"the guest's clock went on for {leap:.1f} s while it waited for files"
+            return BenchError(what, fix="try again on a machine that is less busy")
+        if refused := neighbours.refused() - self._refused_before:
+            return BenchError(
+                f"the machine's table of neighbours was full, and {refused} more were refused",
+                why="all namespaces of a machine share one",
+                fix=f"raise {neighbours.LIMIT} in its first namespace, or use --kernel guest",
+            )
+        return None
 
     @staticmethod
     def _waited() -> float:

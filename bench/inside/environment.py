@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from dataplanes.kernel import neighbours
 from dataplanes.kernel.procfs import field
 
 _VERSIONS = {
@@ -19,7 +20,10 @@ _VERSIONS = {
     "ipvsadm": ("ipvsadm", "--version"),
     "iproute2": ("ip", "-V"),
 }
-_SYSCTLS = ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_buckets", "net.ipv4.ip_local_port_range")
+_SYSCTLS = (
+    *("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_buckets", "net.ipv4.ip_local_port_range"),
+    neighbours.LIMIT,
+)
 
 
 def collect(clock: str) -> dict[str, Any]:

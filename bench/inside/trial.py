@@ -78,15 +78,13 @@ def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Tri
     A trial during which the clock leapt is measured again, once: the files that it waited for are in memory then.
     During programming it may leap: a plane that runs thousands of programs waits for their files each time.
     """
-    leapt = ""
     for _ in range(2):
         steadiness = Steadiness()
         trial = _once(scenario, selection, plan, clock)
-        leapt = "" if WORKLOADS[plan.workload].of_programming else steadiness.broken()
-        if not leapt:
+        broken = None if WORKLOADS[plan.workload].of_programming else steadiness.broken()
+        if not broken:
             return trial
-    error = BenchError(leapt, where=plan.dataplane, fix="measure again on a machine that is less busy")
-    return replace(trial, error=str(error), figures={}, work=Work())
+    return replace(trial, error=f"{plan.dataplane}: {broken}", figures={}, work=Work())
 
 
 def _once(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:

@@ -63,6 +63,8 @@ _STEADY = (
 """Planes of each mechanism with which ten thousand services, and one more, do not take minutes."""
 _FEW_AND_MANY = ("--scenario", "scale", "--workload", "crr", "--services", "1,10000", "--repeat", "3")
 _LARGE = ("--scenario", "scale", "--workload", "crr,program", "--services", "50000", "--repeat", "1")
+_CROWDED = ("--scenario", "scale", "--workload", "crr", "--backends", "1000", "--repeat", "1")
+"""A guest needs minutes to make a thousand containers, so a few planes stand for all of their mechanism."""
 _ROOMY = ",".join(f"{name}+services=65536+backends=262144" for name in ("ebpf-socket", "ebpf-tc", "ebpf-redirect"))
 """The planes whose tables hold too few backends for fifty thousand services, with more room."""
 _FAR = ("--scenario", "matrix", "--to", "lone")
@@ -78,6 +80,7 @@ STEPS = (
     ),
     Step("services.json", ("run", "--dataplane", ",".join(_MANY), *_CLOCK, *_FEW_AND_MANY, "--output")),
     Step("large.json", ("run", "--dataplane", f"{DIRECT},{_ROOMY}", *_CLOCK, *_LARGE, "--output")),
+    Step("backends.json", ("run", "--dataplane", "direct,ipvs-lb@map,nft-lb,ebpf-tc", *_CLOCK, *_CROWDED, "--output")),
     Step("wall.json", ("run", *_TIMED, "--output"), by_time=tuple(_PLANES)),
     Step("gap.json", ("run", *_GAPS, "--output"), by_time=_STEADY),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),

@@ -195,8 +195,8 @@ def _side_by_side(wanted: Sequence[Check], world: World, dataplane: str) -> Iter
             heappush(queue, (due + found, number, run))
         else:
             run.world.close()
-            if leapt := clock.broken():
-                outcome, found = "error", f"{leapt}; seen was: {outcome}: {found}"
+            if broken := clock.broken():
+                outcome, found = "error", f"{broken}; seen was: {outcome}: {found}"
             yield Cell(dataplane, run.check.name, outcome, found, time.monotonic() - begun)
 
 
