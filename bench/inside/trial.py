@@ -76,35 +76,47 @@ def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Tri
     """Measure in the scenario at the plan's point. A plane that cannot reach its backends gets no figure.
 
     A trial during which the clock leapt is measured again, once: the files that it waited for are in memory then.
-    During programming it may leap: a plane that runs thousands of programs waits for their files each time.
     """
     for _ in range(2):
-        steadiness = Steadiness()
-        trial = _once(scenario, selection, plan, clock)
-        broken = None if WORKLOADS[plan.workload].of_programming else steadiness.broken()
+        trial, broken = _once(scenario, selection, plan, clock)
         if not broken:
             return trial
     return replace(trial, error=f"{plan.dataplane}: {broken}", figures={}, work=Work())
 
 
-def _once(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:
+def _once(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> tuple[Trial, BenchError | None]:
+    """Return a trial, and why the machine is not to be believed while it was made, or None.
+
+    While the testbed is built the clock may leap: thousands of containers wait for their files, and no time-out of the
+    kernel counts yet. So it may during programming, because a plane that runs thousands of programs waits each time.
+    """
     world = topology.load(scenario, plan.axes)
     if not WORKLOADS[plan.workload].filled:
         world.filler = None
     trial = Trial(plan.dataplane, world.name, plan.workload, plan.round, plan.warmup, {}, axes=plan.axes)
+    broken = None
     try:
         with Journal() as journal, observed(world, selection, journal, udp_as_asked=True) as testbed:
-            _make_steady(testbed, selection, plan, clock)
-            if plan.round <= 1:
-                trial.settings = _settings(testbed)
-            trial.figures, trial.work, held, trial.profile = _measure(testbed, selection, plan, clock)
-            if plan.round <= 1:
-                trial.held = held
+            steadiness = Steadiness()
+            try:
+                _fill_in(trial, testbed, selection, plan, clock)
+            finally:
+                broken = None if WORKLOADS[plan.workload].of_programming else steadiness.broken()
     except Prerequisite:  # the machine lacks something, so no other trial would succeed
         raise
     except BenchError as error:
         trial.error, trial.figures, trial.work = str(error), {}, Work()
-    return trial
+    return trial, broken
+
+
+def _fill_in(trial: Trial, testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> None:
+    """Measure, and give the trial what was found."""
+    _make_steady(testbed, selection, plan, clock)
+    if plan.round <= 1:
+        trial.settings = _settings(testbed)
+    trial.figures, trial.work, held, trial.profile = _measure(testbed, selection, plan, clock)
+    if plan.round <= 1:
+        trial.held = held
 
 
 def _make_steady(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> None:

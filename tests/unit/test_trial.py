@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -30,15 +31,26 @@ def test_a_trial_in_which_the_clock_leapt_is_measured_once_more(
     monkeypatch.setattr(stopwatch, "_METER", str(meter))
     done: list[Trial] = []
 
-    def once(*asked: object) -> Trial:
-        passed = int.from_bytes(meter.read_bytes(), "little") + int(leaps[len(done)] * 1e9)
-        meter.write_bytes(passed.to_bytes(8, "little"))
-        done.append(Trial("direct", "seed", "crr", 1, False, {"connections_per_second": 1.0 + len(done)}))
-        return done[-1]
+    @contextmanager
+    def built(*asked: object, **how: object) -> Iterator[object]:
+        pass_by(meter, 30.0)  # thousands of containers wait for their files
+        yield object()
 
-    monkeypatch.setattr(trial, "_once", once)
+    def fill_in(made: Trial, *asked: object) -> None:
+        pass_by(meter, leaps[len(done)])
+        made.figures = {"connections_per_second": 1.0 + len(done)}
+        done.append(made)
+
+    monkeypatch.setattr(trial, "Journal", nullcontext)
+    monkeypatch.setattr(trial, "observed", built)
+    monkeypatch.setattr(trial, "_fill_in", fill_in)
     found = trial.run("seed", REFERENCE, TrialPlan("direct", 1, False, 100, workload), "instructions")
     assert len(done) == measured
     assert found.error.startswith(error)
     assert found.figures == ({} if error else done[-1].figures)
     assert bool(found.error) == bool(error)
+
+
+def pass_by(meter: Path, seconds: float) -> None:
+    """Let the clock go on while files are waited for."""
+    meter.write_bytes((int.from_bytes(meter.read_bytes(), "little") + int(seconds * 1e9)).to_bytes(8, "little"))
