@@ -50,6 +50,8 @@ class Explored(Struct):
     dataplane: Name
     operations: Count = 0
     sequences: Count = 0
+    disturbed: Count = 0  # sequences that do not count, because the machine was at fault
+    disturbance: str = ""  # what happened in the last of them
     skipped: str = ""  # why it cannot be explored
 
 

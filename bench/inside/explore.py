@@ -21,7 +21,7 @@ from scenarios.checks import CHECKS
 from scenarios.explore.course import SequenceStep, failed
 from scenarios.explore.model import Model
 from scenarios.explore.player import SCENARIO, Player
-from scenarios.explore.search import Found, Search
+from scenarios.explore.search import Found, Played, Search
 from scenarios.journal import Journal
 from scenarios.lab import Lab
 
@@ -41,14 +41,13 @@ def explore(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
     def found(sequence: Found) -> None:
         told(sequence.steps, sequence.again, sequence.times)
 
-    def played(operations: int, sequences: int) -> None:
-        data = {"dataplane": selection.name, "operations": operations, "sequences": sequences}
-        tell(Event("explored", data=data))
+    def played(so_far: Played) -> None:
+        tell(Event("explored", data={"dataplane": selection.name} | msgspec.structs.asdict(so_far)))
 
     with searching(selection, idles=clock == "instructions", found=found, played=played) as search:
         for sequence in order.sequences:
             steps = search.replay(sequence)
-            told(steps, times=1)
+            told(steps, int(failed(steps)), 1)
             if failed(steps):
                 return 0
         if order.operations != 0:
@@ -62,7 +61,7 @@ def searching(
     idles: bool,
     make: Make | None = None,
     found: Callable[[Found], object] = lambda found: None,
-    played: Callable[[int, int], object] = lambda operations, sequences: None,
+    played: Callable[[Played], object] = lambda played: None,
 ) -> Search:
     """Return a search on a plane. `make` makes the plane if it is not simply the selected one."""
     lacks = lacking(selection, platform.release())

@@ -72,7 +72,11 @@ class Explorer:
         last: dict[str, Any] = {}  # what the kernel told last: each event of a kind replaces the one before
 
         def take(event: Event) -> None:
-            last[event.kind] = event.data
+            if event.kind == "finding" and event.data["times"]:  # none shorter comes, but perhaps one of its own
+                last.pop("finding", None)
+                self._findings.append(msgspec.convert(event.data, Finding))
+            else:
+                last[event.kind] = event.data
             on_event(event)
 
         job = Job("explore", SCENARIO, [selection], exploring=msgspec.to_builtins(order))
@@ -94,6 +98,8 @@ class Explorer:
             known = self._explored.setdefault(more.dataplane, Explored(more.dataplane))
             known.operations += more.operations
             known.sequences += more.sequences
+            known.disturbed += more.disturbed
+            known.disturbance = more.disturbance or known.disturbance
         if "finding" in last:
             self._findings.append(msgspec.convert(last["finding"], Finding))
 

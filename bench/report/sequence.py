@@ -19,6 +19,8 @@ def lines(found: Exploration) -> Iterator[str]:
             continue
         verdict = "not as expected" if each.dataplane in failed else "nothing found"
         yield f"{each.dataplane}: {verdict}; {each.operations:,} operations in {each.sequences:,} sequences"
+        if each.disturbed:
+            yield f"{each.dataplane}: {each.disturbed:,} more sequences do not count: {each.disturbance}"
 
 
 def _finding(finding: Finding) -> Iterator[str]:

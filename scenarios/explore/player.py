@@ -18,6 +18,8 @@ from scenarios.explore import operations as do
 from scenarios.explore.operations import BACKENDS, DONE, AnyOperation, Sight
 from scenarios.explore.sockets import PORT, Sockets, container_of
 from scenarios.flush import flush_all
+from scenarios.losses import Losses
+from scenarios.stopwatch import Steadiness
 from scenarios.testbed import Testbed
 from scenarios.topology import ServiceSpec, Task
 
@@ -45,6 +47,11 @@ class Player:
         """Begin a sequence."""
         self._vips.clear()
         self._begun = time.monotonic()
+        self._clock, self._losses = Steadiness(), Losses()
+
+    def disturbance(self) -> str:
+        """Return what the machine did since the sequence began that makes nothing of what was seen sure, or ""."""
+        return self._clock.broken() or self._losses.told()
 
     def end(self) -> None:
         """Undo what the sequence has made. Raises BenchError if the plane refuses."""

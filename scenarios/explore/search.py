@@ -19,12 +19,11 @@ from scenarios.explore.model import LOST, Model
 from scenarios.explore.operations import AnyOperation, Operations
 from scenarios.explore.player import Player
 from scenarios.explore.shortest import shortest
-from scenarios.stopwatch import Steadiness
 
 _SHORTEST, _LONGEST, _ATTEMPTS = 15, 50, 4
 """The bounds of the number of operations in a sequence, and the attempts for each. Some make no sense then."""
 _TIMES = 3
-"""How often the shortest sequence is played again, each time in a fresh lab."""
+"""How often a sequence that failed, and the shortest one, is played again, each time in a fresh lab."""
 _AT_RANDOM = 6
 """How often a sequence is tried on a plane that chooses at random, before it is taken for one that does not fail."""
 _WEIGHTS: dict[type[AnyOperation], float] = {
@@ -78,6 +77,15 @@ class Found(Struct, frozen=True):
         return same and not other.as_expected and mine.seen.split()[:2] == other.seen.split()[:2]
 
 
+class Played(Struct):
+    """The amount that a search has played."""
+
+    operations: int = 0
+    sequences: int = 0
+    disturbed: int = 0  # sequences of which nothing is known, because the machine was at fault
+    disturbance: str = ""  # what happened in the last of them
+
+
 class Search:
     """A search on one plane. It keeps a lab as long as everything is as expected."""
 
@@ -89,20 +97,20 @@ class Search:
         in_turn: bool = True,
         idles: bool = False,
         found: Callable[[Found], object] = lambda found: None,
-        played: Callable[[int, int], object] = lambda operations, sequences: None,
+        played: Callable[[Played], object] = lambda played: None,
     ) -> None:
         """Create a search. `lab` makes a fresh lab. With `idles` sequences have idle time.
 
-        `found` is called with each shorter sequence that fails, and `played` with the numbers of operations and
-        sequences so far.
+        `found` is called with each shorter sequence that fails, and at last with how often that failed again. `played`
+        is called after each sequence.
         """
         self._lab, self._model = lab, model
         self._tries = 1 if in_turn else _AT_RANDOM
         self._kinds = [kind for kind in do.KINDS if idles or kind is not do.Idle]
-        self._found, self._played = found, played
+        self._tell_found, self._tell_played = found, played
         self._stack = ExitStack()
         self._player: Player | None = None
-        self.operations = self.sequences = 0
+        self.played = Played()
 
     def __enter__(self) -> Search:
         return self
@@ -111,25 +119,32 @@ class Search:
         self._stack.close()
 
     def run(self, seed: int, most: int | None = None) -> Found | None:
-        """Play sequences at random until one fails, and return the shortest; None after `most` operations."""
+        """Play sequences at random until one fails, and return the shortest; None after `most` operations.
+
+        One that never fails again is told, but ends no search.
+        """
         for number in count():
-            if most is not None and self.operations >= most:
+            if most is not None and self.played.operations >= most:
                 break
             steps = self._at_random(Random(f"{seed}/{number}"))
-            if failed(steps):
-                return self.shorten(steps)
+            if failed(steps) and (found := self.shorten(steps)).again:
+                return found
         return None
 
     def replay(self, operations: Sequence[AnyOperation]) -> list[SequenceStep]:
-        """Play a sequence, and return the steps until one is not as expected."""
-        with self._playing() as course:
-            course.play(operations)
+        """Play a sequence, and return the steps until one is not as expected; none if the machine is at fault."""
+        for _ in range(_TIMES):
+            before = self.played.disturbed
+            with self._playing() as course:
+                course.play(operations)
+            if self.played.disturbed == before:
+                break
         return course.steps
 
     def shorten(self, steps: list[SequenceStep]) -> Found:
         """Return the shortest sequence that ends in the same way."""
         best = Found(steps)
-        self._found(best)
+        self._tell_found(best)
 
         def fails(operations: Operations) -> Operations | None:
             nonlocal best
@@ -140,11 +155,15 @@ class Search:
                     return best.operations
             return None
 
-        if fails(best.operations):
-            shortest(best.operations, fails, lambda _: self._found(best))
-            kept = best
-            best = Found(kept.steps, sum(bool(fails(kept.operations)) for _ in range(_TIMES)), _TIMES)
-        self._found(best)
+        def again() -> int:
+            return sum(bool(fails(best.operations)) for _ in range(_TIMES))
+
+        times = again()
+        if times:
+            shortest(best.operations, fails, lambda _: self._tell_found(best))
+            times = again()
+        best = Found(best.steps, times, _TIMES)
+        self._tell_found(best)
         return best
 
     def _at_random(self, random: Random) -> list[SequenceStep]:
@@ -171,20 +190,23 @@ class Search:
         """Yield a course on the lab, and bring the lab back to its first state; after a failure a fresh one comes."""
         if self._player is None:
             self._player = self._stack.enter_context(self._lab())
-        player, clock = self._player, Steadiness()
+        player = self._player
         course = Course(player, self._model())
         yield course
-        self.operations += len(course.steps)
-        self.sequences += 1
         ended = course.failed
-        if clock.broken():  # what was seen may be the fault of a busy machine
+        if disturbance := player.disturbance():
             course.steps.clear()
+            self.played.disturbed += 1
+            self.played.disturbance = disturbance
+        else:
+            self.played.operations += len(course.steps)
+            self.played.sequences += 1
         if ended:
             self._player = None
             self._stack.close()
         else:
             player.end()
-        self._played(self.operations, self.sequences)
+        self._tell_played(self.played)
 
 
 def _some(random: Random, names: Sequence[str]) -> list[str]:

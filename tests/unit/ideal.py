@@ -52,6 +52,9 @@ class Ideal:
     def end(self) -> None:
         self.begin()
 
+    def disturbance(self) -> str:
+        return ""
+
     def play(self, operation: AnyOperation, *, patient: bool) -> Sight:
         seen = self._play(operation)
         if isinstance(operation, do.Connect | do.Ask | do.Speak):

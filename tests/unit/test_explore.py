@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from random import Random
 from typing import Any, cast
@@ -68,7 +68,7 @@ SPEAK, ANSWER = do.Speak(1, "client"), do.Speak(1, "backend")
 def test_the_model_allows_what_a_plane_without_a_fault_does() -> None:
     with searching() as search:
         assert search.run(seed=1, most=20_000) is None
-        assert search.operations >= 20_000
+        assert search.played.operations >= 20_000
 
 
 @given(st.lists(st.sampled_from(ALL), max_size=60))
@@ -95,26 +95,53 @@ def test_a_seed_gives_the_same_sequences() -> None:
     found = []
     for _ in range(2):
         with searching("UDP flows stay") as search:
-            found.append((search.run(3, 20_000), search.operations, search.sequences))
+            found.append((search.run(3, 20_000), search.played.operations, search.played.sequences))
     assert found[0] == found[1]
 
 
-def test_a_sequence_that_does_not_fail_again_is_told_as_it_was() -> None:
-    class Once(ideal.Ideal):
-        faulty = True
+class Once(ideal.Ideal):
+    """A plane that brings what is sent to a wrong backend, once."""
 
-        def play(self, operation: AnyOperation, *, patient: bool) -> Sight:
-            if isinstance(operation, do.Speak) and Once.faulty:
-                Once.faulty = False
-                return Sight("stray", "red")
-            return super().play(operation, patient=patient)
+    def __init__(self) -> None:
+        super().__init__()
+        self.faulty = True
 
-    from contextlib import nullcontext
+    def play(self, operation: AnyOperation, *, patient: bool) -> Sight:
+        if isinstance(operation, do.Speak) and self.faulty:
+            self.faulty = False
+            return Sight("stray", "red")
+        return super().play(operation, patient=patient)
 
-    with Search(lambda: nullcontext(cast("Any", Once())), Model) as search:
-        found = search.run(1, 1000)
-    assert found
-    assert (found.again, found.times) == (0, 0)
+
+def test_a_sequence_that_does_not_fail_again_is_told_as_it_was_and_the_search_goes_on() -> None:
+    plane, told = Once(), list[Found]()
+    with Search(lambda: nullcontext(cast("Any", plane)), Model, found=told.append) as search:
+        assert search.run(1, 1000) is None
+    assert search.played.operations >= 1000
+    assert [(found.again, found.times) for found in told] == [(0, 0), (0, 3)]
+    assert told[0].steps == told[1].steps
+
+
+def test_a_sequence_during_which_the_machine_lost_packets_does_not_count() -> None:
+    class Disturbed(Once):
+        def disturbance(self) -> str:
+            return "" if self.faulty or search.played.disturbed else "the table of neighbours was full"
+
+    plane, told = Disturbed(), list[Found]()
+    with Search(lambda: nullcontext(cast("Any", plane)), Model, found=told.append) as search:
+        assert search.run(1, 1000) is None
+    assert (search.played.disturbed, search.played.disturbance) == (1, "the table of neighbours was full")
+    assert not told
+
+
+def test_a_sequence_is_played_again_if_the_machine_lost_packets_meanwhile() -> None:
+    class Disturbed(ideal.Ideal):
+        def disturbance(self) -> str:
+            return "" if search.played.disturbed else "the table of neighbours was full"
+
+    with Search(lambda: nullcontext(cast("Any", Disturbed())), Model) as search:
+        assert [step.operation for step in search.replay([CREATE, CONNECT])] == [CREATE, CONNECT]
+    assert search.played.disturbed == 1
 
 
 # -- statements of the model ------------------------------------------------------------------------------------

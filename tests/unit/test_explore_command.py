@@ -61,7 +61,7 @@ def test_nothing_found_is_exit_0(bench: Bench, machine: dict[str, Kernel]) -> No
 
 
 def test_a_finding_is_exit_1_and_is_kept_for_the_next_time(bench: Bench, machine: dict[str, Kernel]) -> None:
-    kernel = faulty(machine, found(CREATED, CREATED, STALE), found(CREATED, STALE))
+    kernel = faulty(machine, found(CREATED, CREATED, STALE, times=0), found(CREATED, STALE))
     done = bench(*EXPLORE, "-o", "found.json")
     assert done.exit_code == 1
     assert "(2 operations, seen again 3 of 3 times)" in done.stdout
@@ -73,6 +73,24 @@ def test_a_finding_is_exit_1_and_is_kept_for_the_next_time(bench: Bench, machine
     bench(*EXPLORE)
     first, second = (job.exploring["sequences"] for job in kernel.jobs)
     assert (first, second) == ([], [msgspec.to_builtins(finding.operations)])
+
+
+def test_what_never_failed_again_is_told_besides_what_was_found_later(bench: Bench, machine: dict[str, Kernel]) -> None:
+    once = msgspec.to_builtins(Finding("nft-lb", [CREATED, CREATED, STALE], 0, 3))
+    faulty(machine, Event("finding", data=once), found(CREATED, STALE, times=0), found(CREATED, STALE))
+    done = bench(*EXPLORE, "-o", "found.json")
+    assert done.exit_code == 1
+    assert "(3 operations, seen again 0 of 3 times)" in done.stdout
+    assert [len(each.steps) for each in explore.exploration("found.json").findings] == [3, 2]
+
+
+def test_sequences_that_do_not_count_are_told(bench: Bench, machine: dict[str, Kernel]) -> None:
+    why = "the machine's table of neighbours was full"
+    played = {"dataplane": "nft-lb", "operations": 50, "sequences": 3, "disturbed": 2, "disturbance": why}
+    faulty(machine, Event("explored", data=played))
+    done = bench(*EXPLORE, "-o", "found.json")
+    assert done.exit_code == 0
+    assert f"nft-lb: 2 more sequences do not count: {why}" in done.stdout
 
 
 def test_a_file_is_played_again_on_its_plane_or_on_another(bench: Bench, machine: dict[str, Kernel]) -> None:

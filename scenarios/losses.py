@@ -1,0 +1,46 @@
+"""Packets that the machine itself loses, so that what nobody answered is not taken for the fault of a data plane.
+
+Namespaces share two things with everybody else on the machine: the table of neighbours, of which one limit holds for
+all namespaces together (arp(7), gc_thresh3), and for each processor the queue of packets between two interfaces
+(net.core.netdev_max_backlog). When one of them is full, a packet is lost, and the kernel counts it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_NEIGHBOURS = Path("/proc/net/stat/arp_cache")  # a line of names, and one of hexadecimal numbers for each processor
+_QUEUES = Path("/proc/net/softnet_stat")  # a line for each processor; the second number counts what was dropped
+
+
+class Losses:
+    """What the machine has lost since this was created."""
+
+    def __init__(self) -> None:
+        self._neighbours, self._queued = _neighbours(), _queued()
+
+    def told(self) -> str:
+        """Return what was lost and why, or ""."""
+        if _neighbours() > self._neighbours:
+            return "the machine's table of neighbours was full (net.ipv4.neigh.default.gc_thresh3)"
+        if _queued() > self._queued:
+            return "the machine's queue of packets was full (net.core.netdev_max_backlog)"
+        return ""
+
+
+def _neighbours() -> int:
+    return sum(row.get("table_fulls", 0) for row in _rows(_NEIGHBOURS, named=True))
+
+
+def _queued() -> int:
+    return sum(row.get("1", 0) for row in _rows(_QUEUES, named=False))
+
+
+def _rows(path: Path, *, named: bool) -> list[dict[str, int]]:
+    """Read a file of /proc. Only the machine's first network namespace has that of the neighbours."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
+    except FileNotFoundError:
+        return []
+    names = lines.pop(0) if named and lines else [str(number) for number in range(99)]
+    return [{name: int(value, 16) for name, value in zip(names, line, strict=False)} for line in lines]
