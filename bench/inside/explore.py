@@ -81,8 +81,8 @@ def searching(
                 player.close()
 
     in_turn, hairpins = catalog.in_turn(selection), "vip_on" not in selection.knobs
-    model = partial(Model, lacks, in_turn=in_turn, hairpins=hairpins)
-    return Search(lab, model, in_turn=in_turn, idles=idles, found=found, played=played)
+    model = partial(Model, lacks, in_turn=in_turn)
+    return Search(lab, model, in_turn=in_turn, hairpins=hairpins, idles=idles, found=found, played=played)
 
 
 def lacking(selection: Selection, release: str) -> set[str]:

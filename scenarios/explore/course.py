@@ -9,6 +9,7 @@ from msgspec import Struct
 from scenarios.explore.model import Model
 from scenarios.explore.operations import SILENCE, AnyOperation, told
 from scenarios.explore.player import Player
+from scenarios.explore.sense import makes_sense
 
 
 class SequenceStep(Struct, frozen=True):
@@ -29,8 +30,8 @@ def failed(steps: Sequence[SequenceStep]) -> bool:
 class Course:
     """A sequence that is played on a lab, until something is seen that the model does not allow."""
 
-    def __init__(self, player: Player, model: Model) -> None:
-        self._player, self.model = player, model
+    def __init__(self, player: Player, model: Model, *, hairpins: bool = True) -> None:
+        self._player, self.model, self._hairpins = player, model, hairpins
         self.steps: list[SequenceStep] = []
         player.begin()
 
@@ -39,9 +40,13 @@ class Course:
         """Whether the last operation was not as expected."""
         return failed(self.steps)
 
+    def may(self, operation: AnyOperation) -> bool:
+        """Return True if the operation makes sense now."""
+        return makes_sense(operation, self.model, hairpins=self._hairpins)
+
     def take(self, operation: AnyOperation) -> None:
         """Make an operation, unless it makes no sense here."""
-        if not self.model.may(operation):
+        if not self.may(operation):
             return
         allowed = self.model.allowed(operation)
         seen = self._player.play(operation, patient=SILENCE not in allowed)

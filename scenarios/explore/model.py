@@ -1,136 +1,299 @@
 """What a service VIP promises, as a model that runs: what may be seen after each operation of a sequence.
 
-It is pure. `may` says whether an operation makes sense now, `allowed` what may be seen after it, and `take` goes on
-with what was seen. What a plane does not have is a parameter: the checks that are expected to fail on it, by
-expected.toml. Its statements are those of the checks in `scenarios.checks`, in any order and number.
+It is pure. `allowed` says what may be seen after an operation, and `take` goes on with what was seen. Of each flow it
+knows the places to which its next packet may go, and nearly everything follows from that. What a plane does not have is
+a parameter: the checks that are expected to fail on it, by expected.toml. The statements are those of the checks in
+`scenarios.checks`, in any order and number.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
+from math import inf
+from typing import Literal
+
+from msgspec import Struct
 
 from scenarios.explore import operations as do
-from scenarios.explore.flow import RESET_KEPT, Flow
-from scenarios.explore.knowledge import Knowledge
-from scenarios.explore.operations import ARRIVED, BACKENDS, DONE, ENDED, REFUSED, RESET, SILENCE, AnyOperation, Sight
+from scenarios.explore.operations import ARRIVED, BACKENDS, CALLERS, DONE, REFUSED, RESET, SILENCE, AnyOperation, Sight
 
 Sights = frozenset[Sight]
-LOST: Sights = frozenset({SILENCE, REFUSED})
+Places = frozenset[str]
+ANEW, LOST, NOWHERE = "anew", "lost", "nowhere"
+"""Where the next packet of a flow may go, besides to backends by their names. anew: where the first one of a new flow
+goes. lost: to nobody, and the next one goes on. nowhere: to nobody, for something still knows the flow."""
+UNHEARD = Sights({SILENCE, REFUSED})
 """The sights of a client whose datagram nobody answers. ICMP errors are limited in number, so it may be told or not."""
-
+UDP_KEPT, HALF_KEPT, TCP_KEPT, LONG_KEPT = 25.0, 200.0, 600.0, 3600.0
+"""The seconds without a packet after which every plane still knows a UDP flow (idle.udp-late-answer) and a connection
+(idle.slow-server), and those on which idle.half-closed or idle.tcp-1h holds a connection."""
+RESET_KEPT = 10.0
+"""The seconds for which planes know a connection that was reset (net/netfilter/nf_conntrack_proto_tcp.c, tcp_timeouts;
+net/netfilter/ipvs/ip_vs_proto_tcp.c, tcp_timeouts). A connection from the same port is taken for the same one."""
 UNKNOWN = 4.0
 """The seconds for which an address may stay unknown that nobody had: three probes of ARP (net/ipv4/arp.c, arp_tbl)."""
 
 
-class Model(Knowledge):
-    """What may be seen, given what is known."""
+class Flow(Struct):
+    """A TCP connection, or what one UDP socket sends."""
+
+    udp: bool
+    client: str
+    to: str
+    connected: bool = False  # it is a connected UDP socket
+    again: bool = False  # its port is that of an earlier flow
+    places: Places = Places({ANEW})  # where its next packet may go
+    backend: str = ""  # the backend that has answered it; "" if none
+    used: float = 0.0  # when something was sent last, in seconds since the sequence began
+    closed: frozenset[str] = frozenset()  # the ends that have closed their half
+    gone: bool = False  # its backend's container is gone
+    over: bool = False
+    lingers: float = 0.0  # until when a plane may know it although it is over
+    # The client closed first, this time or before, so its end waits. From the same port it goes on far ahead in the
+    # sequence numbers (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). The next time a backend may take its SYN for an old one.
+    waits: bool = False
+
+
+class Turns:
+    """The turns of one service, as one client sees them who makes one connection after another.
+
+    A backend gets no second connection before every other one that was there all the time has had one. So a balancer
+    that begins anew with each change is noticed, and one that goes on, in any order, is not.
+    """
+
+    def __init__(self) -> None:
+        self._able: set[str] = set()
+        self._before: dict[str, set[str]] = {}  # backend -> those that must have a turn before its next one
+        self._who: tuple[str, bool] | None = None  # who made the last connection, and whether by UDP
+
+    def known(self, able: Collection[str]) -> None:
+        """Take note of the backends that may get connections now."""
+        self._able = set(able)
+        self._before = {name: others & self._able for name, others in self._before.items() if name in self._able}
+
+    def due(self, who: tuple[str, bool]) -> set[str]:
+        """Return the backends that may get the next connection of this client. Others may share its turns, or not."""
+        return {name for name in self._able if who != self._who or not self._before.get(name)}
+
+    def taken(self, who: tuple[str, bool], backend: str) -> None:
+        """Take note of a connection that a backend got."""
+        known = self._before if who == self._who else {}
+        self._before = {name: others - {backend} for name, others in known.items()}
+        self._before[backend], self._who = self._able - {backend}, who
+
+
+class Model:
+    """The services, the backends and the flows after the operations so far, and what may be seen after the next."""
+
+    def __init__(self, lacks: Collection[str] = (), *, in_turn: bool = True) -> None:
+        """`lacks` are the names of checks that do not hold on the plane. It chooses in turn or at random."""
+        self._lacks, self._in_turn = frozenset(lacks), in_turn
+        self.services: dict[str, dict[str, int]] = {}  # service -> its backends' weights
+        self.down: dict[str, Literal["crashed", "stopped"]] = {}  # backends that cannot serve
+        self.flows: dict[int, Flow] = {}
+        self._turns: defaultdict[str, Turns] = defaultdict(Turns)
+        self._vain: dict[str, float] = {}  # when a service or a backend could not be reached for the last time
+        self._now = 0.0
+
+    def lives(self, container: str) -> bool:
+        """Return True unless the container has crashed."""
+        return self.down.get(container) != "crashed"
+
+    def _flow(self, operation: do.Opening | do.Using) -> Flow:
+        """Return the flow that an operation opens or uses. By UDP from the same port it may go on as the last one."""
+        if isinstance(operation, do.Using):
+            return self.flows[operation.flow]
+        flow = Flow(operation.udp, operation.client, operation.to, operation.connected, operation.again)
+        if last := self.flows.get(operation.flow) if flow.again else None:
+            flow.waits = last.waits
+            if flow.udp and last.to == flow.to:
+                flow.places, flow.used = last.places | {ANEW}, last.used
+        return flow
+
+    # -- what may be seen -----------------------------------------------------------------------------------------
 
     def allowed(self, operation: AnyOperation) -> Sights:
         """Return what may be seen after the operation."""
-        match operation:
-            case do.Connect(flow=number, again=again):
-                flow = self._opened(operation)
-                found = self._first(flow, self._able(flow, in_turn=not again))
-                return found | self._besides(found, flow, self.flows[number]) if again else found
-            case do.Visit(client=client, to=to):
-                flow = Flow(False, client, to)
-                return self._first(flow, self._able(flow, in_turn=True))
-            case do.Ask(again=again):
-                return self._asked(self._opened(operation), known=again)
-            case do.Speak(flow=number, by=by) if self.flows[number].udp:
-                return self._asked(self.flows[number]) if by == "client" else self._answered(self.flows[number])
-            case do.Speak(flow=number, by=by):
-                return self._sent(self.flows[number], by, ARRIVED)
-            case do.HalfClose(flow=number, by=by) | do.Close(flow=number, by=by) if not self.flows[number].udp:
-                return self._sent(self.flows[number], by, ENDED)
-            case do.Abort(flow=number, by=by):
-                return self._sent(self.flows[number], by, RESET)
-        return frozenset({DONE})
+        if not isinstance(operation, do.Opening | do.Using):
+            return Sights({DONE})
+        flow = self._flow(operation)
+        if isinstance(operation, do.Using) and not flow.udp:
+            return self._sent(flow, operation.by, operation.comes)
+        if isinstance(operation, do.Close):
+            return Sights({DONE})
+        if operation.by == "backend":
+            known = self._places(flow) == {flow.backend}
+            return Sights({ARRIVED} if known else {ARRIVED, Sight("astray", flow.backend), *UNHEARD})
+        found = self._reached(flow)
+        return found | self._besides(found, flow, self.flows[operation.flow]) if flow.again and not flow.udp else found
 
-    def _able(self, flow: Flow, *, in_turn: bool) -> set[str] | None:
-        """Return the backends that may get a new flow, or None if nobody has its address."""
-        if flow.direct:
+    def _reached(self, flow: Flow) -> Sights:
+        """Return what a client may see that opens a flow, or asks by UDP."""
+        lost, found = UNHEARD if flow.udp else Sights({SILENCE}), set[Sight]()
+        served = flow.to in self.services or flow.to in BACKENDS
+        for place in self._places(flow):
+            known = place not in (LOST, NOWHERE) and (served or place != ANEW)
+            found |= self._first(flow, {place} - {ANEW} or self._able(flow)) if known else lost
+        if flow.udp and flow.again and flow.to in BACKENDS and "identity.direct-after-vip-udp" in self._lacks:
+            found.add(Sight("astray", flow.to))
+        return Sights(found | lost if found & lost else found)
+
+    def _able(self, flow: Flow) -> set[str]:
+        """Return the backends that may get a new flow."""
+        if flow.to in BACKENDS:
             return {flow.to}
-        if flow.to not in self.services:
-            return None
-        if in_turn and self._in_turn:
-            return self._turns[flow.to].due(flow.who)
-        return {name for name, weight in self.services[flow.to].items() if weight}
+        if self._in_turn and not flow.again and not flow.backend:
+            return self._turns[flow.to].due((flow.client, flow.udp))
+        return {name for name, weight in self.services.get(flow.to, {}).items() if weight}
 
-    def _first(self, flow: Flow, able: Collection[str] | None) -> Sights:
-        """Return what a client may see whose first packet goes to one of these backends."""
-        if able is None:
-            return LOST if flow.udp else frozenset({SILENCE})
+    def _first(self, flow: Flow, able: Collection[str]) -> set[Sight]:
+        """Return what a client may see whose packet goes to one of these backends."""
+        unknown = {name for name, when in self._vain.items() if self._now - when < UNKNOWN}
         found: set[Sight] = set() if able else {REFUSED}
+        found |= {SILENCE} if flow.to in unknown else set()
         for name in able:
-            if name not in self.down:
-                found.add(Sight("answered", name))
-            else:
-                found.add(REFUSED if self._lives(name) else SILENCE)
-            if self._now - self._vain.get(name, -UNKNOWN) < UNKNOWN:
-                found |= {SILENCE, Sight("late", name)}
-        if self._now - self._vain.get(flow.to, -UNKNOWN) < UNKNOWN:
-            found |= {SILENCE, *(Sight("late", name) for name in able)}
-        return frozenset(found | LOST if flow.udp and found & LOST else found)
+            answers = name not in self.down
+            found.add(Sight("answered", name) if answers else REFUSED if self.lives(name) else SILENCE)
+            found |= {SILENCE, Sight("late", name)} if unknown & {name, flow.to} else set()
+        return found
 
-    def _besides(self, found: Sights, flow: Flow, before: Flow) -> Sights:
-        """Return what may be seen besides when a connection comes from the port of the one before."""
-        late, none = frozenset(Sight("late", each.by) for each in found if each.kind == "answered"), Sights()
-        if before.to != flow.to:  # identity.direct-after-vip: it takes two SYNs at most
-            return late | (LOST if "identity.direct-after-vip" in self._lacks else none)
-        lives = before.vanished or (before.reset and self._now - before.used < RESET_KEPT)
-        known = lives and before.backend and self._keeps(before)
-        same = frozenset(Sight(kind, before.backend) for kind in ("answered", "late")) if known else none
-        if "client.refused-before" in self._lacks:
-            return same | late | LOST
-        if not before.backend and self._lacks & {"change.connect-before-service", "change.udp-zero-and-back"}:
-            return same | late | LOST  # nobody answered: what was known of it then may hold for this one
-        return same | (late if before.waits else none)
-
-    def _keeps(self, flow: Flow) -> bool:
-        """Return True if the plane need not have forgotten a connection because its backend left the service."""
-        return flow.fate != "cut" or "change.delete-is-noticed" in self._lacks
+    def _besides(self, found: Sights, flow: Flow, last: Flow) -> Sights:
+        """Return what may be seen besides when a connection comes from the port of the last one."""
+        late = Sights(Sight("late", each.by) for each in found if each.kind == "answered")
+        if last.to != flow.to:  # identity.direct-after-vip: it takes two SYNs at most
+            return late | (UNHEARD if "identity.direct-after-vip" in self._lacks else Sights())
+        known = last.backend in last.places or "change.delete-is-noticed" in self._lacks
+        lives = known and last.backend and self._now < last.lingers
+        same = Sights(Sight(kind, last.backend) for kind in ("answered", "late") if lives)
+        # Nobody answered: what was known of it then may hold for this one.
+        stale = not last.backend and self._lacks & {"change.connect-before-service", "change.udp-zero-and-back"}
+        if stale or "client.refused-before" in self._lacks:
+            return same | late | UNHEARD
+        return same | late if last.waits else same
 
     def _sent(self, flow: Flow, by: str, comes: Sight) -> Sights:
         """Return what may be seen when one end of a connection sends, closes or resets."""
-        if flow.fate == "unsure" or self._forgotten(flow):
-            return frozenset({comes, RESET, SILENCE})
-        if flow.fate == "gone":
-            return frozenset({SILENCE, RESET})
-        if flow.fate == "cut":
-            again = flow.backend in self.services.get(flow.to, {})  # what it sends may be taken for a new connection's
-            if by == "backend" or comes == RESET or again or "change.delete-is-noticed" in self._lacks:
-                return frozenset({comes, RESET, SILENCE})
-            # Connection tracking takes no FIN for a new connection (nf_conntrack_proto_tcp.c, tcp_conntracks). What it
-            # takes for one may go to a backend whose container is gone.
-            mute = flow.orphaned or comes == ENDED or not all(map(self._lives, self._able(flow, in_turn=False) or ()))
-            return frozenset({RESET, SILENCE} if mute else {RESET})
-        return frozenset({comes})
+        places = self._places(flow)
+        if flow.gone or places == {flow.backend}:
+            return Sights({SILENCE, RESET} if flow.gone else {comes})
+        again = flow.backend in places or flow.backend in self.services.get(flow.to, {})
+        if by == "backend" or comes == RESET or again or "change.delete-is-noticed" in self._lacks:
+            return Sights({comes, RESET, SILENCE})
+        # Connection tracking takes no FIN for a new connection (nf_conntrack_proto_tcp.c, tcp_conntracks). What it
+        # takes for one may go to a backend whose container is gone.
+        mute = NOWHERE in places or comes != ARRIVED or not all(map(self.lives, self._able(flow)))
+        return Sights({RESET, SILENCE} if mute else {RESET})
 
-    def _asked(self, flow: Flow, *, known: bool = True) -> Sights:
-        """Return what the client of a UDP flow may see when it asks. It is known if its port has asked before."""
-        if "server.udp-answer" in self._lacks and not flow.direct:
-            return LOST | {Sight(kind, name) for kind in ("answered", "astray") for name in BACKENDS}
-        able = self._able(flow, in_turn=not flow.backend)
-        if able is not None and flow.backend:
-            if flow.fate == "whole" and not self._forgotten(flow):
-                able = {flow.backend}
-            elif flow.stays or flow.fate == "whole":
-                able |= {flow.backend}
-        found = self._first(flow, able)
-        if flow.direct and known and "identity.direct-after-vip-udp" in self._lacks:
-            found |= {Sight("astray", flow.to)}
-        if known and not flow.backend and (drained := self._drained(flow.to)):
-            found |= self._first(flow, drained)  # nobody has answered: it may stay with one that could not
-        return found | LOST if flow.loses or flow.fate in ("gone", "unsure") else found
+    def _places(self, flow: Flow) -> Places:
+        """Return where the flow's next packet may go. A plane may have forgotten one that was quiet for long."""
+        kept = UDP_KEPT if flow.udp else TCP_KEPT if "idle.tcp-1h" in self._lacks else LONG_KEPT
+        for end, check in (("client", "idle.half-closed"), ("backend", "idle.half-closed-by-server")):
+            if end in flow.closed:
+                kept = UDP_KEPT if check in self._lacks else min(kept, HALF_KEPT)
+        return flow.places | {ANEW} if self._now - flow.used > kept and flow.to not in BACKENDS else flow.places
 
-    def _drained(self, service: str) -> set[str]:
-        """Return the drained backends of a service with which a UDP flow stays on this plane."""
-        stays = "change.drain-udp" in self._lacks
-        return {name for name, weight in self.services.get(service, {}).items() if stays and not weight}
+    # -- what was seen --------------------------------------------------------------------------------------------
 
-    def _answered(self, flow: Flow) -> Sights:
-        """Return what may be seen when the backend of a UDP flow sends once more."""
-        if flow.fate == "whole" and not self._forgotten(flow) and "server.udp-answer" not in self._lacks:
-            return frozenset({ARRIVED})
-        return frozenset({ARRIVED, Sight("astray", flow.backend), *LOST})
+    def take(self, operation: AnyOperation, seen: Sight, now: float) -> None:
+        """Go on with what was seen. `now` is the time in seconds since the sequence began."""
+        self._now = now
+        if isinstance(operation, do.Opening | do.Using):
+            self._went_on(operation, self._flow(operation), seen)
+        elif isinstance(operation, do.Stop | do.Start | do.Crash | do.Restore):
+            self._came_or_went(operation)
+        else:
+            self._changed(operation)
+        for service, weights in self.services.items():
+            self._turns[service].known([name for name, weight in weights.items() if weight])
+
+    def _went_on(self, operation: do.Opening | do.Using, flow: Flow, seen: Sight) -> None:
+        """Go on with a flow that was opened or used."""
+        places, self.flows[operation.flow] = self._places(flow), flow
+        self._take_turn(operation, flow, seen, places)
+        if seen == SILENCE:  # nobody was found at the address, or at that of a backend whose container is gone
+            missed = [name for name in self.down if not self.lives(name)] if flow.to in self.services else [flow.to]
+            self._vain.update(dict.fromkeys(missed, self._now))
+        ended = isinstance(operation, do.Visit | do.Close | do.Abort)
+        flow.over = ended or (not flow.udp and seen in (SILENCE, RESET, REFUSED))
+        if seen == RESET or isinstance(operation, do.Abort):
+            flow.lingers = self._now + RESET_KEPT
+        if seen.kind in ("answered", "late"):
+            flow.backend, flow.places = seen.by, Places({seen.by})
+        elif flow.udp and operation.by == "client":
+            flow.places -= {LOST}
+        elif not flow.over and places != {flow.backend}:
+            flow.places |= {ANEW, flow.backend}
+        if isinstance(operation, do.HalfClose | do.Close):
+            flow.waits = flow.waits or (operation.by == "client" and not flow.closed)
+            flow.closed |= {operation.by}
+        if operation.by == "client" or not flow.udp or ANEW not in places:  # a late answer makes no flow known again
+            flow.used = self._now
+
+    def _take_turn(self, operation: do.Opening | do.Using, flow: Flow, seen: Sight, places: Places) -> None:
+        """Take note of a turn. What failed, or may have been taken for a new flow's packet, may have had one."""
+        # A backend that answers itself may have to send that to the VIP, from which it was asked.
+        sends = operation.by == "client" or ("identity.hairpin-source" in self._lacks and flow.client == flow.backend)
+        if isinstance(operation, do.Opening) and not flow.again and seen.kind == "answered":
+            self._turns[flow.to].taken((flow.client, flow.udp), seen.by)
+        elif sends and (ANEW in places or (flow.udp and not seen.by and seen != DONE)):
+            self._turns.pop(flow.to, None)
+
+    def _came_or_went(self, operation: do.Stop | do.Start | do.Crash | do.Restore) -> None:
+        backend, anew = operation.backend, isinstance(operation, do.Restore)
+        self.down.pop(backend, None)
+        if isinstance(operation, do.Stop | do.Crash):
+            self.down[backend] = "stopped" if isinstance(operation, do.Stop) else "crashed"
+        for flow in self.flows.values():
+            if flow.udp and backend in flow.places and (anew or not self.lives(backend)):
+                flow.places |= {ANEW, LOST} if anew else {ANEW}
+            if not self.lives(backend):
+                flow.gone = flow.gone or flow.backend == backend
+                if flow.client == backend and not flow.over:
+                    flow.over, flow.lingers = True, inf  # nobody was told
+        if anew and backend in CALLERS:
+            self._turns.clear()  # its namespace may have turns of its own
+
+    def _changed(self, operation: AnyOperation) -> None:
+        match operation:
+            case do.Create(service=service, backends=count):
+                self.services[service] = dict.fromkeys(BACKENDS[:count], 1)
+                self._turns.pop(service, None)
+            case do.Add(service=service, backend=backend):
+                self.services[service][backend] = 1
+            case do.Drain(service=service, backend=backend):
+                self.services[service][backend] = 0
+                self._leave(service, backend, drained=True)
+            case do.Remove(service=service, backend=backend):
+                del self.services[service][backend]
+                self._leave(service, backend)
+            case do.Delete(service=service):
+                for name in self.services.pop(service):
+                    self._leave(service, name)
+                for flow in self.flows.values():
+                    flow.places |= {NOWHERE} if flow.to == service and not flow.udp else set()
+            case do.Resync() | do.Flush() | do.Restart():
+                self._restored(operation)
+
+    def _leave(self, service: str, backend: str, *, drained: bool = False) -> None:
+        """Take note that a backend gets no new flows of a service, or none at all."""
+        for flow in self.flows.values():
+            if flow.to != service or flow.backend not in (backend, ""):
+                continue
+            if flow.udp:  # one that nobody has answered may be this backend's, too
+                check = "drain-udp" if drained else "udp-moves-connected" if flow.connected else "udp-moves"
+                if f"change.{check}" in self._lacks:
+                    flow.places |= {ANEW, NOWHERE, backend}
+                elif backend in flow.places:
+                    flow.places = flow.places - {backend} | {ANEW, LOST}
+            elif flow.backend and not flow.gone and (not drained or "change.drain" in self._lacks):
+                flow.places = Places({ANEW}) if flow.places == {backend} else flow.places | {ANEW, backend}
+
+    def _restored(self, operation: do.Resync | do.Flush | do.Restart) -> None:
+        self._turns.clear()
+        lost = isinstance(operation, do.Restart) or "change.flush-established" in self._lacks
+        for flow in self.flows.values() if not isinstance(operation, do.Resync) else ():
+            if flow.udp:
+                flow.places |= {ANEW, NOWHERE}
+            elif lost and flow.to not in BACKENDS:
+                flow.places |= {ANEW, flow.backend}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from itertools import product
-from typing import Annotated, Literal, get_args, get_type_hints
+from typing import Annotated, ClassVar, Literal, get_args, get_type_hints
 
 from msgspec import Meta, Struct
 
@@ -27,6 +27,30 @@ SERVICES: tuple[ServiceName, ...] = get_args(ServiceName)
 CALLERS: tuple[Caller, ...] = get_args(Caller)
 TARGETS: tuple[Target, ...] = get_args(Target)
 FLOWS: tuple[FlowNumber, ...] = get_args(FlowNumber)
+
+
+SightKind = Literal[
+    "done", "failed", "answered", "late", "astray", "arrived", "ended", "reset", "refused", "silence", "stray"
+]
+"""The kinds of sights.
+
+done: the change was made. failed: the plane refused it. answered, late, astray: a backend was reached; the first packet
+had to be sent again; the answer came from an address that was not asked. arrived, ended: what an end sent, or its
+close, came to the other end. reset: an end was told that the connection is no more. refused: nobody serves there.
+silence: nothing came, or the network reported that nobody can be reached. stray: it came to a backend of another flow.
+"""
+
+
+class Sight(Struct, frozen=True):
+    """What is seen after an operation. `by` is the backend that was reached."""
+
+    kind: SightKind
+    by: str = ""
+
+
+DONE, ARRIVED, ENDED, RESET, REFUSED, SILENCE = (
+    Sight(kind) for kind in ("done", "arrived", "ended", "reset", "refused", "silence")
+)
 
 
 class Operation(Struct, frozen=True, tag_field="do"):
@@ -100,6 +124,13 @@ class Flush(Operation, frozen=True, tag="flush"):
         return "Every rule and table is flushed, and the plane resyncs."
 
 
+class Restart(Operation, frozen=True, tag="restart"):
+    """The plane is removed, and another one is installed that knows nothing of it. It is told the services."""
+
+    def sentence(self) -> str:
+        return "The plane is removed and installed anew."
+
+
 class Crash(Operation, frozen=True, tag="crash"):
     """A backend's container is gone at once. Its services still list it."""
 
@@ -141,6 +172,11 @@ class Visit(Operation, frozen=True, tag="visit"):
 
     client: Caller
     to: Target
+    flow: ClassVar[int] = 0
+    udp: ClassVar[bool] = False
+    connected: ClassVar[bool] = False
+    again: ClassVar[bool] = False
+    by: ClassVar[End] = "client"
 
     def sentence(self) -> str:
         return f"{self.client} connects to {self.to} and closes."
@@ -153,6 +189,9 @@ class Connect(Operation, frozen=True, tag="connect"):
     client: Caller
     to: Target
     again: bool = False
+    udp: ClassVar[bool] = False
+    connected: ClassVar[bool] = False
+    by: ClassVar[End] = "client"
 
     def sentence(self) -> str:
         return f"{self.client} connects to {self.to}{_port(self.again)} (flow {self.flow})."
@@ -166,6 +205,8 @@ class Ask(Operation, frozen=True, tag="ask"):
     to: Target
     connected: bool = False
     again: bool = False
+    udp: ClassVar[bool] = True
+    by: ClassVar[End] = "client"
 
     def sentence(self) -> str:
         how = " by a connected socket" if self.connected else ""
@@ -177,6 +218,7 @@ class Speak(Operation, frozen=True, tag="speak"):
 
     flow: FlowNumber
     by: End
+    comes: ClassVar[Sight] = ARRIVED
 
     def sentence(self) -> str:
         return f"The {self.by} of flow {self.flow} sends."
@@ -187,6 +229,7 @@ class HalfClose(Operation, frozen=True, tag="half-close"):
 
     flow: FlowNumber
     by: End
+    comes: ClassVar[Sight] = ENDED
 
     def sentence(self) -> str:
         return f"The {self.by} of flow {self.flow} closes its half."
@@ -197,6 +240,7 @@ class Close(Operation, frozen=True, tag="close"):
 
     flow: FlowNumber
     by: End
+    comes: ClassVar[Sight] = ENDED
 
     def sentence(self) -> str:
         return f"Both ends of flow {self.flow} close, the {self.by} first."
@@ -207,6 +251,7 @@ class Abort(Operation, frozen=True, tag="abort"):
 
     flow: FlowNumber
     by: End
+    comes: ClassVar[Sight] = RESET
 
     def sentence(self) -> str:
         return f"The {self.by} of flow {self.flow} resets it."
@@ -221,6 +266,10 @@ class Idle(Operation, frozen=True, tag="idle"):
         return f"Nothing happens for {self.seconds} s."
 
 
+Opening = Visit | Connect | Ask
+"""The operations that open a flow, and"""
+Using = Speak | HalfClose | Close | Abort
+"""those that use one that is open."""
 AnyOperation = (
     Create
     | Add
@@ -229,6 +278,7 @@ AnyOperation = (
     | Delete
     | Resync
     | Flush
+    | Restart
     | Crash
     | Restore
     | Stop
@@ -258,28 +308,6 @@ def _values(hint: object) -> tuple[object, ...]:
     return (False, True) if hint is bool else get_args(hint)
 
 
-SightKind = Literal[
-    "done", "failed", "answered", "late", "astray", "arrived", "ended", "reset", "refused", "silence", "stray"
-]
-"""The kinds of sights.
-
-done: the change was made. failed: the plane refused it. answered, late, astray: a backend was reached; the first packet
-had to be sent again; the answer came from an address that was not asked. arrived, ended: what an end sent, or its
-close, came to the other end. reset: an end was told that the connection is no more. refused: nobody serves there.
-silence: nothing came, or the network reported that nobody can be reached. stray: it came to a backend of another flow.
-"""
-
-
-class Sight(Struct, frozen=True):
-    """What is seen after an operation. `by` is the backend that was reached."""
-
-    kind: SightKind
-    by: str = ""
-
-
-DONE, ARRIVED, ENDED, RESET, REFUSED, SILENCE = (
-    Sight(kind) for kind in ("done", "arrived", "ended", "reset", "refused", "silence")
-)
 _TEXTS: dict[str, str] = {
     "done": "the change is made",
     "failed": "the plane fails to make the change",

@@ -136,6 +136,10 @@ class Player:
                 self._testbed.resync()
             case do.Resync():
                 self._testbed.resync()
+            case do.Restart():
+                self._sockets.acknowledge()
+                self._testbed.reinstall()
+                self._testbed.apply(list(self._services.values()))
             case do.Idle(seconds=seconds):
                 time.sleep(seconds)
             case _:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from scenarios.explore import operations as do
 from scenarios.explore.course import Course, SequenceStep, failed
-from scenarios.explore.model import LOST, Model
+from scenarios.explore.model import UNHEARD, Model
 from scenarios.explore.operations import AnyOperation, Operations
 from scenarios.explore.player import Player
 from scenarios.explore.shortest import shortest
@@ -95,6 +95,7 @@ class Search:
         model: Callable[[], Model],
         *,
         in_turn: bool = True,
+        hairpins: bool = True,
         idles: bool = False,
         found: Callable[[Found], object] = lambda found: None,
         played: Callable[[Played], object] = lambda played: None,
@@ -104,7 +105,7 @@ class Search:
         `found` is called with each shorter sequence that fails, and at last with how often that failed again. `played`
         is called after each sequence.
         """
-        self._lab, self._model = lab, model
+        self._lab, self._model, self._hairpins = lab, model, hairpins
         self._tries = 1 if in_turn else _AT_RANDOM
         self._kinds = [kind for kind in do.KINDS if idles or kind is not do.Idle]
         self._tell_found, self._tell_played = found, played
@@ -178,8 +179,8 @@ class Search:
             length = random.randint(_SHORTEST, _LONGEST)
             for kind in random.choices(kinds, weights, k=length * _ATTEMPTS):
                 shuffled = random.sample(options[kind], len(options[kind]))
-                chosen = next(filter(course.model.may, shuffled), None)
-                if chosen and (random.random() < _IN_VAIN or not course.model.allowed(chosen) <= LOST):
+                chosen = next(filter(course.may, shuffled), None)
+                if chosen and (random.random() < _IN_VAIN or not course.model.allowed(chosen) <= UNHEARD):
                     course.take(chosen)
                 if course.failed or len(course.steps) == length:
                     break
@@ -191,7 +192,7 @@ class Search:
         if self._player is None:
             self._player = self._stack.enter_context(self._lab())
         player = self._player
-        course = Course(player, self._model())
+        course = Course(player, self._model(), hairpins=self._hairpins)
         yield course
         ended = course.failed
         if disturbance := player.disturbance():
