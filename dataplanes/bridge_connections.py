@@ -37,18 +37,36 @@ class BridgeConnections:
         Return how many there were.
         """
         kept = {socket.inet_aton(vip): set(map(socket.inet_aton, backends)) for vip, backends in keep.items()}
+        return self._delete(lambda: {name: list(self._stale(name, kept)) for name in (*FORTH, *BACK)})
+
+    def misled(self, macs: Mapping[str, str]) -> int:
+        """Delete connections to these backends that send to another MAC, or to none: {backend: MAC}.
+
+        Their next packet begins anew. Return how many there were.
+        """
+        known = {socket.inet_aton(address): bytes.fromhex(mac.replace(":", "")) for address, mac in macs.items()}
+
+        def found(name: str) -> Iterator[bytes]:
+            for each in self._elements(name):
+                mac, _, backend, *_ = _VALUE.unpack(each.value)
+                if known.get(backend, mac) != mac:
+                    yield each.key
+
+        return self._delete(lambda: {name: list(found(name)) for name in FORTH})
+
+    def _delete(self, stale: Callable[[], dict[str, list[bytes]]]) -> int:
         for _ in range(_ATTEMPTS):
-            stale = {name: list(self._stale(name, kept)) for name in (*FORTH, *BACK)}
-            if not any(stale.values()):
+            elements = stale()
+            if not any(elements.values()):
                 return 0
             try:
-                self._nft.delete(self._family, self._table, stale)
+                self._nft.delete(self._family, self._table, elements)
             except NetlinkError as error:
                 if error.errno != errno.ENOENT:  # one of them has expired meanwhile
                     raise
             else:
                 self._ours()
-                return sum(len(stale[name]) for name in FORTH)
+                return sum(len(elements.get(name, ())) for name in FORTH)
         raise KernelRefused(
             "connections cannot be deleted", where=self._nft.netns, why=f"some expired, {_ATTEMPTS} times in a row"
         )

@@ -75,8 +75,11 @@ class _BridgeDirector(NftDirector):
         return self._table().commands()
 
     def meet(self, endpoints: Sequence[Endpoint]) -> Callable[[], None]:
-        before = dict(self._rules.macs)
-        self._reach(before | {each.address: each.mac for each in endpoints})
+        before, macs = dict(self._rules.macs), {each.address: each.mac for each in endpoints}
+        self._reach(before | macs)
+        backends = {backend.address for service in self._services.values() for backend in service.backends}
+        if again := {address: mac for address, mac in macs.items() if address in backends}:
+            self._table().misled(again)  # they began while nobody was there, or another container
         return partial(self._reach, before)
 
     def part(self, endpoint: Endpoint) -> None:

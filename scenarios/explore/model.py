@@ -143,9 +143,9 @@ class Model:
         """Return the backends that may get a new flow."""
         if flow.to in BACKENDS:
             return {flow.to}
-        if self._in_turn and not flow.again and not flow.backend:
-            return self._turns[flow.to].due((flow.client, flow.udp))
-        return {name for name, weight in self.services.get(flow.to, {}).items() if weight}
+        able = {name for name, weight in self.services.get(flow.to, {}).items() if weight}
+        first = self._in_turn and not flow.again and not flow.backend
+        return able & self._turns[flow.to].due((flow.client, flow.udp)) if first else able
 
     def _first(self, flow: Flow, able: Collection[str]) -> set[Sight]:
         """Return what a client may see whose packet goes to one of these backends."""
@@ -209,7 +209,7 @@ class Model:
 
     def _went_on(self, operation: do.Opening | do.Using, flow: Flow, seen: Sight) -> None:
         """Go on with a flow that was opened or used."""
-        places, self.flows[operation.flow] = self._places(flow), flow
+        places, able, self.flows[operation.flow] = self._places(flow), self._able(flow), flow
         self._take_turn(operation, flow, seen, places)
         if seen == SILENCE:  # nobody was found at the address, or at that of a backend whose container is gone
             missed = [name for name in self.down if not self.lives(name)] if flow.to in self.services else [flow.to]
@@ -220,8 +220,8 @@ class Model:
             flow.lingers = self._now + RESET_KEPT
         if seen.kind in ("answered", "late"):
             flow.backend, flow.places = seen.by, Places({seen.by})
-        elif flow.udp and operation.by == "client":
-            flow.places -= {LOST}
+        elif flow.udp and operation.by == "client":  # where it went, it may go again
+            flow.places = flow.places - {LOST} | (able if ANEW in places else set())
         elif not flow.over and places != {flow.backend}:
             flow.places |= {ANEW, flow.backend}
         if isinstance(operation, do.HalfClose | do.Close):
@@ -277,16 +277,13 @@ class Model:
 
     def _leave(self, service: str, backend: str, *, drained: bool = False) -> None:
         """Take note that a backend gets no new flows of a service, or none at all."""
-        for flow in self.flows.values():
-            if flow.to != service or flow.backend not in (backend, ""):
-                continue
-            if flow.udp:  # one that nobody has answered may be this backend's, too
+        forgets = not drained or "change.drain" in self._lacks
+        for flow in [each for each in self.flows.values() if each.to == service]:
+            if flow.udp and backend in flow.places:
                 check = "drain-udp" if drained else "udp-moves-connected" if flow.connected else "udp-moves"
-                if f"change.{check}" in self._lacks:
-                    flow.places |= {ANEW, NOWHERE, backend}
-                elif backend in flow.places:
-                    flow.places = flow.places - {backend} | {ANEW, LOST}
-            elif flow.backend and not flow.gone and (not drained or "change.drain" in self._lacks):
+                stays = f"change.{check}" in self._lacks
+                flow.places = flow.places | {ANEW, NOWHERE} if stays else flow.places - {backend} | {ANEW, LOST}
+            elif flow.backend == backend and not flow.udp and not flow.gone and forgets:
                 flow.places = Places({ANEW}) if flow.places == {backend} else flow.places | {ANEW, backend}
 
     def _restored(self, operation: do.Resync | do.Flush | do.Restart) -> None:

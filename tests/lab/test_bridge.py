@@ -73,6 +73,28 @@ def test_a_flow_is_a_stream_from_its_second_datagram_on(lab: Lab) -> None:
         assert near(held(lab), {"udp-requests": 120, "udp-replies": 120})
 
 
+def test_a_flow_whose_backend_was_gone_when_it_began_goes_on_when_that_is_there_again(lab: Lab) -> None:
+    """The flow has no MAC then, and every packet renews it: it would be lost for as long as its client asks."""
+    assert lab.plane
+    plane, backends = (
+        lab.plane,
+        [end for name, each in lab.containers.items() for end in each.endpoints if "web" in name],
+    )
+    for end in backends:
+        plane.remove_endpoint(end)
+    with View(lab).datagram() as client:
+        client.settimeout(0.5)
+        for _ in range(2):
+            client.sendto(b"?", (VIP, 80))
+            with pytest.raises(TimeoutError):
+                client.recv(256)
+        for end in backends:
+            plane.add_endpoint(end)
+        client.settimeout(5)
+        client.sendto(b"?", (VIP, 80))
+        assert client.recv(256)
+
+
 def near(found: dict[str, list[int]], wanted: dict[str, int]) -> bool:
     """Return True if each map has one element that was renewed within the last seconds."""
     assert {name: len(left) for name, left in found.items()} == dict.fromkeys(wanted, 1), found

@@ -219,9 +219,11 @@ def test_a_plane_as_it_is_does_what_the_model_allows(name: str) -> None:
 KEPT = sorted((ROOT / "tests" / "explored").glob("*.json"))
 
 
-@pytest.mark.parametrize("name", ["nft-lb", "nft-container", "ebpf-tc", "ipvs-container"])
+@pytest.mark.parametrize(
+    "name", ["nft-lb", "nft-container", "nft-bridge", "moby-nftables", "ebpf-tc", "ebpf-redirect", "ipvs-container"]
+)
 def test_kept_sequences_are_as_expected(name: str) -> None:
-    """Each was found once, and was the model's fault or the lab's."""
+    """Each was found once, and was a fault of a plane, of the model or of the lab."""
     (selection,) = catalog.select(name)
     with searching(selection, idles=False) as found:
         for path in KEPT:
