@@ -90,7 +90,7 @@ class ServiceTable(Table):
             turns_.delete(key for key, _ in old_turns)
             undo(lambda: counts.update(counted))
             counts.delete(lost)
-            self._forget_flows({pair for pair, count in counted if count != _COUNT.pack(0)})
+            self._forget_flows({pair for pair, count in counted if count != _COUNT.pack(0)}, had - have)
         self._epoch += 1
         for each in old:
             del self._programmed[each.service.name]
@@ -118,13 +118,17 @@ class ServiceTable(Table):
         before = self._programmed.get(each.service.name)
         return taken.get(each.service.name, 0) if before and len(before.turns) == len(each.turns) else 0
 
-    def _forget_flows(self, lost: Collection[bytes]) -> None:
-        """Forget the connections to backends that are gone. A backend that never had a connection needs no search."""
+    def _forget_flows(self, lost: Collection[bytes], gone: Collection[bytes]) -> None:
+        """Forget the connections to backends that are lost. A backend that never had a connection needs no search.
+
+        A connected socket stays with such a backend, and knows it by the VIP until that is gone, too.
+        """
         if self.connections:
             self.connections.give_up(lost)
         elif lost:
             for name, pair_of in _FLOWS.items():
-                stale = [key for key, value in self._maps[name].items() if pair_of(key, value) in lost]
+                pairs = lost if name == "flows" else {pair for pair in lost if pair[:4] in gone}
+                stale = [key for key, value in self._maps[name].items() if pair_of(key, value) in pairs]
                 self._maps[name].delete(stale)
 
     def counters(self) -> list[Counter]:

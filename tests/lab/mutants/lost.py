@@ -61,7 +61,7 @@ def _keeping_connections(bed: Bed, undo: ExitStack) -> None:
     patch = undo.enter_context(pytest.MonkeyPatch.context())
     patch.setattr(Conntrack, "flush", lambda self, keep, protocol=None: 0)
     patch.setattr(BridgeConnections, "flush", lambda self, keep: 0)
-    patch.setattr(ebpf_services.ServiceTable, "_forget_flows", lambda self, lost: None)
+    patch.setattr(ebpf_services.ServiceTable, "_forget_flows", lambda self, lost, gone: None)
 
 
 def _removing_too_much(bed: Bed, undo: ExitStack) -> None:
