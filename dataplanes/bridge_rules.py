@@ -5,7 +5,8 @@ the backend's; so have the flows of UDP and SCTP. The key is what a packet carri
 ports. The value is the MAC of the receiver and the key of the other direction: its beginning is what the packet's
 source and destination become. Elements have time-outs, which packets renew. A frame meets these chains:
 
-    frames      at bridge prerouting: a packet to a VIP in @owned, or to one of @clients; all others go on
+    frames      at bridge prerouting: a packet to a VIP in @owned, or to one of @clients; all others go on. A datagram
+                among them may be to a backend's own address, from the port of a flow: its answer is no reply of that
     to-vip      the client's plain segment of a connection in @tcp-requests, which it renews: the client acknowledges
                 all that the backend sends. Then flags -> @turns -> a segment's chain. What is not TCP goes to `others`
     late        the client's plain segment of a connection in @tcp-closing
@@ -136,6 +137,11 @@ def _key() -> bytes:
     return _loads(_KEY, _DESTINATION, _SOURCE, _DPORT, _SPORT)
 
 
+def _opposite() -> bytes:
+    """Load the key of the packet that answers a packet."""
+    return _loads(_KEY, _SOURCE, _DESTINATION, _SPORT, _DPORT)
+
+
 def _carried() -> bytes:
     """Load the sender's MAC in front of the key."""
     return _load(_FROM_MAC, _CARRIED)
@@ -208,13 +214,14 @@ def rules() -> _Made:
 
 
 def _frames() -> _Made:
-    """Most frames concern nobody here, so they go on after two short look-ups.
+    """Most frames concern nobody here, so they go on after two short look-ups, and datagrams after a third one.
 
     No IPv6 packet is mistaken for one of IPv4: its source address would have to contain the key of a connection.
     """
     to_vip, to_client, turn = requests(_TCP), replies(_TCP), _segment(TURN)
     yield "frames", [_load(_DESTINATION, 0), look_up(OWNED, 0, VERDICT)]
     yield "frames", [_load(_DESTINATION, 0), look_up(CLIENTS, 0), verdict(GOTO, "to-client")]
+    yield "frames", [_protocol(_UDP), _opposite(), _any(), forget(replies(_UDP), _KEY, _CARRIED)]
     yield "to-vip", [_plain(), _renew(to_vip, to_client, _ESTABLISHED, _any()), _accept]
     yield "to-vip", [turn, look_up(TURNS, 0, VERDICT)]
     yield "to-vip", [verdict(GOTO, "others")]

@@ -81,17 +81,24 @@ static __always_inline int complain(struct __sk_buff *skb, struct packet *packet
 	return forward(skb, packet, &rewrite);
 }
 
-/* Gives up a connection through a VIP when a new connection to the backend's own address has the same ports. From now
- * on the backend's packets belong to the new connection. */
+/* Lets a connection through a VIP give way to a packet to the backend's own address with the same ports. From now on the
+ * backend's packets belong to that: a SYN ends the connection, and a UDP flow stands aside until its client asks the VIP
+ * again. */
 static __always_inline void give_way(struct packet *packet)
 {
-	if ((packet->flags & (SYN | ACK)) != SYN)
+	int udp = packet->protocol == IPPROTO_UDP;
+
+	if (!udp && (packet->flags & (SYN | ACK)) != SYN)
 		return;
 	struct key key = key_of(packet->source, packet->destination, packet->source_port, packet->destination_port,
 				packet->protocol);
 	struct connection *connection = find_answered(&key);
 
-	if (connection)
+	if (!connection)
+		return;
+	if (udp)
+		connection->marks |= ASIDE;
+	else
 		give_up(connection);
 }
 
@@ -230,6 +237,8 @@ static __always_inline int put_back(struct __sk_buff *skb, struct packet *packet
 	u32 vip = connection->key.vip;
 
 	if (is_another(connection, key.protocol, ACK, now)) /* a UDP reply that comes too late */
+		return 0;
+	if (connection->marks & ASIDE) /* it answers a question that did not go to the VIP */
 		return 0;
 
 	if (error) {

@@ -41,6 +41,7 @@ struct connection {
 #define SERVERS_RESET 8 /* the server has reset it, before either side closed it */
 #define CLIENTS_DATA 16 /* the client has sent data, and the server has sent nothing since */
 #define SERVERS_DATA 32
+#define ASIDE 64 /* the client of a UDP flow has asked the backend's own address since, from the same port */
 #define TICK(now) ((u16)((now) >> 28)) /* in units of about a quarter of a second */
 
 struct settings {
@@ -219,7 +220,7 @@ static __always_inline void go_on_udp(struct connection *connection, enum side f
 	if (marks & ANSWERED && (u16)(TICK(now) - connection->begun) > TICK(UDP_STREAM_AFTER))
 		marks |= STREAM;
 	connection->until = now + (marks & STREAM ? UDP_STREAM : UDP_UNANSWERED);
-	connection->marks = from == SERVER ? marks | ANSWERED : marks;
+	connection->marks = from == SERVER ? marks | ANSWERED : marks & ~ASIDE;
 }
 
 /* Updates a connection by a segment. Returns false if the segment is invalid in the connection's state. A reset that
