@@ -2,8 +2,7 @@
 
 It is pure. `allowed` says what may be seen after an operation, and `take` goes on with what was seen. Of each flow it
 knows the places to which its next packet may go, and nearly everything follows from that. What a plane does not have is
-a parameter: the checks that are expected to fail on it, by expected.toml. The statements are those of the checks in
-`scenarios.checks`, in any order and number.
+a parameter: the checks that are expected to fail on it. It states what `scenarios.checks` do, in any order and number.
 """
 
 from __future__ import annotations
@@ -100,6 +99,10 @@ class Model:
         """Return True unless the container has crashed."""
         return self.down.get(container) != "crashed"
 
+    def unknown(self) -> set[str]:
+        """Return the services and backends whose addresses may be unknown, so that packets to them wait."""
+        return {name for name, when in self._vain.items() if self._now - when < UNKNOWN}
+
     def _flow(self, operation: do.Opening | do.Using) -> Flow:
         """Return the flow that an operation opens or uses. By UDP from the same port it may go on as the last one."""
         if isinstance(operation, do.Using):
@@ -151,14 +154,14 @@ class Model:
 
     def _first(self, flow: Flow, able: Collection[str]) -> set[Sight]:
         """Return what a client may see whose packet goes to one of these backends."""
-        unknown = {name for name, when in self._vain.items() if self._now - when < UNKNOWN}
-        found: set[Sight] = set() if able else {REFUSED}
-        found |= {SILENCE} if flow.to in unknown else set()
+        unknown = self.unknown()
+        found = (set() if able else {REFUSED}) | ({SILENCE} if flow.to in unknown else set())
         for name in able:
-            answers = name not in self.down
-            found.add(Sight("answered", name) if answers else REFUSED if self.lives(name) else SILENCE)
+            found.add({"stopped": REFUSED, "crashed": SILENCE}.get(self.down.get(name, ""), Sight("answered", name)))
             found |= {SILENCE, Sight("late", name)} if unknown & {name, flow.to} else set()
-        return found
+        # If the first packet is lost, the next one may be taken for the first.
+        then = {} if all(map(self.lives, able)) else self.services.get(flow.to, {})
+        return found | {Sight("late", name) for name in then if then[name] and name not in self.down}
 
     def _besides(self, found: Sights, flow: Flow, last: Flow) -> Sights:
         """Return what may be seen besides when a connection comes from the port of the last one."""
@@ -216,8 +219,8 @@ class Model:
         if seen == SILENCE:  # nobody was found at the address, or at that of a backend whose container is gone
             missed = [name for name in self.down if not self.lives(name)] if flow.to in self.services else [flow.to]
             self._vain.update(dict.fromkeys(missed, self._now))
-        ended = isinstance(operation, do.Visit | do.Close | do.Abort)
-        flow.over = ended or (not flow.udp and seen in (SILENCE, RESET, REFUSED))
+        ends = isinstance(operation, do.Visit | do.Close | do.Abort)
+        flow.over = ends or (not flow.udp and seen in UNHEARD | {RESET})
         if seen == RESET or isinstance(operation, do.Abort):
             flow.lingers = self._now + RESET_KEPT
         if seen.kind in ("answered", "late"):
@@ -259,8 +262,7 @@ class Model:
     def _changed(self, operation: AnyOperation) -> None:
         match operation:
             case do.Create(service=service, backends=count):
-                self.services[service] = dict.fromkeys(BACKENDS[:count], 1)
-                self._turns.pop(service, None)
+                self.services[service], self._turns[service] = dict.fromkeys(BACKENDS[:count], 1), Turns()
             case do.Add(service=service, backend=backend):
                 self.services[service][backend] = 1
             case do.Drain(service=service, backend=backend):

@@ -24,9 +24,11 @@ def makes_sense(operation: AnyOperation, model: Model, *, hairpins: bool = True)
 def _free(operation: do.Opening, model: Model) -> bool:
     """Return True if the last flow of the number is over, and has a port that this client can use again."""
     last = model.flows.get(operation.flow)
-    if last is None:
-        return not operation.again
-    return last.over and (not operation.again or (last.client, last.udp) == (operation.client, operation.udp))
+    if last is None or not operation.again:
+        return not operation.again if last is None else last.over
+    # What waits for an address that nobody has may be sent later, and be taken for the new flow's.
+    waits = last.to != operation.to and last.to in model.unknown()
+    return last.over and (last.client, last.udp) == (operation.client, operation.udp) and not waits
 
 
 def _may_send(operation: do.Using, flow: Flow, model: Model) -> bool:

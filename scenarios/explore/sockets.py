@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import select
 import socket
@@ -10,10 +11,11 @@ import termios
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from itertools import count
+from itertools import count, cycle, islice
 
 from msgspec import Struct, field
 
+from dataplanes.errors import BenchError
 from scenarios.checks.world import retransmits
 from scenarios.explore.operations import ARRIVED, DONE, ENDED, REFUSED, RESET, SILENCE, Sight
 from scenarios.testbed import Testbed
@@ -80,7 +82,7 @@ class Sockets:
         self._listeners: dict[str, socket.socket] = {}
         self._datagrams: dict[str, socket.socket] = {}
         self._flows: dict[int, Ends] = {}
-        self._sources = count()
+        self._sources = cycle(range(_FIRST_SOURCE, _FIRST_SOURCE + _SOURCES))
         self._tokens = count(1)
         for name in backends:
             self.listen(name)
@@ -281,17 +283,29 @@ class Sockets:
 
     def _open(self, number: int, client: str, address: str, *, udp: bool, again: bool) -> Ends:
         before = self._flows.get(number)
-        source = before.source if before and again else _FIRST_SOURCE + next(self._sources) % _SOURCES
         if before:
             before.close()
         made = self._testbed.socket(container_of(client), socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(("", source))
+        source = _bound(made, [before.source] if before and again else islice(self._sources, _SOURCES))
         flow = self._flows[number] = Ends(udp, made, address, source)
         return flow
 
     def _token(self) -> bytes:
         return b"%d" % next(self._tokens)
+
+
+def _bound(made: socket.socket, sources: Iterable[int]) -> int:
+    """Bind a socket to the first of these ports that is free. After tens of thousands of flows some are not."""
+    for source in sources:
+        try:
+            made.bind(("", source))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return source
+    raise BenchError("no source port is free", where="a client of the exploration", fix="explore for a shorter time")
 
 
 def _looked(flow: Ends, by: str, data: bytes, comes: Sight, wait: float) -> Sight:

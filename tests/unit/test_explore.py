@@ -154,7 +154,8 @@ def test_a_connection_goes_to_the_backends_that_a_service_has() -> None:
     assert after(CREATE, do.Drain("web", "green"), then=CONNECT) == "answered by red"
     assert after(CREATE, do.Drain("web", "green"), do.Drain("web", "red"), then=CONNECT) == "refused"
     assert after(CREATE, do.Stop("red"), then=CONNECT) == "answered by green, or refused"
-    assert after(CREATE, do.Crash("red"), then=CONNECT) == "answered by green, or no answer"
+    told = "answered by green, answered by green when the first packet was sent again, or no answer"
+    assert after(CREATE, do.Crash("red"), then=CONNECT) == told
 
 
 def test_backends_take_turns() -> None:
@@ -166,6 +167,14 @@ def test_backends_take_turns() -> None:
     made.take(CREATE, do.DONE, 0)
     made.take(CONNECT, Sight("answered", "red"), 0)
     assert told(made.allowed(other)) == "answered by green or red"
+
+
+def test_the_port_of_a_connection_whose_packets_may_still_wait_is_used_for_nothing_else() -> None:
+    other, same = do.Connect(1, "east", "red", again=True), do.Connect(1, "east", "web", again=True)
+    vain = course(CONNECT)
+    assert (vain.may(other), vain.may(same)) == (False, True)
+    vain.take(do.Idle(20))
+    assert vain.may(other)
 
 
 def test_a_connection_stays_with_its_backend_until_that_is_removed() -> None:

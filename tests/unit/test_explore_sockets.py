@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from scenarios.explore.sockets import Ends, Sockets, unacknowledged
+from dataplanes.errors import BenchError
+from scenarios.explore.sockets import Ends, Sockets, _bound, unacknowledged
 
 
 @pytest.fixture
@@ -43,3 +44,10 @@ def test_what_nobody_acknowledges_is_given_up(flow: Ends) -> None:
     assert unacknowledged(flow.client) > 0
     flow.client.close()
     held.acknowledge()
+
+
+def test_a_source_port_that_is_in_use_is_passed_over(flow: Ends) -> None:
+    with socket.socket() as made:
+        assert _bound(made, [flow.source, 0]) == 0
+    with socket.socket() as made, pytest.raises(BenchError, match="no source port is free"):
+        _bound(made, [flow.source])
