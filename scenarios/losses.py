@@ -1,7 +1,7 @@
 """Packets that the machine itself loses, so that what nobody answered is not taken for the fault of a data plane.
 
 Namespaces share two things with everybody else on the machine: the table of neighbours, of which one limit holds for
-all namespaces together (arp(7), gc_thresh3), and for each processor the queue of packets between two interfaces
+all namespaces together (net/core/neighbour.c, neigh_alloc), and for each processor the queue of packets between two interfaces
 (net.core.netdev_max_backlog). When one of them is full, a packet is lost, and the kernel counts it.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+LIMIT = "net.ipv4.neigh.default.gc_thresh3"
+"""The most neighbours that a machine knows, 1,024 unless it was raised. Only its first namespace has this sysctl."""
 _NEIGHBOURS = Path("/proc/net/stat/arp_cache")  # a line of names, and one of hexadecimal numbers for each processor
 _QUEUES = Path("/proc/net/softnet_stat")  # a line for each processor; the second number counts what was dropped
 
@@ -17,18 +19,19 @@ class Losses:
     """What the machine has lost since this was created."""
 
     def __init__(self) -> None:
-        self._neighbours, self._queued = _neighbours(), _queued()
+        self._neighbours, self._queued = neighbours_refused(), _queued()
 
     def told(self) -> str:
         """Return what was lost and why, or ""."""
-        if _neighbours() > self._neighbours:
-            return "the machine's table of neighbours was full (net.ipv4.neigh.default.gc_thresh3)"
+        if neighbours_refused() > self._neighbours:
+            return f"the machine's table of neighbours was full ({LIMIT})"
         if _queued() > self._queued:
             return "the machine's queue of packets was full (net.core.netdev_max_backlog)"
         return ""
 
 
-def _neighbours() -> int:
+def neighbours_refused() -> int:
+    """Return how many neighbours the machine had no room for since it started, whichever namespace needed them."""
     return sum(row.get("table_fulls", 0) for row in _rows(_NEIGHBOURS, named=True))
 
 

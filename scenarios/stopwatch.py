@@ -10,7 +10,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from dataplanes.errors import BenchError
-from dataplanes.kernel import neighbours
+from scenarios import losses
 
 _LOOK, _QUIET, _SETTLED_AT_LAST = 0.25, 3, 10.0
 _WALK_LOOK, _WALK_LOOKS, _WALK = 4.0, 18, 2.5e-3
@@ -51,18 +51,18 @@ class Steadiness:
     """
 
     def __init__(self) -> None:
-        self._waited_before, self._refused_before = self._waited(), neighbours.refused()
+        self._waited_before, self._refused_before = self._waited(), losses.neighbours_refused()
 
     def broken(self) -> BenchError | None:
         """Return an error if the clock advanced by more than `_LEAP`, or if the table of neighbours was full."""
         if (leap := self._waited() - self._waited_before) > _LEAP:
             what = f"the guest's clock went on for {leap:.1f} s while it waited for files"
             return BenchError(what, fix="try again on a machine that is less busy")
-        if refused := neighbours.refused() - self._refused_before:
+        if refused := losses.neighbours_refused() - self._refused_before:
             return BenchError(
                 f"the machine's table of neighbours was full, and {refused} more were refused",
                 why="all namespaces of a machine share one",
-                fix=f"raise {neighbours.LIMIT} in its first namespace, or use --kernel guest",
+                fix=f"raise {losses.LIMIT} in its first namespace, or use --kernel guest",
             )
         return None
 

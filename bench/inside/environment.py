@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from dataplanes.kernel import neighbours
 from dataplanes.kernel.procfs import field
+from scenarios import losses
 
 _VERSIONS = {
     "nft": ("nft", "--version"),
@@ -22,7 +22,7 @@ _VERSIONS = {
 }
 _SYSCTLS = (
     *("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_buckets", "net.ipv4.ip_local_port_range"),
-    neighbours.LIMIT,
+    losses.LIMIT,
 )
 
 

@@ -31,8 +31,9 @@ from bench.kernels.shares import Shared, serve, transport
 from bench.kernels.snapshot import Saving
 from bench.kernels.vmlinux import decompressed
 from dataplanes.errors import BenchError, GuestPanic, Prerequisite, Usage
-from dataplanes.kernel import btf, interrupt, neighbours
+from dataplanes.kernel import btf, interrupt
 from dataplanes.texts import clean
+from scenarios import losses
 
 QEMU = "qemu-system-x86_64"
 _MEMORY = "2G"
@@ -47,7 +48,7 @@ _CMDLINE = (
     # Debian's kernels test every cipher while they boot, which takes 0.7 of 3 s.
     " cryptomgr.notests"
     # All namespaces share one table of neighbours, and 1,024 are too few for a thousand containers.
-    f" sysctl.{neighbours.LIMIT}=65536 sysctl.net.ipv4.neigh.default.gc_thresh2=32768"
+    f" sysctl.{losses.LIMIT}=65536 sysctl.net.ipv4.neigh.default.gc_thresh2=32768"
 )
 _UNMEASURED = " mitigations=off"
 """For a guest that is emulated and has no clock of its own, in which nothing is measured: 14 % less to emulate."""

@@ -51,7 +51,7 @@ class Player:
 
     def disturbance(self) -> str:
         """Return what the machine did since the sequence began that makes nothing of what was seen sure, or ""."""
-        return self._clock.broken() or self._losses.told()
+        return str(self._clock.broken() or "") or self._losses.told()
 
     def end(self) -> None:
         """Undo what the sequence has made. Raises BenchError if the plane refuses."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dataplanes.kernel import neighbours
+from scenarios import losses
 from scenarios.stopwatch import Steadiness
 from tests.lab.conftest import View, running
 
-_LIMIT = Path("/proc/sys") / neighbours.LIMIT.replace(".", "/")
+_LIMIT = Path("/proc/sys") / losses.LIMIT.replace(".", "/")
 
 
 @contextmanager

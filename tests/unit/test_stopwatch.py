@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dataplanes.kernel import neighbours
+from scenarios import losses
 from scenarios.stopwatch import Steadiness, Taken, timed
 
 
@@ -36,7 +36,7 @@ def test_a_machine_that_refused_a_neighbour_is_not_to_be_believed(
         lines = [f"0000000a {each} 00000001" for each in processors]
         (tmp_path / "arp_cache").write_text("\n".join(["entries  table_fulls allocs", *lines, ""]), "ascii")
 
-    monkeypatch.setattr(neighbours, "_COUNTERS", str(tmp_path / "arp_cache"))
+    monkeypatch.setattr(losses, "_NEIGHBOURS", tmp_path / "arp_cache")
     count("0000000a", "00000001")
     steadiness = Steadiness()
     assert steadiness.broken() is None
