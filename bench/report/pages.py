@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from bench.analysis import gate, predict
 from bench.documents import Matrix, Result, reading
 from bench.documents.prediction import AskedSize
-from bench.report import matrix_table, picture, prediction, semantics, terminal
+from bench.report import matrix_table, mutants, picture, prediction, semantics, terminal
 from bench.report import result_table as run_table
 from bench.report.answer import answer, choice
 from bench.report.model import Report
@@ -120,7 +120,7 @@ def write(root: Path, report: Report) -> None:
 
 def pages(root: Path, report: Report) -> dict[Path, str]:
     """Return every page and drawing of a checkout, with the content it should have."""
-    made = {root / "docs" / "semantics.md": semantics.page()}
+    made = {root / "docs" / "semantics.md": semantics.page(mutants.read(root))}
     shown, decides = examples(root, report), picture.facts(report)
     for suffix, say in (("", ENGLISH), (".zh", CHINESE)):
         drawing = f"docs/picture{suffix}.svg" if decides else ""

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import starmap
 
+from bench.report import mutants
 from bench.report.columns import table
 from bench.report.keeping import Lack, lacks, selections, unobserved
+from bench.report.mutants import Tried
 from bench.report.plane_names import families, told
 from dataplanes import catalog
 from dataplanes.texts import code, markdown
@@ -61,14 +63,14 @@ A plane without a variant means all its variants ([planes.md](planes.md)). Group
 _THREAD, _RFC, _STATEMENT = re.compile(r"([\w.-]+/[\w.-]+)#(\d+)"), re.compile(r"RFC (\d+)"), re.compile(r"D\d+")
 
 
-def page() -> str:
-    """Return the page as Markdown."""
+def page(tried: Sequence[Tried] = ()) -> str:
+    """Return the page as Markdown, with the faults that were planted to see whether the checks find them."""
     levels = Counter(clause.level for clause in CLAUSES)
     lines = [
         _PREFACE.format(
             clauses=len(CLAUSES),
             families="\n".join(_families()),
-            contents="\n".join(_contents()),
+            contents="\n".join(_contents(tried)),
             **{level: str(levels[level]) for level in LEVELS},
         )
     ]
@@ -76,7 +78,7 @@ def page() -> str:
         lines += [f"## {number}. {group.title}", "", group.about, ""]
         for clause in group.clause:
             lines += _clause(clause)
-    return "\n".join([*lines, *_outside(), *_planes(), *_elsewhere()])
+    return "\n".join([*lines, *_outside(), *_planes(), *mutants.section(tried), *_elsewhere()])
 
 
 def _families() -> list[str]:
@@ -84,11 +86,12 @@ def _families() -> list[str]:
     return [f"- *{name}*: {_listed(planes)}" for name, planes in found.items()]
 
 
-def _contents() -> list[str]:
+def _contents(tried: Sequence[Tried]) -> list[str]:
     return [
         *starmap(_entry, enumerate(GROUPS, 1)),
         "- [What the lab cannot express](#what-the-lab-cannot-express)",
         "- [What each plane does not keep](#what-each-plane-does-not-keep)",
+        *([f"- [{mutants.TITLE}](#{_anchor(mutants.TITLE)})"] if tried else []),
         "- [What others call them](#what-others-call-them)",
     ]
 

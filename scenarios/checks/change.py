@@ -76,12 +76,15 @@ def _told(world: World, removed: str, made: socket.socket) -> str:
 @check("change.others-survive-delete", "kubernetes e2e: no interrupted connections", changes=("apply",))
 def others_survive_delete(world: World) -> str:
     """The removal of one backend does not affect connections to the others."""
-    with world.service("worker1", "worker2") as probe:
+    with world.service("worker1", "worker2", "worker1") as probe:
         made = one_each(world, probe)
-        removed, kept = probe.tasks
+        removed, *kept = probe.tasks
         forget(world, probe.name, removed)
-        world.doing = f"the established connection to {kept}"
-        return same("answered by", world.who(made[kept]).task, kept)
+        # A plane that has forgotten these connections chooses a backend again at the next packet of each. Two that
+        # speak in the other order than theirs do not both happen to be given their own.
+        kept.reverse()
+        world.doing = f"the established connections to {' and '.join(kept)}"
+        return same("answered by", [world.who(made[each]).task for each in kept], kept)
 
 
 @check("change.new-avoid-removed", "D16", changes=("apply",))
