@@ -40,14 +40,14 @@ class Firewall:
                 process.run(self.netns, ("nft", "delete", "rule", *chain, "handle", str(handle)))
 
     def intact(self) -> bool:
-        """Undo `allow`."""
-        return self._look() == self._seen
-
-    def close(self) -> None:
         """Return True if every nftables chain at the hook has our rule, and iptables has as many rules as before.
 
         The rules of iptables are not compared, because they would have to be read as a whole.
         """
+        return self._look() == self._seen
+
+    def close(self) -> None:
+        """Close the sockets. The rules stay. Idempotent."""
         self._tables.close()
         self._chains.close()
 

@@ -55,9 +55,9 @@ def section(tried: Sequence[Tried]) -> list[str]:
     lines = [
         f"## {TITLE}",
         "",
-        "Faults, as a maintainer might make them, were planted one by one in the sources of the planes: a reply that is",
-        "not translated, a setting that is forgotten, a key without its port. Each was to be found by the one check that",
-        f"its row in `tests/lab/mutants/rows` names. Of {len(tried)} faults {len(found)} were found, by",
+        "Faults, as a maintainer might make them, were planted one by one in the sources of the planes: a reply that",
+        "is not translated, a setting that is forgotten, a key without its port. Each was to be found by the one check",
+        f"that its row in `tests/lab/mutants/rows` names. Of {len(tried)} faults {len(found)} were found, by",
         f"{len({each.by for each in found})} different checks. `tox -e mutants` plants them again.",
         "",
         *table(["mechanism", "planes", "faults", "found", "share"], [_row(each, tried) for each in mechanisms]),

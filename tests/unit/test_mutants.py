@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from bench.report import mutants as report
+from bench.report import semantics
 from dataplanes import catalog
 from scenarios import checks, expectations
-from tests.lab.mutants import table
+from tests.conftest import ROOT
+from tests.lab.mutants import score, table
 from tests.lab.mutants.table import EXPLORED, Mutant
 
 LEAST = 20
@@ -59,3 +63,46 @@ def test_a_row_that_changes_nothing_is_an_error() -> None:
     for other in ({"old": "no such text"}, {"old": "\n"}, {"new": one.old}):
         with pytest.raises(ValueError, match=r"has \d+ times|changes nothing"):
             type(one)(**{**{f: getattr(one, f) for f in one.__struct_fields__}, **other}).changed()
+
+
+def test_what_was_seen_of_a_mutant_is_what_its_row_says() -> None:
+    rows = {(mechanism, each.name): each for mechanism, mutants in table.load().items() for each in mutants}
+    for each in report.read(ROOT):
+        row = rows[each.mechanism, each.name]
+        assert (each.plane, each.fault, each.survives) == (row.plane, row.fault, row.survives), each.name
+        assert each.by == (row.check or row.sequence), each.name
+        assert bool(each.seen) != bool(each.survives), each.name
+
+
+def _tried(name: str, seen: str = "", survives: str = "") -> report.Tried:
+    return report.Tried("nft", name, "nft-lb", f"{name} is lost.", "reach.same-node", False, "6.12", seen, survives)
+
+
+def test_the_page_tells_how_many_faults_were_found_and_which_were_not() -> None:
+    tried = [
+        _tried("one", seen="silence"),
+        _tried("two", seen="silence"),
+        _tried("three", survives="It is equivalent."),
+    ]
+    lines = report.section(tried)
+    assert "| nft       | nft-lb |      3 |     2 |   67% |" in lines
+    assert "- `nft-lb`: three is lost. *Why*: It is equivalent." in lines
+    assert f"[{report.TITLE}](#whether-the-checks-can-fail)" in semantics.page(tried)
+    assert report.section([]) == []
+    assert report.TITLE not in semantics.page()
+
+
+def test_what_was_tried_is_written_in_one_order(tmp_path: Path) -> None:
+    tried = [_tried("one", seen="silence"), _tried("another", survives="It is equivalent.")]
+    report.write(tmp_path, tried)
+    assert report.read(tmp_path) == [tried[1], tried[0]]
+    assert report.read(tmp_path / "elsewhere") == []
+
+
+def test_what_tests_told_is_read_but_not_of_those_that_failed(tmp_path: Path) -> None:
+    told = """<testsuites><testsuite><testcase name="a"><properties><property name="mutant" value="one"/></properties>
+        </testcase><testcase name="b"><properties><property name="mutant" value="two"/></properties><failure/>
+        </testcase>
+        <testcase name="c"/></testsuite></testsuites>"""
+    (tmp_path / "junit.xml").write_text(told)
+    assert [each["mutant"] for each in score.told(tmp_path / "junit.xml")] == ["one"]

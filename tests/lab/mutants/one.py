@@ -2,9 +2,9 @@
 
     python -m tests.lab.mutants.one ORDER      ORDER and the line that is printed are JSON (Order, Seen)
 
-A plane is imported only once, so a process has one mutant. Each look is at a new lab. A difference that is seen only
-once may be the machine's: one that is loaded loses packets. So a mutant is killed if two looks differ. In a guest under
-the instruction clock nothing depends on the machine, and one look is enough.
+A plane is imported only once, so a process has one mutant. A difference that is seen only once may be the machine's:
+one that is loaded loses packets. So a mutant is killed if two looks differ. In a guest under the instruction clock
+nothing depends on the machine, and one look is enough.
 """
 
 from __future__ import annotations
@@ -12,13 +12,20 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
 from tests.lab.mutants.planted import plant
 from tests.lab.mutants.table import EXPLORED, Mutant
+
+if TYPE_CHECKING:
+    from scenarios.checks.world import World
 
 _SILENCE = 2.0
 """Seconds until a check takes silence for an answer. Here it comes soon: many faults are silence."""
@@ -50,29 +57,28 @@ def main(text: str) -> None:
     order = msgspec.json.decode(text, type=Order)
     if order.mutant:
         plant(order.mutant)
-    names = order.checks or [order.sequence]
-    found = {name: seen for name in names if (seen := _seen(order, name))}
+    with closing(_Labs(order.plane)) as labs:
+        looks = {name: partial(labs.observe, name) for name in order.checks}
+        if order.sequence:
+            looks[order.sequence] = partial(labs.play, order.sequence)
+        found = {name: seen for name, look in looks.items() if (seen := _seen(look, labs.in_turn))}
     print(msgspec.json.encode(Seen(found)).decode())
 
 
-def _seen(order: Order, name: str) -> str:
+def _seen(look: Callable[[], str], in_turn: bool) -> str:
     """Return what differs, or "" if nothing does."""
-    from dataplanes import catalog
-
-    (selection,) = catalog.select(order.plane)
-    in_turn, found = catalog.in_turn(selection), list[str]()
-    looks = _LOOKS[in_turn]
-    for number in range(looks):
-        if seen := _undisturbed(order, name):
+    found, most = list[str](), _LOOKS[in_turn]
+    for left in range(most - 1, -1, -1):
+        if seen := _undisturbed(look):
             found.append(seen)
         if len(found) == _DIFFERING:
             return found[0]
-        if len(found) + looks - number - 1 < _DIFFERING or (in_turn and not found):
-            return ""
+        if len(found) + left < _DIFFERING or (in_turn and not found):
+            break
     return ""
 
 
-def _undisturbed(order: Order, name: str) -> str:
+def _undisturbed(look: Callable[[], str]) -> str:
     """Look until nothing has disturbed the look.
 
     All namespaces of a machine share one table of neighbours. While it is full, packets are lost everywhere
@@ -80,7 +86,7 @@ def _undisturbed(order: Order, name: str) -> str:
     """
     for _ in range(_PATIENCE):
         before = _overflows()
-        seen = _played(order) if order.sequence else _observed(order, name)
+        seen = look()
         if not seen or before == _overflows():
             return seen
         time.sleep(3)
@@ -93,32 +99,59 @@ def _overflows() -> int:
     return sum(int(each.split()[column], 16) for each in processors)
 
 
-def _observed(order: Order, name: str) -> str:
-    from bench.inside import trial
-    from dataplanes import catalog
-    from scenarios import checks, topology
-    from scenarios.checks import world
-    from scenarios.journal import Journal
+class _Labs:
+    """Labs with the plane, one at a time. What is imported here must not be imported before the fault is planted."""
 
-    world.TIMEOUT = _SILENCE
-    check, (selection,) = checks.CHECKS[name], catalog.select(order.plane)
-    with Journal() as journal, trial.build(topology.load(check.scenario), selection, journal) as lab:
-        (cell,) = checks.observe([check], world.World(lab), order.plane)
-    return "" if cell.outcome == "pass" else f"{cell.outcome}: {cell.detail}"
+    def __init__(self, plane: str) -> None:
+        from dataplanes import catalog
 
+        (self._selection,) = catalog.select(plane)
+        self.in_turn = catalog.in_turn(self._selection)
+        self._stack = ExitStack()
+        self._world: World | None = None
+        self._scenario = ""
 
-def _played(order: Order) -> str:
-    from bench.inside.explore import searching
-    from dataplanes import catalog
-    from scenarios.explore import sockets
-    from scenarios.explore.operations import Operations
+    def close(self) -> None:
+        """Take the lab down."""
+        self._stack.close()
+        self._world = None
 
-    sockets._COMES, sockets._COMES_NOT = _SILENCE, 0.5
-    (selection,) = catalog.select(order.plane)
-    sequence = msgspec.json.decode((EXPLORED / f"{order.sequence}.json").read_bytes(), type=Operations)
-    with searching(selection, idles=False) as search:
-        last = search.replay(sequence)[-1]
-    return "" if last.as_expected else f"{last.sentence} Expected: {last.expected}; seen: {last.seen}"
+    def observe(self, name: str) -> str:
+        """Observe a check, in the lab of the one before unless an error has left that in any state."""
+        from scenarios import checks
+
+        check = checks.CHECKS[name]
+        if self._world is None or self._scenario != check.scenario:
+            self._build(check.scenario)
+        assert self._world
+        (cell,) = checks.observe([check], self._world, self._selection.name)
+        if cell.outcome == "error":
+            self.close()
+        return "" if cell.outcome == "pass" else f"{cell.outcome}: {cell.detail}"
+
+    def _build(self, scenario: str) -> None:
+        from bench.inside import trial
+        from scenarios import topology
+        from scenarios.checks import world
+        from scenarios.journal import Journal
+
+        self.close()
+        world.TIMEOUT = _SILENCE
+        journal = self._stack.enter_context(Journal())
+        lab = self._stack.enter_context(trial.build(topology.load(scenario), self._selection, journal))
+        self._world, self._scenario = world.World(lab), scenario
+
+    def play(self, name: str) -> str:
+        """Play a sequence of the exploration in a lab of its own."""
+        from bench.inside.explore import searching
+        from scenarios.explore import sockets
+        from scenarios.explore.operations import Operations
+
+        sockets._COMES, sockets._COMES_NOT = _SILENCE, 0.5
+        sequence = msgspec.json.decode((EXPLORED / f"{name}.json").read_bytes(), type=Operations)
+        with searching(self._selection, idles=False) as search:
+            last = search.replay(sequence)[-1]
+        return "" if last.as_expected else f"{last.sentence} Expected: {last.expected}; seen: {last.seen}"
 
 
 if __name__ == "__main__":
