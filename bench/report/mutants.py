@@ -29,7 +29,7 @@ class Tried(Struct, frozen=True, forbid_unknown_fields=True):
     fault: str
     by: str  # the check, or the sequence of the exploration, that is to find it
     explored: bool
-    kernel: str
+    kernel: str  # on which it was tried; nothing if it was not tried yet
     seen: str  # what was seen instead of what is expected; nothing if the fault was not found
     survives: str  # why it was not found
 
@@ -48,9 +48,11 @@ def write(root: Path, tried: Sequence[Tried]) -> None:
 
 def section(tried: Sequence[Tried]) -> list[str]:
     """Return the section about them as lines of Markdown, or nothing if none was tried."""
+    waiting, tried = [each for each in tried if not each.kernel], [each for each in tried if each.kernel]
     if not tried:
         return []
     found = [each for each in tried if each.seen]
+    more = f" {len(waiting)} more are in the table and were not tried yet." if waiting else ""
     mechanisms = dict.fromkeys(each.mechanism for each in tried)
     lines = [
         f"## {TITLE}",
@@ -58,7 +60,7 @@ def section(tried: Sequence[Tried]) -> list[str]:
         "Faults, as a maintainer might make them, were planted one by one in the sources of the planes: a reply that",
         "is not translated, a setting that is forgotten, a key without its port. Each was to be found by the one check",
         f"that its row in `tests/lab/mutants/rows` names. Of {len(tried)} faults {len(found)} were found, by",
-        f"{len({each.by for each in found})} different checks. `tox -e mutants` plants them again.",
+        f"{len({each.by for each in found})} different checks. `tox -e mutants` plants them again.{more}",
         "",
         *table(["mechanism", "planes", "faults", "found", "share"], [_row(each, tried) for each in mechanisms]),
         "",

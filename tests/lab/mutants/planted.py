@@ -90,6 +90,9 @@ def compile_program(name: str) -> None:
 
 def main() -> None:
     """Plant every fault of a program, each in a process of its own."""
+    if os.geteuid():
+        print("bcc must be root, so the guests compile the programs", file=sys.stderr)
+        return
     programs = [each for mutants in load().values() for each in mutants if not each.file.endswith(".py")]
     with multiprocessing.get_context("spawn").Pool(maxtasksperchild=1) as pool:
         pool.map(plant, programs, chunksize=1)

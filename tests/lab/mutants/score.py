@@ -2,7 +2,7 @@
 
     python -m tests.lab.mutants.score JUNIT..
 
-Mutants that were not tried this time keep what was seen of them before, if they are still in the table.
+Mutants that were not tried this time keep what was seen of them before. What was never tried has no kernel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def told(path: Path) -> Iterator[dict[str, str]]:
 
 def main(paths: list[str]) -> None:
     """Write the file, and tell how many mutants of each mechanism were killed, and which were not tried."""
-    known = {(each.mechanism, each.name): (each.kernel, each.seen) for each in mutants.read(ROOT)}
+    known = {(each.mechanism, each.name): (each.kernel, each.seen) for each in mutants.read(ROOT) if each.kernel}
     for path in filter(Path.exists, map(Path, paths)):
         for each in told(path):
             known[each["mechanism"], each["mutant"]] = each["kernel"], each["seen"]
@@ -37,8 +37,7 @@ def main(paths: list[str]) -> None:
         for row in rows:
             if (mechanism, row.name) not in known:
                 missing.append(f"{mechanism}: {row.name} was not tried")
-                continue
-            kernel, seen = known[mechanism, row.name]
+            kernel, seen = known.get((mechanism, row.name), ("", ""))
             by, explored = row.check or row.sequence, bool(row.sequence)
             tried.append(Tried(mechanism, row.name, row.plane, row.fault, by, explored, kernel, seen, row.survives))
         killed = sum(bool(each.seen) for each in tried if each.mechanism == mechanism)
