@@ -1,7 +1,7 @@
 """Packets that the machine itself loses, so that what nobody answered is not taken for the fault of a data plane.
 
-Namespaces share two things with everybody else on the machine: the table of neighbours, of which one limit holds for
-all namespaces together (net/core/neighbour.c, neigh_alloc), and for each processor the queue of packets between two interfaces
+Namespaces share two things with everybody else on the machine. One limit holds for the neighbours of all of them
+together (net/core/neighbour.c, neigh_alloc), and each processor has one queue of packets between two interfaces
 (net.core.netdev_max_backlog). When one of them is full, a packet is lost, and the kernel counts it.
 """
 

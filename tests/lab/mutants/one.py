@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
+from scenarios.losses import Losses
 from tests.lab.mutants.planted import plant
 from tests.lab.mutants.table import EXPLORED, Mutant
 
@@ -33,7 +33,6 @@ _LOOKS = {True: 3, False: 8}
 """How often a plane is looked at that chooses in turn, and one that chooses at random and may miss its fault."""
 _DIFFERING = {True: 1, False: 2}[platform.node() == "guest"]
 """How many looks must differ. bench/kernels/init.c gives a guest its name."""
-_NEIGHBOURS = Path("/proc/net/stat/arp_cache")
 _PATIENCE = 20
 
 
@@ -79,24 +78,14 @@ def _seen(look: Callable[[], str], in_turn: bool) -> str:
 
 
 def _undisturbed(look: Callable[[], str]) -> str:
-    """Look until nothing has disturbed the look.
-
-    All namespaces of a machine share one table of neighbours. While it is full, packets are lost everywhere
-    (net/core/neighbour.c, neigh_alloc).
-    """
+    """Look until the machine has lost nothing meanwhile."""
     for _ in range(_PATIENCE):
-        before = _overflows()
+        lost = Losses()
         seen = look()
-        if not seen or before == _overflows():
+        if not seen or not lost.told():
             return seen
         time.sleep(3)
-    raise SystemExit("the machine's table of neighbours is full (net.ipv4.neigh.default.gc_thresh3): try again later")
-
-
-def _overflows() -> int:
-    header, *processors = _NEIGHBOURS.read_text().splitlines()
-    column = header.split().index("table_fulls")
-    return sum(int(each.split()[column], 16) for each in processors)
+    raise SystemExit(f"{lost.told()}: try again later")
 
 
 class _Labs:
