@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from bench.documents import Matrix, Result
 
-_DIGITS = 9
-"""Figures have no more digits than these in a page: the others are noise, and take a sixth of its documents."""
+_DIGITS = 7
+"""Figures have no more digits than these in a page: the others are noise, and take a fifth of its documents."""
 _LINK = '<p><a class="download" href="data:application/x-xz;base64,{data}" download="{name}.xz">{name}</a></p>'
 _LEFT_OUT = (
     '<p id="not-{name}">{name} is not in this page: packed it takes {size:,} kB, and the page would be too large for a'
@@ -41,7 +41,7 @@ def _packed(document: Result | Matrix) -> bytes:
 
 
 def rounded(value: Any) -> Any:
-    """Return a value of JSON with nine digits of each figure in it."""
+    """Return a value of JSON with seven digits of each figure in it."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}")
     if isinstance(value, dict):
