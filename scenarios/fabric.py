@@ -27,6 +27,7 @@ from dataplanes.kernel.netlink import NetlinkError
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint, Segment
+from scenarios import docker_node
 from scenarios.journal import Journal
 from scenarios.topology import GATEWAY, Network, Scenario, mac
 
@@ -125,6 +126,10 @@ class Fabric:
                     rtnl.address_add("docker_gwbridge", f"{GATEWAY[1]}/{GATEWAY.prefixlen}"),
                 ]
             )
+            if self._scenario.node == "docker":
+                docker_node.leave(host, rtnl)
+        else:  # a daemon that finds it on lets the node forward what no rule accepts (libnetwork, setupIPForwarding)
+            sysctl.write(host, {"net.ipv4.ip_forward": "0"})
 
     def address(self, node: str) -> str:
         """Return a node's address on the underlay."""

@@ -1,6 +1,7 @@
 """The requirements of the lab itself, which do not depend on the data plane."""
 
 from dataplanes.requirements import Feature, Requirement, Tool
+from scenarios import docker_node, topology
 
 REQUIRES: tuple[Requirement, ...] = (
     Feature("NET_NS", "", "namespaces are the nodes and containers"),
@@ -16,3 +17,8 @@ REQUIRES: tuple[Requirement, ...] = (
     Tool("iptables-legacy-restore", "iptables", "the embedded DNS's NAT rules"),
     Tool("ip", "iproute2", "`bench inspect` and `ip netns exec`"),
 )
+
+
+def of(scenario: str) -> tuple[Requirement, ...]:
+    """Return what a scenario requires besides, by its name or path. Raises Usage if there is no such scenario."""
+    return docker_node.REQUIRES if topology.load(scenario).node == "docker" else ()

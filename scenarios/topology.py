@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -24,6 +24,8 @@ _FILES = os.path.join(os.path.dirname(__file__), "files")
 _MOST_BYTES = 256 << 10
 GATEWAY = IPv4Network("172.18.0.0/16")
 """The subnet of docker_gwbridge on every node. Each container has an address there."""
+ENGINE = IPv4Network("172.17.0.0/16")
+"""The subnet of docker0, on nodes as dockerd leaves them. No container of a scenario is there."""
 _HEAVIEST = 256
 """The largest weight. A plane that takes turns has as many entries."""
 # The bounds of an overlay's MTU, and the bytes that the underlay carries around one of its packets.
@@ -93,6 +95,7 @@ class Scenario(Struct, forbid_unknown_fields=True):
     services: list[ServiceSpec]
     traffic: Traffic
     description: str = ""
+    node: Literal["bare", "docker"] = "bare"  # a node's own namespace: without rules, or as dockerd leaves it
     # The MTU between the nodes. It may be too small for the networks; then senders must learn it by ICMP.
     underlay_mtu: int = 1500
     filler: Filler | None = None
@@ -248,6 +251,8 @@ class _Finisher:
             self._fail(f"{field}.subnet", f"{subnet} has no addresses for hosts")
         if subnet.overlaps(GATEWAY):
             self._fail(f"{field}.subnet", f"{subnet} overlaps {GATEWAY}, which each container's gateway has")
+        if self._scenario.node == "docker" and subnet.overlaps(ENGINE):
+            self._fail(f"{field}.subnet", f"{subnet} overlaps {ENGINE}, which docker0 has")
         if subnet.prefixlen > 29:
             self._fail(f"{field}.subnet", f"{subnet} is too small for a bridge, a VIP and two tasks")
         if not _LEAST <= network.mtu <= _MOST:

@@ -39,7 +39,7 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         directory = item.path.relative_to(ROOT / "tests").parts[0]
-        elsewhere = any(map(item.get_closest_marker, ("idle", "explore", "trace", "mutants")))
+        elsewhere = any(map(item.get_closest_marker, ("idle", "explore", "mutants", "swarm", "trace")))
         if directory in ("lab", "program") and not elsewhere:
             item.add_marker(directory)
 

@@ -13,6 +13,7 @@ from bench.kernels import Command, Kernel, headers
 from bench.prepare import preflight
 from bench.prepare.ready import make_ready, requirements
 from dataplanes import errors, extensions, follower
+from scenarios import requires
 
 _decoder = msgspec.json.Decoder(Event)
 _UNDISTURBED = ("env", "--block-signal=HUP,INT,TERM")
@@ -39,6 +40,7 @@ def dispatch(
     """
     job = msgspec.structs.replace(job, extensions=list(extensions.known()))
     more = follower.REQUIRES if job.kind == "trace" or job.traced else ()
+    more = (*more, *requires.of(job.own or job.scenario))
     make_ready(job.selections, kernel, {trial.workload for trial in job.trials}, more)
     failure: list[errors.BenchError] = []
 
@@ -56,7 +58,7 @@ def dispatch(
         stdin=job.kind == "lab" or job.pause,  # it may run a command of the user's
         tty=tty,
         timeout=timeout,
-        modules=preflight.modules(requirements(job.selections)),
+        modules=preflight.modules((*requirements(job.selections), *more)),
         input=msgspec.json.encode(job),
     )
     code = kernel.execute(command, take)

@@ -12,5 +12,5 @@ containerd --root "$HOME_DIR/containerd" --state "$HOME_DIR/containerd.state" --
     --log-level error >"$HOME_DIR/containerd.log" 2>&1 &
 while ! [ -S "$HOME_DIR/containerd.sock" ]; do sleep 0.1; done
 exec dockerd --containerd "$HOME_DIR/containerd.sock" --data-root "$HOME_DIR/data" --exec-root "$HOME_DIR/exec" \
-    --pidfile "$HOME_DIR/dockerd.pid" --host "unix://$HOME_DIR/docker.sock" --storage-driver overlay2 --bridge none \
+    --pidfile "$HOME_DIR/dockerd.pid" --host "unix://$HOME_DIR/docker.sock" --storage-driver overlay2 \
     --log-level warn >"$HOME_DIR/dockerd.log" 2>&1
