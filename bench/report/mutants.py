@@ -1,4 +1,4 @@
-"""The faults that were planted in the planes, and which of them a check found: results/mutants/score.json.
+"""The faults that were planted in the planes, and which of them a check found: tests/lab/mutants/score.json.
 
 `tox -e mutants` plants them, and tests/lab/mutants/score.py writes the file.
 """
@@ -17,7 +17,7 @@ from dataplanes.texts import code
 
 TITLE = "Whether the checks can fail"
 _MOST = 4 << 20
-_FILE = Path("results", "mutants", "score.json")
+_FILE = Path("tests", "lab", "mutants", "score.json")
 
 
 class Tried(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +34,7 @@ class Tried(Struct, frozen=True, forbid_unknown_fields=True):
     survives: str  # why it was not found
 
 
-def read(root: Path) -> list[Tried]:
+def tried_in(root: Path) -> list[Tried]:
     """Return the faults that a checkout has tried."""
     path = root / _FILE
     return msgspec.json.decode(files.content(path, _MOST), type=list[Tried]) if path.exists() else []

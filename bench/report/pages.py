@@ -120,7 +120,7 @@ def write(root: Path, report: Report) -> None:
 
 def pages(root: Path, report: Report) -> dict[Path, str]:
     """Return every page and drawing of a checkout, with the content it should have."""
-    made = {root / "docs" / "semantics.md": semantics.page(mutants.read(root))}
+    made = {root / "docs" / "semantics.md": semantics.page(mutants.tried_in(root))}
     shown, decides = examples(root, report), picture.facts(report)
     for suffix, say in (("", ENGLISH), (".zh", CHINESE)):
         drawing = f"docs/picture{suffix}.svg" if decides else ""

@@ -68,7 +68,7 @@ def test_a_row_that_changes_nothing_is_an_error() -> None:
 
 def test_what_was_seen_of_a_mutant_is_what_its_row_says() -> None:
     rows = {(mechanism, each.name): each for mechanism, mutants in table.load().items() for each in mutants}
-    for each in report.read(ROOT):
+    for each in report.tried_in(ROOT):
         row = rows[each.mechanism, each.name]
         assert (each.plane, each.fault, each.survives) == (row.plane, row.fault, row.survives), each.name
         assert each.by == (row.check or row.sequence), each.name
@@ -99,8 +99,8 @@ def test_the_page_tells_how_many_faults_were_found_and_which_were_not() -> None:
 def test_what_was_tried_is_written_in_one_order(tmp_path: Path) -> None:
     tried = [_tried("one", seen="silence"), _tried("another", survives="It is equivalent.")]
     report.write(tmp_path, tried)
-    assert report.read(tmp_path) == [tried[1], tried[0]]
-    assert report.read(tmp_path / "elsewhere") == []
+    assert report.tried_in(tmp_path) == [tried[1], tried[0]]
+    assert report.tried_in(tmp_path / "elsewhere") == []
 
 
 def test_what_tests_told_is_read_but_not_of_those_that_failed(tmp_path: Path) -> None:

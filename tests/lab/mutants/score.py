@@ -1,4 +1,4 @@
-"""Write which mutants were killed to results/mutants/score.json, from what the tests have told (`tox -e mutants`).
+"""Write which mutants were killed to tests/lab/mutants/score.json, from what the tests have told (`tox -e mutants`).
 
     python -m tests.lab.mutants.score JUNIT..
 
@@ -28,7 +28,7 @@ def told(path: Path) -> Iterator[dict[str, str]]:
 
 def main(paths: list[str]) -> None:
     """Write the file, and tell how many mutants of each mechanism were killed, and which were not tried."""
-    known = {(each.mechanism, each.name): (each.kernel, each.seen) for each in mutants.read(ROOT) if each.kernel}
+    known = {(each.mechanism, each.name): (each.kernel, each.seen) for each in mutants.tried_in(ROOT) if each.kernel}
     for path in filter(Path.exists, map(Path, paths)):
         for each in told(path):
             known[each["mechanism"], each["mutant"]] = each["kernel"], each["seen"]
