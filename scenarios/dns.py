@@ -31,7 +31,7 @@ ENTRIES = 10
 
 They are six rules, and two chains, each with a head and an end.
 """
-_TTL = 600
+_TTL, _PORT = 600, 53
 
 Records = dict[str, dict[str, list[str]]]
 """Network -> name -> addresses."""
@@ -70,6 +70,17 @@ def _rules(udp: int, tcp: int) -> list[str]:
     return lines
 
 
+def _sockets(name: str, address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """Return sockets in a namespace that wait for queries by UDP and by TCP, at any port for 0."""
+    with netns.inside(name):
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        udp.bind((address, port))
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        tcp.bind((address, port))
+        tcp.listen(16)
+    return udp, tcp
+
+
 class Resolver:
     """The lab's resolver process and the connection to it. A change is in force when the call returns."""
 
@@ -92,13 +103,15 @@ class Resolver:
 
     def add(self, name: str, networks: list[str]) -> None:
         """Serve a container's namespace with the records of the networks it is on."""
-        with netns.inside(name):
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            udp.bind((ADDRESS, 0))
-            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            tcp.bind((ADDRESS, 0))
-            tcp.listen(16)
+        udp, tcp = _sockets(name, ADDRESS, 0)
         iptables.program(name, "nat", _rules(udp.getsockname()[1], tcp.getsockname()[1]))
+        self._serve(name, networks, udp, tcp)
+
+    def add_node(self, name: str, address: str) -> None:
+        """Serve a node's own namespace at port 53 of an address, without records: no name resolves there."""
+        self._serve(name, [], *_sockets(name, address, _PORT))
+
+    def _serve(self, name: str, networks: list[str], udp: socket.socket, tcp: socket.socket) -> None:
         with udp, tcp:
             self._call({"name": name, "networks": networks}, [udp.fileno(), tcp.fileno()])
 

@@ -275,6 +275,7 @@ def name_follows(world: World) -> str:
 
     def resolve(name: str) -> tuple[str, list[str]]:
         handle = world.datagrams(CLIENT)
+        world.doing = f"{CLIENT} asks for {name}"
         handle.sendto(DNSRecord.question(name).pack(), (world.resolver, 53))
         reply = DNSRecord.parse(handle.recv(4096))
         return RCODE[reply.header.rcode], [str(each.rdata) for each in reply.rr]

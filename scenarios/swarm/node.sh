@@ -1,12 +1,13 @@
 #!/bin/sh
 # The first process of a node, in its network, PID, UTS and mount namespaces: it gives the node its own view of the
-# machine, starts containerd, and becomes dockerd. $NODE is the node's name, and $HOME_DIR has its files.
+# machine, starts containerd, and becomes dockerd. $NODE is the node's name, $HOME_DIR has its files, and $NAME_SERVER is
+# its name server.
 set -e
 hostname "$NODE"
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-echo 'nameserver 127.0.0.1' >"$HOME_DIR/resolv.conf"
+echo "nameserver $NAME_SERVER" >"$HOME_DIR/resolv.conf"
 mount --bind "$HOME_DIR/resolv.conf" /etc/resolv.conf
 containerd --root "$HOME_DIR/containerd" --state "$HOME_DIR/containerd.state" --address "$HOME_DIR/containerd.sock" \
     --log-level error >"$HOME_DIR/containerd.log" 2>&1 &

@@ -15,13 +15,14 @@ from dataplanes.base import Footprint
 from dataplanes.errors import BenchError, NotApplicable, Prerequisite, TimedOut
 from dataplanes.model import Backend, Endpoint, Service
 from scenarios.container import Container
+from scenarios.dns import Resolver
 from scenarios.engine import Refused
 from scenarios.fabric import Fabric
 from scenarios.journal import Journal
 from scenarios.swarm import image, look
 from scenarios.swarm.image import TaskServer
 from scenarios.swarm.look import Balancer
-from scenarios.swarm.node import SwarmNode, inheriting, parent
+from scenarios.swarm.node import NAME_SERVER, SwarmNode, inheriting, parent
 from scenarios.swarm.tasks import Orchestrator, Running
 from scenarios.testbed import Testbed
 from scenarios.topology import Scenario, ServiceSpec, Task
@@ -62,6 +63,7 @@ class Swarm(Testbed):
         self._silent: dict[str, int] = {}  # the process that would tell the engine of a container that has crashed
         self._gone: list[tuple[str, str]] = []  # the network and the VIP of services that were removed
         self._held = ExitStack()
+        self._resolver: Resolver | None = None
         self._orchestrator: Orchestrator
 
     def __enter__(self) -> Swarm:
@@ -79,15 +81,19 @@ class Swarm(Testbed):
             steps.callback(self._fabric.close)
             for node in self._nodes.values():
                 steps.callback(node.stop)
+            if self._resolver:
+                steps.callback(self._resolver.close)
 
     # -- building ------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
         self._fabric.build()
+        self._resolver = Resolver()
+        self._journal.process(self._resolver.pid)
         for name in self.scenario.nodes:
-            self._nodes[name] = SwarmNode(
-                name, self._fabric.host_netns(name), self._fabric.address(name), self._journal
-            )
+            host = self._fabric.host_netns(name)
+            self._nodes[name] = SwarmNode(name, host, self._fabric.address(name), self._journal)
+            self._resolver.add_node(host, NAME_SERVER)
             self._nodes[name].start(self._packages)
         for node in self._nodes.values():
             self.version = node.await_up()["Version"]

@@ -9,13 +9,15 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import cast
 
 import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
 
 from dataplanes.errors import BenchError
+from dataplanes.kernel import netns
+from scenarios import dns
 from scenarios.dns import Resolver, _Server
 
 RECORDS = {
@@ -135,3 +137,28 @@ def test_a_query_from_a_container_that_is_removed_at_that_moment_ends_nothing(mo
             served.serve()
         assert [wire.recv(16), wire.recv(16)] == [b"ok", b"ok"]
     served._selector.close()
+
+
+def test_a_nodes_name_server_knows_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a container's resolver does not know it asks there, and the answer is not silence."""
+    monkeypatch.setattr(netns, "inside", nullcontext)
+    monkeypatch.setattr(dns, "_PORT", 0)
+    made: list[tuple[str, int]] = []
+    sockets = dns._sockets
+
+    def seen(name: str, address: str, port: int) -> tuple[socket.socket, socket.socket]:
+        udp, tcp = sockets(name, address, port)
+        made.append(udp.getsockname())
+        return udp, tcp
+
+    monkeypatch.setattr(dns, "_sockets", seen)
+    resolver = Resolver()
+    try:
+        resolver.publish(RECORDS)
+        resolver.add_node("node", "127.0.0.1")
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(5)
+            client.sendto(DNSRecord.question("my-web").pack(), made[0])
+            assert DNSRecord.parse(client.recv(512)).header.rcode == RCODE.NXDOMAIN
+    finally:
+        resolver.close()
