@@ -23,6 +23,13 @@ PLACEMENT = "platform"
 """What stands in a selection for the placement: a platform has its own."""
 
 
+class Version(Struct, frozen=True, forbid_unknown_fields=True):
+    """A version: its packages, the first of which has that version, and what its daemons have in their environment."""
+
+    packages: tuple[str, ...]
+    environ: dict[str, str] = {}
+
+
 class Platform(Struct, frozen=True, forbid_unknown_fields=True):
     """A platform as its file describes it."""
 
@@ -30,7 +37,7 @@ class Platform(Struct, frozen=True, forbid_unknown_fields=True):
     summary: str
     imitates: str  # the plane of the catalog whose expected outcomes are its own, unless its expected.toml differs
     default: str  # the version that is meant if none is named
-    versions: dict[str, tuple[str, ...]]  # version -> its packages, the first of which has that version
+    versions: dict[str, Version]  # by name: the version, and after a hyphen what is set in it
     tools: dict[str, str] = {}  # program -> the Debian package that has it
     features: dict[str, str] = {}  # Kconfig symbol without CONFIG_ -> its module
 
@@ -43,7 +50,7 @@ class Platform(Struct, frozen=True, forbid_unknown_fields=True):
         """Return what a version needs of the kernel and the machine."""
         purpose = f"{self.name} {version}"
         return (
-            Unpacked(" ".join(self.versions[version]), purpose),
+            Unpacked(" ".join(self.versions[version].packages), purpose),
             Condition("a machine of its own", purpose, _elsewhere),
             *(Tool(name, package, purpose) for name, package in self.tools.items()),
             *(Feature(symbol, module, purpose) for symbol, module in self.features.items()),

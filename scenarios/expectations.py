@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import msgspec
@@ -39,7 +39,7 @@ class _Differences(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OwnDifference(Struct, frozen=True, forbid_unknown_fields=True):
-    """An expectation in the file of a plane file or of a platform. It is about that plane."""
+    """An expectation in the file of a plane file. It is about that plane."""
 
     checks: list[str]
     reason: str
@@ -49,9 +49,21 @@ class OwnDifference(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OwnDifferences(Struct, frozen=True, forbid_unknown_fields=True):
-    """The file of expected differences of a plane file or of a platform."""
+    """The file of expected differences of a plane file."""
 
     difference: list[OwnDifference] = []
+
+
+class VersionDifference(OwnDifference, frozen=True, forbid_unknown_fields=True):
+    """An expectation in the file of a platform."""
+
+    versions: list[str] = []  # empty: all versions
+
+
+class VersionDifferences(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file of expected differences of a platform."""
+
+    difference: list[VersionDifference] = []
 
 
 _MOST = 256 << 10
@@ -91,14 +103,25 @@ def _of(extension: Extension) -> list[Expectation]:
 
 
 @cache
-def _own(path: str) -> OwnDifferences:
-    return toml.decode(files.text(path, _MOST), OwnDifferences, path, "a file of expected differences")
+def _read(path: str, kind: type[OwnDifferences | VersionDifferences]) -> Sequence[OwnDifference]:
+    return toml.decode(files.text(path, _MOST), kind, path, "a file of expected differences").difference
+
+
+def _own(selection: Selection) -> tuple[str, Sequence[OwnDifference]]:
+    """Return the file of expected differences of a plane file's plane or of a platform, and all that it says.
+
+    The file is "" if there is none.
+    """
+    if platform := platforms.of(selection):
+        return platform.expected, _read(platform.expected, VersionDifferences)
+    path = selection.program.expected if selection.program else ""
+    return path, _read(path, OwnDifferences) if path else ()
 
 
 def demand_known(selections: Iterable[Selection]) -> None:
     """Raise Usage, with the line, if a plane's own expected differences are about no check or have no reason."""
-    for path in filter(None, {_own_file(each) for each in selections}):
-        for number, each in enumerate(_own(path).difference):
+    for path, found in dict(map(_own, selections)).items():
+        for number, each in enumerate(found):
             if strange := [name for name in each.checks if name not in checks.known()]:
                 near = difflib.get_close_matches(strange[0], checks.known(), 1)
                 hint = f"did you mean {near[0]}?" if near else "`bench list checks` shows them"
@@ -111,17 +134,11 @@ def _refuse(path: str, field: str, why: str, fix: str) -> None:
     raise Usage(why, where=f"{path}:{toml.line(files.text(path, _MOST), field)}: {field}", fix=fix)
 
 
-def _own_file(selection: Selection) -> str:
-    """Return the file with the expected differences of a plane file's plane or of a platform, "" if it has none."""
-    platform = platforms.of(selection)
-    return platform.expected if platform else selection.program.expected if selection.program else ""
-
-
 def about(selection: Selection) -> Iterable[Expectation]:
-    """Return the expectations in the file of a plane file's plane or of a platform."""
-    path = _own_file(selection)
-    for each in _own(path).difference if path else []:
-        yield Expectation(each.checks, [selection.name], each.reason, each.expected, each.reference, each.kernels)
+    """Return the expectations in the file of a plane file's plane, or of a platform in the selected version."""
+    for each in _own(selection)[1]:
+        if not isinstance(each, VersionDifference) or not each.versions or selection.variant in each.versions:
+            yield Expectation(each.checks, [selection.name], each.reason, each.expected, each.reference, each.kernels)
 
 
 def expected(selection: Selection, check: str, release: str) -> Expectation:

@@ -68,8 +68,8 @@ def observed(
     from scenarios.swarm.testbed import Swarm
 
     server = TaskServer(load.binary(), "udp-as-asked" if udp_as_asked else "udp")
-    packages = platform.versions[selection.variant]
-    return Swarm(scenario, packages, selection.variant, journal=journal, server=server)
+    version = platform.versions[selection.variant]
+    return Swarm(scenario, version, selection.variant, journal=journal, server=server)
 
 
 def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:

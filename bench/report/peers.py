@@ -19,26 +19,32 @@ from scenarios import expectations
 from scenarios.checks import CHECKS, Check, skipped
 
 PAGE = Path(__file__).parents[2] / "docs" / "peers.md"
-_SECTION = re.compile(r"(<!-- differences of (\S+) -->\n).*?(<!-- end of differences -->)", re.S)
+_SECTION = re.compile(r"(<!-- differences of (\S+)(?: from (\S+))? -->\n).*?(<!-- end of differences -->)", re.S)
 _SAID = {"pass": "holds", "fail": "does not hold", "skip": "not applicable"}
 _CLOCK, _RELEASE = "instructions", "6.12"
 
 
 def written(page: str) -> str:
     """Return the page with its lists made anew."""
-    return _SECTION.sub(lambda found: found[1] + "\n".join(differences(found[2])) + "\n" + found[3], page)
+    return _SECTION.sub(lambda found: found[1] + "\n".join(differences(found[2], found[3])) + "\n" + found[4], page)
 
 
-def differences(name: str) -> Iterator[str]:
-    """Yield the lines of a peer's section: how many checks are as on its imitation, and the others by their reason."""
+def differences(name: str, other: str | None = None) -> Iterator[str]:
+    """Yield the lines of a peer's section: how many checks are as on its imitation, and the others by their reason.
+
+    A version of a platform may be told by what it differs in from another one.
+    """
     peer = catalog.peer(name)
-    imitated = catalog.imitated(peer)
+    imitated = catalog.peer(other) if other else catalog.imitated(peer)
     assert imitated
     rows = _rows(peer, imitated)
     observed = [each for each in CHECKS.values() if not each.skip]
     same = len(observed) - sum(len(checks) for checks, *_ in rows)
-    yield f"{same} of {len(observed)} checks are expected to have the outcome of `{imitated.name}`. The others:"
-    yield ""
+    yield f"{same} of {len(observed)} checks are expected to have the outcome of `{imitated.name}`" + (
+        ". The others:" if rows else "."
+    )
+    if rows:
+        yield ""
     for checks, was, is_now, reason, source in rows:
         told = ", ".join(f"`{each}`" for each in checks)
         item = f"- {told}: **{_SAID[is_now]}** ({_SAID[was]} on `{imitated.name}`). {reason[0].upper()}{reason[1:]}."

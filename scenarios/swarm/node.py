@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dataplanes import packages
 from dataplanes.errors import BenchError
 from dataplanes.kernel import netns, process
+from dataplanes.platforms import Version
 from scenarios.engine import Engine, Refused
 from scenarios.journal import Journal
 
@@ -61,11 +62,16 @@ class SwarmNode:
         self._process: subprocess.Popen[bytes] | None = None
         self.frozen = False  # its daemons stand still
 
-    def start(self, wanted: Sequence[str]) -> None:
-        """Start the daemons of these packages."""
+    def start(self, wanted: Version) -> None:
+        """Start the daemons of a version."""
         os.makedirs(self._home, mode=0o711)
-        environ = {**os.environ, **packages.environment(wanted, os.environ), "NODE": self.name, "HOME_DIR": self._home}
-        environ |= {"NAME_SERVER": NAME_SERVER, "GOGC": _GOGC}
+        environ = {
+            **os.environ,
+            **packages.environment(wanted.packages, os.environ),
+            "NODE": self.name,
+            "HOME_DIR": self._home,
+        }
+        environ |= {"NAME_SERVER": NAME_SERVER, "GOGC": _GOGC, **wanted.environ}
         environ["PATH"] = f"{_legacy(self._home)}:{environ['PATH']}"
         argv = ("unshare", "--uts", "--mount", "--propagation", "private", "sh", _SCRIPT)
         # When the first process of a PID namespace ends, all others do: here the daemons and all containers.

@@ -70,7 +70,7 @@ class Orchestrator:
         return {each["ID"]: each["Description"]["Hostname"] for each in nodes if each["Status"]["State"] == "ready"}
 
     def network(self, name: str, subnet: str, mtu: int) -> None:
-        """Create an overlay network. The driver is told the MTU of the packets around its own (overlay.go, maxMTU)."""
+        """Create an overlay network. The driver is told the MTU of the packets around its own (libnetwork, maxMTU)."""
         spec = {"Name": name, "Driver": "overlay", "IPAM": {"Config": [{"Subnet": subnet}]}}
         options = {"com.docker.network.driver.mtu": str(mtu + VXLAN)}
         self._networks[name] = self._manager.post("/networks/create", {**spec, "Options": options})["Id"]

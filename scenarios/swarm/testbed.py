@@ -14,6 +14,7 @@ from typing import ClassVar
 from dataplanes.base import Footprint
 from dataplanes.errors import BenchError, NotApplicable, Prerequisite, TimedOut
 from dataplanes.model import Backend, Endpoint, Service
+from dataplanes.platforms import Version
 from scenarios.container import Container
 from scenarios.dns import Resolver
 from scenarios.engine import Refused
@@ -46,14 +47,14 @@ class Swarm(Testbed):
     }
 
     def __init__(
-        self, scenario: Scenario, packages: Sequence[str], version: str, *, journal: Journal, server: TaskServer
+        self, scenario: Scenario, made_of: Version, version: str, *, journal: Journal, server: TaskServer
     ) -> None:
-        """Create a swarm of engines of these packages. Raises NotApplicable for a scenario that it cannot be."""
+        """Create a swarm of engines of a version. Raises NotApplicable for a scenario that it cannot be."""
         _demand_expressible(scenario)
         self.scenario = scenario
         self.version = ""  # what the engines tell of theirs
         self.containers: dict[str, Container] = {}
-        self._packages, self._wanted_version = packages, version
+        self._made_of, self._wanted_version = made_of, version.partition("-")[0]
         self._journal, self._server = journal, server
         self._fabric = Fabric(scenario, journal, gateways=False)
         self._nodes: dict[str, SwarmNode] = {}
@@ -94,11 +95,11 @@ class Swarm(Testbed):
             host = self._fabric.host_netns(name)
             self._nodes[name] = SwarmNode(name, host, self._fabric.address(name), self._journal)
             self._resolver.add_node(host, NAME_SERVER)
-            self._nodes[name].start(self._packages)
+            self._nodes[name].start(self._made_of)
         for node in self._nodes.values():
             self.version = node.await_up()["Version"]
         if not self.version.startswith(f"{self._wanted_version}."):
-            why = f"{self._packages[0]} is {self.version} now"
+            why = f"{self._made_of.packages[0]} is {self.version} now"
             raise Prerequisite(f"no Docker {self._wanted_version} to be had", why=why, fix="use another version")
         content = image.archive(self._server.binary)
         for node in self._nodes.values():

@@ -161,13 +161,13 @@ def test_its_differences_are_expected_of_it_alone(started: Started) -> None:
 def test_differences_that_cannot_be_are_refused_before_anything_is_created(
     started: Started, tmp_path: Path, text: str, says: str, command: Callable[..., object]
 ) -> None:
-    expectations._own.cache_clear()
+    expectations._read.cache_clear()
     started()
     (tmp_path / "mine" / "expected.toml").write_text(text, "utf-8")
     with pytest.raises(Usage) as caught:
         command("./mine/mine.toml")
     assert says in str(caught.value)
-    expectations._own.cache_clear()
+    expectations._read.cache_clear()
 
 
 def validator(kind: str) -> jsonschema.Draft202012Validator:

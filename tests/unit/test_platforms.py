@@ -18,6 +18,7 @@ from bench.kernels.host import HostKernel
 from bench.prepare import preflight
 from dataplanes import catalog, peers, platforms
 from dataplanes.errors import NotApplicable, Usage
+from dataplanes.platforms import Version
 from dataplanes.requirements import Condition, Unpacked
 from dataplanes.selection import balances
 from scenarios import expectations, topology
@@ -47,7 +48,7 @@ def test_a_version_is_selected_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("swarm@19.03", "swarm has no version '19.03' (it has: 20.10, 26.1, 28.5)"),
+        ("swarm@19.03", "swarm has no version '19.03' (it has: 20.10, 26.1, 28.5, 28.5-nftables)"),
         ("swarm@20.10+x=1", "swarm has no version '20.10+x=1'"),
         ("swarn", "did you mean swarm?"),
     ],
@@ -75,7 +76,8 @@ def test_each_version_has_packages_that_name_their_suites(name: str) -> None:
     platform = platforms.known()[name]
     assert platform.name == name
     assert platform.default in platform.versions
-    for version, packages in platform.versions.items():
+    for version, made_of in platform.versions.items():
+        packages = made_of.packages
         assert "/" in packages[0], "so that every machine gets the same version"
         (selection,) = catalog.select(f"{name}@{version}")
         needs = catalog.requires(selection)
@@ -117,7 +119,7 @@ def test_a_scenario_that_a_swarm_has_no_words_for_does_not_apply(
 ) -> None:
     scenario = msgspec.structs.replace(topology.load("seed"), **change)
     with Journal() as journal, pytest.raises(NotApplicable, match=told):
-        Swarm(scenario, (), "26.1", journal=journal, server=TaskServer(tmp_path, "udp"))
+        Swarm(scenario, Version(()), "26.1", journal=journal, server=TaskServer(tmp_path, "udp"))
 
 
 @pytest.mark.parametrize("name", sorted(platforms.known()))

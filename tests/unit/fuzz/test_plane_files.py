@@ -59,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_plane_file_is_a_plane_or_is_refused(plane: bytes, expected: bytes, place: Path) -> None:
     (place / "any.toml").write_bytes(plane)
     (place / "expected.toml").write_bytes(expected)
-    expectations._own.cache_clear()
+    expectations._read.cache_clear()
     refused = ""
     try:
         (found,) = catalog.select(f"{place}/any.toml")
@@ -69,7 +69,7 @@ def test_a_plane_file_is_a_plane_or_is_refused(plane: bytes, expected: bytes, pl
         expectations.expected(found, "reach.payload", "6.1.0")
     except Usage as error:
         refused = str(error)
-    expectations._own.cache_clear()
+    expectations._read.cache_clear()
     assert not refused or str(place) in refused
 
 
