@@ -144,6 +144,9 @@ class Testbed(ABC):
         """Demand that rules, settings and servers in these namespaces may be changed. Raises NotApplicable if not."""
         raise self.not_applicable("demand_alterable")
 
+    def demand_addresses(self) -> None:  # noqa: B027 - most testbeds take the addresses that they are given
+        """Demand that the VIP and the addresses of a new service can be chosen. Raises NotApplicable if not."""
+
     # -- changes of the balancer alone -------------------------------------------------------------------------
 
     def declare(self, name: str, port: Port) -> None:

@@ -1,7 +1,8 @@
-"""The lists of docs/peers.md: what each peer has or lacks against the plane that it imitates.
+"""The lists of docs/peers.md: what each peer has or lacks, and programs, against the plane that it imitates.
 
 Each difference was observed, and `bench matrix --dataplane peers` observes it again: a cell that is not as expected is
-red. `python -m bench.report.peers` writes the lists, and a test keeps them up to date.
+red. What is programmed is in docs/programmed (bench.report.programmed). `python -m bench.report.peers` writes the
+lists, and a test keeps them up to date.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.report.programmed import compared, read
 from dataplanes import catalog, files
 from dataplanes.selection import Selection
 from scenarios import expectations
@@ -20,13 +22,22 @@ from scenarios.checks import CHECKS, Check, skipped
 
 PAGE = Path(__file__).parents[2] / "docs" / "peers.md"
 _SECTION = re.compile(r"(<!-- differences of (\S+)(?: from (\S+))? -->\n).*?(<!-- end of differences -->)", re.S)
+_DUMPS = PAGE.parent / "programmed"
+_DUMPED = re.compile(r"(<!-- (\S+) programs instead of (\S+) -->\n).*?(<!-- end of what it programs -->)", re.S)
 _SAID = {"pass": "holds", "fail": "does not hold", "skip": "not applicable"}
 _CLOCK, _RELEASE = "instructions", "6.12"
 
 
 def written(page: str) -> str:
     """Return the page with its lists made anew."""
-    return _SECTION.sub(lambda found: found[1] + "\n".join(differences(found[2], found[3])) + "\n" + found[4], page)
+    page = _SECTION.sub(lambda found: found[1] + "\n".join(differences(found[2], found[3])) + "\n" + found[4], page)
+    return _DUMPED.sub(lambda found: found[1] + "\n".join(programs(found[2], found[3])) + "\n" + found[4], page)
+
+
+def programs(name: str, other: str) -> Iterator[str]:
+    """Yield the lines that only one of two has programmed, out of what is kept of both."""
+    mine, its = (read((_DUMPS / f"{each}.txt").read_text("utf-8")) for each in (name, other))
+    yield from ("```diff", *compared(its, mine), "```")
 
 
 def differences(name: str, other: str | None = None) -> Iterator[str]:

@@ -246,6 +246,7 @@ def removed_service(world: World) -> str:
 @check("change.vip-reused", "D16, moby/moby#25985")
 def vip_reused(world: World) -> str:
     """A VIP that is given to another service leads only to the backends of that service."""
+    world.demand_addresses()
     with world.service("worker1") as first:
         vip = first.vip
         world.ask(CLIENT, vip)
@@ -257,6 +258,7 @@ def vip_reused(world: World) -> str:
 @check("change.vip-reused-udp", "D16, D25", protocols=("udp",))
 def vip_reused_udp(world: World) -> str:
     """A VIP that is given to another service leads only to its backends by UDP, even from a source port used before."""
+    world.demand_addresses()
     with world.service("worker1") as first:
         vip, handle = first.vip, world.datagrams(CLIENT)
         world.ask_udp(CLIENT, vip, by=handle)

@@ -36,6 +36,7 @@ def full_table(world: World) -> str:
 
     The containers' own namespaces have room.
     """
+    _tables(world)
     with world.service("worker2") as clients, world.service("worker1") as probe, _full(world) as count:
         try:
             seen = world.ask(clients.tasks[0], probe.vip, timeout=_SILENCE).task
@@ -47,6 +48,7 @@ def full_table(world: World) -> str:
 @check("node.full-table-established", "net/netfilter/nf_conntrack_core.c: early_drop", machine=True)
 def full_table_established(world: World) -> str:
     """Established connections go on while no namespace of the nodes has room for another connection tracking entry."""
+    _tables(world)
     with world.service("worker2") as clients, world.service("worker1") as probe:
         made = world.connect(clients.tasks[0], probe.vip)
         world.who(made)
@@ -57,12 +59,16 @@ def full_table_established(world: World) -> str:
             return f"no room for another entry in {count} namespaces; the connection went on"
 
 
+def _tables(world: World) -> list[str]:
+    """Return the nodes' namespaces, to fill their connection tables. Raises NotApplicable if that may not be."""
+    return world.alterable([name for kind, _, name in world.namespaces() if kind != "container"])
+
+
 @contextmanager
 def _full(world: World) -> Iterator[int]:
     """Fill the connection tables of the nodes' namespaces, whichever node they are of. Yield their number."""
-    names = world.alterable([name for kind, _, name in world.namespaces() if kind != "container"])
     with ExitStack() as stack:
-        tables = [stack.enter_context(Conntrack(name)) for name in names]
+        tables = [stack.enter_context(Conntrack(name)) for name in _tables(world)]
         for table in tables:
             stack.callback(table.vacate)
             table.occupy(_ROOM + 1)

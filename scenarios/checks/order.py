@@ -116,6 +116,7 @@ def udp_one_way(world: World) -> str:
 @check("change.address-reused", "moby/moby#26733", protocols=("tcp", "udp"))
 def address_reused(world: World) -> str:
     """The address of a removed backend, given to another service's task, gets no client of the first service."""
+    world.demand_addresses()
     with world.service("worker1", "worker2") as probe:
         gone, left = probe.tasks
         address = world.address(gone)

@@ -35,6 +35,10 @@ class Surroundings:
             if not self._testbed.has(each):
                 raise self._testbed.not_applicable(each)
 
+    def demand_addresses(self) -> None:
+        """Raise NotApplicable unless addresses of new services can be chosen, before anything is made for them."""
+        self._testbed.demand_addresses()
+
     def demand_one_node(self, *containers: str) -> None:
         """Raise NotApplicable unless the containers are on one node."""
         if len({self._container(each).task.node for each in containers}) > 1:

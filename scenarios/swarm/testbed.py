@@ -256,7 +256,7 @@ class Swarm(Testbed):
         if any(task.remapped for task in spec.tasks):
             raise NotApplicable("a user namespace of its own is the daemon's option, and not a task's")
         if spec.vip or any(task.address for task in spec.tasks):
-            raise NotApplicable("a swarm chooses addresses itself")
+            self.demand_addresses()
         try:
             self._create(spec)
         except BenchError:
@@ -322,6 +322,9 @@ class Swarm(Testbed):
 
     def behind(self, container: str) -> AbstractContextManager[str]:
         return self._fabric.behind(self.containers[container].endpoints[0])
+
+    def demand_addresses(self) -> None:
+        raise NotApplicable("a swarm chooses addresses itself")
 
     def demand_alterable(self, namespaces: Sequence[str]) -> None:
         """Permit changes where a test of one's own would make them: in containers and on nodes."""

@@ -18,11 +18,14 @@ from bench.kernels.host import HostKernel
 from bench.prepare import preflight
 from dataplanes import catalog, peers, platforms
 from dataplanes.errors import NotApplicable, Usage
+from dataplanes.model import Endpoint
 from dataplanes.platforms import Version
 from dataplanes.requirements import Condition, Unpacked
 from dataplanes.selection import balances
-from scenarios import expectations, topology
+from scenarios import checks, expectations, topology
 from scenarios.checks import CHECKS
+from scenarios.checks.world import World
+from scenarios.container import Container
 from scenarios.engine import Engine, Refused
 from scenarios.journal import Journal
 from scenarios.swarm import image, tasks
@@ -120,6 +123,32 @@ def test_a_scenario_that_a_swarm_has_no_words_for_does_not_apply(
     scenario = msgspec.structs.replace(topology.load("seed"), **change)
     with Journal() as journal, pytest.raises(NotApplicable, match=told):
         Swarm(scenario, Version(()), "26.1", journal=journal, server=TaskServer(tmp_path, "udp"))
+
+
+def _not_applicable() -> list[str]:
+    (selection,) = catalog.select("swarm@26.1")
+    skipped = [each for each in expectations.about(selection) if each.expected == "skip"]
+    return sorted(check for each in skipped for check in each.checks if CHECKS[check].scenario == "matrix")
+
+
+@pytest.mark.parametrize("name", _not_applicable())
+def test_no_container_is_made_for_what_does_not_apply(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service of two tasks takes a swarm ten seconds of a processor."""
+    made: list[str] = []
+    scenario = topology.load("matrix")
+    with Journal() as journal:
+        swarm = Swarm(scenario, Version(()), "26.1", journal=journal, server=TaskServer(tmp_path, "udp"))
+        swarm._specs = {each.name: each for each in scenario.services}
+        for each in scenario.tasks():
+            end = Endpoint(each.name, each.network, each.node, each.name, "eth0", each.address, "", "", "", None)
+            swarm.containers[each.name] = Container(each, each.name)
+            swarm.containers[each.name].endpoints.append(end)
+        monkeypatch.setattr(swarm, "_create", lambda spec: made.append(spec.name))
+        monkeypatch.setattr(swarm, "namespaces", lambda: [("host", "worker1", "worker1"), ("lb", "worker1", "lb")])
+        (cell,) = checks.observe([CHECKS[name]], World(swarm), "swarm@26.1")
+    assert (cell.outcome, made) == ("skip", []), cell.detail
 
 
 @pytest.mark.parametrize("name", sorted(platforms.known()))
