@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from bench.kernels import Kernel
 from bench.outside import provenance
 from bench.outside.lanes import Lanes, Share, Told
 from bench.report.story import lines
-from dataplanes import files
+from dataplanes import files, platforms
 from dataplanes.errors import Usage
 from dataplanes.selection import Selection, balances
 from scenarios import casting, topology
@@ -68,18 +69,21 @@ def run(
 
     names = [each.name for each in selections]
 
-    def job(planes: Sequence[Selection]) -> Job:
-        wanted = [each.name for each in checks]
+    def job(planes: Sequence[Selection], wanted: Sequence[Check]) -> Job:
         kept = evidence is not None
-        made = Job("matrix", selections=list(planes), checks=wanted, own=scenario, pause=pause, evidence=kept)
+        observed = [each.name for each in wanted]
+        made = Job("matrix", selections=list(planes), checks=observed, own=scenario, pause=pause, evidence=kept)
         made.traced = traces is not None
         return made
 
-    shares = [
-        Share(kernel, job(dealt), tty=pause and sys.stdin.isatty())
-        for kernel, _ in kernels
-        for dealt in ([selections] if pause else lanes.deal(kernel, selections, len(kernels)))
-    ]
+    def dealt(kernel: Kernel) -> list[Job]:
+        if pause:
+            return [job(selections, checks)]
+        if len(selections) == 1 and platforms.of(selections[0]):
+            return [job(selections, part) for part in _parts(lanes, kernel, checks, len(kernels))]
+        return [job(part, checks) for part in lanes.deal(kernel, selections, len(kernels))]
+
+    shares = [Share(kernel, each, tty=pause and sys.stdin.isatty()) for kernel, _ in kernels for each in dealt(kernel)]
     lanes.run(shares, take, timeout)
     environments = {
         kernel.name: environments[kernel.name] | provenance.kernel(kernel, reason) for kernel, reason in kernels
@@ -98,6 +102,18 @@ def run(
         },
         cells=cells,
     )
+
+
+def _parts(lanes: Lanes, kernel: Kernel, checks: Sequence[Check], kernels: int) -> list[list[Check]]:
+    """Deal the checks of a platform to guests, because a service takes a platform seconds.
+
+    Those with a world of their own stay together: each guest makes every world that its checks need.
+    """
+    worlds = Counter(each.scenario for each in checks)
+    (usual, _), *others = worlds.most_common()
+    units = [[each] for each in checks if each.scenario == usual]
+    units += [[each for each in checks if each.scenario == name] for name, _ in others]
+    return [[each for unit in part for each in unit] for part in lanes.deal(kernel, units, kernels)]
 
 
 def unexpected(matrix: Matrix) -> list[MatrixCell]:
