@@ -80,7 +80,7 @@ def rolling_removal(world: World) -> str:
 
     One connection is excepted each time: that which is on its way to a backend while that backend is drained.
     """
-    with world.service("worker1", "worker2", "worker1") as probe:
+    with world.service("worker1", "worker2", "manager1") as probe:
         left, calls, cut = list(probe.tasks), 0, 0
         for gone in probe.tasks[:-1]:
             world.doing = f"connections while {gone} is drained"
