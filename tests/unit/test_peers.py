@@ -98,3 +98,27 @@ def test_the_page_tells_every_difference() -> None:
     text = page.PAGE.read_text("utf-8")
     assert set(re.findall(r"<!-- differences of (\S+) -->", text)) == {*peers.NAMES, "swarm@20.10"}
     assert text == page.written(text), "python -m bench.report.peers"
+
+
+def test_versions_are_told_by_what_differs_between_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    one, *_ = platforms.known().values()
+    told = tmp_path / "expected.toml"
+    lines = "[[difference]]", 'checks = ["reach.payload"]', 'reason = "it is cut"', 'reference = "x.go, cut"'
+    told.write_text("\n".join((*lines, 'versions = ["26.1"]')), "utf-8")
+    monkeypatch.setattr(platforms.Platform, "expected", str(told))
+    assert [*page.differences(f"{one.name}@26.1", f"{one.name}@20.10")][2:] == [
+        f"- `reach.payload`: **does not hold** (holds on `{one.name}@20.10`). It is cut. Source: x.go, cut."
+    ]
+    (same,) = page.differences(f"{one.name}@28.5", f"{one.name}@20.10")
+    assert same.endswith("145 of 145 checks are expected to have the outcome of `swarm@20.10`.")
+    text = "<!-- differences of swarm@26.1 from swarm@20.10 -->\nan earlier list\n<!-- end of differences -->"
+    assert "It is cut" in page.written(text)
+    assert "an earlier list" not in page.written(text)
+
+
+def test_the_page_tells_what_only_one_has_programmed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(page, "_DUMPS", tmp_path)
+    (tmp_path / "ours.txt").write_text("## lb: sysctl\na = 1\nb = 2\n", "utf-8")
+    (tmp_path / "its@1.txt").write_text("## lb: sysctl\na = 1\nb = 3\n", "utf-8")
+    text = "<!-- its@1 programs instead of ours -->\nold\n<!-- end of what it programs -->"
+    assert page.written(text).splitlines()[1:-1] == ["```diff", "@@ lb: sysctl @@", "-b = 2", "+b = 3", "```"]
