@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.report.programmed import compared, read
+from bench.report.programmed import compared, parsed
 from dataplanes import catalog, files
 from dataplanes.selection import Selection
 from scenarios import expectations
@@ -36,7 +36,7 @@ def written(page: str) -> str:
 
 def programs(name: str, other: str) -> Iterator[str]:
     """Yield the lines that only one of two has programmed, out of what is kept of both."""
-    mine, its = (read((_DUMPS / f"{each}.txt").read_text("utf-8")) for each in (name, other))
+    mine, its = (parsed((_DUMPS / f"{each}.txt").read_text("utf-8")) for each in (name, other))
     yield from ("```diff", *compared(its, mine), "```")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-_CLIENT = "my-busybox.1"
+_CLIENT, _NETWORK = "my-busybox.1", "my-network"
 _ALONE = "32"  # the prefix length of a VIP
 _INET = re.compile(r"\s+inet ([\d.]+)/(\d+) .*?(\S+)$")
 _MARKED = re.compile(r"-d ([\d.]+)/32 .*--set-x?mark (0x[0-9a-f]+)")
@@ -28,19 +28,18 @@ _KINDS = ("host", "overlay", "lb", "container")
 
 Section = tuple[str, str]
 """A kind of namespace, and a command."""
-Programmed = dict[Section, list[str]]
+Sections = dict[Section, list[str]]
 
 
-def programmed(report: Mapping[str, Any]) -> Programmed:
+def programmed(report: Mapping[str, Any]) -> Sections:
     """Return the lines of each section, for the client's node, out of a walk (scenarios.walk)."""
     namespaces = report["namespaces"]
     client = next(each for each in namespaces if _role(each) == _CLIENT)
     names = _Names(namespaces)
-    found: Programmed = {}
+    found: Sections = {}
     for kind in _KINDS:
         for each in namespaces:
-            own = each["kind"] == kind and each["node"] == client["node"]
-            if own and (kind != "container" or each is client):
+            if each is client if kind == "container" else _is_of(each, kind, client["node"]):
                 for section in each["sections"]:
                     told = [*_told(kind, section["command"], [text for _, text in section["lines"]], names)]
                     if told:
@@ -48,16 +47,16 @@ def programmed(report: Mapping[str, Any]) -> Programmed:
     return found
 
 
-def text(found: Programmed) -> str:
-    """Return what is programmed as text, which `read` reads."""
+def text(found: Sections) -> str:
+    """Return what is programmed as text, which `parsed` reads."""
     return "".join(
         f"## {kind}: {command}\n" + "".join(f"{x}\n" for x in lines) for (kind, command), lines in found.items()
     )
 
 
-def read(content: str) -> Programmed:
+def parsed(content: str) -> Sections:
     """Return what is programmed out of its text."""
-    found: Programmed = {}
+    found: Sections = {}
     for line in content.splitlines():
         if line.startswith("## "):
             kind, _, command = line[3:].partition(": ")
@@ -67,7 +66,7 @@ def read(content: str) -> Programmed:
     return found
 
 
-def compared(one: Programmed, other: Programmed) -> Iterator[str]:
+def compared(one: Sections, other: Sections) -> Iterator[str]:
     """Yield the lines that only one of two has, by sections: `-` for the first and `+` for the second."""
     for section in sorted(one.keys() | other.keys(), key=lambda each: (_KINDS.index(each[0]), each[1])):
         mine, its = one.get(section, []), other.get(section, [])
@@ -128,6 +127,12 @@ class _Names:
 
     def service(self, mark: str) -> str:
         return self._mark(int(mark), mark)
+
+
+def _is_of(namespace: Mapping[str, Any], kind: str, node: str) -> bool:
+    """Return True for a node's namespace of a kind, if that is of the client's network or of none."""
+    own = (namespace["kind"], namespace["node"]) == (kind, node)
+    return own and (kind == "host" or _role(namespace).endswith(f".{_NETWORK}"))
 
 
 def _role(namespace: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.report.programmed import compared, programmed, read, text
+from bench.report.programmed import compared, parsed, programmed, text
 
 
 def _namespace(kind: str, name: str, **sections: list[str]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_what_was_chosen_anew_stands_there_by_its_name() -> None:
 def test_the_same_world_is_alike_and_a_difference_is_told() -> None:
     one, again = programmed(_walk(4, 2, 3, 9, 256)), programmed(_walk(7, 12, 5, 6, 300))
     assert not [*compared(one, again)]
-    assert read(text(one)) == one
+    assert parsed(text(one)) == one
     drained = programmed(_walk(4, 2, 3, 9, 256, weight=0))
     assert [*compared(one, drained)] == [
         "@@ lb: ipvsadm -Ln @@",
