@@ -41,7 +41,11 @@ def programmed(report: Mapping[str, Any]) -> Sections:
         for each in namespaces:
             if each is client if kind == "container" else _is_of(each, kind, client["node"]):
                 for section in each["sections"]:
-                    told = [*_told(kind, section["command"], [text for _, text in section["lines"]], names)]
+                    told = [
+                        *_told(
+                            kind, section["command"], [text for mark, text in section["lines"] if mark != "-"], names
+                        )
+                    ]
                     if told:
                         found[kind, section["command"]] = told
     return found

@@ -74,3 +74,10 @@ def test_the_same_world_is_alike_and_a_difference_is_told() -> None:
         "-FWM mark(my-web) rr -> my-web.1 Masq 1",
         "+FWM mark(my-web) rr -> my-web.1 Masq 0",
     ]
+
+
+def test_what_the_plane_has_replaced_is_not_told() -> None:
+    walk = _walk(4, 2, 3, 9, 256)
+    balancer = walk["namespaces"][-1]
+    balancer["sections"][-1]["lines"] = [["-", "net.ipv4.ip_forward = 0"], ["+", "net.ipv4.ip_forward = 1"]]
+    assert programmed(walk)["lb", "sysctl"] == ["net.ipv4.ip_forward = 1"]
