@@ -36,6 +36,11 @@ def run_in(lab: Lab, name: str, *argv: str) -> str:
     return process.run(namespace(lab, name), argv)
 
 
+def _forget_neighbours(lab: Lab, name: str) -> None:
+    """Forget the neighbours of a namespace, and the packets that wait for one: the next request would meet them."""
+    run_in(lab, name, "ip", "neighbour", "flush", "dev", "eth0")
+
+
 @contextmanager
 def no_source_translation(lab: Lab) -> Iterator[None]:
     run_in(lab, LB, "nft", "flush chain ip vip-my-network nat-postrouting")
@@ -53,31 +58,21 @@ def a_rule_in_the_wrong_chain(lab: Lab) -> Iterator[None]:
 @contextmanager
 def nobody_answers_arp(lab: Lab) -> Iterator[None]:
     before = sysctl.change(namespace(lab, LB), {"net.ipv4.conf.eth0.arp_ignore": "8"})
-    run_in(lab, CLIENT, "ip", "neighbour", "flush", "dev", "eth0")
+    _forget_neighbours(lab, CLIENT)
     yield
     sysctl.change(namespace(lab, LB), before)
+    _forget_neighbours(lab, CLIENT)
 
 
 @contextmanager
 def no_neighbour(lab: Lab) -> Iterator[None]:
     lone = lab.containers["lone.1"].endpoints[0]
     run_in(lab, OVERLAY, "ip", "neighbour", "del", lone.address, "dev", "vxlan0")
-    run_in(lab, LB, "ip", "neighbour", "flush", "dev", "eth0")
+    _forget_neighbours(lab, LB)
     yield
-    run_in(
-        lab,
-        OVERLAY,
-        "ip",
-        "neighbour",
-        "replace",
-        lone.address,
-        "lladdr",
-        lone.mac,
-        "dev",
-        "vxlan0",
-        "nud",
-        "permanent",
-    )
+    known = f"{lone.address} lladdr {lone.mac} dev vxlan0 nud permanent"
+    run_in(lab, OVERLAY, "ip", "neighbour", "replace", *known.split())
+    _forget_neighbours(lab, LB)
 
 
 @contextmanager
@@ -213,8 +208,8 @@ def scenes() -> Iterator[Callable[[str], Scene]]:
 
 
 def _marked(name: str, fault: Fault) -> object:
-    """Return the test of a fault. The whole tox has those that need one lab."""
-    return pytest.param(name, marks=pytest.mark.lab if fault.plane == "nft-lb" else pytest.mark.trace)
+    """Return the test of a fault. The whole tox has those that need one lab, too."""
+    return pytest.param(name, marks=(pytest.mark.trace, *((pytest.mark.lab,) if fault.plane == "nft-lb" else ())))
 
 
 @pytest.mark.parametrize("name", [_marked(*each) for each in FAULTS.items()])
