@@ -45,7 +45,7 @@ PROGRAMS: dict[str, dict[str, tuple[int, int]]] = {
     "redirect": dict.fromkeys(("from_container", "make_room", "from_wire"), (_SCHED_CLS, 0)),
     "short": dict.fromkeys(("from_container", "from_wire"), (_SCHED_CLS, 0)),
     "trace": {
-        **dict.fromkeys(("on_entry", "on_free"), (_KPROBE, 0)),
+        **dict.fromkeys(("on_entry", "on_rule", "on_free"), (_KPROBE, 0)),
         **dict.fromkeys(("on_receive", "on_queue", "on_drop", "on_consume"), (_RAW_TRACEPOINT, 0)),
     },
 }
@@ -59,7 +59,10 @@ _MAPS = {
     "tc": (*_SERVICES, *_CONNECTIONS, "bridge"),
     "redirect": (*_SERVICES, *_CONNECTIONS, "bridge", "stations", "every"),
     "short": ("stations",),
-    "trace": ("layouts", "places", "namespaces", "packets", "flows", "sockets", "vips", "lost", "events"),
+    "trace": (
+        *("layouts", "places", "namespaces", "packets", "flows", "sockets", "datagrams", "evaluated"),
+        *("vips", "lost", "events"),
+    ),
 }
 
 

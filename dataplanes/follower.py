@@ -34,6 +34,8 @@ _CAPACITIES = {
     "packets": 4096,
     "flows": 1024,
     "sockets": 1024,
+    "evaluated": 1024,
+    "datagrams": 1024,
 }
 _NONE = 0xFFFF
 _FIELDS = (
@@ -41,6 +43,9 @@ _FIELDS = (
     *("net_device.nd_net.net", "net_device.ifindex", "net_device.name", "net.ns.inum", "sock.__sk_common.skc_net.net"),
     *("nf_hook_state.hook", "nf_hook_state.pf", "nf_hook_state.net", "nft_pktinfo.skb", "nft_pktinfo.state"),
     *("nft_chain.table", "nft_chain.name", "nft_table.name", "xt_table.name"),
+    *("nft_chain.list", "nft_chain.blob_gen_0", "nft_chain.blob_gen_1", "nft_table.chains"),
+    *("xt_table.private", "xt_table_info.entries", "xt_table_info.size"),
+    *("xt_action_param.targinfo", "xt_action_param.state"),
 )
 """The fields that trace.c reads, in the order of its `struct layout`."""
 _IN_MODULES = ("nft_", "xt_")  # structures that are unknown, and not read, while their module is not loaded
@@ -51,9 +56,9 @@ _POINTS = {
     "kfree_skb": "on_drop",
     "consume_skb": "on_consume",
 }
-_EVENT = struct.Struct("=5Q 4s4s2s2sI 4s4s 3I H6B 6sBx 16s32s32s 4x")
+_EVENT = struct.Struct("=6Q 4s4s2s2sI 4s4s 3I H6B 6sBx 16s64s32s H2x")
 _DROP, _CONNECT = 1, 2
-_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "icmp": socket.IPPROTO_ICMP}
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "icmp": socket.IPPROTO_ICMP, "sctp": 132}
 _NUMBERS = {number: name for name, number in _PROTOCOLS.items()}
 
 
@@ -70,6 +75,13 @@ class Vantage(Struct, frozen=True, forbid_unknown_fields=True):
     kind: str = ""
     chain: str = ""
     table: str = ""
+    expression: str = ""
+    target: str = ""
+
+    @property
+    def program(self) -> str:
+        """The program that is attached to it: a function that is a part of a rule tells the rule."""
+        return "on_rule" if self.expression or self.target else "on_entry"
 
 
 PLACES = msgspec.toml.decode(Path(__file__).with_suffix(".toml").read_text("utf-8"), type=dict[str, list[Vantage]])[
@@ -97,11 +109,13 @@ class Sighting(Struct, omit_defaults=True):
     mac: str = ""  # the destination's
     hook: str = ""
     ruleset: str = ""  # the table, and the chain if it is nft's
+    rule: int = 0  # the rule of it that acts on the packet: its handle, or its target's place in a table of iptables
     mark: int = 0
     tracked: str = ""  # the connection's state: new, established, related; "reply" in its other direction
-    flags: str = ""  # of TCP
+    flags: str = ""  # of TCP; of SCTP the first chunk
     icmp: int | None = None  # the type of an ICMP message,
     code: int = 0  # and its code
+    fragment: int | None = None  # where a fragment begins in its datagram, in bytes
     reason: str = ""  # why it was dropped, by the kernel's name
     function: str = ""  # which dropped it
 
@@ -141,6 +155,10 @@ REQUIRES: tuple[Requirement, ...] = (
 _HOOKS = {2: ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"), 5: ("ingress", "egress")}
 _HOOKS[7] = tuple(f"bridge {name}" for name in (*_HOOKS[2], "BROUTING"))
 _STATES = ("established", "related", "new", "established reply", "related reply")
+_CHUNKS = {0: "DATA", 1: "INIT", 2: "INIT ACK", 3: "SACK", 4: "HEARTBEAT", 5: "HEARTBEAT ACK", 6: "ABORT"}
+_CHUNKS |= {7: "SHUTDOWN", 8: "SHUTDOWN ACK", 10: "COOKIE ECHO", 11: "COOKIE ACK", 14: "SHUTDOWN COMPLETE"}
+"""Type of SCTP's first chunk in a packet -> its name (RFC 9260, section 3.2)."""
+_OFFSET = 0x1FFF
 _FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
 _DROPPED, _TRACKED = "SKB_DROP_REASON_", 8
 _FIRST = struct.pack("=I", 0)
@@ -161,15 +179,17 @@ class Follower:
         self._types = types
         self._fields, self._functions = dict(types.fields), dict(types.functions)
         self._links: list[int] = []
-        self._programs: list[int] = []
+        self._programs: dict[str, int] = {}
         self._maps: dict[str, bpf.Map] = {}
-        self._inodes = {os.stat(netns.path(name)).st_ino: shown for name, shown in namespaces.items()}
+        self._inodes: dict[int, str] = {}
         unknown = [name for name in _FIELDS if name not in types.fields and not name.startswith(_IN_MODULES)]
         if unknown:
             raise Prerequisite("cannot follow packets", why=f"this kernel's structures have no {', '.join(unknown)}")
         try:
             self._read_modules()
             self._make_maps()
+            for name, shown in namespaces.items():
+                self.add(name, shown)
             self._attach()
         except BaseException:
             self.close()
@@ -183,11 +203,17 @@ class Follower:
 
     def close(self) -> None:
         """Detach. Idempotent."""
-        for fd in (*self._links, *self._programs):
+        for fd in (*self._links, *self._programs.values()):
             os.close(fd)
-        self._links, self._programs = [], []
+        self._links, self._programs = [], {}
         for each in self._maps.values():
             each.close()
+
+    def add(self, name: str, shown: str) -> None:
+        """See packets in a namespace, too. Sightings there are to have its other name."""
+        inode = os.stat(netns.path(name)).st_ino
+        self._inodes[inode] = shown
+        self._maps["namespaces"].put(struct.pack("=I", inode), struct.pack("=I", 1))
 
     def _read_modules(self) -> None:
         """Find the functions and structures that are in modules."""
@@ -213,7 +239,7 @@ class Follower:
             begins = os.stat(netns.path(client)).st_ino, *begins[1:]
         self._forget("vips")
         for start in (nobody, begins):  # without VIPs nobody's packet begins a flow
-            self._forget("flows", "packets", "sockets")
+            self._forget("flows", "packets", "sockets", "evaluated", "datagrams")
             self.sightings()
             self._maps["layouts"].put(_FIRST, struct.pack(f"={len(offsets)}I I 2sH", *offsets, *start))
         self._maps["lost"].put(_FIRST, bytes(8))
@@ -233,35 +259,35 @@ class Follower:
             if function := self._functions.get(place.name):
                 known = function.arguments or place.arguments
                 names = (place.skb, place.state, place.pkt, place.sockaddr, place.kind, place.chain, place.table)
-                positions = [known.index(each) if each in known else _NONE for each in names]
-                self._maps["places"].put(struct.pack("=I", number), struct.pack("=8H", *positions, 0))
-        for inode in self._inodes:
-            self._maps["namespaces"].put(struct.pack("=I", inode), struct.pack("=I", 1))
+                positions = [
+                    known.index(each) if each in known else _NONE for each in (*names, place.expression, place.target)
+                ]
+                self._maps["places"].put(struct.pack("=I", number), struct.pack("=9H", *positions))
 
     def _attach(self) -> None:
         """Attach the programs; those that see packets leave before those that see them come."""
         for tracepoint, name in reversed(_POINTS.items()):
-            self._links.append(bpf.link_tracepoint(self._load(name), tracepoint))
-        self._watch(_FREE, self._load("on_free"), 0)
-        program = self._load("on_entry")
+            self._links.append(bpf.link_tracepoint(self._loaded(name), tracepoint))
+        self._watch(_FREE, "on_free", 0)
         for number, place in enumerate(PLACES):
             if place.name in self._functions:
-                self._watch(place.name, program, number)
+                self._watch(place.name, place.program, number)
 
-    def _watch(self, function: str, program: int, number: int) -> None:
+    def _watch(self, function: str, name: str, number: int) -> None:
         event = perf.kprobe(function)
         if event >= 0:
             try:
-                self._links.append(bpf.link_event(program, event, number))
+                self._links.append(bpf.link_event(self._loaded(name), event, number))
             finally:
                 os.close(event)  # the link holds it
 
-    def _load(self, name: str) -> int:
-        found = ebpf_object.compiled("trace")
-        fds = {index: self._maps[spec.name].fd for index, spec in enumerate(found.maps)}
-        code = ebpf_object.with_maps(found.programs[name], fds)
-        self._programs.append(bpf.load(name, *ebpf_object.PROGRAMS["trace"][name], code))
-        return self._programs[-1]
+    def _loaded(self, name: str) -> int:
+        if name not in self._programs:
+            found = ebpf_object.compiled("trace")
+            fds = {index: self._maps[spec.name].fd for index, spec in enumerate(found.maps)}
+            code = ebpf_object.with_maps(found.programs[name], fds)
+            self._programs[name] = bpf.load(name, *ebpf_object.PROGRAMS["trace"][name], code)
+        return self._programs[name]
 
     def lost(self) -> int:
         """Return the number of sightings that the kernel had no room for."""
@@ -277,9 +303,11 @@ class Follower:
 
     def _sighting(self, event: bytes) -> Sighting:
         fields = _EVENT.unpack(event)
-        time, packet, skb, location, reason = fields[:5]
-        source, destination, source_port, destination_port, protocol, outer_source, outer_destination = fields[5:12]
-        inode, _, mark, place, kind, hook, family, flags, tracked, icmp, mac, code, device, name, table = fields[12:]
+        time, packet, skb, location, reason, rule = fields[:6]
+        source, destination, source_port, destination_port, protocol, outer_source, outer_destination = fields[6:13]
+        inode, _, mark, place, kind, hook, family, flags, tracked, icmp, mac, code, device, name, table, part = fields[
+            13:
+        ]
         made = Sighting(time, PLACES[place].name, packet, skb)
         if kind == _CONNECT:
             made.hook = self._types.enums["attachments"].get(hook, "").removeprefix("CGROUP_").lower()
@@ -292,10 +320,15 @@ class Follower:
             made.carrier = f"{socket.inet_ntoa(outer_source)} > {socket.inet_ntoa(outer_destination)}"
         made.mac = mac.hex(":") if any(mac) else ""
         made.ruleset = " ".join(filter(None, (_text(table), _text(name))))
+        made.rule = rule
         made.mark, made.icmp, made.code = mark, icmp - 1 if icmp else None, code
         if tracked & _TRACKED and tracked & 7 < len(_STATES):
             made.tracked = _STATES[tracked & 7]
-        made.flags = " ".join(flag for bit, flag in enumerate(_FLAGS) if flags >> bit & 1)
+        if made.protocol == "sctp":
+            made.flags = _CHUNKS.get(flags - 1, f"chunk {flags - 1}") if flags else ""
+        else:
+            made.flags = " ".join(flag for bit, flag in enumerate(_FLAGS) if flags >> bit & 1)
+        made.fragment = (part & _OFFSET) * 8 if part else None
         if kind == _DROP:
             made.reason = self._types.enums["reasons"].get(reason, str(reason)).removeprefix(_DROPPED)
             made.function = self._symbol(location) if made.reason != FLOODED else ""

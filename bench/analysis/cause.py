@@ -92,6 +92,8 @@ class _Inquiry:
     def _rule(self, end: WayEnd) -> str:
         """Return the rule that drops a packet, or else the chain: it may have several that could."""
         chain = end.by.removeprefix("nft ")
+        if end.rules:
+            return f"a rule of the {end.by.replace(' ', ' chain ', 1)} drops it: {end.rules[-1]}"
         rules = [fact.value for fact in self._facts("rule", end.namespace) if fact.name == chain]
         able = [rule for rule in rules if re.search(r"\b(drop|reject)\b", rule)]
         if len(able) == 1:

@@ -13,6 +13,7 @@ from itertools import groupby, zip_longest
 from operator import attrgetter, itemgetter
 from typing import Literal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from bench.analysis.cause import Trail, cause
@@ -22,7 +23,7 @@ from dataplanes.follower import FLOODED, Sighting
 _CONNECTING = "__cgroup_bpf_run_filter_sock_addr"
 _TELLING = ("recvmsg", "getpeername")
 _BY_CGROUP = "BPF program of the cgroup"
-_ARRIVALS = ("tcp_v4_rcv", "udp_rcv", "icmp_rcv")
+_ARRIVALS = ("tcp_v4_rcv", "udp_rcv", "icmp_rcv", "sctp_rcv")
 _TRANSLATION, _CLASSIFIER = "nf_nat_manip_pkt", "tcf_classify"
 _BY_FUNCTION = {
     "ip_vs_nat_xmit": "IPVS",
@@ -32,8 +33,6 @@ _BY_FUNCTION = {
 }
 _RULESETS = {"nft_do_chain": "nft", "ipt_do_table": "iptables"}
 _SENT_ON = ("ip_vs_dr_xmit",)
-Services = dict[str, list[str]]
-"""Namespace -> what selects each service of IPVS there."""
 _HOOKS = {"netif_receive_skb": "tc ingress", "__dev_queue_xmit": "tc egress"}
 """The hooks that begin at places without being told there."""
 _WITHIN = (_TRANSLATION, _CLASSIFIER, *_BY_FUNCTION, *_RULESETS)
@@ -52,6 +51,39 @@ _ERRORS = {
 }
 
 
+class Context(Struct, frozen=True):
+    """What a packet met before it was seen: the sighting before, its hook, and the ruleset evaluated last there."""
+
+    last: Sighting
+    hook: str = ""
+    ruleset: str = ""
+    rules: tuple[Sighting, ...] = ()  # which have acted on it
+
+
+class FlowFacts:
+    """What is known of the namespaces: what selects each service of IPVS, and the texts of rules."""
+
+    def __init__(self, flow: Followed) -> None:
+        self._services: dict[str, list[str]] = {}
+        self._rules: dict[tuple[str, str, int], str] = {}
+        for fact in flow.facts:
+            if fact.kind == "ipvs":
+                self._services.setdefault(fact.namespace, []).append(fact.name)
+            elif fact.kind == "rule":
+                self._rules[fact.namespace, fact.name, fact.number] = fact.value
+
+    def service(self, last: Sighting) -> str:
+        """Return what selects the service of IPVS that a packet is for: its mark, or its destination."""
+        known = self._services.get(last.namespace, ()) if last.place in _BY_FUNCTION else ()
+        keys = f"mark {last.mark:#x}", f"{last.protocol} {last.destination}"
+        return next((key for key in keys if key in known), "")
+
+    def rules(self, met: Context) -> list[str]:
+        """Return the texts of the rules that have acted on a packet; of one that was not read, its number."""
+        keys = [(each.namespace, each.ruleset, each.rule) for each in met.rules]
+        return list(dict.fromkeys(self._rules.get(key) or f"number {key[2]}" for key in keys))
+
+
 def story(flow: Followed) -> Story:
     """Return the story of a flow."""
     ways: list[Way] = []
@@ -63,7 +95,7 @@ def story(flow: Followed) -> Story:
         if direction == "request":
             forward |= {(each.source, each.destination) for each in packet if each.source}
         before = connects if number == 0 else []
-        made = _way(direction, packet, _rewritten_by_socket(before, packet), _services(flow))
+        made = _way(direction, packet, _rewritten_by_socket(before, packet), FlowFacts(flow))
         told.append((made, packet))
         alike = (n for n, way in enumerate(ways) if _path(way) == _path(made))
         if (same := next(alike, None)) is None:
@@ -91,7 +123,7 @@ def first_difference(one: Story, other: Story) -> tuple[str, Hop | None, Hop | N
         ways = [next((way for way in each.ways if way.direction == direction), None) for each in (one, other)]
         steps = [[step for step in way.steps if step.kind != "carried"] if way else [] for way in ways]
         for left, right in zip_longest(*steps):
-            if left is None or right is None or replace(left, by="") != replace(right, by=""):
+            if left is None or right is None or _bare(left) != _bare(right):
                 return direction, left, right
     return None
 
@@ -101,26 +133,53 @@ def _path(way: Way) -> tuple[object, ...]:
 
     Only the first packet of a connection meets the rules, and a socket is told a backend before there is a packet.
     """
-    return way.direction, [replace(each, by="") for each in way.steps if each.by != _BY_CGROUP], way.end
+    return way.direction, [_bare(each) for each in way.steps if each.by != _BY_CGROUP], way.end
+
+
+def _bare(hop: Hop) -> Hop:
+    """Return a hop without what differs between packets that go the same way, and between planes that do the same."""
+    return replace(hop, by="", rules=[])
 
 
 def _packets(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
-    """Return the sightings of each packet, in the order of the packets' first ones."""
+    """Return the sightings of each packet, in the order of the packets' first ones.
+
+    The later fragments of a datagram are packets of their own. The first one is the datagram's.
+    """
     found: list[list[Sighting]] = []
-    latest: dict[int, list[Sighting]] = {}
+    latest: dict[tuple[int, int], list[Sighting]] = {}  # by packet and fragment
     by_copy: dict[int, list[Sighting]] = {}
+    joined: dict[str, int] = {}  # namespace -> when a datagram was put together there
     for each in sightings:
         if not each.packet:
             continue
+        key = each.packet, each.fragment or 0
         packet = by_copy.get(each.copy)
-        if packet is None or packet[0].packet != each.packet:
-            packet = latest.get(each.packet)
+        if packet is None or (packet[0].packet, packet[-1].fragment or 0) != key:
+            packet = latest.get(key)
+            if packet is None and (packet := _joined(by_copy.get(each.copy), each, found)):
+                joined[each.namespace] = each.time
+        if packet and each.fragment and packet[-1].time < joined.get(each.namespace, 0):
+            packet = None  # it was divided anew
         if packet is None or _in_its_place(packet, each) or _sent_again(packet, each) or _made_of_it(packet, each):
-            packet = latest[each.packet] = []
+            packet = []
             found.append(packet)
+        latest[key] = packet
         packet.append(each)
         by_copy[each.copy] = packet
     return found
+
+
+def _joined(fragment: list[Sighting] | None, each: Sighting, found: Sequence[list[Sighting]]) -> list[Sighting] | None:
+    """Return the packet of the first fragment, if a sighting is of the datagram that was put together.
+
+    The kernel makes the last fragment that came into the datagram (net/ipv4/inet_fragment.c, inet_frag_reasm_prepare).
+    """
+    if not fragment or not fragment[-1].fragment or each.fragment is not None:
+        return None
+    here = each.namespace, each.source, each.destination
+    firsts = (packet for packet in reversed(found) if packet[-1].fragment == 0)
+    return next((it for it in firsts if (it[-1].namespace, it[-1].source, it[-1].destination) == here), None)
 
 
 def _in_its_place(packet: Sequence[Sighting], each: Sighting) -> bool:
@@ -168,24 +227,16 @@ def _direction(
     return "request" if flow.command and (to_vip or begin.destination in asked) else "reply"
 
 
-def _services(flow: Followed) -> Services:
-    found: dict[str, list[str]] = {}
-    for fact in flow.facts:
-        if fact.kind == "ipvs":
-            found.setdefault(fact.namespace, []).append(fact.name)
-    return found
-
-
 def _way(
-    direction: Literal["request", "reply", "error"], packet: list[Sighting], first: list[Hop], services: Services
+    direction: Literal["request", "reply", "error"], packet: list[Sighting], first: list[Hop], known: FlowFacts
 ) -> Way:
     begin = packet[0]
     source, destination = first[0].before if first else (begin.source, begin.destination)
-    end, ended = _end(packet)
+    end, ended = _end(packet, known)
     stays = _stays(packet, ended)
     begins = [stay[0].time for stay in stays]
     steps = [(0, hop) for hop in first] + [
-        (max(0, bisect(begins, at.time) - 1), hop) for at, hop in _steps(packet, services)
+        (max(0, bisect(begins, at.time) - 1), hop) for at, hop in _steps(packet, known)
     ]
     steps.sort(key=itemgetter(0))
     counts = Counter(number for number, _ in steps)
@@ -215,6 +266,8 @@ def _what(begin: Sighting) -> str:
     if begin.icmp is not None:
         told = {_ECHO: "echo request", _ECHO_REPLY: "echo reply"}.get(begin.icmp)
         return told or f"ICMP {_ERRORS.get((begin.icmp, begin.code), f'error {begin.icmp}, code {begin.code}')}"
+    if begin.fragment:
+        return f"fragment from byte {begin.fragment:,}"
     return begin.flags or "datagram"
 
 
@@ -228,80 +281,89 @@ def _rewritten_by_socket(connects: Sequence[Sighting], packet: Sequence[Sighting
     return []
 
 
-def _contexts(packet: Sequence[Sighting]) -> Iterator[tuple[Sighting, Sighting, str, str]]:
-    """Yield each sighting with the one before of the same copy, its hook, and the ruleset evaluated last there.
+def _contexts(packet: Sequence[Sighting]) -> Iterator[tuple[Sighting, Context]]:
+    """Yield each sighting with what the same copy met before.
 
-    A copy's first sighting comes after the packet's last one.
+    The first sighting of a copy comes after the packet's last one. A rule acts within a place, and is no sighting here.
     """
-    contexts: dict[int, tuple[Sighting, str, str]] = {}  # by copy
-    previous = packet[0], "", ""
+    contexts: dict[int, Context] = {}  # by copy
+    previous = Context(packet[0])
     for each in packet:
-        last, hook, ruleset = contexts.get(each.copy, previous)
-        yield each, last, hook, ruleset
-        if each.place not in _WITHIN or (each.place == _TRANSLATION and not last.tracked):
+        met = contexts.get(each.copy, previous)
+        if each.rule:
+            kind = "nft" if " " in each.ruleset else "iptables"
+            ruleset = f"{kind} {each.ruleset}"
+            before = met.rules if met.ruleset == ruleset else ()
+            contexts[each.copy] = previous = replace(met, ruleset=ruleset, rules=(*before, each))
+            continue
+        yield each, met
+        hook, ruleset, rules = met.hook, met.ruleset, met.rules
+        if each.place not in _WITHIN or (each.place == _TRANSLATION and not met.last.tracked):
             ruleset = ""  # it was evaluated at another hook, or before connection tracking, so that it is not of NAT
         if each.hook or each.place not in _WITHIN:
             hook = each.hook or _HOOKS.get(each.place, "")
         if each.place in _RULESETS:
             ruleset = f"{_RULESETS[each.place]} {each.ruleset}".strip()
-        contexts[each.copy] = previous = each, hook, ruleset
+        contexts[each.copy] = previous = Context(each, hook, ruleset, rules if ruleset == met.ruleset else ())
 
 
-def _steps(packet: Sequence[Sighting], services: Services) -> Iterator[tuple[Sighting, Hop]]:
+def _steps(packet: Sequence[Sighting], known: FlowFacts) -> Iterator[tuple[Sighting, Hop]]:
     """Yield each step with the last sighting before it."""
     told: list[Hop] = []  # copies of a packet that are flooded are not told of twice
-    for each, last, hook, ruleset in _contexts(packet):
-        by = _decider(last, ruleset, services)
-        if last.place == _AT_HOOKS and each.tracked.startswith("related"):
+    for each, met in _contexts(packet):
+        by = _decider(met, known)
+        if met.last.place == _AT_HOOKS and each.tracked.startswith("related"):
             by = _BY_CONNECTION  # an ICMP error (net/netfilter/nf_nat_core.c, nf_nat_icmp_reply_translation)
-        for hop in _between(last, each, hook, by):
+        rules = known.rules(met) if by == met.ruleset else []
+        for hop in _between(met.last, each, met.hook, by, rules):
             if hop not in told:
                 told.append(hop)
-                yield last, hop
+                yield met.last, hop
 
 
-def _service(last: Sighting, services: Services) -> str:
-    """Return what selects the service of IPVS that a packet is for: its mark, or its destination."""
-    known = services.get(last.namespace, ()) if last.place in _BY_FUNCTION else ()
-    keys = f"mark {last.mark:#x}", f"{last.protocol} {last.destination}"
-    return next((key for key in keys if key in known), "")
-
-
-def _between(last: Sighting, each: Sighting, hook: str, by: str) -> Iterator[Hop]:
+def _between(last: Sighting, each: Sighting, hook: str, by: str, rules: list[str]) -> Iterator[Hop]:
     before, after = [last.source, last.destination], [each.source, each.destination]
     if before != after:
-        yield Hop("rewritten", last.namespace, last.device, hook, before, after, by)
+        yield Hop("rewritten", last.namespace, last.device, hook, before, after, by, rules)
+    if last.fragment is None and each.fragment == 0:
+        yield Hop("divided", last.namespace, last.device, hook, before, after, "IP, fragments")
+    if last.fragment is not None and each.fragment is None:
+        yield Hop("joined", last.namespace, last.device, hook, before, after, "IP, fragments")
     if last.place in _SENT_ON:
         yield Hop("sent on", last.namespace, last.device, hook, before, after, by)
     if each.carrier and not last.carrier:
         yield Hop("carried", last.namespace, last.device, "", before, after, f"VXLAN {each.carrier}")
 
 
-def _decider(last: Sighting, ruleset: str, services: Services) -> str:
-    """Return what changed a packet that was seen at a place before."""
+def _decider(met: Context, known: FlowFacts) -> str:
+    """Return what changed a packet after it was seen at a place."""
+    last = met.last
     if last.place == _TRANSLATION:
-        return ruleset if ruleset and last.tracked.startswith("new") else _BY_CONNECTION
+        return met.ruleset if met.ruleset and last.tracked.startswith("new") else _BY_CONNECTION
     if last.place in _RULESETS:
-        return ruleset
+        return met.ruleset
     if last.place in _HOOKS or last.place == _CLASSIFIER:
         return "BPF program"
-    return ", ".join(filter(None, (_BY_FUNCTION.get(last.place, last.place), _service(last, services))))
+    return ", ".join(filter(None, (_BY_FUNCTION.get(last.place, last.place), known.service(last))))
 
 
-def _end(packet: Sequence[Sighting]) -> tuple[WayEnd, Sighting]:
+def _end(packet: Sequence[Sighting], known: FlowFacts) -> tuple[WayEnd, Sighting]:
     """Return the end of a packet's way, and the sighting there."""
     arrived = next(filter(_arrived, packet), None)
-    found = [context for context in _contexts(packet) if context[0].reason not in ("", FLOODED)]
+    found = [(each, met) for each, met in _contexts(packet) if each.reason not in ("", FLOODED)]
     if arrived and arrived.icmp == _ECHO_REPLY:
         found = []  # a raw socket has taken a copy, and the rest is dropped (net/ipv4/icmp.c, icmp_rcv)
     elif arrived:
-        found = [context for context in found if context[0].copy == arrived.copy and context[0].time >= arrived.time]
+        found = [(each, met) for each, met in found if each.copy == arrived.copy and each.time >= arrived.time]
     if found:
-        drop, _, hook, ruleset = found[-1]
-        if drop.reason != _AT_A_HOOK:  # it had left the hook
-            hook = ruleset = ""
-        return WayEnd("dropped", drop.namespace, drop.device, hook, drop.function, drop.reason, ruleset), drop
+        drop, met = found[-1]
+        end = WayEnd("dropped", drop.namespace, drop.device, "", drop.function, drop.reason)
+        if drop.reason == _AT_A_HOOK:  # else it had left the hook
+            end = replace(end, hook=met.hook, by=met.ruleset, rules=known.rules(met))
+        return end, drop
     if arrived:
         return WayEnd("arrived", arrived.namespace, arrived.device, function=arrived.place), arrived
     last = packet[-1]
+    if last.fragment:  # its memory is a part of the datagram's from now on (net/ipv4/ip_fragment.c, ip_frag_reasm)
+        return WayEnd("joined", last.namespace, last.device, last.hook, last.place), last
     return WayEnd("lost", last.namespace, last.device, last.hook, last.place), last

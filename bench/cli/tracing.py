@@ -109,6 +109,8 @@ def trace(
     if as_json:
         terminal.write(api.encoded(found))
     elif svg != "-":
+        if len(found.stories) > 1:
+            terminal.say("\n".join(["", *story.table(found.stories)]))
         first, *others = found.stories
         for each in others:
             terminal.say("\n".join(["", *story.difference(first, each)]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from dataplanes import errors
 from dataplanes.errors import BenchError
@@ -194,6 +194,7 @@ class MatrixCell(Struct):
     seconds: Seconds  # by the clock of the kernel under test
     reason: str = ""
     reference: str = ""
+    trace: str | UnsetType = UNSET  # the story of its packets, if they were followed and it is not as expected
 
 
 class Matrix(Struct, tag_field="kind", tag="matrix"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from bench.documents import SCHEMA
+from bench.documents import SCHEMA, MatrixCell
 from bench.documents.comparison import Comparisons
 from bench.documents.exploration import Exploration
 from bench.documents.history import History
@@ -74,6 +74,10 @@ def identifier(kind: str, version: int) -> str:
     return f"urn:vip-bench:schema:{version}:{kind}"
 
 
+_ONLY_IF_KNOWN = {(MatrixCell.__name__, "trace")}
+"""The fields, by their part, that are not written if there is nothing to tell."""
+
+
 def render(kind: str, version: int) -> str:
     """Return the schema of a document, as JSON."""
     made = msgspec.json.schema(DOCUMENTS[kind, version], ref_template=_REFERENCE)
@@ -88,7 +92,7 @@ def _complete(made: Tree) -> None:
     defined: Tree = made["$defs"]
     for name, each in defined.items():
         if name != Axes.__name__:  # a field that is 0 is not written
-            each["required"] = list(each["properties"])
+            each["required"] = [field for field in each["properties"] if (name, field) not in _ONLY_IF_KNOWN]
     _figures(defined)
     for name in [each for each in _PARTS if each in defined]:
         for field, kind in _PARTS[name].items():

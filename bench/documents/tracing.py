@@ -32,14 +32,15 @@ class Fact(Struct, frozen=True):
 
     `kind`: a local `address` (the value is the node); a `neighbour` (the value is its MAC); the `mtu` of a device; a
     `sysctl`; an `ipvs` service, by what selects it (the value has its destinations); `conntrack`, the number of entries
-    (the value is the most there can be); `bpf`, a VIP that the maps of the programs there have lost; a `rule` of an nft
-    chain that was evaluated last before a drop.
+    (the value is the most there can be); `bpf`, a VIP that the maps of the programs there have lost; a `rule` that has
+    acted on a packet, or that is in an nft chain which was evaluated last before a drop, by its ruleset.
     """
 
     namespace: str
     kind: Literal["address", "neighbour", "mtu", "sysctl", "ipvs", "conntrack", "bpf", "rule"]
     name: str
     value: str = ""
+    number: Count = 0  # of a rule: its handle, or its target's place in a table of iptables
 
 
 class Namespace(Struct, frozen=True):
@@ -73,28 +74,35 @@ class Followed(Struct, frozen=True):
 class Hop(Struct, frozen=True):
     """An event on the way of a packet at a place.
 
-    `kind`: its addresses are rewritten; it is sent on to another MAC by a decision; it is carried between nodes.
+    `kind`: its addresses are rewritten; it is sent on to another MAC by a decision; it is carried between nodes; it is
+    divided into fragments, or put together of them.
     """
 
-    kind: Literal["rewritten", "sent on", "carried"]
+    kind: Literal["rewritten", "sent on", "carried", "divided", "joined"]
     namespace: str
     device: str
     hook: str  # PREROUTING, bridge FORWARD, tc ingress, inet4_connect, ...
     before: list[str]  # source and destination
     after: list[str]
     by: str  # the ruleset, IPVS or the program that decided
+    rules: list[str] = []  # those of the ruleset that did it, if they are known
 
 
 class WayEnd(Struct, frozen=True):
-    """The end of a way: the packet arrived at a socket, was dropped, or was seen there last and then not any more."""
+    """The end of a way.
 
-    kind: Literal["arrived", "dropped", "lost"]
+    The packet arrived at a socket, was dropped, was seen there last and then not any more, or was a fragment that was
+    joined to the datagram's others there.
+    """
+
+    kind: Literal["arrived", "dropped", "lost", "joined"]
     namespace: str
     device: str
     hook: str = ""
     function: str = ""  # the kernel function that dropped it, or at which it was seen last
     reason: str = ""  # of the kernel
     by: str = ""  # the ruleset that was evaluated last, if it was dropped at a hook
+    rules: list[str] = []  # those of it that did it, if they are known
 
 
 class Passage(Struct, frozen=True):

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from bench.documents.tracing import Fact
 from dataplanes.follower import Sighting
-from dataplanes.kernel import netns, process
+from dataplanes.kernel import iptables, netns, process
 from dataplanes.model import Service
 from scenarios import walk
 from scenarios.lab import Lab
@@ -19,6 +19,8 @@ from scenarios.lab import Lab
 _GET_MTU = 0x8921  # SIOCGIFMTU
 _OWN = "/proc/thread-self/net/"
 _LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
+_NFT_BLOCK = re.compile(r"\t(\w+) (\S+) \{")
+_NFT_HANDLE = re.compile(r" # handle (\d+)$")
 _END = re.compile("[0-9A-F]{8}:[0-9A-F]{4}")
 _ENTRIES, _MOST = (f"/proc/sys/net/netfilter/nf_conntrack_{name}" for name in ("count", "max"))
 
@@ -36,25 +38,55 @@ def facts(lab: Lab, service: Service) -> list[Fact]:
 
 
 def rules(lab: Lab, sightings: Sequence[Sighting]) -> list[Fact]:
-    """Return the rules of each nft chain that was evaluated last before a packet was dropped, with their handles."""
+    """Return the rules that have acted on a packet, and those of each nft chain that one met last before a drop."""
     names = {shown(name): name for _, _, name in lab.namespaces()}
-    last: dict[int, Sighting] = {}  # by copy
     found: dict[Fact, None] = {}
-    for each in sightings:
-        if each.place == "nft_do_chain":
-            last[each.copy] = each
-        elif each.reason == "NETFILTER_DROP" and (chain := last.get(each.copy)):
-            listed = _listed(names[chain.namespace], *chain.ruleset.split(" ", 1))
-            found |= dict.fromkeys(Fact(chain.namespace, "rule", chain.ruleset, rule) for rule in listed)
+    listed: dict[str, list[tuple[str, int, str]]] = {}
+    for namespace, ruleset, number in _acted(sightings):
+        if namespace not in names:
+            continue  # it has gone with its container
+        if " " not in ruleset:
+            text = iptables.rule_at(names[namespace], ruleset, number)
+            found[Fact(namespace, "rule", ruleset, text, number)] = None
+            continue
+        if namespace not in listed:
+            listed[namespace] = list(_listed(names[namespace]))
+        for name, handle, text in listed[namespace]:
+            # A handle is a rule's in all its table. A chain may have a longer name than a sighting has room for.
+            if (handle == number and name.startswith(ruleset)) if number else name == ruleset:
+                found[Fact(namespace, "rule", ruleset, text, handle)] = None
     return list(found)
 
 
-def _listed(netns: str, table: str, chain: str) -> list[str]:
-    """Return the rules of a chain. A name may be that of a chain in several families."""
-    text = ""
-    for family in ("ip", "inet", "bridge"):
-        text += process.run(netns, ("nft", "-a", "list", "chain", family, table, chain), accept=range(256))
-    return [line.strip() for line in text.splitlines() if line.startswith("\t\t") and "# handle" in line]
+def _acted(sightings: Sequence[Sighting]) -> list[tuple[str, str, int]]:
+    """Return the namespace, the ruleset and the number of each rule that has acted; 0 if it can be any of a chain."""
+    last: dict[int, Sighting] = {}  # by copy
+    acted: dict[tuple[str, str, int], None] = {}
+    for each in sightings:
+        if each.rule:
+            acted[each.namespace, each.ruleset, each.rule] = None
+        elif each.place == "nft_do_chain":
+            last[each.copy] = each
+        elif each.reason == "NETFILTER_DROP" and (chain := last.get(each.copy)):
+            acted[chain.namespace, chain.ruleset, 0] = None
+    return list(acted)
+
+
+def _listed(netns: str) -> Iterator[tuple[str, int, str]]:
+    """Yield the chain (with its table), the handle and the text of each rule of nft, without the elements of sets."""
+    table = chain = ""
+    rule: list[str] = []
+    for line in process.run(netns, ("nft", "--handle", "--terse", "list", "ruleset")).splitlines():
+        if line.startswith("table "):
+            table = line.split()[2]
+        elif block := _NFT_BLOCK.match(line):
+            chain = block[2] if block[1] == "chain" else ""
+        elif chain and line.startswith("\t\t"):
+            rule.append(line.strip())  # an anonymous map with many elements has several lines
+            if found := _NFT_HANDLE.search(line):
+                yield f"{table} {chain}", int(found[1]), " ".join(rule)
+            if found or line.startswith("\t\ttype "):
+                rule.clear()
 
 
 def ipvs(namespaces: Sequence[str]) -> list[Fact]:

@@ -84,10 +84,8 @@ def seen(lab: Lab, follower: Follower, flow: Followed, until: Until) -> Followed
     sightings = _until_quiet(follower)
     if until == "reply":
         sightings = _without_end(sightings)
-    if flow.answered:
-        known = facts.ipvs(_balanced(lab, sightings))
-    else:
-        known = [*facts.facts(lab, lab.service(flow.service)), *facts.rules(lab, sightings)]
+    known = facts.ipvs(_balanced(lab, sightings)) if flow.answered else facts.facts(lab, lab.service(flow.service))
+    known += facts.rules(lab, sightings)
     return replace(flow, sightings=sightings, lost=follower.lost(), namespaces=_passed(lab, sightings), facts=known)
 
 

@@ -55,16 +55,22 @@ def run(
     """
     cells: list[MatrixCell] = []
     environments: dict[str, Any] = {}
+    told: dict[str, str] = {}  # the stories of cells, each of which comes before its cell
 
     def take(kernel: str, event: Event) -> None:
         if event.kind == "cell":
-            cells.append(msgspec.convert({"kernel": kernel} | event.data, MatrixCell))
+            cell = msgspec.convert({"kernel": kernel} | event.data, MatrixCell)
+            if (text := told.pop(_named(kernel, event.data), "")) and cell.outcome != cell.expected:
+                cell.trace = text
+            cells.append(cell)
         elif event.kind == "environment":
             environments[kernel] = provenance.merged(environments.get(kernel, {}), event.data)
         elif event.kind == "evidence" and evidence:
             _keep(evidence, kernel, event.data)
         elif event.kind == "flow" and traces:
-            _keep_trace(traces, kernel, event.data)
+            name, text = _named(kernel, event.data), _told(event.data)
+            files.write(traces / f"{name}.txt", text.encode())
+            told[name] = text
         on_event(kernel, event)
 
     names = [each.name for each in selections]
@@ -126,10 +132,9 @@ def _named(kernel: str, data: dict[str, Any]) -> str:
     return re.sub(r"[^\w.@+=-]", "_", f"{kernel}_{data['dataplane']}_{data['check']}")
 
 
-def _keep_trace(directory: Path, kernel: str, data: dict[str, Any]) -> None:
-    """Write the story of a cell's packets."""
-    text = "\n".join(lines(story(msgspec.convert(data["flow"], Followed))))
-    files.write(directory / f"{_named(kernel, data)}.txt", f"{text}\n".encode())
+def _told(data: dict[str, Any]) -> str:
+    """Return the story of a cell's packets."""
+    return "\n".join([*lines(story(msgspec.convert(data["flow"], Followed))), ""])
 
 
 def _keep(directory: Path, kernel: str, data: dict[str, Any]) -> None:

@@ -194,7 +194,13 @@ def _said(step: Hop, lane: str, *, first: bool) -> Iterator[Text]:
         yield where, "strong"
     for change in words.changes(step):
         yield change.replace("->", "→"), ""
-    yield f"{step.by} ({step.hook})" if call else step.by, "small"
+    yield f"{step.by} ({step.hook})" if call else f"{step.by}{_handle(step)}", "small"
+
+
+def _handle(step: Hop) -> str:
+    """Return the handle of the rule that has rewritten a packet. Its text would be too wide."""
+    _, found, handle = (step.rules or [""])[-1].rpartition("# handle ")
+    return f", handle {handle}" if found else ""
 
 
 def _ended(way: Way) -> Iterator[Text]:

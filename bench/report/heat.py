@@ -48,6 +48,7 @@ class CheckRow(Struct, frozen=True):
     differs: bool
     cells: list[tuple[str, str]]  # class and words; ("", "") where nothing was observed
     seen: list[SeenOn]
+    ways: list[tuple[str, str]]  # plane and kernel of a cell that is not as expected, and the story of its packets
 
 
 class Theme(Struct, frozen=True):
@@ -98,6 +99,12 @@ def _row(report: Report, check: str, statement: str, planes: Sequence[str]) -> C
         len(outcomes) > 1,
         [_cell(cells) for cells in observed.values()],
         sorted(seen, key=lambda each: order.index(each.outcome)),
+        [
+            (f"{each.dataplane} on {each.kernel}", each.trace)
+            for cells in observed.values()
+            for each in cells
+            if each.trace
+        ],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from bench.analysis.story import first_difference
 from bench.documents.tracing import Followed, Hop, Story, Way, WayEnd
@@ -11,6 +12,8 @@ from dataplanes.follower import Sighting
 
 _PLACE = 44
 """The width of the column with namespace, device and hook."""
+_RULE = 100
+"""The most letters of a rule. JSON has all."""
 
 
 def lines(story: Story, *, everything: bool = False) -> Iterator[str]:
@@ -61,6 +64,50 @@ def difference(one: Story, other: Story) -> Iterator[str]:
         yield f"  {name}: {_line(step) if step else 'nothing more is rewritten'}"
 
 
+def table(stories: Sequence[Story]) -> Iterator[str]:
+    """Yield the lines of a table: a column for each plane, and a row for each step.
+
+    `!` marks where a plane parts from the first one.
+    """
+    rows = [("", "", [[each.flow.dataplane] for each in stories]), *_rows(stories)]
+    widths = [max(len(text) for _, _, cells in rows for text in cells[n]) for n in range(len(stories))]
+    for mark, direction, cells in rows:
+        for number, texts in enumerate(zip_longest(*cells, fillvalue="")):
+            begin = f"{mark:2}{direction:9}" if number == 0 else " " * 11
+            columns = (f"{text:{width}}" for text, width in zip(texts, widths, strict=True))
+            yield (begin + "   ".join(columns)).rstrip()
+
+
+def _rows(stories: Sequence[Story]) -> Iterator[tuple[str, str, list[list[str]]]]:
+    """Yield the mark, the direction and the lines of each plane's cell."""
+    partings = [first_difference(stories[0], each) for each in stories[1:]]
+    marked = [step for parting in filter(None, partings) for step in parting[1:]]
+    for direction in ("request", "reply"):
+        ways = [next((way for way in each.ways if way.direction == direction), None) for each in stories]
+        steps = [[step for step in way.steps if step.kind != "carried"] if way else [] for way in ways]
+        name = direction
+        for row in zip_longest(*steps):
+            parted = any(step is each for step in row if step for each in marked)
+            yield "!" if parted else "", name, [_cell(step) for step in row]
+            name = ""
+        yield "", name, [[_end(way.end)] if way else ["-"] for way in ways]
+
+
+def _end(end: WayEnd) -> str:
+    return f"{place(end.namespace, end.device, '')}: {ended(end)}"
+
+
+def _cell(step: Hop | None) -> list[str]:
+    return (
+        [
+            place(step.namespace, step.device, step.hook),
+            *(f"  {each}" for each in changes(step)),
+        ]
+        if step
+        else ["-"]
+    )
+
+
 def heading(way: Way) -> str:
     """Return the direction of a way, the packet, and its addresses when it was sent."""
     return f"{way.direction}: {way.what}, {way.source} > {way.destination}"
@@ -71,7 +118,14 @@ def _way(way: Way) -> Iterator[str]:
     yield heading(way) + more
     for step in way.steps:
         yield f"  {_line(step)}"
-    yield f"  {place(way.end.namespace, way.end.device, way.end.hook):{_PLACE}}  {ended(way.end)}"
+        yield from (f"      by the rule: {_shortened(rule)}" for rule in step.rules)
+    end = way.end
+    yield f"  {place(end.namespace, end.device, end.hook):{_PLACE}}  {ended(end)}"
+
+
+def _shortened(rule: str) -> str:
+    """Return a rule in one line. Its end tells what it does, and its handle."""
+    return rule if len(rule) <= _RULE else f"{rule[: _RULE // 3]} ... {rule[-_RULE * 2 // 3 :]}"
 
 
 def _line(step: Hop) -> str:
@@ -87,6 +141,10 @@ def changes(step: Hop) -> list[str]:
     """Return what happens to a packet at a step: a text for each of its addresses that is rewritten."""
     if step.kind == "carried":
         return ["carried to another node"]
+    if step.kind == "divided":
+        return ["divided into fragments"]
+    if step.kind == "joined":
+        return ["put together from its fragments"]
     if step.kind == "sent on":
         return [f"sent on as it is, to {step.after[1]}"]
     ends = zip(("from", "to"), step.before, step.after, strict=True)
@@ -97,6 +155,8 @@ def ended(end: WayEnd) -> str:
     """Return how a way ends."""
     if end.kind == "arrived":
         return "arrived"
+    if end.kind == "joined":
+        return "joined to the datagram's other fragments"
     if end.kind == "dropped":
         return f"DROPPED: {end.reason} in {end.function}" + (f"  [{end.by}]" if end.by else "")
     return f"LOST: seen at {end.function} last"
@@ -113,6 +173,7 @@ def _seen(each: Sighting) -> str:
     told: Sequence[str] = (
         f"{each.place}: {each.source} > {each.destination}",
         each.ruleset and f"ruleset {each.ruleset}",
+        (each.rule and f"rule {each.rule}") or "",
         each.carrier and f"in VXLAN {each.carrier}",
         each.tracked,
         (each.mark and f"mark {each.mark:#x}") or "",

@@ -15,113 +15,8 @@
 #include <uapi/linux/in.h>
 #include <uapi/linux/ip.h>
 
-#define NONE 0xffff
-#define NO_HOOK 255
-#define VXLAN_PORT 4789
-#define VXLAN_INNER (8 + 8 + ETH_HLEN) /* the headers between the outer and the inner IP header: UDP, VXLAN, Ethernet */
-
-static u64 (*cookie_of)(void *ctx) = (void *)174; /* bpf_get_attach_cookie */
-
-struct layout {
-	u32 skb_dev, skb_sk, skb_head, skb_data, skb_network_header, skb_mac_header, skb_mark, skb_nfct;
-	u32 dev_net, dev_ifindex, dev_name, net_inum, sock_net;
-	u32 state_hook, state_pf, state_net, pkt_skb, pkt_state;
-	u32 chain_table, chain_name, table_name, xt_table_name;
-	u32 client_inum;           /* the flow begins in this namespace, or if it is 0 in any, */
-	u16 client_port, protocol; /* from this port, or if it is 0 with a packet or a call to a VIP; 0: any protocol */
-};
-
-struct place { /* the arguments of a function, by position; NONE if it has none */
-	u16 skb, state, pkt, sockaddr, kind, chain, table, padding;
-};
-
-struct tuple {
-	u32 source, destination;
-	u16 source_port, destination_port;
-	u32 protocol;
-};
-
-struct event {
-	u64 time, packet, skb, location, reason;
-	struct tuple tuple;
-	u32 outer_source, outer_destination;
-	u32 netns, ifindex, mark;
-	u16 place;
-	u8 kind, hook, family, tcp_flags, tracked, icmp_type;
-	u8 destination_mac[6];
-	u8 icmp_code, padding;
-	char device[16], name[32], table[32];
-};
-
-enum { SEEN, DROPPED, CONNECTING };
-
-BPF_ARRAY(layouts, struct layout, 1);
-BPF_TABLE("array", u32, struct place, places, 64);
-BPF_TABLE("hash", u32, u32, namespaces, 1024);
-BPF_TABLE("lru_hash", u64, u64, packets, 4096);
-BPF_TABLE("lru_hash", struct tuple, u32, flows, 1024);
-BPF_TABLE("lru_hash", u64, u32, sockets, 1024);
-BPF_TABLE("hash", u32, u32, vips, 1024);
-BPF_ARRAY(lost, u64, 1);
-BPF_QUEUE(events, struct event, 1, 0);
-
-#define READER(name, type)                                                                                             \
-	static __always_inline type name(u64 address)                                                                  \
-	{                                                                                                              \
-		type value = 0;                                                                                        \
-                                                                                                                       \
-		bpf_probe_read_kernel(&value, sizeof(value), (void *)address);                                         \
-		return value;                                                                                          \
-	}
-
-READER(word, u64)
-READER(half, u32)
-READER(quarter, u16)
-READER(byte, u8)
-
-/* Reads addresses and ports from an IP header. Returns 0 if it is none. An ICMP error has those of the packet that it
- * tells of, the other way round; an echo has its number in place of ports. */
-static __always_inline int read_tuple(u64 ip, struct event *event)
-{
-	struct iphdr head;
-	struct tuple *tuple = &event->tuple;
-	u64 transport;
-
-	if (bpf_probe_read_kernel(&head, sizeof(head), (void *)ip) || (*(u8 *)&head >> 4) != 4)
-		return 0;
-	transport = ip + (*(u8 *)&head & 15) * 4;
-	if (head.protocol == IPPROTO_UDP && quarter(transport + 2) == bpf_htons(VXLAN_PORT)) {
-		event->outer_source = head.saddr;
-		event->outer_destination = head.daddr;
-		ip = transport + VXLAN_INNER;
-		if (bpf_probe_read_kernel(&head, sizeof(head), (void *)ip) || (*(u8 *)&head >> 4) != 4)
-			return 0;
-		transport = ip + (*(u8 *)&head & 15) * 4;
-	}
-	tuple->source = head.saddr;
-	tuple->destination = head.daddr;
-	tuple->protocol = head.protocol;
-	tuple->source_port = quarter(transport);
-	tuple->destination_port = quarter(transport + 2);
-	if (head.protocol == IPPROTO_TCP)
-		event->tcp_flags = byte(transport + 13);
-	if (head.protocol == IPPROTO_ICMP) {
-		event->icmp_type = byte(transport) + 1;
-		event->icmp_code = byte(transport + 1);
-		tuple->source_port = tuple->destination_port = quarter(transport + 4);
-		if (event->icmp_type != 9 && event->icmp_type != 1) { /* neither an echo nor its reply */
-			u64 inner = transport + 8;
-
-			tuple->protocol = byte(inner + 9);
-			transport = inner + (byte(inner) & 15) * 4;
-			tuple->source_port = quarter(transport + 2);
-			tuple->destination_port = quarter(transport);
-			if (tuple->protocol == IPPROTO_ICMP)
-				tuple->source_port = tuple->destination_port = quarter(transport + 4);
-		}
-	}
-	return 1;
-}
+#include "sightings.h"
+#include "rules.h"
 
 static __always_inline void learn(struct tuple *tuple)
 {
@@ -209,51 +104,6 @@ static __always_inline void start(struct event *event, u32 place, u8 kind)
 	event->family = event->hook = NO_HOOK;
 }
 
-struct arguments {
-	u64 first, second, third, fourth;
-};
-
-/* Reads the arguments at once: the verifier refuses an address in the context that is computed. */
-static __always_inline void read_arguments(struct pt_regs *ctx, struct arguments *arguments)
-{
-	volatile struct arguments *to = arguments;
-
-	to->first = PT_REGS_PARM1(ctx);
-	to->second = PT_REGS_PARM2(ctx);
-	to->third = PT_REGS_PARM3(ctx);
-	to->fourth = PT_REGS_PARM4(ctx);
-}
-
-static __always_inline u64 argument(struct arguments *arguments, u16 position)
-{
-	switch (position) {
-	case 0:
-		return arguments->first;
-	case 1:
-		return arguments->second;
-	case 2:
-		return arguments->third;
-	case 3:
-		return arguments->fourth;
-	}
-	return 0;
-}
-
-/* The name of the ruleset that a function evaluates: an nft chain with its table, or a table of iptables. */
-static __always_inline void name_ruleset(struct arguments *arguments, struct layout *layout, struct place *place,
-					 struct event *event)
-{
-	u64 chain = argument(arguments, place->chain), table = argument(arguments, place->table);
-
-	if (chain) {
-		bpf_probe_read_kernel_str(event->name, sizeof(event->name), (void *)word(chain + layout->chain_name));
-		table = word(chain + layout->chain_table);
-		bpf_probe_read_kernel_str(event->table, sizeof(event->table), (void *)word(table + layout->table_name));
-	} else if (table) {
-		bpf_probe_read_kernel_str(event->table, sizeof(event->table), (void *)(table + layout->xt_table_name));
-	}
-}
-
 static __always_inline int connecting(struct arguments *arguments, struct layout *layout, struct place *place,
 				      struct event *event)
 {
@@ -306,6 +156,42 @@ int on_entry(struct pt_regs *ctx)
 		return 0;
 	name_ruleset(arguments, layout, place, &event);
 	put(&event);
+	return 0;
+}
+
+/* An expression of nft, or a target of iptables, is evaluated: the rule to which it belongs is told. */
+int on_rule(struct pt_regs *ctx)
+{
+	u32 zero = 0, number = (u32)cookie_of(ctx);
+	struct layout *layout = layouts.lookup(&zero);
+	struct place *place = places.lookup(&number);
+	struct event event = {};
+	struct arguments read = {}, *arguments = &read;
+	u64 skb, state, pkt, expression, parameters, *ruleset;
+
+	read_arguments(ctx, arguments);
+	if (!layout || !place)
+		return 0;
+	skb = argument(arguments, place->skb);
+	pkt = argument(arguments, place->pkt);
+	expression = argument(arguments, place->expression);
+	parameters = argument(arguments, place->target);
+	if (pkt)
+		skb = word(pkt + layout->pkt_skb);
+	state = pkt ? word(pkt + layout->pkt_state) : word(parameters + layout->target_state);
+	ruleset = evaluated.lookup(&skb);
+	if (!ruleset || (expression && !acts(expression, place->kind != NONE)))
+		return 0;
+	/* First, while all states of the event are the same: the verifier follows the search with each of them. */
+	if (expression)
+		name_nft_rule(layout, *ruleset, expression, &event);
+	else
+		name_iptables_rule(layout, *ruleset, parameters, &event);
+	if (!event.rule)
+		return 0;
+	start(&event, number, SEEN);
+	if (describe(layout, &event, skb, state, 0))
+		put(&event);
 	return 0;
 }
 

@@ -14,6 +14,10 @@ from dataplanes.kernel import netlink, netns, process
 _TABLES = ("mangle", "nat", "filter")
 _SO_GET_INFO = 64  # IPT_SO_GET_INFO
 _INFO = struct.Struct("=32sI10III")  # struct ipt_getinfo: name, hooks, their offsets, entries, bytes
+_SO_GET_ENTRIES = 65  # IPT_SO_GET_ENTRIES
+_ENTRIES = struct.Struct("=32sI4x")  # struct ipt_get_entries: name, size; the entries follow
+_CHAINS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")  # by NF_INET_*
+_TARGET_OFFSET, _TARGET_HEAD = 88, 32  # of struct ipt_entry.target_offset, and the size of struct xt_entry_target
 EMPTY = {"filter": 4, "nat": 5, "mangle": 6, "raw": 3, "security": 4}
 """The number of entries in a table without rules: the policies of its chains, and its end."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -61,6 +65,43 @@ def all_rules(name: str) -> dict[str, list[str]]:
     return {table: rules(name, table) for table in _TABLES}
 
 
+def rule_at(name: str, table: str, place: int) -> str:
+    """Return the rule in whose memory a place of a table is, as `iptables -S` prints it; "" if there is none."""
+    tables = Tables(name)
+    try:
+        chain, number = _position(tables.info(table), tables.blob(table), place)
+    finally:
+        tables.close()
+    if not number:
+        return ""
+    argv = ("iptables-legacy", "--wait", "10", "-t", table, "-S", chain, str(number))
+    return " ".join(process.run(name, argv).split())
+
+
+def _position(info: bytes, blob: bytes, place: int) -> tuple[str, int]:
+    """Return the chain of the entry at a place of a table, and its number there. A chain begins with number 1.
+
+    A chain of the user begins with an entry whose target is ERROR and has the name (include/uapi/linux/netfilter/
+    x_tables.h, struct xt_error_target). Those of the kernel begin where the table's description says.
+    """
+    fields = _INFO.unpack(info)
+    begins = {fields[2 + hook]: _CHAINS[hook] for hook in range(len(_CHAINS)) if fields[1] >> hook & 1}
+    at, chain, number = 0, "", 0
+    while at < len(blob):
+        target, following = struct.unpack_from("=HH", blob, at + _TARGET_OFFSET)
+        size, kind = struct.unpack_from("=H30s", blob, at + target)
+        if at in begins:
+            chain, number = begins[at], 0
+        number += 1
+        if kind.startswith(b"ERROR\0"):
+            named = blob[at + target + _TARGET_HEAD : at + target + size]
+            chain, number = named.partition(b"\0")[0].decode("utf-8", "replace"), 0
+        if at <= place < at + following:
+            return chain, number
+        at += following
+    return "", 0
+
+
 def entries(info: bytes) -> int:
     """Return the number of a table's entries, from the result of `Tables.info`."""
     return int(_INFO.unpack(info)[12])
@@ -98,3 +139,13 @@ class Tables:
             code = ctypes.get_errno()
             raise KernelRefused(f"table {table} cannot be read", where=self.netns, why=os.strerror(code))
         return data.raw
+
+    def blob(self, table: str) -> bytes:
+        """Return the entries of a table as the kernel has them."""
+        (size,) = struct.unpack_from("=I", self.info(table), _INFO.size - 4)
+        data = ctypes.create_string_buffer(_ENTRIES.pack(table.encode(), size), _ENTRIES.size + size)
+        length = ctypes.c_uint(_ENTRIES.size + size)
+        if _libc.getsockopt(self._socket.fileno(), socket.SOL_IP, _SO_GET_ENTRIES, data, ctypes.byref(length)):
+            code = ctypes.get_errno()
+            raise KernelRefused(f"table {table} cannot be read", where=self.netns, why=os.strerror(code))
+        return data.raw[_ENTRIES.size :]

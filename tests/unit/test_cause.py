@@ -120,3 +120,15 @@ def test_what_the_kernel_gives_no_known_reason_for_is_told_as_it_is() -> None:
     dropped = seen("kfree_skb", destination=BACKEND, reason="IP_CSUM", function="f")
     told = explained(seen("ip_rcv", destination=BACKEND), dropped)
     assert told == "ns eth0 : IP_CSUM in f"
+
+
+def test_the_rule_that_has_dropped_a_packet_is_told_where_several_could() -> None:
+    rules = ["tcp dport 81 drop # handle 2", "ip protocol tcp drop # handle 3"]
+    told = explained(
+        seen("nf_hook_slow", hook="PREROUTING"),
+        seen("nft_do_chain", hook="PREROUTING", ruleset="own early"),
+        seen("nft_immediate_eval", hook="PREROUTING", ruleset="own early", rule=3),
+        seen("kfree_skb", reason="NETFILTER_DROP", function="nf_hook_slow"),
+        facts=[Fact("ns", "rule", "own early", rule, number) for number, rule in enumerate(rules, 2)],
+    )
+    assert told == f"ns eth0 PREROUTING: a rule of the nft chain own early drops it: {rules[1]}"

@@ -154,6 +154,27 @@ def test_the_story_of_each_cell_is_written_beside_the_matrix_if_asked_for(
     assert "nat-prerouting" in path.read_text()
     assert path.read_text().endswith("reach.other-node ended with pass: answered\n")
     assert [job.traced for job in made.jobs] == [True]
+    assert '"trace":' not in Path("m.json").read_text("utf-8")
+
+
+def test_a_cell_that_is_not_as_expected_has_the_story_of_its_packets_and_the_report_shows_it(
+    bench: Bench, machine: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = read("matrix")
+    cell = next(event for event in recording.events if event.kind == "cell" and event.data["outcome"] == "pass")
+    cell.data["outcome"] = "fail"
+    flow = msgspec.to_builtins(replace(flow_recorded("page"), command=[cell.data["check"]], source=""))
+    about = {name: cell.data[name] for name in ("dataplane", "check")}
+    recording.events.insert(recording.events.index(cell), Event("flow", data=about | {"flow": flow}))
+    machine["debian-6.12"] = Replay(recording)
+    monkeypatch.setattr(follower, "REQUIRES", ())
+    assert bench(*MATRIX, "-o", "m.json", "--trace").exit_code == 1
+    cells = json.loads(Path("m.json").read_text("utf-8"))["cells"]
+    assert [each["check"] for each in cells if each.get("trace")] == [cell.data["check"]]
+    assert bench("report", "m.json", "-o", "r.html").exit_code == 0
+    page = Path("r.html").read_text("utf-8")
+    assert page.count("The way of its packets: nft-lb on debian-6.12") == 1
+    assert "lb.worker2.my-network eth0 PREROUTING" in page
 
 
 def test_traces_need_a_file_to_be_beside(bench: Bench, machine: dict[str, Kernel]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.inside import facts
+from dataplanes.kernel import process
 
 IPVS = """IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port Scheduler Flags
@@ -42,3 +43,36 @@ def test_a_namespace_without_ipvs_has_no_services(monkeypatch: pytest.MonkeyPatc
 
 def test_only_local_addresses_are_found_in_the_routes() -> None:
     assert facts._LOCAL.findall(TRIE) == ["10.0.0.8"]
+
+
+RULESET = """table ip vip-my-network { # handle 1
+\tmap backends { # handle 2
+\t\ttype ipv4_addr . integer : ipv4_addr
+\t}
+
+\tchain rr-1-8 { # handle 23
+\t\tdnat to ip daddr . numgen inc mod 1 map @backends # handle 24
+\t}
+
+\tchain nat-prerouting { # handle 3
+\t\ttype nat hook prerouting priority dstnat; policy accept;
+\t\tnumgen random mod 2 vmap { 0 : goto one,
+\t\t\t\t\t 1 : goto two } # handle 5
+\t}
+}
+table bridge other { # handle 2
+\tchain c { # handle 1
+\t\taccept # handle 24
+\t}
+}
+"""
+
+
+def test_the_rules_of_a_ruleset_are_read_with_their_handles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "run", lambda *asked: RULESET)
+    dnat = "dnat to ip daddr . numgen inc mod 1 map @backends # handle 24"
+    assert list(facts._listed("ns")) == [
+        ("vip-my-network rr-1-8", 24, dnat),
+        ("vip-my-network nat-prerouting", 5, "numgen random mod 2 vmap { 0 : goto one, 1 : goto two } # handle 5"),
+        ("other c", 24, "accept # handle 24"),
+    ]

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from bench.analysis.story import story
 from bench.documents.tracing import Fact, Followed, Hop, Story, Way
-from bench.report.story import difference, lines
+from bench.report.story import difference, lines, table
 from dataplanes.follower import PLACES, Sighting
 from tests.conftest import ROOT
 
@@ -51,6 +51,53 @@ def test_a_rewrite_is_of_the_function_that_the_packet_entered_last_and_at_the_ho
     )
     assert (hop.hook, hop.by) == ("PREROUTING", "nft vip nat-prerouting")
     assert (hop.before, hop.after) == ([CLIENT, VIP], [CLIENT, BACKEND])
+
+
+def translated_by_a_rule(*facts: Fact) -> Story:
+    flow = followed(
+        seen("nf_hook_slow", hook="PREROUTING"),
+        seen("nft_do_chain", hook="PREROUTING", ruleset="vip nat-prerouting", tracked="new"),
+        seen("nft_nat_eval", hook="PREROUTING", ruleset="vip picked", rule=24, tracked="new"),
+        seen("nf_nat_manip_pkt", tracked="new"),
+        seen("ip_forward", destination=BACKEND),
+    )
+    return story(replace(flow, facts=list(facts)))
+
+
+def test_the_rule_that_has_rewritten_a_packet_is_told_with_the_chain_that_has_it() -> None:
+    text = "dnat to ip daddr map @backends # handle 24"
+    told = translated_by_a_rule(Fact("ns", "rule", "vip picked", text, 24))
+    ((hop,),) = (way.steps for way in told.ways)
+    assert (hop.hook, hop.by, hop.rules) == ("PREROUTING", "nft vip picked", [text])
+    assert f"      by the rule: {text}" in lines(told)
+
+
+def test_a_rule_that_was_gone_when_rules_were_read_is_told_by_its_number() -> None:
+    ((hop,),) = (way.steps for way in translated_by_a_rule().ways)
+    assert hop.rules == ["number 24"]
+
+
+def test_a_long_rule_is_shortened_in_the_text_and_keeps_its_end() -> None:
+    text = f"{'ip daddr 10.0.0.8 ' * 20}dnat to 10.0.0.9 # handle 24"
+    told = translated_by_a_rule(Fact("ns", "rule", "vip picked", text, 24))
+    (line,) = (each for each in lines(told) if "by the rule" in each)
+    assert len(line) < 130
+    assert line.endswith("dnat to 10.0.0.9 # handle 24")
+
+
+def test_a_rule_acts_on_what_the_packet_met_before_and_not_on_what_it_meets_afterwards() -> None:
+    (way,) = ways(
+        seen("nf_hook_slow", hook="PREROUTING"),
+        seen("ipt_do_table", hook="PREROUTING", ruleset="nat", tracked="new"),
+        seen("xt_dnat_target_v2", hook="PREROUTING", ruleset="nat", rule=700, tracked="new"),
+        seen("nf_nat_manip_pkt", tracked="new"),
+        seen("ip_forward", destination=BACKEND),
+        seen("nf_hook_slow", hook="POSTROUTING", destination=BACKEND),
+        seen("ipt_do_table", hook="POSTROUTING", destination=BACKEND, ruleset="nat", tracked="new"),
+        seen("nf_nat_manip_pkt", destination=BACKEND, tracked="new"),
+        seen("__dev_queue_xmit", source=BALANCER, destination=BACKEND),
+    )
+    assert [(hop.by, hop.rules) for hop in way.steps] == [("iptables nat", ["number 700"]), ("iptables nat", [])]
 
 
 def test_a_rule_that_is_evaluated_before_connection_tracking_is_not_of_nat() -> None:
@@ -268,3 +315,46 @@ def test_a_usual_story_fits_a_screen() -> None:
     for path in RECORDED.glob("*.json.gz"):
         told = list(lines(story(recorded(path.name.removesuffix(".json.gz")))))
         assert len(told) <= 24, path.name
+
+
+def test_the_fragments_of_a_datagram_are_told_until_they_are_joined() -> None:
+    last: dict[str, Any] = {"packet": 2, "namespace": "lb"}
+    first, second, third = ways(
+        seen("nf_hook_slow", hook="OUTPUT"),
+        seen("net_dev_queue", fragment=0),
+        seen("net_dev_queue", packet=2, fragment=1424),
+        seen("ip_rcv", namespace="lb", fragment=0),
+        seen("ip_rcv", fragment=1424, **last),
+        seen("nf_hook_slow", hook="PREROUTING", **last),  # the last fragment has become the datagram
+        seen("nft_do_chain", hook="PREROUTING", ruleset="vip nat-prerouting", tracked="new", **last),
+        seen("nf_nat_manip_pkt", tracked="new", **last),
+        seen("ip_output", destination=BACKEND, **last),
+        seen("net_dev_queue", destination=BACKEND, fragment=0, **last),
+        seen("net_dev_queue", destination=BACKEND, copy=9, fragment=1424, **last),
+        seen("udp_rcv", destination=BACKEND, packet=2, namespace="server"),
+    )
+    assert [step.kind for step in first.steps] == ["divided", "joined", "rewritten", "divided", "joined"]
+    assert (first.end.kind, first.end.namespace) == ("arrived", "server")
+    assert (second.what, second.direction, second.end.kind) == ("fragment from byte 1,424", "request", "joined")
+    assert third.end.kind == "joined"
+
+
+def test_the_ways_of_planes_stand_side_by_side_and_the_first_difference_is_marked() -> None:
+    found = list(table([story(recorded(name)) for name in ("page", "nft-overlay", "page")]))
+    assert found[0].split() == ["nft-lb", "nft-overlay", "nft-lb"]
+    assert [line for line in found if line.startswith("!")] == [found[1]]
+    there = "lb.worker2.my-network eth0 PREROUTING", "worker2.my-network br0 PREROUTING"
+    assert found[1].split("   ")[0] == f"! request  {there[0]}".split("   ")[0]
+    assert all(place in found[1] for place in there)
+    assert found[2].count("to 10.0.0.8:80 -> 10.0.0.9:80") == 3
+
+
+def test_planes_that_do_the_same_have_no_mark() -> None:
+    assert not [line for line in table([story(recorded("page"))] * 2) if line.startswith("!")]
+
+
+def test_a_way_that_ends_before_the_others_is_marked_where_they_go_on() -> None:
+    whole = story(recorded("page"))
+    (request, *others) = whole.ways
+    short = replace(whole, ways=[replace(request, steps=request.steps[:1]), *others])
+    assert [line.split()[1] for line in table([whole, short]) if line.startswith("!")] == [request.steps[1].namespace]

@@ -54,7 +54,13 @@ def test_the_story_is_what_the_page_shows(bench: Bench, machine: dict[str, Kerne
     assert done.stdout.startswith("nft-lb: my-busybox.1 (10.0.0.7:40001) asks lone (10.0.0.8:80) by UDP\n")
     assert "PREROUTING" in done.stdout
     (job,) = made.jobs
-    assert job.tracing == {"origin": "", "service": "lone", "protocol": "udp", "until": "reply", "command": []}
+    assert job.tracing == {
+        "origin": "",
+        "service": "lone",
+        "protocol": "udp",
+        "until": "reply",
+        "command": [],
+    }
 
 
 def test_every_sighting_is_printed_if_asked_for(bench: Bench, machine: dict[str, Kernel]) -> None:
@@ -120,7 +126,7 @@ def test_a_kernel_without_kprobes_is_refused_before_anything_runs(bench: Bench, 
 @pytest.mark.parametrize(
     "arguments",
     [
-        *(("--protocol", "sctp"), ("--until", "never"), ("-d", "nft-lbb")),
+        *(("--protocol", "dccp"), ("--until", "never"), ("-d", "nft-lbb")),
         *(("--from", "my-web.9"), ("--to", "my-wob")),
     ],
 )
