@@ -171,8 +171,8 @@ class Model:
         known = last.backend in last.places or "change.delete-is-noticed" in self._lacks
         lives = known and last.backend and self._now < last.lingers
         same = Sights(Sight(kind, last.backend) for kind in ("answered", "late") if lives)
-        # Nobody answered: what was known of it then may hold for this one.
-        stale = not last.backend and self._lacks & {"change.connect-before-service", "change.udp-zero-and-back"}
+        kept = {"change.connect-before-service", "change.udp-zero-and-back", "change.delete-is-noticed"}
+        stale = not last.backend and self._lacks & kept  # what was known of it when nobody answered may hold for this
         if stale or "client.refused-before" in self._lacks:
             return same | late | UNHEARD
         return same | late if last.waits else same
