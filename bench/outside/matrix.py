@@ -53,26 +53,7 @@ def run(
     Kernels run side by side, in guests of `lanes`. A `scenario` stands in the place of the checks' own. Raises the
     errors of the kernels under test.
     """
-    cells: list[MatrixCell] = []
-    environments: dict[str, Any] = {}
-    told: dict[str, str] = {}  # the stories of cells, each of which comes before its cell
-
-    def take(kernel: str, event: Event) -> None:
-        if event.kind == "cell":
-            cell = msgspec.convert({"kernel": kernel} | event.data, MatrixCell)
-            if (text := told.pop(_named(kernel, event.data), "")) and cell.outcome != cell.expected:
-                cell.trace = text
-            cells.append(cell)
-        elif event.kind == "environment":
-            environments[kernel] = provenance.merged(environments.get(kernel, {}), event.data)
-        elif event.kind == "evidence" and evidence:
-            _keep(evidence, kernel, event.data)
-        elif event.kind == "flow" and traces:
-            name, text = _named(kernel, event.data), _told(event.data)
-            files.write(traces / f"{name}.txt", text.encode())
-            told[name] = text
-        on_event(kernel, event)
-
+    heard = _Heard(evidence, traces, on_event)
     names = [each.name for each in selections]
 
     def job(planes: Sequence[Selection], wanted: Sequence[Check]) -> Job:
@@ -90,12 +71,12 @@ def run(
         return [job(part, checks) for part in lanes.deal(kernel, selections, len(kernels))]
 
     shares = [Share(kernel, each, tty=pause and sys.stdin.isatty()) for kernel, _ in kernels for each in dealt(kernel)]
-    lanes.run(shares, take, timeout)
+    lanes.run(shares, heard.take, timeout)
     environments = {
-        kernel.name: environments[kernel.name] | provenance.kernel(kernel, reason) for kernel, reason in kernels
+        kernel.name: heard.environments[kernel.name] | provenance.kernel(kernel, reason) for kernel, reason in kernels
     }
     order = {each.name: number for number, each in enumerate(checks)}
-    cells.sort(key=lambda cell: (cell.kernel, names.index(cell.dataplane), order[cell.check]))
+    heard.cells.sort(key=lambda cell: (cell.kernel, names.index(cell.dataplane), order[cell.check]))
     return Matrix(
         tool=provenance.tool(),
         environment=environments,
@@ -106,8 +87,35 @@ def run(
             "scenario": os.path.basename(scenario).removesuffix(".toml"),
             "cast": casting.cast(topology.load(scenario)).names if scenario else {},
         },
-        cells=cells,
+        cells=heard.cells,
     )
+
+
+class _Heard:
+    """What guests have told: cells, the facts about their kernels, and files of evidence and traces."""
+
+    def __init__(self, evidence: Path | None, traces: Path | None, on_event: Told) -> None:
+        self.cells: list[MatrixCell] = []
+        self.environments: dict[str, Any] = {}
+        self._evidence, self._traces, self._on_event = evidence, traces, on_event
+        self._stories: dict[str, str] = {}  # of cells, each of which comes before its cell
+
+    def take(self, kernel: str, event: Event) -> None:
+        """Take an event of a kernel's."""
+        if event.kind == "cell":
+            cell = msgspec.convert({"kernel": kernel} | event.data, MatrixCell)
+            if (text := self._stories.pop(_named(kernel, event.data), "")) and cell.outcome != cell.expected:
+                cell.trace = text
+            self.cells.append(cell)
+        elif event.kind == "environment":
+            self.environments[kernel] = provenance.merged(self.environments.get(kernel, {}), event.data)
+        elif event.kind == "evidence" and self._evidence:
+            _keep(self._evidence, kernel, event.data)
+        elif event.kind == "flow" and self._traces:
+            name, text = _named(kernel, event.data), _told(event.data)
+            files.write(self._traces / f"{name}.txt", text.encode())
+            self._stories[name] = text
+        self._on_event(kernel, event)
 
 
 def _parts(lanes: Lanes, kernel: Kernel, checks: Sequence[Check], kernels: int) -> list[list[Check]]:

@@ -9,9 +9,8 @@ from collections import Counter
 import pytest
 
 from bench.prepare import unpacked
-from dataplanes import catalog
+from dataplanes import catalog, platforms
 from dataplanes.kernel import iptables, process
-from dataplanes.requirements import Unpacked
 from scenarios import docker_node, topology
 from scenarios.fabric import Fabric
 from scenarios.journal import Journal
@@ -25,9 +24,10 @@ PLANES = ("direct", "ipvs-lb", "nft-lb", "nft-overlay", "nft-bridge", "ebpf-tc")
 
 @pytest.mark.swarm
 def test_a_daemon_programs_what_such_a_node_has() -> None:
-    needs = catalog.requires(*catalog.select("swarm@20.10"))
-    unpacked.fetch(needs)
-    (packages,) = [each.packages() for each in needs if isinstance(each, Unpacked)]
+    (selection,) = catalog.select("swarm@20.10")
+    unpacked.fetch(catalog.requires(selection))
+    platform = platforms.of(selection)
+    assert platform
     scenario = topology.load("docker")
     scenario.nodes = scenario.nodes[:1]
     expected = {table: _as_listed(lines) for table, lines in docker_node.rules().items()}
@@ -37,7 +37,7 @@ def test_a_daemon_programs_what_such_a_node_has() -> None:
         name = fabric.host_netns(scenario.nodes[0])
         node = SwarmNode(scenario.nodes[0], name, fabric.address(scenario.nodes[0]), journal)
         try:
-            node.start(packages)
+            node.start(platform.versions[selection.variant])
             assert node.await_up()["Version"].startswith("20.10.")
             Orchestrator(node.engine).initialize(fabric.address(scenario.nodes[0]), {}, {})
             found = _programmed(name, expected)
