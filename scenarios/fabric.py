@@ -60,6 +60,8 @@ class Fabric:
         self._kept: dict[str, list[Callable[[], None]]] = {}  # what a node is told later
         self.segments: dict[tuple[str, str], Segment] = {}
         self.endpoints: dict[tuple[str, str], Endpoint] = {}
+        self.on_namespace: Callable[[str], None] = lambda name: None
+        """It is told each namespace that is created from now on, before anything is sent there."""
 
     def close(self) -> None:
         """Close the netlink sockets. The journal removes the namespaces."""
@@ -78,6 +80,7 @@ class Fabric:
         name = f"{self._journal.run}-{role}"
         self._journal.record("netns", name)
         netns.create(name, remapped=remapped)
+        self.on_namespace(name)
         sysctl.write(name, _ROUTER)
         rtnl = self.rtnl(name)
         rtnl.send([rtnl.link_set("lo", up=True)])

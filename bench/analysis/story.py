@@ -41,6 +41,8 @@ _SENDING, _STALE_DEVICE = "OUTPUT", "ip_output"
 """Where a packet that was put into VXLAN still has the device that it left, in another namespace."""
 _AT_A_HOOK = "NETFILTER_DROP"
 _AT_HOOKS, _BY_CONNECTION = "nf_hook_slow", "NAT, its connection"
+_READ = ("sctp_recvmsg",)
+"""The functions that free what an application has read as if it were dropped (net/sctp/socket.c)."""
 _ECHO, _ECHO_REPLY = 8, 0
 _ERRORS = {
     (3, 0): "network unreachable",
@@ -151,7 +153,7 @@ def _packets(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
     by_copy: dict[int, list[Sighting]] = {}
     joined: dict[str, int] = {}  # namespace -> when a datagram was put together there
     for each in sightings:
-        if not each.packet:
+        if not each.packet or each.function in _READ:
             continue
         key = each.packet, each.fragment or 0
         packet = by_copy.get(each.copy)
@@ -326,9 +328,9 @@ def _between(last: Sighting, each: Sighting, hook: str, by: str, rules: list[str
     if before != after:
         yield Hop("rewritten", last.namespace, last.device, hook, before, after, by, rules)
     if last.fragment is None and each.fragment == 0:
-        yield Hop("divided", last.namespace, last.device, hook, before, after, "IP, fragments")
+        yield Hop("divided", last.namespace, last.device, hook, after, after, "IP, fragments")
     if last.fragment is not None and each.fragment is None:
-        yield Hop("joined", last.namespace, last.device, hook, before, after, "IP, fragments")
+        yield Hop("joined", last.namespace, last.device, hook, after, after, "IP, fragments")
     if last.place in _SENT_ON:
         yield Hop("sent on", last.namespace, last.device, hook, before, after, by)
     if each.carrier and not last.carrier:

@@ -17,7 +17,7 @@ from bench.cli.options import (
     shown_clock_option,
     timeout_option,
 )
-from bench.documents.tracing import FlowProtocol, Story, Until
+from bench.documents.tracing import MOST_BYTES, FlowProtocol, Story, Until
 from bench.report import terminal
 from dataplanes import catalog, platforms
 from dataplanes.errors import Usage
@@ -34,7 +34,14 @@ from dataplanes.errors import Usage
     type=click.Choice(get_args(FlowProtocol)),
     default="tcp",
     show_default=True,
-    help="Ask by a TCP connection, by a datagram, or by an echo (a ping).",
+    help="Ask by a TCP connection, by a UDP datagram, by an echo (a ping), or by an SCTP association.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(1, MOST_BYTES),
+    default=1,
+    show_default=True,
+    help=f"Bytes of the request; 1 to {MOST_BYTES:,}. A datagram that is larger than the MTU is sent in fragments.",
 )
 @click.option(
     "--until",
@@ -60,6 +67,7 @@ def trace(
     origin: str,
     service: str,
     protocol: FlowProtocol,
+    size: int,
     until: Until,
     everything: bool,
     as_json: bool,
@@ -89,8 +97,9 @@ def trace(
     platforms.demand_planes(selections, "bench trace")
     path = scenario_path(scenario)
     demand_utf8(" ".join(command), "the command")
-    tracing = Tracing(origin, service, protocol, until, list(command))
+    tracing = Tracing(origin, service, protocol, until, list(command), size)
     outside.demand_known(topology.load(path), tracing)
+    outside.demand_served(selections, tracing)
     write = output_writer(svg)
     chosen, reason = choose.choose(kernel, clock, selections, measuring=False, more=follower.REQUIRES)
     terminal.say(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)

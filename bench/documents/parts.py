@@ -134,4 +134,5 @@ class TracePlan(Struct):
     service: str = ""  # the service that it asks; "": the one that the scenario's client calls
     protocol: str = ""
     until: str = ""
+    size: int = 1  # bytes of the request
     command: str = ""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from bench.documents import SCHEMA, Count, Name
 from dataplanes.follower import Sighting
 
-FlowProtocol = Literal["tcp", "udp", "icmp"]
+FlowProtocol = Literal["tcp", "udp", "icmp", "sctp"]
 Until = Literal["reply", "close"]
+MOST_BYTES = 65_507
+"""The most bytes that an IPv4 datagram of UDP has room for."""
 
 
 class Tracing(Struct, frozen=True):
@@ -25,6 +27,7 @@ class Tracing(Struct, frozen=True):
     protocol: FlowProtocol = "tcp"
     until: Until = "reply"
     command: list[str] = []
+    size: Annotated[int, Meta(ge=1, le=MOST_BYTES)] = 1  # bytes of the request
 
 
 class Fact(Struct, frozen=True):

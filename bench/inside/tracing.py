@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-import socket
-import struct
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 from msgspec.structs import replace
 
 from bench.documents import Event, Job
 from bench.documents.tracing import Followed, Namespace, Tracing, Until
-from bench.inside import environment, facts, trial
+from bench.inside import asking, environment, facts, trial
 from dataplanes.follower import Follower, Sighting
 from dataplanes.kernel.btf import KernelTypes
 from dataplanes.selection import balances
@@ -25,9 +23,9 @@ from scenarios.journal import Journal
 from scenarios.lab import Lab
 from scenarios.testbed import Testbed
 
-_PORT = 40_001
-"""The client's port, or the number of its echo. Nobody else uses it in a fresh lab."""
 _PATIENCE = 5.0  # seconds for an answer
+_LAST = "FIN", "SHUTDOWN"
+"""The beginnings of the flags of segments, and of the names of chunks, that end a connection."""
 _QUIET = 0.2  # seconds without a sighting after which no more are expected
 
 
@@ -35,6 +33,7 @@ def trace(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
     """Follow a flow on each plane of the job, each in a fresh lab. The environment is told last: a person waits."""
     tracing = msgspec.convert(job.tracing, Tracing)
     types = msgspec.convert(job.types, KernelTypes, str_keys=True)
+    asking.autoload(tracing.protocol)
     for selection in job.selections:
         scenario = topology.load(job.scenario)
         with Journal() as journal, trial.build(scenario, selection, journal) as lab, attached(lab, types) as follower:
@@ -43,13 +42,19 @@ def trace(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
     return 0
 
 
-def attached(lab: Lab, types: KernelTypes) -> Follower:
-    """Return a follower in all namespaces of a lab."""
-    return Follower(types, {name: facts.shown(name) for _, _, name in lab.namespaces()})
+@contextmanager
+def attached(lab: Lab, types: KernelTypes) -> Iterator[Follower]:
+    """Yield a follower in all namespaces of a lab, and in those that come later."""
+    with Follower(types, {name: facts.shown(name) for _, _, name in lab.namespaces()}) as follower:
+        lab.fabric.on_namespace = lambda name: follower.add(name, facts.shown(name))
+        try:
+            yield follower
+        finally:
+            lab.fabric.on_namespace = lambda name: None
 
 
 def follow(
-    lab: Lab, tracing: Tracing, follower: Follower, request: bytes = b"w", patience: float = _PATIENCE
+    lab: Lab, tracing: Tracing, follower: Follower, request: bytes = b"", patience: float = _PATIENCE
 ) -> Followed:
     """Send one request in a lab, and return the flow with its sightings."""
     traffic = lab.scenario.traffic
@@ -58,10 +63,11 @@ def follow(
     address, vip = ends(lab, origin, service, by_vip=balances(name))
     if tracing.command:
         return _of_command(lab, tracing, follower, Followed(name, origin, address, service, vip, tracing.protocol))
-    port = traffic.port if tracing.protocol != "icmp" else _PORT
-    flow = Followed(name, origin, f"{address}:{_PORT}", service, f"{vip}:{port}", tracing.protocol)
-    follower.watch(lab.containers[origin].netns, tracing.protocol, port=_PORT)
-    answer, source = _ask(lab, origin, vip, tracing, request, patience)
+    port = traffic.port if tracing.protocol != "icmp" else asking.PORT
+    flow = Followed(name, origin, f"{address}:{asking.PORT}", service, f"{vip}:{port}", tracing.protocol)
+    follower.watch(lab.containers[origin].netns, tracing.protocol, port=asking.PORT)
+    asked = asking.Sending(origin, vip, service, tracing.protocol, request or b"w" * tracing.size)
+    answer, source = asking.ask(lab, asked, patience)
     return seen(lab, follower, replace(flow, answer=answer, answered=bool(source), source=source), tracing.until)
 
 
@@ -111,62 +117,6 @@ def ends(testbed: Testbed, origin: str, service: str, *, by_vip: bool) -> tuple[
     return own.address, target.vip if by_vip or not target.backends else target.backends[0].address
 
 
-def _ask(lab: Lab, origin: str, vip: str, tracing: Tracing, request: bytes, patience: float) -> tuple[str, str]:
-    """Send the request. Return who answered and from which address, or what went wrong and ""."""
-    kind, number = {
-        "tcp": (socket.SOCK_STREAM, 0),
-        "udp": (socket.SOCK_DGRAM, 0),
-        "icmp": (socket.SOCK_RAW, socket.IPPROTO_ICMP),
-    }[tracing.protocol]
-    port = lab.scenario.traffic.port
-    with lab.socket(origin, kind, number) as made:
-        made.settimeout(patience)
-        try:
-            if tracing.protocol == "icmp":
-                return _ping(made, vip, patience)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # it may have been used in this lab before
-            made.bind(("", _PORT))
-            if tracing.protocol == "udp":
-                made.sendto(request, (vip, port))
-                answer, source = made.recvfrom(256)
-                return _who(answer), _address(source)
-            made.connect((vip, port))
-            made.sendall(request)
-            return _who(made.recv(256)), _address(made.getpeername())
-        except TimeoutError:
-            return f"nothing for {patience:g} s", ""
-        except OSError as error:
-            return error.strerror or str(error), ""
-
-
-def _ping(made: socket.socket, vip: str, patience: float) -> tuple[str, str]:
-    head, deadline = struct.pack("!BBHHH", 8, 0, 0, _PORT, 1), time.monotonic() + patience
-    made.sendto(head[:2] + struct.pack("!H", _checksum(head)) + head[4:], (vip, 0))
-    while time.monotonic() < deadline:
-        packet, source = made.recvfrom(256)
-        kind: int
-        kind, _, _, number, _ = struct.unpack_from("!BBHHH", packet, (packet[0] & 15) * 4)
-        if kind == 0 and number == _PORT:
-            return "an echo", _address((source[0], _PORT))
-    raise TimeoutError
-
-
-def _address(of: tuple[Any, ...]) -> str:
-    return f"{of[0]}:{of[1]}"
-
-
-def _checksum(data: bytes) -> int:
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
-
-
-def _who(answer: bytes) -> str:
-    """Return what the backend tells of itself: its number, and the addresses that it saw."""
-    words = answer.decode("ascii", "replace").split()
-    return f"backend {words[0]}, which saw {words[1]}:{words[2]}" if len(words) > 2 else "a backend"
-
-
 def _until_quiet(follower: Follower) -> list[Sighting]:
     """Return all sightings, when none has come for a while."""
     found, deadline = follower.sightings(), time.monotonic() + _QUIET
@@ -180,6 +130,6 @@ def _until_quiet(follower: Follower) -> list[Sighting]:
 
 def _without_end(sightings: list[Sighting]) -> list[Sighting]:
     """Return the sightings of the packets that were sent before one that ends the connection."""
-    first = min((each.time for each in sightings if "FIN" in each.flags), default=math.inf)
+    first = min((each.time for each in sightings if each.flags.startswith(_LAST)), default=math.inf)
     # A packet is named after the time of its first sighting.
-    return [each for each in sightings if each.packet < first and "FIN" not in each.flags]
+    return [each for each in sightings if each.packet < first and not each.flags.startswith(_LAST)]

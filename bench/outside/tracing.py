@@ -13,11 +13,20 @@ from bench.documents.tracing import Followed, Story, TraceDocument, Tracing
 from bench.kernels import Kernel
 from bench.outside import provenance
 from bench.outside.dispatch import dispatch
-from dataplanes import follower
+from dataplanes import catalog, follower
 from dataplanes.errors import BenchError, Prerequisite, Usage
 from dataplanes.kernel.btf import Btf
 from dataplanes.selection import Selection
 from scenarios.topology import Scenario
+
+
+def demand_served(selections: Sequence[Selection], tracing: Tracing) -> None:
+    """Raise Usage if a plane does not serve the transport of a request. All send on the answers of a ping."""
+    for each in selections:
+        served = catalog.protocols(each)
+        if tracing.protocol != "icmp" and tracing.protocol not in served:
+            fix = f"it serves {', '.join(served)}"
+            raise Usage(f"{each.dataplane} does not serve {tracing.protocol.upper()}", where="--protocol", fix=fix)
 
 
 def demand_known(scenario: Scenario, tracing: Tracing) -> None:

@@ -16,7 +16,7 @@ import pytest
 from bench.analysis.story import story
 from bench.documents import Event, Job
 from bench.documents.tracing import Followed, Story, Tracing
-from bench.inside import observe, tracing
+from bench.inside import asking, observe, tracing
 from bench.report.story import lines
 from dataplanes import catalog, follower
 from dataplanes.follower import Follower
@@ -92,6 +92,31 @@ def test_each_rewrite_is_told_where_the_plane_makes_it(plane: str, types: Kernel
     assert requests(told(of_command)) == requests(known.get("remote tcp") or known["remote"])
     assert {way.direction for way in of_command.ways} == {"request", "reply"}
     assert found == {name: known.get(name) or known[name.partition(" ")[0]] for name in found}
+
+
+@pytest.mark.parametrize("plane", ["nft-lb", "ipvs-container", "nft-bridge"])
+def test_associations_fragments_and_containers_that_come_later_are_followed(plane: str, types: KernelTypes) -> None:
+    rewrites = [re.sub(r":\d+\b", "", line) for line in KNOWN[plane].get("remote udp") or KNOWN[plane]["remote"]][:-1]
+    asking.autoload("sctp")
+    with running(plane, "matrix") as lab, tracing.attached(lab, types) as attached:
+        association = followed(lab, CLIENT, "lone", "sctp", attached)
+        asked = Tracing(CLIENT, "lone", "udp", size=4000)
+        large = story(tracing.follow(lab, asked, attached))
+        lab.scale("my-busybox", 2)
+        later = followed(lab, "my-busybox.2", "lone", "tcp", attached)
+    for each in (association, large, later):
+        print("\n".join(lines(each)))  # pytest shows it if the test fails
+        assert each.flow.answered
+    assert association.ways[0].what == "INIT"
+    for each in (association, large):
+        found = [line for line in told(each) if not line.endswith(("divided", "joined"))][:-1]
+        assert [re.sub(r":(\d+|\*)", "", line) for line in found] == rewrites
+    assert {way.end.kind for way in association.ways} == {"arrived"}
+    assert "divided" in [step.kind for step in large.ways[0].steps]
+    parts = [way for way in large.ways if way.what.startswith("fragment")]
+    assert (parts[0].direction, parts[0].what, parts[0].others) == ("request", "fragment from byte 1,424", 1)
+    assert {way.end.kind for way in parts} == {"joined"}
+    assert later.ways[0].passages[0].namespace == "my-busybox.2"
 
 
 def test_the_packets_of_each_check_are_followed_and_no_outcome_changes() -> None:

@@ -60,6 +60,7 @@ def test_the_story_is_what_the_page_shows(bench: Bench, machine: dict[str, Kerne
         "protocol": "udp",
         "until": "reply",
         "command": [],
+        "size": 1,
     }
 
 
@@ -126,12 +127,22 @@ def test_a_kernel_without_kprobes_is_refused_before_anything_runs(bench: Bench, 
 @pytest.mark.parametrize(
     "arguments",
     [
-        *(("--protocol", "dccp"), ("--until", "never"), ("-d", "nft-lbb")),
+        *(("--protocol", "dccp"), ("--until", "never"), ("-d", "nft-lbb"), ("--size", "0"), ("--size", "65508")),
         *(("--from", "my-web.9"), ("--to", "my-wob")),
     ],
 )
 def test_bad_arguments_are_exit_2(bench: Bench, machine: dict[str, Kernel], arguments: tuple[str, str]) -> None:
     assert bench("trace", "-d", "nft-lb", "--kernel", "debian-6.12", *arguments).exit_code == 2
+
+
+def test_a_transport_that_a_plane_does_not_serve_is_exit_2(
+    bench: Bench, machine: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "protocols", lambda selection: ("tcp", "udp"))
+    done = bench(*TRACE[:-4], "--protocol", "sctp", "--kernel", "debian-6.12")
+    assert done.exit_code == 2
+    assert "nft-lb does not serve SCTP" in done.stderr
+    assert "tcp, udp" in done.stderr
 
 
 class Empty(Given):
