@@ -119,7 +119,8 @@ def test_associations_fragments_and_containers_that_come_later_are_followed(plan
     assert later.ways[0].passages[0].namespace == "my-busybox.2"
 
 
-def test_the_packets_of_each_check_are_followed_and_no_outcome_changes() -> None:
+@pytest.mark.parametrize("plane", ["nft-lb", "nft-bridge", "ebpf-tc"])
+def test_the_packets_of_each_check_are_followed_and_no_outcome_changes(plane: str) -> None:
     wanted = [name for name, each in checks.CHECKS.items() if (each.theme, each.scenario) == ("reach", "matrix")]
     outcomes: list[dict[str, str]] = []
     flows: dict[str, Followed] = {}
@@ -132,7 +133,7 @@ def test_the_packets_of_each_check_are_followed_and_no_outcome_changes() -> None
 
     for traced in (False, True):
         outcomes.append({})
-        job = Job("matrix", selections=catalog.select("nft-lb"), checks=wanted)
+        job = Job("matrix", selections=catalog.select(plane), checks=wanted)
         job.traced = traced
         observe.matrix(job, "wall", tell, lambda lab: None)
     assert outcomes[0] == outcomes[1]
