@@ -137,9 +137,9 @@ def _key() -> bytes:
     return _loads(_KEY, _DESTINATION, _SOURCE, _DPORT, _SPORT)
 
 
-def _opposite() -> bytes:
-    """Load the key of the packet that answers a packet."""
-    return _loads(_KEY, _SOURCE, _DESTINATION, _SPORT, _DPORT)
+def _direct() -> list[bytes]:
+    """Forget the replies of a flow whose client sends to the backend's own address: what answers this is none."""
+    return [_loads(_KEY, _SOURCE, _DESTINATION, _SPORT, _DPORT), _any(), forget(replies(_UDP), _KEY, _CARRIED)]
 
 
 def _carried() -> bytes:
@@ -221,7 +221,7 @@ def _frames() -> _Made:
     to_vip, to_client, turn = requests(_TCP), replies(_TCP), _segment(TURN)
     yield "frames", [_load(_DESTINATION, 0), look_up(OWNED, 0, VERDICT)]
     yield "frames", [_load(_DESTINATION, 0), look_up(CLIENTS, 0), verdict(GOTO, "to-client")]
-    yield "frames", [_protocol(_UDP), _opposite(), _any(), forget(replies(_UDP), _KEY, _CARRIED)]
+    yield "frames", [_protocol(_UDP), *_direct()]
     yield "to-vip", [_plain(), _renew(to_vip, to_client, _ESTABLISHED, _any()), _accept]
     yield "to-vip", [turn, look_up(TURNS, 0, VERDICT)]
     yield "to-vip", [verdict(GOTO, "others")]
@@ -268,6 +268,8 @@ def _flows() -> _Made:
         to_vip, to_client = requests(protocol), replies(protocol)
         yield name, [_renew(to_vip, to_client, _THEN[protocol], _carried()), _accept]
         yield name, [_renew(to_client, to_vip, _THEN[protocol], _carried()), _accept]
+        if protocol == _UDP:
+            yield name, _direct()  # to a backend that is a client, too
         yield name, [verdict(GOTO, "balance")]
 
 

@@ -108,7 +108,7 @@ class Lab(Testbed):
         for segment in list(self.fabric.segments.values()):
             plane.add_segment(segment)
         for container in self.containers.values():
-            for endpoint in container.endpoints:
+            for endpoint in container.endpoints if not container.crashed else ():
                 plane.add_endpoint(endpoint)
         services = [*self.services(), *self.fillers()]
         self.applied = timed(lambda: plane.apply(services))

@@ -283,10 +283,10 @@ class Model:
         """Take note that a backend gets no new flows of a service, or none at all."""
         forgets = not drained or "change.drain" in self._lacks
         for flow in [each for each in self.flows.values() if each.to == service]:
-            if flow.udp and backend in flow.places:
+            if flow.udp and (backend in flow.places or not flow.backend):  # unanswered, it may be this one's, too
                 check = "drain-udp" if drained else "udp-moves-connected" if flow.connected else "udp-moves"
-                stays = f"change.{check}" in self._lacks
-                flow.places = flow.places | {ANEW, NOWHERE} if stays else flow.places - {backend} | {ANEW, LOST}
+                known = {backend, NOWHERE} if f"change.{check}" in self._lacks else {LOST}
+                flow.places = flow.places - {backend} | {ANEW} | known
             elif flow.backend == backend and not flow.udp and not flow.gone and forgets:
                 flow.places = Places({ANEW}) if flow.places == {backend} else flow.places | {ANEW, backend}
 
