@@ -20,6 +20,7 @@ from dataplanes.bridge_connections import BridgeConnections
 from dataplanes.bridge_ruleset import BridgeRuleset
 from dataplanes.errors import Unsupported
 from dataplanes.guard import Guard
+from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint
 from dataplanes.nft import ConnectionTable, Nft, NftDirector, NftKnobs
 from dataplanes.requirements import Feature, Package, Requirement
@@ -76,10 +77,12 @@ class _BridgeDirector(NftDirector):
 
     def meet(self, endpoints: Sequence[Endpoint]) -> Callable[[], None]:
         before, macs = dict(self._rules.macs), {each.address: each.mac for each in endpoints}
-        self._reach(before | macs)
-        backends = {backend.address for service in self._services.values() for backend in service.backends}
-        if again := {address: mac for address, mac in macs.items() if address in backends}:
-            self._table().misled(again)  # they began while nobody was there, or another container
+        with Undo() as undo:
+            self._reach(before | macs)
+            undo(partial(self._reach, before))
+            backends = {backend.address for service in self._services.values() for backend in service.backends}
+            if again := {address: mac for address, mac in macs.items() if address in backends}:
+                self._table().misled(again)  # they began while nobody was there, or another container
         return partial(self._reach, before)
 
     def part(self, endpoint: Endpoint) -> None:

@@ -193,7 +193,7 @@ def _weights_lost(patch: Patch) -> None:
 
 
 DONE = [
-    ("nft-lb", _stale_udp, 5),
+    ("nft-lb", _stale_udp, 2),
     _long("nft-lb", _evicted, 1),
     _long("nft-lb", _begins_anew, 2),
     _long("nft-lb", _half_programmed, 1),

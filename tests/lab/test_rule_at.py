@@ -30,7 +30,7 @@ def places(name: str, table: str) -> Iterator[int]:
 @pytest.mark.lab
 @pytest.mark.parametrize("plane", ["kube-iptables"])
 def test_each_rule_is_found_by_the_place_of_its_target(labs: Labs, plane: str) -> None:
-    node = next(name for kind, _, name in labs(plane).namespaces() if kind == "host")
+    node = labs(plane).fabric.host_netns("worker2")
     for table in ("nat", "filter"):
         known = [rule for rule in iptables.rules(node, table) if rule.startswith("-A ")]
         found = [iptables.rule_at(node, table, place) for place in places(node, table)]
