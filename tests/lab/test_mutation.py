@@ -23,6 +23,8 @@ from tests.lab.test_seed import SERVING
 
 EVERY = [*SERVING, "ipvs-lb-dsr", "kube-iptables", "kube-nftables", "kube-nftables@one-map", "moby-nftables"]
 """The planes that are told something else. Others, of which there are fewer mutants, only lose something."""
+AT_ONCE = ("ipvs-container", "nft-lb", "nft-bridge", "kube-iptables", "ebpf-socket", "ebpf-tc")
+"""The planes whose mutants are part of a whole tox, one of each mechanism."""
 
 
 def _told(breaks: Callable[[Mutant], None], bed: Bed, undo: ExitStack) -> None:
@@ -53,9 +55,15 @@ def mutants(plane: str) -> dict[str, tuple[str, Damage]]:
     }
 
 
+def _marks(plane: str, check: str) -> list[pytest.MarkDecorator]:
+    """Return the marks of a mutant. Those of other planes than `AT_ONCE` are observed by `tox -e mutants`."""
+    found = [pytest.mark.machine] if checks.CHECKS[check].machine else []
+    return found if plane in AT_ONCE else [*found, pytest.mark.mutants]
+
+
 _PLANES = dict.fromkeys([*EVERY, *(plane for _, planes in LOST.values() for plane in planes)])
 _MUTANTS = [
-    pytest.param(plane, name, marks=[pytest.mark.machine] if checks.CHECKS[check].machine else [])
+    pytest.param(plane, name, marks=_marks(plane, check))
     for plane in _PLANES
     for name, (check, _) in mutants(plane).items()
 ]
