@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataplanes.errors import KernelRefused, Prerequisite
 from dataplanes.kernel import sysctl
 from scenarios.checks import check
-from scenarios.checks.world import Differs, World, same
+from scenarios.checks.world import Delayed, Differs, World, same
+
+_BY_CHANCE = 1
+"""The connections that may need a second SYN. A source port that a balancer chooses at random may be one that the
+backend has in TIME_WAIT, of an earlier connection with another client's port and so with any sequence number. Then the
+backend answers the SYN with an ACK (net/ipv4/tcp_minisocks.c, tcp_timewait_state_process). With a port for each of 128
+connections that happens in about one of fifty observations, and with kube-proxy's masquerading it was seen."""
 
 
 @check("limits.recycled-ports", "D46, moby/moby#35082")
@@ -15,8 +21,15 @@ def recycled_ports(world: World) -> str:
         client = probe.tasks[0]
         for name in world.alterable([world.netns(client)]):
             sysctl.write(name, {"net.ipv4.ip_local_port_range": "40000 40031"})
-        ports = [world.hang_up(client, world.vip("my-web"), 0).task for _ in range(128)]
-        return same("connections answered", len(ports), 128)
+        answered, delayed = 0, 0
+        while answered + delayed < 128:
+            try:
+                answered += bool(world.hang_up(client, world.vip("my-web"), 0).task)
+            except Delayed:
+                delayed += 1
+                if delayed > _BY_CHANCE:
+                    raise
+        return same("connections answered", answered + delayed, 128)
 
 
 @check("limits.ipv6", "D36, moby/moby#24379", skip="swarm's VIPs are IPv4 only, and so are these planes")

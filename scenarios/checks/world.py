@@ -40,6 +40,10 @@ class Differs(Exception):
     """The semantic does not hold. The message says what was seen."""
 
 
+class Delayed(Differs):
+    """A connection came about only after its SYN had been sent again."""
+
+
 class Seen(Struct, frozen=True):
     """A connection or datagram as its backend saw it."""
 
@@ -125,12 +129,12 @@ class World(Surroundings):
     def open(self, made: socket.socket, address: str, port: int = 0, *, syns: int = 1) -> socket.socket:
         """Connect a socket.
 
-        Raises Differs if TCP needs more than `syns` SYNs, because a retransmission hides a loss.
+        Raises Delayed if TCP needs more than `syns` SYNs, because a retransmission hides a loss.
         """
         port = port or self.served
         made.connect((address, port))
         if made.proto in (0, socket.IPPROTO_TCP) and (sent := 1 + retransmits(made)) > syns:
-            raise Differs(f"connected to {address}:{port} only when the SYN had been sent {sent} times")
+            raise Delayed(f"connected to {address}:{port} only when the SYN had been sent {sent} times")
         return made
 
     def ask(
