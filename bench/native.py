@@ -20,7 +20,7 @@ from scenarios.journal import Journal
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread", "-static")
 _HERE = Path(__file__).parent
 PROGRAMS: dict[str, tuple[Path, ...]] = {
-    "init": (_HERE / "kernels" / "awake.c", _HERE / "kernels" / "init.c"),
+    "init": tuple(_HERE / "kernels" / name for name in ("awake.c", "command.c", "init.c", "ports.c")),
     "keep": (_HERE / "kernels" / "keep.c",),
     "vipload": tuple(sorted((_HERE / "load").glob("*.c"))),
 }
