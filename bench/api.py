@@ -152,7 +152,7 @@ def plan(
     from bench.documents.workloads import demand_processors, parse
     from bench.outside import choose, points
     from bench.outside import run as runner
-    from scenarios import topology
+    from scenarios import requires, topology
 
     selections = _selected(planes)
     path = points.scenario_path(scenario)
@@ -162,7 +162,7 @@ def plan(
     if scenario == "seed" and points.crowded(found):
         path = "scale"
     lanes = _lanes(cluster, jobs)
-    chosen, reason = choose.choose(kernel, lanes.clock(clock), selections)
+    chosen, reason = choose.choose(kernel, lanes.clock(clock), selections, more=requires.of(path))
     demand_processors(names, chosen.name, chosen.accelerated)
     count = connections or _CONNECTIONS[chosen.clock]
     goal = goal_of(chosen.clock, precision, fixed=rounds is not None)
@@ -238,17 +238,15 @@ def observe(
     from bench.outside import matrix as runner
     from dataplanes import follower
     from scenarios import checks as semantics
-    from scenarios import topology
+    from scenarios import requires
 
     selections = runner.planes(_selected(planes))
     if traces:
         platforms.demand_planes(selections, "following the packets of checks")
     wanted = semantics.select(checks)
     own = points.scenario_path(scenario) if scenario else ""
-    if own:
-        topology.load(own)
+    more = (*(requires.of(own) if own else ()), *(follower.REQUIRES if traces else ()))
     lanes = _lanes(cluster, jobs)
-    more = follower.REQUIRES if traces else ()
     chosen = [choose.choose(name, lanes.clock(clock), selections, more=more) for name in under_test.expand(kernel)]
     return Observed(
         runner.run(

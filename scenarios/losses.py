@@ -15,27 +15,13 @@ _NEIGHBOURS = Path("/proc/net/stat/arp_cache")  # a line of names, and one of he
 _QUEUES = Path("/proc/net/softnet_stat")  # a line for each processor; the second number counts what was dropped
 
 
-class Losses:
-    """What the machine has lost since this was created."""
-
-    def __init__(self) -> None:
-        self._neighbours, self._queued = neighbours_refused(), _queued()
-
-    def told(self) -> str:
-        """Return what was lost and why, or ""."""
-        if neighbours_refused() > self._neighbours:
-            return f"the machine's table of neighbours was full ({LIMIT})"
-        if _queued() > self._queued:
-            return "the machine's queue of packets was full (net.core.netdev_max_backlog)"
-        return ""
-
-
 def neighbours_refused() -> int:
     """Return how many neighbours the machine had no room for since it started, whichever namespace needed them."""
     return sum(row.get("table_fulls", 0) for row in _rows(_NEIGHBOURS, named=True))
 
 
-def _queued() -> int:
+def packets_dropped() -> int:
+    """Return how many packets the processors' queues had no room for since the machine started."""
     return sum(row.get("1", 0) for row in _rows(_QUEUES, named=False))
 
 

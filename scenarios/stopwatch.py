@@ -47,14 +47,16 @@ class Steadiness:
     The instruction clock must not advance while the guest waits for the machine's files. Otherwise the kernel's
     time-outs would expire during a wait that is longer the busier the machine is. bench/kernels/awake.c prevents that,
     and writes the time to the file `_METER`, which only this clock has. And the kernel must not have refused a
-    neighbour, because the packet that needed it is lost.
+    neighbour, because the packet that needed it is lost. With `queues` it must not have dropped a packet for want of
+    room either; a load may fill a queue by itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, queues: bool = False) -> None:
         self._waited_before, self._refused_before = self._waited(), losses.neighbours_refused()
+        self._dropped_before = losses.packets_dropped() if queues else None
 
     def broken(self) -> BenchError | None:
-        """Return an error if the clock advanced by more than `_LEAP`, or if the table of neighbours was full."""
+        """Return an error if the clock advanced by more than `_LEAP`, or if the machine has lost packets."""
         if (leap := self._waited() - self._waited_before) > _LEAP:
             what = f"the guest's clock went on for {leap:.1f} s while it waited for files"
             return BenchError(what, fix="try again on a machine that is less busy")
@@ -64,6 +66,8 @@ class Steadiness:
                 why="all namespaces of a machine share one",
                 fix=f"raise {losses.LIMIT} in its first namespace, or use --kernel guest",
             )
+        if self._dropped_before is not None and losses.packets_dropped() > self._dropped_before:
+            return BenchError("the machine's queue of packets was full", fix="raise net.core.netdev_max_backlog")
         return None
 
     @staticmethod

@@ -243,12 +243,11 @@ def lab(
     from bench.outside import choose
     from bench.outside.dispatch import dispatch
     from bench.outside.points import scenario_path
-    from scenarios import topology
+    from scenarios import requires
 
     (selection,) = one(dataplane)
     path = scenario_path(scenario)
-    topology.load(path)
-    chosen, reason = choose.choose(kernel, clock, [selection], measuring=False)
+    chosen, reason = choose.choose(kernel, clock, [selection], measuring=False, more=requires.of(path))
     terminal.say(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
     demand_utf8(" ".join(command), "the command")
     job = Job("lab", path, [selection], command=list(command))
@@ -272,12 +271,11 @@ def inspect(
     from bench.outside import choose
     from bench.outside.dispatch import dispatch
     from bench.outside.points import scenario_path
-    from scenarios import topology, walk
+    from scenarios import requires, walk
 
     (selection,) = one(dataplane)
     path = scenario_path(scenario)
-    topology.load(path)
-    chosen, _ = choose.choose(kernel, clock, [selection], measuring=False)
+    chosen, _ = choose.choose(kernel, clock, [selection], measuring=False, more=requires.of(path))
     reports: list[dict[str, Any]] = []
 
     def take(event: Event) -> None:

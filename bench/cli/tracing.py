@@ -89,7 +89,7 @@ def trace(
     from bench.report import story
     from dataplanes import follower
     from dataplanes.texts import demand_utf8
-    from scenarios import topology
+    from scenarios import requires, topology
 
     if svg == "-" and as_json:
         raise Usage("cannot print JSON and a drawing together", fix="give --svg a file")
@@ -101,7 +101,8 @@ def trace(
     outside.demand_known(topology.load(path), tracing)
     outside.demand_served(selections, tracing)
     write = output_writer(svg)
-    chosen, reason = choose.choose(kernel, clock, selections, measuring=False, more=follower.REQUIRES)
+    more = (*follower.REQUIRES, *requires.of(path))
+    chosen, reason = choose.choose(kernel, clock, selections, measuring=False, more=more)
     terminal.say(f"bench: {chosen.name} ({chosen.release}), {chosen.clock} clock: {reason}", err=True)
     told: list[Story] = []
 

@@ -18,7 +18,6 @@ from scenarios.explore import operations as do
 from scenarios.explore.operations import BACKENDS, DONE, AnyOperation, Sight
 from scenarios.explore.sockets import PORT, Sockets, container_of
 from scenarios.flush import flush_all
-from scenarios.losses import Losses
 from scenarios.stopwatch import Steadiness
 from scenarios.testbed import Testbed
 from scenarios.topology import ServiceSpec, Task
@@ -47,11 +46,11 @@ class Player:
         """Begin a sequence."""
         self._vips.clear()
         self._begun = time.monotonic()
-        self._clock, self._losses = Steadiness(), Losses()
+        self._machine = Steadiness(queues=True)
 
     def disturbance(self) -> str:
         """Return what the machine did since the sequence began that makes nothing of what was seen sure, or ""."""
-        return str(self._clock.broken() or "") or self._losses.told()
+        return str(self._machine.broken() or "")
 
     def end(self) -> None:
         """Undo what the sequence has made. Raises BenchError if the plane refuses."""

@@ -5,12 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import pytest
-
-from scenarios import losses
-from scenarios.stopwatch import Steadiness, Taken, timed
+from scenarios.stopwatch import Taken, timed
 
 
 def test_waiting_is_time_but_nothing_executed() -> None:
@@ -27,19 +23,3 @@ def test_what_a_program_executes_counts() -> None:
 
 def test_nothing_took_nothing() -> None:
     assert Taken().by("wall") == 0
-
-
-def test_a_machine_that_refused_a_neighbour_is_not_to_be_believed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def count(*processors: str) -> None:
-        lines = [f"0000000a {each} 00000001" for each in processors]
-        (tmp_path / "arp_cache").write_text("\n".join(["entries  table_fulls allocs", *lines, ""]), "ascii")
-
-    monkeypatch.setattr(losses, "_NEIGHBOURS", tmp_path / "arp_cache")
-    count("0000000a", "00000001")
-    steadiness = Steadiness()
-    assert steadiness.broken() is None
-    count("0000000a", "00000010")
-    assert "15 more were refused" in str(steadiness.broken())
-    assert Steadiness().broken() is None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from scenarios.losses import Losses
+from scenarios.stopwatch import Steadiness
 from tests.lab.mutants.planted import plant
 from tests.lab.mutants.table import EXPLORED, Mutant
 
@@ -78,14 +78,14 @@ def _seen(look: Callable[[], str], in_turn: bool) -> str:
 
 
 def _undisturbed(look: Callable[[], str]) -> str:
-    """Look until the machine has lost nothing meanwhile."""
+    """Look until the machine is not at fault itself for what is seen."""
     for _ in range(_PATIENCE):
-        lost = Losses()
+        machine = Steadiness(queues=True)
         seen = look()
-        if not seen or not lost.told():
+        if not seen or not (broken := machine.broken()):
             return seen
         time.sleep(3)
-    raise SystemExit(f"{lost.told()}: try again later")
+    raise SystemExit(f"{broken}: try again later")
 
 
 class _Labs:
