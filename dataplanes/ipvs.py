@@ -189,6 +189,8 @@ class _IpvsDirector(Director):
         return self._guard.doubts(self._look()) == self._cleared
 
     def counters(self) -> list[Counter]:
+        if self._sysctls.get("net.ipv4.vs.run_estimation") == "0":  # what the kernel tells then stands still
+            return []
         return self._virtual.counters(self._site.netns, self._services.values())
 
     def footprint(self) -> list[Footprint]:

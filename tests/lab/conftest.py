@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -125,3 +126,12 @@ def beds() -> Iterator[Callable[[str], Bed]]:
 
     yield get
     close()
+
+
+def awaited(condition: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + 20
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from dataplanes.plane_file import PlaneProgram
 from dataplanes.program import ProgramMechanism
 from scenarios import journal
 from scenarios.journal import Journal
+from tests.lab.conftest import awaited
 
 WEB = Service("web", "net", "10.0.0.2", (Backend("10.0.0.3"), Backend("10.0.0.4", 0)), (Port("tcp", 80),))
 OTHER = Service("other", "net", "10.0.0.6", (Backend("10.0.0.7"),))
@@ -86,15 +86,6 @@ def running() -> Iterator[str]:
             yield each.read_bytes().replace(b"\0", b" ").decode().strip()
         except OSError:
             continue
-
-
-def awaited(condition: Callable[[], object]) -> bool:
-    deadline = time.monotonic() + 20
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @pytest.fixture

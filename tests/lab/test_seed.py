@@ -13,7 +13,7 @@ from dataplanes.kernel.rtnl import Rtnl
 from scenarios import dns
 from scenarios.checks.backends import reached
 from scenarios.lab import Lab
-from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, Labs, View, running
+from tests.lab.conftest import BUSYBOX_VIP, CLIENT, VIP, Labs, View, awaited, running
 
 WEB = {"my-web.1": "10.0.0.3", "my-web.2": "10.0.0.4", "my-web.3": "10.0.0.5"}
 PLACES = ("container", "lb", "overlay", "host")
@@ -226,6 +226,17 @@ def test_how_a_vip_is_owned(labs: Labs, dataplane: str, on: set[str]) -> None:
             if any(r.get_attr("RTA_DST") == VIP and r["type"] == 2 and r["proto"] == 4 for r in rtnl.routes()):
                 found.add((node, "route"))
     assert {how for node, how in found if node == "worker2"} == on
+
+
+def test_the_kernel_counts_connections_where_ipvs_is_told_to(labs: Labs) -> None:
+    counting, quiet = labs("ipvs-lb@map+run_estimation=1"), labs("ipvs-lb@map")
+    for lab in (counting, quiet):
+        assert View(lab).spread(30) == {"1": 10, "2": 10, "3": 10}
+    assert counting.plane
+    assert quiet.plane
+    counted = counting.plane.counters
+    assert awaited(lambda: sum(each.connections for each in counted()) == 30)  # the kernel counts every two seconds
+    assert quiet.plane.counters() == []
 
 
 def test_between_nodes_is_a_wire_which_no_netfilter_sees() -> None:
