@@ -63,7 +63,7 @@ class Cluster(Lanes):
             raise Usage("the wall clock cannot be used on a cluster", why=why, fix="use --clock instructions")
         return "instructions"
 
-    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1) -> int:
+    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1, timed: bool = True) -> int:
         if not self._threads:
             if self._address == LOCAL:
                 self._threads = Here().count(kernel, 1000)
@@ -72,7 +72,7 @@ class Cluster(Lanes):
                     self._threads = sum(client.nthreads().values())
         return max(1, min(self._threads // kernels, (self._jobs or self._threads) // kernels, dataplanes))
 
-    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1) -> list[list[_T]]:
+    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1, timed: bool = True) -> list[list[_T]]:
         return [[each] for each in planes]  # a worker that is early gets the next one
 
     def run(self, shares: Sequence[Share], take: Told, timeout: float | None = None) -> None:

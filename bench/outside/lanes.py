@@ -1,7 +1,8 @@
 """The lanes in which guests share a command's work: `Here`, on this machine, or on others (outside/cluster.py).
 
-By the instruction clock neither the load by other guests nor the machine matters to a figure. So a command's data
-planes are dealt to lanes, and each lane does its share in a guest of its own.
+By the instruction clock neither the load by other guests nor the machine matters to a figure, and checks measure
+nothing. So a command's data planes are dealt to lanes, and each lane does its share in a guest of its own, or beside
+the others on the machine's own kernel.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ _GUEST_KB = 1 << 20
 It is half in the seed's world, and all of it with 10,000 services or with bcc's compiler.
 """
 
+_WAITING = 4
+"""Lanes for each processor where nothing is measured on the machine's own kernel: most of the time checks wait."""
+
 
 class Share(Struct, frozen=True):
     """The work of one guest: a job for some data planes on one kernel."""
@@ -65,11 +69,14 @@ class Lanes(ABC):
         return asked
 
     @abstractmethod
-    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1) -> int:
-        """Return how many guests share the work of so many planes on one of so many kernels at the same time."""
+    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1, timed: bool = True) -> int:
+        """Return how many guests share the work of so many planes on one of so many kernels at the same time.
+
+        `timed`: the work measures by the kernel's clock.
+        """
 
     @abstractmethod
-    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1) -> list[list[_T]]:
+    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1, timed: bool = True) -> list[list[_T]]:
         """Return the planes of each guest. A guest gets whole planes, because it warms up what it measures."""
 
     @abstractmethod
@@ -89,14 +96,18 @@ class Here(Lanes):
     def __init__(self, jobs: int | None = None) -> None:
         self._jobs = jobs
 
-    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1) -> int:
-        if kernel.clock != "instructions":
+    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1, timed: bool = True) -> int:
+        if kernel.clock != "instructions" and (timed or not kernel.accelerated):
             return 1
-        room = min(len(os.sched_getaffinity(0)), int(field("/proc/meminfo", "MemAvailable").split()[0]) // _GUEST_KB)
+        room = len(os.sched_getaffinity(0))
+        if not kernel.emulator:
+            room *= _WAITING
+        else:
+            room = min(room, int(field("/proc/meminfo", "MemAvailable").split()[0]) // _GUEST_KB)
         return max(1, min(room // kernels, (self._jobs or room) // kernels, dataplanes))
 
-    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1) -> list[list[_T]]:
-        count = self.count(kernel, len(planes), kernels)
+    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1, timed: bool = True) -> list[list[_T]]:
+        count = self.count(kernel, len(planes), kernels, timed)
         return [list(planes[lane::count]) for lane in range(count)]
 
     def run(self, shares: Sequence[Share], take: Told, timeout: float | None = None) -> None:

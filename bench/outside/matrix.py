@@ -68,7 +68,7 @@ def run(
             return [job(selections, checks)]
         if len(selections) == 1 and platforms.of(selections[0]):
             return [job(selections, part) for part in _parts(lanes, kernel, checks, len(kernels))]
-        return [job(part, checks) for part in lanes.deal(kernel, selections, len(kernels))]
+        return [job(part, checks) for part in lanes.deal(kernel, selections, len(kernels), timed=False)]
 
     shares = [Share(kernel, each, tty=pause and sys.stdin.isatty()) for kernel, _ in kernels for each in dealt(kernel)]
     lanes.run(shares, heard.take, timeout)
@@ -127,7 +127,7 @@ def _parts(lanes: Lanes, kernel: Kernel, checks: Sequence[Check], kernels: int) 
     (usual, _), *others = worlds.most_common()
     units = [[each] for each in checks if each.scenario == usual]
     units += [[each for each in checks if each.scenario == name] for name, _ in others]
-    return [[each for unit in part for each in unit] for part in lanes.deal(kernel, units, kernels)]
+    return [[each for unit in part for each in unit] for part in lanes.deal(kernel, units, kernels, timed=False)]
 
 
 def unexpected(matrix: Matrix) -> list[MatrixCell]:

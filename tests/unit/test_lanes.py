@@ -12,6 +12,7 @@ import pytest
 
 from bench.documents import Event, Job
 from bench.kernels import Kernel
+from bench.kernels.host import HostKernel
 from bench.outside import lane, matrix
 from bench.outside import lanes as parallel
 from bench.outside.lane import Order
@@ -33,7 +34,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def guest(clock: str) -> Kernel:
-    return cast(Kernel, SimpleNamespace(clock=clock))
+    return cast(Kernel, SimpleNamespace(clock=clock, accelerated=False, emulator="qemu"))
 
 
 def test_guests_share_planes_by_the_instruction_clock_alone(machine: Any) -> None:
@@ -50,6 +51,14 @@ def test_there_is_a_guest_however_little_there_is(machine: Any) -> None:
     assert Here().count(guest("instructions"), 12) == 1
     machine(processors=1)
     assert Here().count(guest("instructions"), 12, kernels=2) == 1
+
+
+def test_checks_share_the_machines_own_kernel_and_measurements_do_not(machine: Any) -> None:
+    host = HostKernel()
+    assert Here().count(host, 12) == 1
+    assert Here().count(host, 100, timed=False) == 16
+    assert Here(3).count(host, 12, timed=False) == 3
+    assert Here().count(guest("wall"), 12, timed=False) == 1  # emulated, one would slow the other down
 
 
 def test_nobody_starts_more_guests_than_asked_for(machine: Any) -> None:

@@ -29,10 +29,10 @@ class InTurn(Lanes):
     def __init__(self, jobs: int | None = None) -> None:
         pass
 
-    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1) -> int:
+    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1, timed: bool = True) -> int:
         return dataplanes
 
-    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1) -> list[list[_T]]:
+    def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1, timed: bool = True) -> list[list[_T]]:
         return [[plane] for plane in planes]
 
     def run(self, shares: Sequence[Share], take: Told, timeout: float | None = None) -> None:
