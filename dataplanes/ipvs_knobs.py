@@ -16,9 +16,8 @@ backend that reaches itself. Where the container owns the VIP by a route, the ro
 nothing.
 
 The variants `iptables`, `map` and `port` are there at every placement, with otherwise equal knobs. `iptables` is how
-Docker programs IPVS. `map` and `port` are the cheapest ways with any port and with declared ports, without the kernel's
-counters (`run_estimation=1` has them). The default is `map`, because it loses no clause of the specification that
-`iptables` has; in the container it is what Docker shipped.
+Docker programs IPVS. `map` and `port` are the cheapest ways with any port and with declared ports. The default is
+`map`, because it loses nothing that `iptables` has; in the container it is what Docker shipped.
 """
 
 from __future__ import annotations
@@ -116,10 +115,9 @@ def programmings(published: IpvsKnobs, back: str) -> dict[str, Struct]:
 
     `back` is the cheapest way back at the placement that loses nothing, with a VIP owned by a route. IPVS looks for an
     answer's route again once the answer has the VIP as its source (net/netfilter/ipvs/ip_vs_core.c,
-    ip_vs_route_me_harder). Here no route depends on the source, and in the overlay namespace answers are bridged. The
-    estimator, which adds up counters (ip_vs_est.c), costs 2 % with 10,000 services in each of four containers.
+    ip_vs_route_me_harder). Here no route depends on the source, and in the overlay namespace answers are bridged.
     """
-    cheapest = replace(published, back=back, own="route", snat_reroute=0, run_estimation=0)
+    cheapest = replace(published, back=back, own="route", snat_reroute=0)
     return {
         "iptables": published,
         "map": replace(cheapest, choose="map"),

@@ -114,7 +114,8 @@ jobs_option = click.option(
     "-j",
     type=click.IntRange(1, 1000),
     metavar="N",
-    help="Run at most N guests at the same time; 1 to 1000. By default as many as processors and memory allow.",
+    help="Run at most N guests, or lanes of checks on this machine's own kernel, at the same time; 1 to 1000. "
+    "By default as many as processors and memory allow.",
 )
 cluster_option = click.option(
     "--cluster",

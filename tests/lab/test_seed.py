@@ -228,8 +228,8 @@ def test_how_a_vip_is_owned(labs: Labs, dataplane: str, on: set[str]) -> None:
     assert {how for node, how in found if node == "worker2"} == on
 
 
-def test_the_kernel_counts_connections_where_ipvs_is_told_to(labs: Labs) -> None:
-    counting, quiet = labs("ipvs-lb@map+run_estimation=1"), labs("ipvs-lb@map")
+def test_the_kernel_counts_connections_unless_ipvs_is_told_not_to(labs: Labs) -> None:
+    counting, quiet = labs("ipvs-lb"), labs("ipvs-lb+run_estimation=0")
     for lab in (counting, quiet):
         assert View(lab).spread(30) == {"1": 10, "2": 10, "3": 10}
     assert counting.plane
