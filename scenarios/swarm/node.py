@@ -93,12 +93,13 @@ class SwarmNode:
         raise BenchError("the engine did not start", where=self.name, why=self.last_words() or "it says nothing")
 
     def last_words(self) -> str:
-        """Return the end of what the daemons have logged."""
-        for name in ("dockerd.log", "containerd.log"):
-            with suppress(OSError), open(f"{self._home}/{name}", encoding="utf-8", errors="replace") as file:
-                if lines := file.read().strip().splitlines():
-                    return "; ".join(lines[-3:])[-600:]
-        return ""
+        """Return the end of what each of the daemons has logged."""
+        found = []
+        for name in ("containerd", "dockerd"):
+            with suppress(OSError), open(f"{self._home}/{name}.log", encoding="utf-8", errors="replace") as file:
+                if text := file.read().strip():
+                    found.append(f"{name}: {'; '.join(text.splitlines()[-2:])[-400:]}")
+        return "; ".join(found)
 
     def stop(self) -> None:
         """End the daemons, and with them their PID namespace and every container."""
