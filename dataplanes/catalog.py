@@ -283,6 +283,8 @@ def _select(text: str) -> Selection:
     if text in peers.NAMES or plane in peers.PLATFORMS:
         return peer(text)
     if plane == DIRECT:
+        if split(settings)[0] in peers.PLATFORMS:
+            return platforms.direct(peer(settings))
         if settings:
             raise Usage(f"{DIRECT} has no variants", where=text)
         return msgspec.structs.replace(REFERENCE, name=text)
@@ -372,11 +374,10 @@ def make(selection: Selection, attachments: Attachments, belongings: Belongings)
 
 def requires(selection: Selection) -> tuple[Requirement, ...]:
     """Return what the selected data plane needs of the kernel and the machine with its knobs."""
-    if selection.dataplane == DIRECT:
-        return ()
     if chosen := platforms.of(selection):
-        return chosen.requires(selection.variant)
-    return tuple(dict.fromkeys(need for part in _parts(selection) for need in part.requires()))
+        return chosen.requires(platforms.version(selection))
+    parts = () if selection.dataplane == DIRECT else _parts(selection)
+    return tuple(dict.fromkeys(need for part in parts for need in part.requires()))
 
 
 def needs_cgroups(selection: Selection) -> bool:

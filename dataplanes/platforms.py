@@ -16,7 +16,7 @@ from msgspec import Struct
 from dataplanes import peers
 from dataplanes.errors import Usage
 from dataplanes.requirements import Condition, Feature, Requirement, Tool, Unpacked
-from dataplanes.selection import Selection
+from dataplanes.selection import DIRECT, Selection, split
 
 _EXPECTED = "expected.toml"
 PLACEMENT = "platform"
@@ -71,8 +71,26 @@ def select(text: str, name: str, version: str) -> Selection:
 
 
 def of(selection: Selection) -> Platform | None:
-    """Return the platform that was selected, or None for a plane of our own lab."""
-    return known().get(selection.dataplane) if selection.placement == PLACEMENT else None
+    """Return the platform that was selected, itself or its direct path, or None for a plane of our own lab."""
+    return known().get(_told(selection)[0]) if selection.placement == PLACEMENT else None
+
+
+def version(selection: Selection) -> str:
+    """Return the version of a platform that was selected."""
+    return _told(selection)[1]
+
+
+def direct(selection: Selection) -> Selection:
+    """Return the direct path on a selected platform, from container to container, by which its figures are divided."""
+    variant = f"{selection.dataplane}@{selection.variant}"
+    return Selection(f"{DIRECT}@{selection.name}", DIRECT, variant, placement=PLACEMENT)
+
+
+def _told(selection: Selection) -> tuple[str, str]:
+    """Return a platform's name and its version."""
+    if selection.dataplane == DIRECT:
+        return split(selection.variant)
+    return selection.dataplane, selection.variant
 
 
 def demand_planes(selections: Iterable[Selection], what: str) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from msgspec import Struct
 
@@ -43,6 +44,15 @@ def title(name: str, plane: str, variant: str) -> str:
     if not variant or settings.split("+")[0] == variant:
         return name
     return f"{plane}@{variant}" + (f"+{settings}" if settings else "")
+
+
+def reference(name: str, measured: Collection[str]) -> str:
+    """Return by which of the measured planes a plane's figures are divided.
+
+    That is the direct path of its own testbed if there is one (platforms.direct), and the lab's otherwise.
+    """
+    own = name if split(name)[0] == DIRECT else f"{DIRECT}@{name}"
+    return own if own in measured else DIRECT
 
 
 def balances(name: str) -> bool:

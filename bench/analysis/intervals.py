@@ -17,6 +17,7 @@ from scipy.stats import bootstrap
 
 from bench.documents import Interval, Summary, Trial
 from bench.documents.workloads import WORKLOADS
+from dataplanes.selection import DIRECT, reference
 from scenarios.axes import Axes
 
 _RESAMPLES = 9999
@@ -90,23 +91,26 @@ def compared(values: dict[int, float], base: dict[int, float], *, drifts: bool) 
     return paired(values, base) if drifts else unpaired([*values.values()], [*base.values()])
 
 
-def summarise(trials: Sequence[Trial], base: str = "direct", *, drifts: bool = True) -> list[Summary]:
+def summarise(trials: Sequence[Trial], base: str = DIRECT, *, drifts: bool = True) -> list[Summary]:
     """Return a summary per workload, point and data plane, in the order in which they first ran.
 
     Warm-ups do not count. If the machine drifts, planes are compared within rounds, and the base with itself always is.
+    In the place of the lab's direct path, a platform's own is the base of its figures.
     """
     groups: dict[tuple[str, Axes, str], list[Trial]] = {}
     for trial in trials:
         group = groups.setdefault((trial.workload, trial.axes, trial.dataplane), [])
         if not trial.warmup:
             group.append(trial)
-    return [
-        _summary(
-            name, workload, at, found, _primary(groups.get((workload, at, base), [])), drifts=drifts or name == base
+    names = {name for _, _, name in groups}
+
+    def one(workload: str, at: Axes, name: str, found: Sequence[Trial]) -> Summary:
+        to = reference(name, names) if base == DIRECT else base
+        return _summary(
+            name, workload, at, found, _primary(groups.get((workload, at, to), [])), drifts=drifts or name == to
         )
-        for (workload, at, name), found in groups.items()
-        if found
-    ]
+
+    return [one(*series, found) for series, found in groups.items() if found]
 
 
 def _primary(trials: Sequence[Trial]) -> dict[int, float]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from bench.documents import Goal, Round, Trial, TrialPlan
 from bench.documents.workloads import WORKLOADS
-from dataplanes.selection import DIRECT
+from dataplanes.selection import balances, reference
 
 NOISE: dict[str, float] = {"instructions": 0.005, "wall": 0.03}
 """By clock: runs of one tree on one machine differ by less (docs/measuring.md)."""
@@ -84,8 +84,8 @@ class Agreement:
             return False
         series = plan.key()[:3]
         needing = [series]
-        if self._goal.drifts and plan.dataplane == DIRECT:
-            needing += [each for each in self._series if each[1:] == series[1:]]
+        if self._goal.drifts and not balances(plan.dataplane):
+            needing += [each for each in self._series if each[1:] == series[1:] and self._base(each) == series]
         return all(self._narrow(self._goal, each) for each in needing)
 
     def _narrow(self, goal: Goal, series: tuple[object, ...]) -> bool:
@@ -97,5 +97,9 @@ class Agreement:
 
     def _ratios(self, series: tuple[object, ...]) -> list[float]:
         """Return the ratios to the reference within the rounds that both have; 0 where either failed."""
-        own, base = self._series.get(series, {}), self._series.get((DIRECT, *series[1:]), {})
+        own, base = self._series.get(series, {}), self._series.get(self._base(series), {})
         return [own[number] / base[number] if base[number] else 0.0 for number in own.keys() & base.keys()]
+
+    def _base(self, series: tuple[object, ...]) -> tuple[object, ...]:
+        """Return the series of the reference at the same point."""
+        return reference(str(series[0]), {str(each[0]) for each in self._series}), *series[1:]

@@ -17,6 +17,7 @@ from bench.documents import Event, Job
 from bench.documents.agreement import Agreement, figure
 from bench.inside import environment, shell, trial
 from bench.inside.measure.ceiling import ceiling
+from bench.inside.trial import Testbeds
 from dataplanes import catalog, extensions, platforms
 from dataplanes.kernel import interrupt
 from dataplanes.selection import REFERENCE
@@ -40,13 +41,14 @@ def _trials(job: Job, clock: str) -> int:
     _tell(Event("environment", data=facts))
     selections = {each.name: each for each in job.selections}
     agreement = Agreement(job.goal, job.rounds)
-    for plan in job.trials:
-        if agreement.reached(plan):
-            continue
-        done = trial.run(job.scenario, selections[plan.dataplane], plan, clock)
-        _tell(Event("trial", data=msgspec.to_builtins(done)))
-        if not done.warmup:
-            agreement.add(figure(done))
+    with Testbeds() as testbeds:
+        for plan in job.trials:
+            if agreement.reached(plan):
+                continue
+            done = trial.run(job.scenario, selections[plan.dataplane], plan, clock, testbeds)
+            _tell(Event("trial", data=msgspec.to_builtins(done)))
+            if not done.warmup:
+                agreement.add(figure(done))
     return 0
 
 

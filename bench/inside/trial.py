@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from msgspec.structs import replace
 
@@ -68,23 +68,64 @@ def observed(
     from scenarios.swarm.testbed import Swarm
 
     server = TaskServer(load.binary(), "udp-as-asked" if udp_as_asked else "udp")
-    version = platform.versions[selection.variant]
-    return Swarm(scenario, version, selection.variant, journal=journal, server=server)
+    version = platforms.version(selection)
+    return Swarm(scenario, platform.versions[version], version, journal=journal, server=server)
 
 
-def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> Trial:
+class Testbeds:
+    """The testbeds of trials: a fresh lab for each, and one platform for those of a round."""
+
+    def __init__(self) -> None:
+        self._held = ExitStack()
+        self._is: tuple[object, ...] = ()
+        self._kept: Testbed | None = None
+
+    def __enter__(self) -> Testbeds:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._leave()
+
+    @contextmanager
+    def observed(self, world: Scenario, selection: Selection, plan: TrialPlan) -> Iterator[Testbed]:
+        """Yield the testbed of a trial. One in which something went wrong is not used again."""
+        if platforms.of(selection) is None:
+            self._leave()
+            with Journal() as journal, observed(world, selection, journal, udp_as_asked=True) as testbed:
+                yield testbed
+            return
+        wanted = (platforms.of(selection), platforms.version(selection), plan.round, plan.axes)
+        if self._kept is None or self._is != wanted:
+            self._leave()
+            journal = self._held.enter_context(Journal())
+            self._kept = self._held.enter_context(observed(world, selection, journal, udp_as_asked=True))
+            self._is = wanted
+        try:
+            yield self._kept
+        except BaseException:
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        self._kept = None
+        self._held.close()
+
+
+def run(scenario: str, selection: Selection, plan: TrialPlan, clock: str, testbeds: Testbeds) -> Trial:
     """Measure in the scenario at the plan's point. A plane that cannot reach its backends gets no figure.
 
     A trial during which the clock leapt is measured again, once: the files that it waited for are in memory then.
     """
     for _ in range(2):
-        trial, broken = _once(scenario, selection, plan, clock)
+        trial, broken = _once(scenario, selection, plan, clock, testbeds)
         if not broken:
             return trial
     return replace(trial, error=f"{plan.dataplane}: {broken}", figures={}, work=Work())
 
 
-def _once(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> tuple[Trial, BenchError | None]:
+def _once(
+    scenario: str, selection: Selection, plan: TrialPlan, clock: str, testbeds: Testbeds
+) -> tuple[Trial, BenchError | None]:
     """Return a trial, and why the machine is not to be believed while it was made, or None.
 
     While the testbed is built the clock may leap: thousands of containers wait for their files, and no time-out of the
@@ -96,7 +137,7 @@ def _once(scenario: str, selection: Selection, plan: TrialPlan, clock: str) -> t
     trial = Trial(plan.dataplane, world.name, plan.workload, plan.round, plan.warmup, {}, axes=plan.axes)
     broken = None
     try:
-        with Journal() as journal, observed(world, selection, journal, udp_as_asked=True) as testbed:
+        with testbeds.observed(world, selection, plan) as testbed:
             steadiness = Steadiness()
             try:
                 _fill_in(trial, testbed, selection, plan, clock)

@@ -19,6 +19,7 @@ from bench.outside.lanes import Lanes, Share
 from bench.outside.rounds import Series
 from bench.outside.store import Store
 from bench.prepare.ready import make_ready
+from dataplanes import platforms
 from dataplanes.errors import Usage
 from dataplanes.selection import DIRECT, REFERENCE, Selection, balances
 from scenarios import topology
@@ -38,10 +39,10 @@ def plan(
 ) -> list[TrialPlan]:
     """Return the trials in order.
 
-    `direct` is always among them, and first, as the reference. Warm-ups may be profiled. By the instruction clock there
-    are no others: it skips the wait for the files that a first trial reads.
+    `direct` is always among them, and first, as the reference; of a platform it is the platform's own. Warm-ups may be
+    profiled. By the instruction clock there are no others: it skips the wait for the files that a first trial reads.
     """
-    planes = _with_reference(selections)
+    planes = _with_references(selections)
     count = len(planes) * repeat * sum(len(each.workloads) * len(each.points) for each in series)
     if count > _TRIALS:
         raise Usage(f"{count:,} trials are too many", why=f"the most is {_TRIALS:,}", fix="fewer rounds or points")
@@ -53,9 +54,12 @@ def plan(
     return found
 
 
-def _with_reference(selections: Sequence[Selection]) -> list[Selection]:
-    """Return the reference, then the planes."""
-    return [REFERENCE, *(each for each in selections if each.dataplane != DIRECT)]
+def _with_references(selections: Sequence[Selection]) -> list[Selection]:
+    """Return the direct path of each testbed that is needed, the references, and then the planes."""
+    planes = [each for each in selections if each.dataplane != DIRECT]
+    asked = [each for each in selections if each.dataplane == DIRECT]
+    needed = [platforms.direct(each) if platforms.of(each) else REFERENCE for each in planes]
+    return [*{each.name: each for each in (*asked, *needed)}.values(), *planes]
 
 
 def demand_possible(scenario: str, trials: Sequence[TrialPlan]) -> None:
@@ -119,7 +123,7 @@ class Run:
 
     def lanes(self) -> int:
         """Return how many guests share the work that is left."""
-        return self._lanes.count(self._kernel, len({trial.dataplane for trial in self.left}))
+        return self._lanes.count(self._kernel, len(self._units()))
 
     def seconds(self) -> dict[tuple[object, ...], float]:
         """Return the estimated seconds of each trial that is left, by its key, at the processor's speed.
@@ -128,7 +132,7 @@ class Run:
         """
         sure = [trial for trial in self.left if not (self.goal and trial.round > LEAST[self.goal.clock])]
         worlds = {at: topology.load(self._scenario, at) for at in dict.fromkeys(trial.axes for trial in sure)}
-        planes = {each.name: each for each in _with_reference(self._selections)}
+        planes = {each.name: each for each in _with_references(self._selections)}
         return {trial.key(): estimate.seconds(trial, planes[trial.dataplane], worlds[trial.axes]) for trial in sure}
 
     def execute(self, *, timeout: float | None, on_event: Callable[[Event], None]) -> Result:
@@ -149,8 +153,6 @@ class Run:
         return self._result()
 
     def _execute(self, timeout: float | None, take: Callable[[Event], None]) -> None:
-        names = {trial.dataplane for trial in self.left}
-        left = [each for each in _with_reference(self._selections) if each.name in names]
         shares = [
             Share(
                 self._kernel,
@@ -163,9 +165,20 @@ class Run:
                     rounds=self._measured() if self.goal else [],
                 ),
             )
-            for planes in self._lanes.deal(self._kernel, left)
+            for units in self._lanes.deal(self._kernel, self._units())
+            for planes in [[each for unit in units for each in unit]]
         ]
         self._lanes.run(shares, lambda _, event: take(event), timeout)
+
+    def _units(self) -> list[list[Selection]]:
+        """Return the planes that have trials left. A platform and its direct path share a guest and a testbed."""
+        names = {trial.dataplane for trial in self.left}
+        found: dict[object, list[Selection]] = {}
+        for each in _with_references(self._selections):
+            if each.name in names:
+                of = (platforms.of(each), platforms.version(each)) if platforms.of(each) else each.name
+                found.setdefault(of, []).append(each)
+        return [*found.values()]
 
     def _of(self, planes: Sequence[Selection]) -> list[TrialPlan]:
         """Return the trials that are left of some planes."""

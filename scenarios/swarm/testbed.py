@@ -30,6 +30,11 @@ from scenarios.topology import Scenario, ServiceSpec, Task
 
 _SETTLES, _LOOK = 120.0, 0.2
 """Seconds until a change must be in effect everywhere, and between looks."""
+_CONTRADICTS = 5.0
+"""Seconds in which a node hears that it is suspected, and contradicts: more than it is suspected for before it is dead.
+
+Those are four intervals of a second (memberlist, config.go, DefaultLANConfig, and suspicion.go).
+"""
 _IDS = 10
 """The characters of a network's id in the name of its namespace (libnetwork, overlay and sandbox)."""
 
@@ -63,6 +68,7 @@ class Swarm(Testbed):
         self._drained: set[str] = set()
         self._silent: dict[str, int] = {}  # the process that would tell the engine of a container that has crashed
         self._gone: list[tuple[str, str]] = []  # the network and the VIP of services that were removed
+        self._thawed = -_CONTRADICTS  # when the daemons have last begun to run again
         self._held = ExitStack()
         self._resolver: Resolver | None = None
         self._orchestrator: Orchestrator
@@ -202,11 +208,13 @@ class Swarm(Testbed):
     def at_rest(self) -> Iterator[None]:
         """Stop the daemons for the block. Their timers would be measured, and by the skipped clock run for hours.
 
-        One block must not soon follow another. After it each node suspects the others, whose answers are late, and one
-        that stands still again before it has contradicted is taken for dead: its backends are removed (memberlist's
-        suspicion; seen on 20.10.24 when each of several waits was a block).
+        After a block each node suspects the others, whose answers are late. One that stands still again before it has
+        contradicted is taken for dead, and its backends are removed (memberlist's suspicion; seen on 20.10.24 when each
+        of several waits was a block). So a block waits until the one before it is some seconds ago.
         """
         running = [each for each in self._nodes.values() if not each.frozen]
+        if running:
+            time.sleep(max(self._thawed + _CONTRADICTS - time.monotonic(), 0))
         for node in running:
             node.freeze()
         try:
@@ -214,6 +222,8 @@ class Swarm(Testbed):
         finally:
             for node in running:
                 node.thaw()
+            if running:
+                self._thawed = time.monotonic()
 
     # -- changes -------------------------------------------------------------------------------------------------
 

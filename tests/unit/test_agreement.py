@@ -89,6 +89,10 @@ def test_the_reference_is_measured_as_long_as_a_plane_at_its_point_needs_it() ->
     assert timed({"nft-lb": steady}, DRIFT).reached(REFERENCE)
     assert not timed({"nft-lb": steady, "ipvs-lb": restless}, DRIFT).reached(REFERENCE)
     assert timed({"nft-lb": steady, "ipvs-lb": restless}, DRIFT).reached(NEXT)
+    own = msgspec.structs.replace(REFERENCE, dataplane="direct@nft-lb")
+    told = timed({"direct@nft-lb": restless, "nft-lb": restless, "ipvs-lb": steady}, DRIFT)
+    assert told.reached(REFERENCE), "a platform's figures are divided by its own direct path"
+    assert not timed({"direct@nft-lb": [1.0] * 6, "nft-lb": restless}, DRIFT).reached(own)
     elsewhere = msgspec.structs.replace(REFERENCE, axes=Axes(services=10))
     assert not timed({"nft-lb": steady}, DRIFT).reached(elsewhere)
 

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from bench.kernels.host import HostKernel
+from bench.outside import run
 from bench.prepare import preflight
 from dataplanes import catalog, peers, platforms
 from dataplanes.errors import NotApplicable, Usage
@@ -48,9 +49,23 @@ def test_a_version_is_selected_by_its_name() -> None:
     assert not [each for each in others if platforms.of(each)], "it must be named"
 
 
+def test_a_platform_has_a_direct_path_of_its_own() -> None:
+    (swarm,) = catalog.select("swarm")
+    (found,) = catalog.select("direct@swarm")
+    assert found == platforms.direct(swarm)
+    assert (platforms.of(found), platforms.version(found)) == (platforms.of(swarm), "26.1")
+    assert catalog.requires(found) == catalog.requires(swarm)
+    assert not balances(found.dataplane)
+    planned = [trial.dataplane for trial in run.plan([swarm], 1, 100, clock="instructions")]
+    assert planned == ["direct@swarm", "swarm"], "the lab's is needed for planes in the lab only"
+    several = [swarm, *catalog.select("ipvs-lb")]
+    assert {trial.dataplane for trial in run.plan(several, 1, 100)} == {"direct", "direct@swarm", "swarm", "ipvs-lb"}
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
+        ("direct@nft-lb", "direct has no variants"),
         ("swarm@19.03", "swarm has no version '19.03' (it has: 20.10, 26.1, 28.5, 28.5-nftables)"),
         ("swarm@20.10+x=1", "swarm has no version '20.10+x=1'"),
         ("swarn", "did you mean swarm?"),

@@ -189,6 +189,15 @@ def test_summaries_are_of_a_workload_a_point_and_a_plane() -> None:
     assert based.ratio_to_direct.value == pytest.approx(2)
 
 
+def test_a_platforms_reference_is_its_own_direct_path() -> None:
+    rates = {"direct": 1000.0, "a": 500.0, "direct@swarm@26.1": 800.0, "swarm@26.1": 400.0, "swarm@20.10": 400.0}
+    found = summarise([trial(name, number, rate) for number in (1, 2) for name, rate in rates.items()], drifts=False)
+    ratios = {row.dataplane: row.ratio_to_direct and row.ratio_to_direct.value for row in found}
+    assert ratios == pytest.approx(
+        {"direct": 1.0, "a": 0.5, "direct@swarm@26.1": 1.0, "swarm@26.1": 0.5, "swarm@20.10": 0.4}
+    )
+
+
 def test_a_plane_that_failed_has_no_number_but_a_reason() -> None:
     _, plane = summarise([trial("direct", 1, 1000.0), trial("a", 1, 0, error="a: 3 of 6 connections failed")])
     assert (plane.n, plane.figures, plane.ratio_to_direct) == (0, {}, None)

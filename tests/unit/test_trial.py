@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
 from bench.documents import Trial, TrialPlan
 from bench.inside import trial
-from dataplanes.selection import REFERENCE
-from scenarios import stopwatch
+from dataplanes import catalog, platforms
+from dataplanes.selection import REFERENCE, Selection
+from scenarios import stopwatch, topology
 
 
 @pytest.mark.parametrize(
@@ -44,11 +45,49 @@ def test_a_trial_in_which_the_clock_leapt_is_measured_once_more(
     monkeypatch.setattr(trial, "Journal", nullcontext)
     monkeypatch.setattr(trial, "observed", built)
     monkeypatch.setattr(trial, "_fill_in", fill_in)
-    found = trial.run("seed", REFERENCE, TrialPlan("direct", 1, False, 100, workload), "instructions")
+    found = trial.run("seed", REFERENCE, TrialPlan("direct", 1, False, 100, workload), "instructions", trial.Testbeds())
     assert len(done) == measured
     assert found.error.startswith(error)
     assert found.figures == ({} if error else done[-1].figures)
     assert bool(found.error) == bool(error)
+
+
+def test_the_trials_of_a_round_on_a_platform_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A swarm is made of three daemons and eight containers: a minute and a half of a processor."""
+    lives: list[str] = []
+
+    @contextmanager
+    def built(world: object, selection: Selection, *asked: object, **how: object) -> Iterator[object]:
+        lives.append(f"+{selection.name}")
+        try:
+            yield object()
+        finally:
+            lives.append("-")
+
+    monkeypatch.setattr(trial, "Journal", nullcontext)
+    monkeypatch.setattr(trial, "observed", built)
+    (swarm,) = catalog.select("swarm@26.1")
+    reference = platforms.direct(swarm)
+
+    def measure(selection: Selection, number: int, *, fail: bool = False) -> None:
+        plan = TrialPlan(selection.name, number, False, 100)
+        with suppress(KeyError), testbeds.observed(topology.load("seed"), selection, plan):
+            if fail:
+                raise KeyError
+
+    with trial.Testbeds() as testbeds:
+        measure(reference, 1)
+        measure(swarm, 1)
+        assert lives == ["+direct@swarm@26.1"]
+        measure(swarm, 2, fail=True)
+        measure(reference, 2)
+        assert lives[1:] == ["-", "+swarm@26.1", "-", "+direct@swarm@26.1"], "each round has one, while it is well"
+        lives.clear()
+        measure(REFERENCE, 2)
+        measure(REFERENCE, 2)
+        assert lives == ["-", "+direct", "-", "+direct", "-"], "a lab is made for each"
+        measure(swarm, 3)
+    assert lives[-2:] == ["+swarm@26.1", "-"]
 
 
 def pass_by(meter: Path, seconds: float) -> None:
