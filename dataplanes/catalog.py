@@ -374,10 +374,8 @@ def make(selection: Selection, attachments: Attachments, belongings: Belongings)
 
 def requires(selection: Selection) -> tuple[Requirement, ...]:
     """Return what the selected data plane needs of the kernel and the machine with its knobs."""
-    if chosen := platforms.of(selection):
-        return chosen.requires(platforms.version(selection))
-    parts = () if selection.dataplane == DIRECT else _parts(selection)
-    return tuple(dict.fromkeys(need for part in parts for need in part.requires()))
+    parts = () if _is_whole(selection) else _parts(selection)
+    return platforms.requires(selection) or tuple(dict.fromkeys(need for part in parts for need in part.requires()))
 
 
 def needs_cgroups(selection: Selection) -> bool:

@@ -80,6 +80,12 @@ def version(selection: Selection) -> str:
     return _told(selection)[1]
 
 
+def requires(selection: Selection) -> tuple[Requirement, ...]:
+    """Return what a selected platform needs of the kernel and the machine; nothing for a plane of our own lab."""
+    found = of(selection)
+    return found.requires(version(selection)) if found else ()
+
+
 def direct(selection: Selection) -> Selection:
     """Return the direct path on a selected platform, from container to container, by which its figures are divided."""
     variant = f"{selection.dataplane}@{selection.variant}"
