@@ -176,8 +176,9 @@ class Run:
         found: dict[object, list[Selection]] = {}
         for each in _with_references(self._selections):
             if each.name in names:
-                of = (platforms.of(each), platforms.version(each)) if platforms.of(each) else each.name
-                found.setdefault(of, []).append(each)
+                platform = platforms.of(each)
+                testbed = (platform.name, platforms.version(each)) if platform else each.name
+                found.setdefault(testbed, []).append(each)
         return [*found.values()]
 
     def _of(self, planes: Sequence[Selection]) -> list[TrialPlan]:
