@@ -59,7 +59,7 @@ def test_a_platform_has_a_direct_path_of_its_own() -> None:
     assert not balances(found.dataplane)
     planned = [trial.dataplane for trial in run.plan([swarm], 1, 100, clock="instructions")]
     assert planned == ["direct@swarm", "swarm"], "the lab's is needed for planes in the lab only"
-    dealt = run.Run("seed", [swarm], run.plan([swarm], 1, 100), HostKernel("wall"), reason="", lanes=Here())._units()
+    dealt = run.Run("seed", [swarm], run.plan([swarm], 1, 100), HostKernel(), reason="", lanes=Here())._units()
     assert [[each.name for each in unit] for unit in dealt] == [["direct@swarm", "swarm"]], "in one guest"
     several = [swarm, *catalog.select("ipvs-lb")]
     assert {trial.dataplane for trial in run.plan(several, 1, 100)} == {"direct", "direct@swarm", "swarm", "ipvs-lb"}
