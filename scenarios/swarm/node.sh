@@ -9,8 +9,8 @@ mount -t sysfs sysfs /sys
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 echo "nameserver $NAME_SERVER" >"$HOME_DIR/resolv.conf"
 mount --bind "$HOME_DIR/resolv.conf" /etc/resolv.conf
-# Docker uses neither of these plugins (moby libcontainerd/supervisor/remote_daemon.go, newRemote), and the second one has
-# one socket for the whole machine in containerd 2 (/var/run/nri/nri.sock): the second node's containerd ended for it.
+# Docker does not use CRI (moby libcontainerd/supervisor/remote_daemon_options.go, WithCRIDisabled). In containerd 2 it
+# starts NRI, with one socket for the whole machine (/var/run/nri/nri.sock), so that other nodes' containerd ended.
 cat >"$HOME_DIR/containerd.toml" <<EOF
 version = 2
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
