@@ -10,6 +10,8 @@ from scenarios.checks import check
 from scenarios.checks.backends import forget, one_each, reached, shared
 from scenarios.checks.world import CLIENT, TIMEOUT, Differs, World, same, shares
 
+_IP_RECVERR = 11  # include/uapi/linux/in.h
+
 
 @check("change.scale-up", "D17")
 def scale_up(world: World) -> str:
@@ -59,6 +61,17 @@ def delete_is_noticed(world: World) -> str:
             forget(world, probe.name, *probe.tasks[:number])
             told.append(_told(world, removed, made[removed]))
         return f"told by {told[0]}; when the last one was removed, by {told[1]}"
+
+
+@check("change.delete-is-noticed-afar", "D20; found by bench explore", changes=("apply",))
+def delete_is_noticed_afar(world: World) -> str:
+    """A client whose node has no backend of the service learns at its next packet that its backend was removed."""
+    with world.service("worker1", "manager1") as probe:
+        world.demand_apart(CLIENT, removed := probe.tasks[0])
+        world.demand_apart(CLIENT, probe.tasks[1])
+        made = one_each(world, probe)[removed]
+        forget(world, probe.name, removed)
+        return f"told by {_told(world, removed, made)}"
 
 
 def _told(world: World, removed: str, made: socket.socket) -> str:
@@ -199,33 +212,39 @@ def no_backend(world: World) -> str:
 
 @check("change.no-backend-udp", "D14", protocols=("udp",))
 def no_backend_udp(world: World) -> str:
-    """A service whose backends are all drained refuses one of four datagrams at once.
+    """A service whose backends are all drained refuses one of four datagrams at once, by a connected socket or not.
 
     ICMP errors are rate-limited, so it need not refuse all of them.
     """
     with world.service("worker1", "worker2") as probe:
         for task in probe.tasks:
             world.drain(task)
-        seen = []
-        for _ in range(4):  # net.ipv4.icmp_ratelimit
-            handle = world.datagrams(CLIENT)
-            handle.settimeout(2)
+        return "; ".join(f"{kind}: {_refusal(world, probe.vip, kind)}" for kind in ("connected", "unconnected"))
+
+
+def _refusal(world: World, vip: str, kind: str) -> str:
+    seen = []
+    for _ in range(4):  # net.ipv4.icmp_ratelimit
+        handle = world.datagrams(CLIENT)
+        handle.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)  # without it an unconnected socket hears of no error
+        handle.settimeout(2)
+        try:
+            if kind == "connected":
+                handle.connect((vip, world.served))
+            handle.sendto(b"w", (vip, world.served))
+            seen.append(handle.recv(256).decode())
+        except ConnectionRefusedError:
+            return "refused"
+        except PermissionError:  # the drop is on the sender's own path; the next call reports the refusal
             try:
-                handle.connect((probe.vip, world.served))
-                handle.send(b"w")
-                seen.append(handle.recv(256).decode())
+                handle.recv(256)
             except ConnectionRefusedError:
-                return "refused"
-            except PermissionError:  # the drop is on the sender's own path; the next call reports the refusal
-                try:
-                    handle.recv(256)
-                except ConnectionRefusedError:
-                    return "not permitted, then refused"
-                except OSError as error:
-                    seen.append(f"not permitted, then {type(error).__name__}")
+                return "not permitted, then refused"
             except OSError as error:
-                seen.append(type(error).__name__)
-        raise Differs(", ".join(seen))
+                seen.append(f"not permitted, then {type(error).__name__}")
+        except OSError as error:
+            seen.append(type(error).__name__)
+    raise Differs(f"{kind}: {', '.join(seen)}")
 
 
 @check("change.removed-service", "D15")

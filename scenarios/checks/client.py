@@ -8,10 +8,11 @@ import struct
 from dataplanes.kernel import iptables, nft
 from scenarios.checks import check
 from scenarios.checks.backends import reached
-from scenarios.checks.world import CLIENT, Differs, World, carry, same
+from scenarios.checks.world import CLIENT, Differs, World, carry, checksum, same
 from scenarios.dns import ADDRESS
 
 _TIMES = 4
+_SO_NO_CHECK = 11  # include/uapi/asm-generic/socket.h
 _ATTEMPTS = 12  # of a plane that chooses at random, all go to the same one of three once in 500,000 times
 
 
@@ -116,6 +117,46 @@ def fixed_port_udp(world: World) -> str:
             handle.bind(("", 123))
             world.ask_udp(CLIENT, world.vip("my-web"), by=handle)
     return f"answered {_TIMES} times"
+
+
+@check("client.no-checksum", "RFC 768; RFC 7348, 5: VXLAN", protocols=("udp",))
+def no_checksum(world: World) -> str:
+    """Datagrams that have no checksum arrive in both directions, and have none then, or a right one."""
+    servers = world.servers(tasks := world.tasks("my-web"), port := world.port(), socket.SOCK_DGRAM)
+    raws = {each: world.handle(each, socket.SOCK_RAW, protocol=socket.IPPROTO_UDP) for each in (CLIENT, *tasks)}
+    seen = set()
+    for _ in tasks:
+        handle = world.datagrams(CLIENT)
+        for each in (handle, *servers.values()):
+            each.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)
+        for number in (1, 2):  # the second datagram of a flow may take another way than the first
+            world.doing = f"datagram {number} without a checksum, to port {port}"
+            handle.sendto(b"??", (world.vip("my-web"), port))
+            task = world.arrived(servers)
+            _, asker = servers[task].recvfrom(16)
+            seen.add(_checksum(raws[task], asker[1], port))
+            world.doing = f"the answer without a checksum of {task}"
+            servers[task].sendto(b"!!", asker)
+            handle.recv(16)
+            seen.add(_checksum(raws[CLIENT], port, handle.getsockname()[1]))
+    if "a wrong one" in seen:
+        raise Differs(f"all arrived; the checksums that they had then: {', '.join(sorted(seen))}")
+    return f"2 datagrams in each of {len(tasks)} flows, and their answers; checksum: {', '.join(sorted(seen))}"
+
+
+def _checksum(raw: socket.socket, source_port: int, port: int) -> str:
+    """Tell the checksum of the next datagram between two ports that a raw socket has got.
+
+    Its kernel may have taken it without looking: the checksum of what comes by a veth counts as verified.
+    """
+    while True:
+        packet = raw.recv(2048)
+        datagram = packet[(packet[0] & 15) * 4 :]
+        if struct.unpack_from(">HH", datagram) == (source_port, port):
+            if datagram[6:8] == bytes(2):
+                return "none"
+            covered = packet[12:20] + struct.pack(">HH", socket.IPPROTO_UDP, len(datagram)) + datagram
+            return "a wrong one" if any(checksum(covered)) else "a right one"
 
 
 @check("client.same-port", "two clients that ask from port 123; net/netfilter/nf_nat_core.c: get_unique_tuple")

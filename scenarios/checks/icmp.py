@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from scenarios.checks import check
@@ -13,7 +13,7 @@ from scenarios.checks.world import CLIENT, Differs, World, checksum, refused, sa
 
 _HEADERS = 28  # bytes of the IP and UDP headers
 _REDIRECT = 5  # the type (include/uapi/linux/icmp.h)
-_IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14  # include/uapi/linux/in.h
+_IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_PMTUDISC_PROBE, _IP_MTU = 10, 2, 3, 14  # include/uapi/linux/in.h
 
 
 @check("icmp.port-unreachable", "kernel selftests: ICMP through NAT", protocols=("udp",))
@@ -144,6 +144,36 @@ def _too_long(world: World, client: socket.socket, size: int) -> int:
             raise
         raise Differs(f"{size} bytes have passed")
     raise Differs(f"2 datagrams of {size} bytes: no answer, and no error")
+
+
+@check("icmp.too-long-stays", "RFC 8899; RFC 9000, 14.3: QUIC", scenario="narrow", protocols=("udp",))
+def too_long_stays(world: World) -> str:
+    """A UDP flow stays with its backend when its client is told that a datagram is too long for the path."""
+    with world.service("worker1", "worker1") as probe:
+        servers = world.servers(probe.tasks, port := world.port(), socket.SOCK_DGRAM)
+        flows = _FLOWS[world.in_turn]
+        for _ in range(flows):
+            client = world.datagrams(CLIENT)
+            client.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
+            client.connect((probe.vip, port))
+            client.settimeout(2)
+            first = _comes_to(world, client, servers)
+            _too_long(world, client, world.mtu("my-network"))
+            same(f"a flow of {first}, after it was told, came to", _comes_to(world, client, servers), first)
+        return f"stayed: {flows} of {flows}"
+
+
+_FLOWS = {True: 1, False: 8}
+"""How many flows show it: a plane that chooses in turn takes another backend if it chooses anew, or one at random."""
+
+
+def _comes_to(world: World, client: socket.socket, servers: Mapping[str, socket.socket]) -> str:
+    """Send a short datagram. Return the backend that gets it."""
+    world.doing = "a short datagram"
+    client.send(b"?")
+    task = world.arrived(servers)
+    servers[task].recv(16)
+    return task
 
 
 @check("icmp.fragments", "D26", protocols=("udp",))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from msgspec.structs import replace
 
@@ -168,33 +170,47 @@ def direct_after_vip_udp(world: World) -> str:
 @check("identity.two-vips-one-port", "cilium/cilium#11810")
 def two_vips_one_port(world: World) -> str:
     """A client can use one source port to the same backend behind two VIPs at once, and both connections work."""
-    alias = replace(world.definition("lone"), name="alias", vip=world.spare(5))
-    world.apply([alias])
-    try:
+    with _second_vip(world) as vip:
         first = world.connect(CLIENT, world.vip("lone"), source_port=23457)
         second = world.handle(CLIENT, socket.SOCK_STREAM)
         second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         second.bind(("", 23457))
         world.doing = "the second connection from port 23457"
-        world.open(second, alias.vip)
+        world.open(second, vip)
         for each in (second, first):
             world.who(each)
         return "both answered"
-    finally:
-        world.close()
-        world.withdraw([alias])
 
 
 @check("identity.two-vips-one-socket", "cilium/cilium#11810; RFC 1122, 4.1.3.5", protocols=("udp",))
 def two_vips_one_socket(world: World) -> str:
     """A UDP socket that asks one backend through two VIPs is answered from the VIP that it has asked."""
+    with _second_vip(world) as second:
+        handle = world.datagrams(CLIENT)
+        for vip in (world.vip("lone"), second) * 2:
+            world.ask_udp(CLIENT, vip, by=handle)
+        return "asked each VIP twice, and answered from it"
+
+
+@check("identity.vip-after-vip", "derived from identity.two-vips-one-port and identity.direct-after-vip")
+def vip_after_vip(world: World) -> str:
+    """After use through one VIP, a source port reaches the same backend through another VIP.
+
+    It does so by the second SYN at the latest, and so does its next connection through the first VIP.
+    """
+    with _second_vip(world) as second:
+        for vip in (world.vip("lone"), second, world.vip("lone")):
+            world.hang_up(CLIENT, vip, 23459, syns=2)  # the second SYN: see direct_after_vip
+        return "answered through the one, the other, and the first again"
+
+
+@contextmanager
+def _second_vip(world: World) -> Iterator[str]:
+    """Give the backend of `lone` a second VIP for the block."""
     alias = replace(world.definition("lone"), name="alias", vip=world.spare(5))
     world.apply([alias])
     try:
-        handle = world.datagrams(CLIENT)
-        for vip in (world.vip("lone"), alias.vip) * 2:
-            world.ask_udp(CLIENT, vip, by=handle)
-        return "asked each VIP twice, and answered from it"
+        yield alias.vip
     finally:
         world.close()
         world.withdraw([alias])

@@ -11,7 +11,7 @@ import time
 from dataplanes.errors import NotApplicable
 from dataplanes.kernel import iptables, netns, process, sysctl
 from scenarios.checks import check
-from scenarios.checks.world import CLIENT, Differs, World
+from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World
 
 _ETH_P_ALL, _ETH_P_ARP = 3, 0x0806
 _VXLAN = 14 + 20 + 8 + 8  # Ethernet, IP, UDP and VXLAN headers around a frame between nodes
@@ -103,28 +103,46 @@ def host_service(world: World) -> str:
     raise Differs(f"connected to {made.getpeername()[0]}:{port}, where only the node listens")
 
 
+_CLIENTS = (CLIENT, VISITOR, LOCAL)  # one on each node
 _ANSWERED = 1.0
 """Seconds in which every station answers an ARP request. Other requests may come all the time."""
 
 
 @check("visible.arp", "D35")
 def arp(world: World) -> str:
-    """An ARP request for a VIP is answered at most once."""
-    with world.handle(CLIENT, socket.SOCK_RAW, protocol=socket.htons(_ETH_P_ARP), family=socket.AF_PACKET) as raw:
-        raw.bind((world.interface(CLIENT), _ETH_P_ARP))
+    """An ARP request for a VIP is answered at most once, whichever node it comes from."""
+    found = {client: _answers(world, client, world.vip("lone")) for client in _CLIENTS}
+    for client, stations in found.items():
+        if len(stations) > 1:
+            raise Differs(f"{client} was answered by {', '.join(stations)}")
+    return f"answers: {', '.join(f'{len(stations)} to {client}' for client, stations in found.items())}"
+
+
+@check("visible.arp-nobody", "RFC 5227, 2.1")
+def arp_nobody(world: World) -> str:
+    """An ARP request for an address that nobody has is not answered."""
+    address = world.spare(6)
+    for client in _CLIENTS:
+        if stations := _answers(world, client, address):
+            raise Differs(f"{client} asked for {address}, and was answered by {', '.join(stations)}")
+    return f"nobody answered {len(_CLIENTS)} containers that asked for {address}"
+
+
+def _answers(world: World, client: str, address: str) -> list[str]:
+    """Ask by ARP for an address. Return the MACs of those who answer."""
+    with world.handle(client, socket.SOCK_RAW, protocol=socket.htons(_ETH_P_ARP), family=socket.AF_PACKET) as raw:
+        raw.bind((world.interface(client), _ETH_P_ARP))
         own = raw.getsockname()[4]
-        vip, source = socket.inet_aton(world.vip("lone")), socket.inet_aton(world.address(CLIENT))
-        request = struct.pack(">HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, own, source, bytes(6), vip)
+        asked, source = socket.inet_aton(address), socket.inet_aton(world.address(client))
+        request = struct.pack(">HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, own, source, bytes(6), asked)
         raw.send(b"\xff" * 6 + own + struct.pack(">H", _ETH_P_ARP) + request)
         answers = set()
         end = time.monotonic() + _ANSWERED
         while (left := end - time.monotonic()) > 0 and select.select([raw], [], [], left)[0]:
             frame = raw.recv(128)
-            if frame[20:22] == b"\0\2" and frame[28:32] == vip:
+            if frame[20:22] == b"\0\2" and frame[28:32] == asked:
                 answers.add(frame[22:28].hex(":"))
-    if len(answers) > 1:
-        raise Differs(f"answered by {', '.join(sorted(answers))}")
-    return f"answered by {', '.join(answers) or 'nobody'}"
+    return sorted(answers)
 
 
 @check("visible.wire", "swarm: never a VIP between nodes", protocols=("tcp", "udp"))

@@ -186,9 +186,9 @@ class Model:
         if by == "backend" or comes == RESET or again or "change.delete-is-noticed" in self._lacks:
             return Sights({comes, RESET, SILENCE})
         # Connection tracking takes no FIN for a new connection (nf_conntrack_proto_tcp.c, tcp_conntracks). What it
-        # takes for one may go to a backend whose container is gone.
-        mute = NOWHERE in places or comes != ARRIVED or not all(map(self.lives, self._able(flow)))
-        return Sights({RESET, SILENCE} if mute else {RESET})
+        # takes for one may go to a backend that is gone. No container here is a task, which would have the VIP.
+        mute = NOWHERE in places or comes != ARRIVED or "change.delete-is-noticed-afar" in self._lacks
+        return Sights({RESET, SILENCE} if mute or not all(map(self.lives, self._able(flow))) else {RESET})
 
     def _places(self, flow: Flow) -> Places:
         """Return where the flow's next packet may go. A plane may have forgotten one that was quiet for long."""

@@ -185,6 +185,8 @@ def test_a_connection_stays_with_its_backend_until_that_is_removed() -> None:
     assert "arrives" in after(CREATE, CONNECT, do.Remove("web", "red"), then=ANSWER)
     made = course(CREATE, CONNECT, do.Remove("web", "red"), lacks=lacks)
     assert told(made.model.allowed(SPEAK)) == "what was sent arrives, a reset, or no answer"
+    made = course(CREATE, CONNECT, do.Remove("web", "red"), lacks=("change.delete-is-noticed-afar",))
+    assert told(made.model.allowed(SPEAK)) == "a reset, or no answer"
 
 
 def test_a_udp_flow_stays_and_moves() -> None:
