@@ -61,7 +61,7 @@ _MAPS = {
     "short": ("stations",),
     "trace": (
         *("layouts", "places", "namespaces", "packets", "flows", "sockets", "datagrams", "evaluated"),
-        *("vips", "lost", "events"),
+        *("vips", "lost", "spendings", "events"),
     ),
 }
 

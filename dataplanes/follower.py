@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,12 +23,14 @@ from dataplanes.errors import Prerequisite
 from dataplanes.kernel import bpf, btf, netns, perf
 from dataplanes.kernel.btf import KernelTypes
 from dataplanes.requirements import Compiled, Feature, Requirement
+from dataplanes.spending import Around, Cost, Spending, around, cost
 
 _TYPES = Path("/sys/kernel/btf")
 _MOST_EVENTS = 16_384
 _CAPACITIES = {
     "layouts": 1,
     "lost": 1,
+    "spendings": 1,
     "places": 64,
     "namespaces": 4096,
     "packets": 4096,
@@ -56,7 +58,7 @@ _POINTS = {
     "kfree_skb": "on_drop",
     "consume_skb": "on_consume",
 }
-_EVENT = struct.Struct("=6Q 4s4s2s2sI 4s4s 3I H6B 6sBx 16s64s32s H2x")
+_EVENT = struct.Struct("=6Q24s 4s4s2s2sI 4s4s 3I H6B 6sBx 16s64s32s H2x")
 _DROP, _CONNECT = 1, 2
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "icmp": socket.IPPROTO_ICMP, "sctp": 132}
 _NUMBERS = {number: name for name, number in _PROTOCOLS.items()}
@@ -100,6 +102,7 @@ class Sighting(Struct, omit_defaults=True):
     place: str
     packet: int
     copy: int
+    spent: int = 0  # how much of the time the follower has taken itself since it was attached
     namespace: str = ""  # without the run's number
     device: str = ""
     protocol: str = ""
@@ -171,8 +174,13 @@ FLOODED = "OTHERHOST"
 class Follower:
     """A follower of one flow at a time. It sees nothing until it is told which."""
 
-    def __init__(self, types: KernelTypes, namespaces: Mapping[str, str]) -> None:
+    def __init__(
+        self, types: KernelTypes, namespaces: Mapping[str, str], work: Callable[[], object] | None = None
+    ) -> None:
         """Attach. `namespaces` has the names that sightings are to have, by those of the namespaces.
+
+        `work` has the kernel do what is followed: to send a packet. By it the follower finds out what it costs that the
+        kernel calls the programs, if time is exact: by the instruction clock.
 
         Raises Prerequisite on a kernel without kprobes or with other structures, and KernelRefused.
         """
@@ -182,6 +190,7 @@ class Follower:
         self._programs: dict[str, int] = {}
         self._maps: dict[str, bpf.Map] = {}
         self._inodes: dict[int, str] = {}
+        self._around = Around()
         unknown = [name for name in _FIELDS if name not in types.fields and not name.startswith(_IN_MODULES)]
         if unknown:
             raise Prerequisite("cannot follow packets", why=f"this kernel's structures have no {', '.join(unknown)}")
@@ -190,7 +199,12 @@ class Follower:
             self._make_maps()
             for name, shown in namespaces.items():
                 self.add(name, shown)
-            self._attach()
+            before = self._cost(work)
+            self._attach_points()
+            between = self._cost(work)
+            self._attach_probes()
+            if work:
+                self._around = around(before, between, self._cost(work))
         except BaseException:
             self.close()
             raise
@@ -264,10 +278,12 @@ class Follower:
                 ]
                 self._maps["places"].put(struct.pack("=I", number), struct.pack("=9H", *positions))
 
-    def _attach(self) -> None:
-        """Attach the programs; those that see packets leave before those that see them come."""
+    def _attach_points(self) -> None:
+        """Attach the programs of tracepoints; those that see packets leave before those that see them come."""
         for tracepoint, name in reversed(_POINTS.items()):
             self._links.append(bpf.link_tracepoint(self._loaded(name), tracepoint))
+
+    def _attach_probes(self) -> None:
         self._watch(_FREE, "on_free", 0)
         for number, place in enumerate(PLACES):
             if place.name in self._functions:
@@ -289,6 +305,23 @@ class Follower:
             self._programs[name] = bpf.load(name, *ebpf_object.PROGRAMS["trace"][name], code)
         return self._programs[name]
 
+    @property
+    def counts(self) -> bool:
+        """True if it knows exactly what it spends."""
+        return self._around != Around()
+
+    def spending(self) -> Spending:
+        """Return what the programs have taken since they were attached."""
+        ((_, spent),) = self._maps["spendings"].get([_FIRST])
+        return Spending.read(spent)
+
+    def spent(self, programs: Spending) -> int:
+        """Return what following has taken in all, if the programs have taken so much."""
+        return programs.time + programs.probes * self._around.probe + programs.points * self._around.point
+
+    def _cost(self, work: Callable[[], object] | None) -> Cost:
+        return cost(work, self.spending) if work else Cost()
+
     def lost(self) -> int:
         """Return the number of sightings that the kernel had no room for."""
         ((_, count),) = self._maps["lost"].get([_FIRST])
@@ -304,11 +337,12 @@ class Follower:
     def _sighting(self, event: bytes) -> Sighting:
         fields = _EVENT.unpack(event)
         time, packet, skb, location, reason, rule = fields[:6]
-        source, destination, source_port, destination_port, protocol, outer_source, outer_destination = fields[6:13]
+        spent = Spending.read(fields[6])
+        source, destination, source_port, destination_port, protocol, outer_source, outer_destination = fields[7:14]
         inode, _, mark, place, kind, hook, family, flags, tracked, icmp, mac, code, device, name, table, part = fields[
-            13:
+            14:
         ]
-        made = Sighting(time, PLACES[place].name, packet, skb)
+        made = Sighting(time, PLACES[place].name, packet, skb, self.spent(spent))
         if kind == _CONNECT:
             made.hook = self._types.enums["attachments"].get(hook, "").removeprefix("CGROUP_").lower()
         elif family in _HOOKS and hook < len(_HOOKS[family]):

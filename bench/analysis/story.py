@@ -63,9 +63,10 @@ class Context(Struct, frozen=True):
 
 
 class FlowFacts:
-    """What is known of the namespaces: what selects each service of IPVS, and the texts of rules."""
+    """What is known of the namespaces: what selects each service of IPVS, and the texts of rules; and of the clock."""
 
     def __init__(self, flow: Followed) -> None:
+        self._begin = next((_own(each) for each in flow.sightings if flow.counted), None)
         self._services: dict[str, list[str]] = {}
         self._rules: dict[tuple[str, str, int], str] = {}
         for fact in flow.facts:
@@ -73,6 +74,10 @@ class FlowFacts:
                 self._services.setdefault(fact.namespace, []).append(fact.name)
             elif fact.kind == "rule":
                 self._rules[fact.namespace, fact.name, fact.number] = fact.value
+
+    def instructions(self, at: Sighting) -> int | None:
+        """Return how many were executed from the flow's first sighting to this one; None by another clock."""
+        return max(0, _own(at) - self._begin) if self._begin is not None else None
 
     def service(self, last: Sighting) -> str:
         """Return what selects the service of IPVS that a packet is for: its mark, or its destination."""
@@ -86,8 +91,14 @@ class FlowFacts:
         return list(dict.fromkeys(self._rules.get(key) or f"number {key[2]}" for key in keys))
 
 
+def _own(each: Sighting) -> int:
+    """Return when a packet was seen, without the time that following it has taken."""
+    return each.time - each.spent
+
+
 def story(flow: Followed) -> Story:
     """Return the story of a flow."""
+    known = FlowFacts(flow)
     ways: list[Way] = []
     told: list[Trail] = []
     forward: set[tuple[str, str]] = set()
@@ -97,23 +108,24 @@ def story(flow: Followed) -> Story:
         if direction == "request":
             forward |= {(each.source, each.destination) for each in packet if each.source}
         before = connects if number == 0 else []
-        made = _way(direction, packet, _rewritten_by_socket(before, packet), FlowFacts(flow))
+        made = _way(direction, packet, _rewritten_by_socket(before, packet, known), known)
         told.append((made, packet))
         alike = (n for n, way in enumerate(ways) if _path(way) == _path(made))
         if (same := next(alike, None)) is None:
             ways.append(made)
         else:
             ways[same] = replace(ways[same], others=ways[same].others + 1)
-    ways = [_told_to_socket(way, connects, flow) if way.direction == "reply" else way for way in ways]
+    ways = [_told_to_socket(way, connects, flow, known) if way.direction == "reply" else way for way in ways]
     return Story(flow, ways, cause(flow, told))
 
 
-def _told_to_socket(way: Way, connects: Sequence[Sighting], flow: Followed) -> Way:
+def _told_to_socket(way: Way, connects: Sequence[Sighting], flow: Followed, known: FlowFacts) -> Way:
     """Return the way of an answer with the rewrite of its source that the programs of a cgroup make for the socket."""
     for each in connects:
         if flow.source and each.destination == way.source != flow.source and each.hook.endswith(_TELLING):
             ends = [each.destination, way.destination], [flow.source, way.destination]
-            hop = Hop("rewritten", each.namespace, "", each.hook, *ends, _BY_CGROUP)
+            cost = known.instructions(each)
+            hop = Hop("rewritten", each.namespace, "", each.hook, *ends, _BY_CGROUP, instructions=cost)
             *passages, last = way.passages
             return replace(way, steps=[*way.steps, hop], passages=[*passages, replace(last, steps=last.steps + 1)])
     return way
@@ -135,12 +147,16 @@ def _path(way: Way) -> tuple[object, ...]:
 
     Only the first packet of a connection meets the rules, and a socket is told a backend before there is a packet.
     """
-    return way.direction, [_bare(each) for each in way.steps if each.by != _BY_CGROUP], way.end
+    return way.direction, [_bare(each) for each in way.steps if each.by != _BY_CGROUP], _alike(way.end)
 
 
 def _bare(hop: Hop) -> Hop:
     """Return a hop without what differs between packets that go the same way, and between planes that do the same."""
-    return replace(hop, by="", rules=[])
+    return replace(hop, by="", rules=[], instructions=None)
+
+
+def _alike(end: WayEnd) -> WayEnd:
+    return replace(end, instructions=None)
 
 
 def _packets(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
@@ -238,12 +254,15 @@ def _way(
     stays = _stays(packet, ended)
     begins = [stay[0].time for stay in stays]
     steps = [(0, hop) for hop in first] + [
-        (max(0, bisect(begins, at.time) - 1), hop) for at, hop in _steps(packet, known)
+        (max(0, bisect(begins, at.time) - 1), replace(hop, instructions=known.instructions(at)))
+        for at, hop in _steps(packet, known)
     ]
     steps.sort(key=itemgetter(0))
     counts = Counter(number for number, _ in steps)
     passages = [_passage(stay, counts[number]) for number, stay in enumerate(stays)]
-    return Way(direction, _what(begin), source, destination, [hop for _, hop in steps], end, passages=passages)
+    end = replace(end, instructions=known.instructions(ended))
+    told = Way(direction, _what(begin), source, destination, [hop for _, hop in steps], end, passages=passages)
+    return replace(told, instructions=known.instructions(begin))
 
 
 def _stays(packet: Sequence[Sighting], ended: Sighting) -> list[list[Sighting]]:
@@ -273,13 +292,14 @@ def _what(begin: Sighting) -> str:
     return begin.flags or "datagram"
 
 
-def _rewritten_by_socket(connects: Sequence[Sighting], packet: Sequence[Sighting]) -> list[Hop]:
+def _rewritten_by_socket(connects: Sequence[Sighting], packet: Sequence[Sighting], known: FlowFacts) -> list[Hop]:
     """Return the rewrite of a destination before there is a packet, by the programs of a cgroup."""
     begin = packet[0]
     for each in connects:
         if each.destination != begin.destination and each.time <= begin.time:
             ends = [begin.source, each.destination], [begin.source, begin.destination]
-            return [Hop("rewritten", each.namespace, "", each.hook, *ends, _BY_CGROUP)]
+            cost = known.instructions(each)
+            return [Hop("rewritten", each.namespace, "", each.hook, *ends, _BY_CGROUP, instructions=cost)]
     return []
 
 

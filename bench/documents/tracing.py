@@ -72,6 +72,7 @@ class Followed(Struct, frozen=True):
     facts: list[Fact] = []  # only of IPVS, if there was an answer
     command: list[str] = []  # the command or the check that has sent the requests, if there was one
     vips: list[str] = []  # for a check: the VIPs to which flows were followed
+    counted: bool = False  # the times are instructions, and the sightings tell all that following has taken
 
 
 class Hop(Struct, frozen=True):
@@ -89,6 +90,9 @@ class Hop(Struct, frozen=True):
     after: list[str]
     by: str  # the ruleset, IPVS or the program that decided
     rules: list[str] = []  # those of the ruleset that did it, if they are known
+    instructions: Count | None = (
+        None  # executed up to there since the flow's first sighting, without those of following
+    )
 
 
 class WayEnd(Struct, frozen=True):
@@ -106,6 +110,7 @@ class WayEnd(Struct, frozen=True):
     reason: str = ""  # of the kernel
     by: str = ""  # the ruleset that was evaluated last, if it was dropped at a hook
     rules: list[str] = []  # those of it that did it, if they are known
+    instructions: Count | None = None  # as those of a hop
 
 
 class Passage(Struct, frozen=True):
@@ -128,6 +133,7 @@ class Way(Struct, frozen=True):
     end: WayEnd
     others: Count = 0  # later packets of the flow that took the same way
     passages: list[Passage] = []  # the namespaces that it passed, in their order; one may come again
+    instructions: Count | None = None  # as those of a hop, up to its beginning
 
 
 class Explanation(Struct, frozen=True):

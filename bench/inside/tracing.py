@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import msgspec
 from msgspec.structs import replace
@@ -36,21 +37,32 @@ def trace(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
     asking.autoload(tracing.protocol)
     for selection in job.selections:
         scenario = topology.load(job.scenario)
-        with Journal() as journal, trial.build(scenario, selection, journal) as lab, attached(lab, types) as follower:
+        with Journal() as journal, trial.build(scenario, selection, journal) as lab, ExitStack() as stack:
+            work = stack.enter_context(loopback(lab)) if clock == "instructions" else None
+            follower = stack.enter_context(attached(lab, types, work))
             tell(Event("flow", data=msgspec.to_builtins(follow(lab, tracing, follower))))
     tell(Event("environment", data=environment.collect(clock)))
     return 0
 
 
 @contextmanager
-def attached(lab: Lab, types: KernelTypes) -> Iterator[Follower]:
+def attached(lab: Lab, types: KernelTypes, work: Callable[[], object] | None = None) -> Iterator[Follower]:
     """Yield a follower in all namespaces of a lab, and in those that come later."""
-    with Follower(types, {name: facts.shown(name) for _, _, name in lab.namespaces()}) as follower:
+    with Follower(types, {name: facts.shown(name) for _, _, name in lab.namespaces()}, work) as follower:
         lab.fabric.on_namespace = lambda name: follower.add(name, facts.shown(name))
         try:
             yield follower
         finally:
             lab.fabric.on_namespace = lambda name: None
+
+
+@contextmanager
+def loopback(lab: Lab) -> Iterator[Callable[[], object]]:
+    """Yield some work of the kernel that meets a follower's programs: the client sends a datagram to itself."""
+    with lab.socket(lab.scenario.traffic.client, socket.SOCK_DGRAM) as own:
+        own.bind(("127.0.0.1", 0))
+        own.connect(own.getsockname())
+        yield lambda: (own.send(b"w"), own.recv(1))
 
 
 def follow(
@@ -92,7 +104,8 @@ def seen(lab: Lab, follower: Follower, flow: Followed, until: Until) -> Followed
         sightings = _without_end(sightings)
     known = facts.ipvs(_balanced(lab, sightings)) if flow.answered else facts.facts(lab, lab.service(flow.service))
     known += facts.rules(lab, sightings)
-    return replace(flow, sightings=sightings, lost=follower.lost(), namespaces=_passed(lab, sightings), facts=known)
+    flow = replace(flow, sightings=sightings, namespaces=_passed(lab, sightings), facts=known)
+    return replace(flow, lost=follower.lost(), counted=follower.counts)
 
 
 def _passed(lab: Lab, sightings: Sequence[Sighting]) -> list[Namespace]:

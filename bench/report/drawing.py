@@ -195,6 +195,12 @@ def _said(step: Hop, lane: str, *, first: bool) -> Iterator[Text]:
     for change in words.changes(step):
         yield change.replace("->", "→"), ""
     yield f"{step.by} ({step.hook})" if call else f"{step.by}{_handle(step)}", "small"
+    yield from _after(step.instructions)
+
+
+def _after(instructions: int | None) -> Iterator[Text]:
+    if instructions is not None:
+        yield f"after {instructions:,} instructions", "small"
 
 
 def _handle(step: Hop) -> str:
@@ -210,7 +216,9 @@ def _ended(way: Way) -> Iterator[Text]:
         rewritten = [step.after for step in way.steps if step.kind == "rewritten"]
         yield "arrived", "strong"
         yield " > ".join(rewritten[-1] if rewritten else [way.source, way.destination]), ""
+        yield from _after(end.instructions)
         return
     lane = way.passages[-1].namespace
     yield words.place(end.namespace if end.namespace != lane else "", end.device, end.hook), "strong"
     yield words.ended(end), ""
+    yield from _after(end.instructions)

@@ -27,6 +27,8 @@ def lines(story: Story, *, everything: bool = False) -> Iterator[str]:
         yield ""
         yield from _sightings(flow)
     yield ""
+    if flow.counted:
+        yield "on the left: the instructions that were executed up to there, without those of following"
     yield from result(story)
 
 
@@ -115,12 +117,17 @@ def heading(way: Way) -> str:
 
 def _way(way: Way) -> Iterator[str]:
     more = f"; {way.others} more packet{'s' if way.others > 1 else ''} went the same way" if way.others else ""
-    yield heading(way) + more
+    sent = f"; sent after {way.instructions:,} instructions" if way.instructions else ""
+    yield heading(way) + sent + more
     for step in way.steps:
-        yield f"  {_line(step)}"
+        yield f"  {_cost(step.instructions)}{_line(step)}"
         yield from (f"      by the rule: {_shortened(rule)}" for rule in step.rules)
     end = way.end
-    yield f"  {place(end.namespace, end.device, end.hook):{_PLACE}}  {ended(end)}"
+    yield f"  {_cost(end.instructions)}{place(end.namespace, end.device, end.hook):{_PLACE}}  {ended(end)}"
+
+
+def _cost(instructions: int | None) -> str:
+    return "" if instructions is None else f"{instructions:>9,}  "
 
 
 def _shortened(rule: str) -> str:

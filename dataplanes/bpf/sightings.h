@@ -32,8 +32,13 @@ struct tuple {
 	u32 protocol;
 };
 
+struct spending { /* what the follower has taken itself: time within its programs, and how often these were entered */
+	u64 time, probes, points;
+};
+
 struct event {
 	u64 time, packet, skb, location, reason, rule;
+	struct spending spent; /* before this sighting */
 	struct tuple tuple;
 	u32 outer_source, outer_destination;
 	u32 netns, ifindex, mark;
@@ -64,6 +69,7 @@ BPF_TABLE("lru_hash", struct datagram, u32, datagrams,
 BPF_TABLE("lru_hash", u64, u64, evaluated, 1024); /* packet -> its ruleset: an nft chain or a table of iptables */
 BPF_TABLE("hash", u32, u32, vips, 1024);
 BPF_ARRAY(lost, u64, 1);
+BPF_ARRAY(spendings, struct spending, 1);
 BPF_QUEUE(events, struct event, 1, 0);
 
 #define READER(name, type)                                                                                             \

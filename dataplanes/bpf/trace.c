@@ -46,12 +46,29 @@ static __always_inline void put(struct event *event)
 {
 	u32 zero = 0;
 	u64 *count;
+	struct spending *spent = spendings.lookup(&zero);
 
+	if (spent)
+		event->spent = *spent;
 	if (!events.push(event, 0))
 		return;
 	count = lost.lookup(&zero);
 	if (count)
 		__sync_fetch_and_add(count, 1);
+}
+
+/* A program ends that has begun at a time. What the kernel does to call it is not seen here. */
+static __always_inline int spend(u64 began, int probe)
+{
+	u32 zero = 0;
+	struct spending *spent = spendings.lookup(&zero);
+
+	if (spent) {
+		__sync_fetch_and_add(&spent->probes, probe);
+		__sync_fetch_and_add(&spent->points, !probe);
+		__sync_fetch_and_add(&spent->time, bpf_ktime_get_ns() - began);
+	}
+	return 0;
 }
 
 /* Describes a packet in `event`. Returns 0 if it is not of the flow. */
@@ -96,16 +113,16 @@ static __always_inline int describe(struct layout *layout, struct event *event, 
 	return 1;
 }
 
-static __always_inline void start(struct event *event, u32 place, u8 kind)
+static __always_inline void start(struct event *event, u64 time, u32 place, u8 kind)
 {
-	event->time = bpf_ktime_get_ns();
+	event->time = time;
 	event->place = place;
 	event->kind = kind;
 	event->family = event->hook = NO_HOOK;
 }
 
-static __always_inline int connecting(struct arguments *arguments, struct layout *layout, struct place *place,
-				      struct event *event)
+static __always_inline void connecting(struct arguments *arguments, struct layout *layout, struct place *place,
+				       struct event *event)
 {
 	u64 sock = argument(arguments, 0), address = argument(arguments, place->sockaddr),
 	    net = word(sock + layout->sock_net);
@@ -113,13 +130,13 @@ static __always_inline int connecting(struct arguments *arguments, struct layout
 
 	event->netns = half(net + layout->net_inum);
 	if ((layout->client_inum && event->netns != layout->client_inum) || !namespaces.lookup(&event->netns))
-		return 0;
+		return;
 	if (quarter(address) != 2 /* AF_INET */)
-		return 0;
+		return;
 	if (!layout->client_port && vips.lookup(&destination))
 		sockets.update(&sock, &one);
 	else if (!layout->client_port && !sockets.lookup(&sock))
-		return 0;
+		return;
 	event->hook = argument(arguments, place->kind);
 	event->kind = CONNECTING;
 	event->tuple.protocol = layout->protocol;
@@ -127,10 +144,9 @@ static __always_inline int connecting(struct arguments *arguments, struct layout
 	event->tuple.destination_port = quarter(address + 2);
 	event->tuple.destination = destination;
 	put(event);
-	return 0;
 }
 
-int on_entry(struct pt_regs *ctx)
+static __always_inline void enter(struct pt_regs *ctx, u64 time)
 {
 	u32 zero = 0, number = (u32)cookie_of(ctx);
 	struct layout *layout = layouts.lookup(&zero);
@@ -141,10 +157,12 @@ int on_entry(struct pt_regs *ctx)
 
 	read_arguments(ctx, arguments);
 	if (!layout || !place)
-		return 0;
-	start(&event, number, SEEN);
-	if (place->sockaddr != NONE)
-		return connecting(arguments, layout, place, &event);
+		return;
+	start(&event, time, number, SEEN);
+	if (place->sockaddr != NONE) {
+		connecting(arguments, layout, place, &event);
+		return;
+	}
 	skb = argument(arguments, place->skb);
 	state = argument(arguments, place->state);
 	pkt = argument(arguments, place->pkt);
@@ -153,14 +171,21 @@ int on_entry(struct pt_regs *ctx)
 		state = word(pkt + layout->pkt_state);
 	}
 	if (!describe(layout, &event, skb, state, 0))
-		return 0;
+		return;
 	name_ruleset(arguments, layout, place, &event);
 	put(&event);
-	return 0;
+}
+
+int on_entry(struct pt_regs *ctx)
+{
+	u64 time = bpf_ktime_get_ns();
+
+	enter(ctx, time);
+	return spend(time, 1);
 }
 
 /* An expression of nft, or a target of iptables, is evaluated: the rule to which it belongs is told. */
-int on_rule(struct pt_regs *ctx)
+static __always_inline void evaluate(struct pt_regs *ctx, u64 time)
 {
 	u32 zero = 0, number = (u32)cookie_of(ctx);
 	struct layout *layout = layouts.lookup(&zero);
@@ -171,7 +196,7 @@ int on_rule(struct pt_regs *ctx)
 
 	read_arguments(ctx, arguments);
 	if (!layout || !place)
-		return 0;
+		return;
 	skb = argument(arguments, place->skb);
 	pkt = argument(arguments, place->pkt);
 	expression = argument(arguments, place->expression);
@@ -181,18 +206,25 @@ int on_rule(struct pt_regs *ctx)
 	state = pkt ? word(pkt + layout->pkt_state) : word(parameters + layout->target_state);
 	ruleset = evaluated.lookup(&skb);
 	if (!ruleset || (expression && !acts(expression, place->kind != NONE)))
-		return 0;
+		return;
 	/* First, while all states of the event are the same: the verifier follows the search with each of them. */
 	if (expression)
 		name_nft_rule(layout, *ruleset, expression, &event);
 	else
 		name_iptables_rule(layout, *ruleset, parameters, &event);
 	if (!event.rule)
-		return 0;
-	start(&event, number, SEEN);
+		return;
+	start(&event, time, number, SEEN);
 	if (describe(layout, &event, skb, state, 0))
 		put(&event);
-	return 0;
+}
+
+int on_rule(struct pt_regs *ctx)
+{
+	u64 time = bpf_ktime_get_ns();
+
+	evaluate(ctx, time);
+	return spend(time, 1);
 }
 
 static __always_inline void forget(struct layout *layout, u64 skb)
@@ -206,24 +238,26 @@ static __always_inline void forget(struct layout *layout, u64 skb)
 /* TCP frees what it has received without a tracepoint. */
 int on_free(struct pt_regs *ctx)
 {
+	u64 time = bpf_ktime_get_ns();
 	u32 zero = 0;
 	struct layout *layout = layouts.lookup(&zero);
 
 	if (layout)
 		forget(layout, PT_REGS_PARM1(ctx));
-	return 0;
+	return spend(time, 1);
 }
 
 static __always_inline int at_tracepoint(u64 *ctx, u16 place, int received)
 {
+	u64 time = bpf_ktime_get_ns();
 	u32 zero = 0;
 	struct layout *layout = layouts.lookup(&zero);
 	struct event event = {};
 
-	start(&event, place, SEEN);
+	start(&event, time, place, SEEN);
 	if (layout && describe(layout, &event, ctx[0], 0, received))
 		put(&event);
-	return 0;
+	return spend(time, 0);
 }
 
 int on_receive(struct bpf_raw_tracepoint_args *ctx)
@@ -238,29 +272,30 @@ int on_queue(struct bpf_raw_tracepoint_args *ctx)
 
 int on_drop(struct bpf_raw_tracepoint_args *args)
 {
-	u64 *ctx = (u64 *)args, skb = ctx[0];
+	u64 *ctx = (u64 *)args, skb = ctx[0], time = bpf_ktime_get_ns();
 	u32 zero = 0;
 	struct layout *layout = layouts.lookup(&zero);
 	struct event event = {};
 
 	if (!layout)
 		return 0;
-	start(&event, 2, DROPPED);
+	start(&event, time, 2, DROPPED);
 	if (describe(layout, &event, skb, 0, 0)) {
 		event.location = ctx[1];
 		event.reason = (u32)ctx[2];
 		put(&event);
 	}
 	forget(layout, skb);
-	return 0;
+	return spend(time, 0);
 }
 
 int on_consume(struct bpf_raw_tracepoint_args *args)
 {
+	u64 time = bpf_ktime_get_ns();
 	u32 zero = 0;
 	struct layout *layout = layouts.lookup(&zero);
 
 	if (layout)
 		forget(layout, ((u64 *)args)[0]);
-	return 0;
+	return spend(time, 0);
 }
