@@ -151,7 +151,7 @@ def test_the_story_of_each_cell_is_written_beside_the_matrix_if_asked_for(
     assert done.exit_code == 0, done.output
     (path,) = Path("m-traces").iterdir()
     assert path.name.endswith("nft-lb_reach.other-node.txt")
-    assert "nat-prerouting" in path.read_text()
+    assert "nft vip-my-network rr-1-8" in path.read_text()
     assert path.read_text().endswith("reach.other-node ended with pass: answered\n")
     assert [job.traced for job in made.jobs] == [True]
     assert '"trace":' not in Path("m.json").read_text("utf-8")
