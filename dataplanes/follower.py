@@ -23,7 +23,7 @@ from dataplanes.errors import Prerequisite
 from dataplanes.kernel import bpf, btf, netns, perf
 from dataplanes.kernel.btf import KernelTypes
 from dataplanes.requirements import Compiled, Feature, Requirement
-from dataplanes.spending import Around, Cost, Spending, around, cost
+from dataplanes.spending import Around, Effort, Spending, around, effort
 
 _TYPES = Path("/sys/kernel/btf")
 _MOST_EVENTS = 16_384
@@ -313,14 +313,14 @@ class Follower:
     def spending(self) -> Spending:
         """Return what the programs have taken since they were attached."""
         ((_, spent),) = self._maps["spendings"].get([_FIRST])
-        return Spending.read(spent)
+        return Spending.of(spent)
 
     def spent(self, programs: Spending) -> int:
         """Return what following has taken in all, if the programs have taken so much."""
         return programs.time + programs.probes * self._around.probe + programs.points * self._around.point
 
-    def _cost(self, work: Callable[[], object] | None) -> Cost:
-        return cost(work, self.spending) if work else Cost()
+    def _cost(self, work: Callable[[], object] | None) -> Effort:
+        return effort(work, self.spending) if work else Effort()
 
     def lost(self) -> int:
         """Return the number of sightings that the kernel had no room for."""
@@ -337,7 +337,7 @@ class Follower:
     def _sighting(self, event: bytes) -> Sighting:
         fields = _EVENT.unpack(event)
         time, packet, skb, location, reason, rule = fields[:6]
-        spent = Spending.read(fields[6])
+        spent = Spending.of(fields[6])
         source, destination, source_port, destination_port, protocol, outer_source, outer_destination = fields[7:14]
         inode, _, mark, place, kind, hook, family, flags, tracked, icmp, mac, code, device, name, table, part = fields[
             14:

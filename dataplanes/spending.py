@@ -25,7 +25,7 @@ class Spending(Struct, frozen=True):
     points: int = 0
 
     @classmethod
-    def read(cls, value: bytes) -> Spending:
+    def of(cls, value: bytes) -> Spending:
         """Return what the kernel tells."""
         return cls(*_SPENDING.unpack(value))
 
@@ -34,7 +34,7 @@ class Spending(Struct, frozen=True):
         return Spending(self.time - before.time, self.probes - before.probes, self.points - before.points)
 
 
-class Cost(Struct, frozen=True):
+class Effort(Struct, frozen=True):
     """What some work takes, and how much of that the programs take."""
 
     elapsed: int = 0
@@ -53,18 +53,18 @@ class Around(Struct, frozen=True):
     point: int = 0
 
 
-def cost(work: Callable[[], object], spending: Callable[[], Spending]) -> Cost:
+def effort(work: Callable[[], object], spending: Callable[[], Spending]) -> Effort:
     """Return what some work takes at least."""
     found = []
     for _ in range(_TIMES):
         before, begin = spending(), time.monotonic_ns()
         work()
         elapsed = time.monotonic_ns() - begin
-        found.append(Cost(elapsed, spending().since(before)))
+        found.append(Effort(elapsed, spending().since(before)))
     return min(found, key=lambda each: each.rest)
 
 
-def around(bare: Cost, with_points: Cost, with_both: Cost) -> Around:
+def around(bare: Effort, with_points: Effort, with_both: Effort) -> Around:
     """Return what calls take, from what some work takes without programs, with those of tracepoints, and with all."""
     point = (with_points.rest - bare.rest) / max(1, with_points.spent.points)
     probe = (with_both.rest - bare.rest - point * with_both.spent.points) / max(1, with_both.spent.probes)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dataplanes.spending import Around, Cost, Spending, around, cost
+from dataplanes.spending import Around, Effort, Spending, around, effort
 
 WORK, PROGRAM = 20_000, 900
 """The instructions of some work, and of a program."""
@@ -32,15 +32,15 @@ class Kernel:
         return self.spent
 
 
-def found(monkeypatch: pytest.MonkeyPatch, probes: int, points: int) -> Cost:
+def found(monkeypatch: pytest.MonkeyPatch, probes: int, points: int) -> Effort:
     others = iter([4_000, 0, *[7_000] * 80])  # what else a kernel does now and then
     kernel = Kernel(monkeypatch, probes=probes, points=points, others=others)
-    return cost(kernel.work, kernel.spending)
+    return effort(kernel.work, kernel.spending)
 
 
 def test_what_calls_take_is_found_for_probes_and_for_tracepoints(monkeypatch: pytest.MonkeyPatch) -> None:
     bare, points, both = (found(monkeypatch, *each) for each in ((0, 0), (0, 3), (6, 3)))
-    assert (bare, points.rest) == (Cost(WORK), WORK + 3 * 70)
+    assert (bare, points.rest) == (Effort(WORK), WORK + 3 * 70)
     assert around(bare, points, both) == Around(310, 70)
 
 
