@@ -225,6 +225,9 @@ class Ruleset:
             f"add map {table} {SERVICES} {{ type ipv4_addr : verdict; counter; }}",
             f"add chain {table} unserved",
             f"add rule {table} unserved meta l4proto icmp return",
+            # An answer to a segment that conntrack takes for out of window would end a living connection
+            # (kubernetes/kubernetes#74839).
+            f"add rule {table} unserved ct state invalid drop",
             # In the middle of a connection whose last backend is gone, a reset is needed: TCP takes "port unreachable"
             # for a passing fault.
             f"add rule {table} unserved tcp flags & syn != syn reject with tcp reset",
