@@ -90,9 +90,7 @@ class Hop(Struct, frozen=True):
     after: list[str]
     by: str  # the ruleset, IPVS or the program that decided
     rules: list[str] = []  # those of the ruleset that did it, if they are known
-    instructions: Count | None = (
-        None  # executed up to there since the flow's first sighting, without those of following
-    )
+    instructions: Count | None = None  # executed since the flow's first sighting, without those of following
 
 
 class WayEnd(Struct, frozen=True):
