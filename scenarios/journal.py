@@ -123,10 +123,15 @@ class Journal:
         """Open a new state file. Raises Prerequisite if none can be written."""
         self._entries: list[tuple[str, str]] = []
         self._length = 0
+        self._handle = -1
         base = directory()
         try:
             with interrupt.held():
                 self.run, self._path, self._handle = _new(base)
+        except KeyboardInterrupt:  # by a signal that has waited for the block's end: nobody has the journal yet
+            if self._handle >= 0:
+                self.undo()
+            raise
         except OSError as error:
             raise Prerequisite("cannot write the state file", where=base, why=error.strerror or "") from error
 

@@ -56,6 +56,24 @@ def written(state: Path, *lines: object, run: str = "b012345") -> Path:
     return file
 
 
+_STRUCK = """
+import os, signal
+from dataplanes.kernel import interrupt
+from scenarios import journal
+interrupt.catch()
+new = journal._new
+journal._new = lambda base: (new(base), os.kill(os.getpid(), signal.SIGINT))[0]
+with journal.Journal():
+    pass
+"""
+
+
+def test_a_signal_while_the_file_is_made_leaves_none(state: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _STRUCK], check=False, cwd=ROOT, stderr=subprocess.PIPE)
+    assert b"KeyboardInterrupt: 2" in done.stderr
+    assert not state.exists()
+
+
 def test_a_run_that_dies_before_it_has_written_anything_leaves_nothing(state: Path) -> None:
     killed("Journal()")
     assert len(list(state.iterdir())) == 1
