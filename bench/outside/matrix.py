@@ -18,7 +18,7 @@ from bench.documents import Event, Job, Matrix, MatrixCell
 from bench.documents.tracing import Followed
 from bench.kernels import Kernel
 from bench.outside import provenance
-from bench.outside.lanes import Lanes, Share, Told
+from bench.outside.lanes import Lanes, Share, Told, deal_together
 from bench.report.story import lines
 from dataplanes import files, platforms
 from dataplanes.errors import Usage
@@ -127,7 +127,7 @@ def _parts(lanes: Lanes, kernel: Kernel, checks: Sequence[Check], kernels: int) 
     (usual, _), *others = worlds.most_common()
     units = [[each] for each in checks if each.scenario == usual]
     units += [[each for each in checks if each.scenario == name] for name, _ in others]
-    return [[each for unit in part for each in unit] for part in lanes.deal(kernel, units, kernels, timed=False)]
+    return deal_together(lanes, kernel, units, kernels, timed=False)
 
 
 def unexpected(matrix: Matrix) -> list[MatrixCell]:
