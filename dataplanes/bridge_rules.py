@@ -248,8 +248,11 @@ def _segments() -> _Made:
     yield "opened", [_key(), _any(), forget(to_client, _KEY, _CARRIED)]
     yield "itself-opened", [*living, store(*_TO_MAC, _VALUE)]
     yield "itself-opened", [verdict(GOTO, "opened")]
+    # So does a refusal, the only reset whose sequence number is 0 (RFC 9293, 3.10.7.1). A refused connection is over.
+    over = [_found(to_client), look_up(CLOSING, _OTHER, _OTHER + 2)]
+    yield "aborted", [equal(TRANSPORT, 4, bytes(4)), *over, _key(), _any(), forget(to_client, _KEY, _CARRIED), _accept]
     # Most connections are ended by both ends. The client acknowledges the second FIN, which renews the connection.
-    yield "finished", [_found(to_client), look_up(CLOSING, _OTHER, _OTHER + 2), _readdress(), _accept]
+    yield "finished", [*over, _readdress(), _accept]
     for from_client, from_backend, seconds in (("finishing", "finished", _FINISHED), ("resetting", "aborted", _RESET)):
         known = [_found(to_vip), _translate(), _reload(), _any(), forget(to_vip, _KEY, _CARRIED)]
         moved = [remember(CLOSING, _KEY, _VALUE, seconds), remember(to_client, _OTHER, _CARRIED, seconds)]

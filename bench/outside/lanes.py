@@ -123,13 +123,6 @@ class Here(Lanes):
             _Gathering([(share.kernel.name, share.order(left)) for share in batch], take).run()
 
 
-def deal_together(
-    lanes: Lanes, kernel: Kernel, units: Sequence[Sequence[_T]], kernels: int = 1, timed: bool = True
-) -> list[list[_T]]:
-    """Return what each guest gets of units, of which each stays together."""
-    return [[each for unit in part for each in unit] for part in lanes.deal(kernel, units, kernels, timed)]
-
-
 def make_all_ready(shares: Sequence[Share]) -> None:
     """Make each kernel ready for its shares. Raises Prerequisite if it or the machine lacks something."""
     for kernel in {share.kernel.name: share.kernel for share in shares}.values():

@@ -18,9 +18,9 @@ from bench.documents import Event, Job, Matrix, MatrixCell
 from bench.documents.tracing import Followed
 from bench.kernels import Kernel
 from bench.outside import provenance
-from bench.outside.lanes import Lanes, Share, Told, deal_together
+from bench.outside.lanes import Lanes, Share, Told
 from bench.report.story import lines
-from dataplanes import files, platforms
+from dataplanes import files
 from dataplanes.errors import Usage
 from dataplanes.selection import Selection, balances
 from scenarios import casting, topology
@@ -66,9 +66,10 @@ def run(
     def dealt(kernel: Kernel) -> list[Job]:
         if pause:
             return [job(selections, checks)]
-        if len(selections) == 1 and platforms.of(selections[0]):
-            return [job(selections, part) for part in _parts(lanes, kernel, checks, len(kernels))]
-        return [job(part, checks) for part in lanes.deal(kernel, selections, len(kernels), timed=False)]
+        room = lanes.count(kernel, len(selections) * len(checks), len(kernels), timed=False)
+        if room < 2 * len(selections):
+            return [job(part, checks) for part in lanes.deal(kernel, selections, len(kernels), timed=False)]
+        return [job([each], part) for each in selections for part in parts(checks, room // len(selections))]
 
     shares = [Share(kernel, each, tty=pause and sys.stdin.isatty()) for kernel, _ in kernels for each in dealt(kernel)]
     lanes.run(shares, heard.take, timeout)
@@ -118,16 +119,19 @@ class _Heard:
         self._on_event(kernel, event)
 
 
-def _parts(lanes: Lanes, kernel: Kernel, checks: Sequence[Check], kernels: int) -> list[list[Check]]:
-    """Deal the checks of a platform to guests, because a service takes a platform seconds.
+def parts(checks: Sequence[Check], count: int) -> list[list[Check]]:
+    """Deal the checks of one plane to at most `count` guests that would have nothing else to do.
 
-    Those with a world of their own stay together: each guest makes every world that its checks need.
+    Checks with a world of their own stay together, because each guest makes every world that its checks need. So do
+    those that idle, which wait all at the same time.
     """
-    worlds = Counter(each.scenario for each in checks)
-    (usual, _), *others = worlds.most_common()
-    units = [[each] for each in checks if each.scenario == usual]
-    units += [[each for each in checks if each.scenario == name] for name, _ in others]
-    return deal_together(lanes, kernel, units, kernels, timed=False)
+    usual = Counter(each.scenario for each in checks).most_common(1)[0][0]
+    units: dict[tuple[str, str], list[Check]] = {}
+    for each in checks:
+        alone = each.scenario == usual and not each.idles
+        units.setdefault((each.scenario, each.name if alone else "together"), []).append(each)
+    dealt = [[*units.values()][part::count] for part in range(min(count, len(units)))]
+    return [[each for unit in part for each in unit] for part in dealt]
 
 
 def unexpected(matrix: Matrix) -> list[MatrixCell]:

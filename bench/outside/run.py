@@ -15,7 +15,7 @@ from bench.documents.metrics import units
 from bench.documents.workloads import WORKLOADS, demand_ports
 from bench.kernels import Kernel
 from bench.outside import estimate, provenance, rounds
-from bench.outside.lanes import Lanes, Share, deal_together
+from bench.outside.lanes import Lanes, Share
 from bench.outside.rounds import Series
 from bench.outside.store import Store
 from bench.prepare.ready import make_ready
@@ -165,7 +165,8 @@ class Run:
                     rounds=self._measured() if self.goal else [],
                 ),
             )
-            for planes in deal_together(self._lanes, self._kernel, self._units())
+            for units in self._lanes.deal(self._kernel, self._units())
+            for planes in [[each for unit in units for each in unit]]
         ]
         self._lanes.run(shares, lambda _, event: take(event), timeout)
 

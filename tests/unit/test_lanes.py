@@ -13,12 +13,11 @@ import pytest
 from bench.documents import Event, Job
 from bench.kernels import Kernel
 from bench.kernels.host import HostKernel
-from bench.outside import lane, matrix
+from bench.outside import lane
 from bench.outside import lanes as parallel
 from bench.outside.lane import Order
 from bench.outside.lanes import Here, batches
 from dataplanes.errors import BenchError
-from scenarios.checks import CHECKS
 
 
 @pytest.fixture
@@ -73,16 +72,6 @@ def test_nobody_starts_more_guests_than_asked_for(machine: Any) -> None:
 def test_every_plane_is_dealt_whole_and_once(machine: Any) -> None:
     assert Here(2).deal(guest("instructions"), ["a", "b", "c"]) == [["a", "c"], ["b"]]
     assert Here(1).deal(guest("instructions"), ["a", "b"]) == [["a", "b"]]
-
-
-def test_a_platforms_checks_are_dealt_once_and_each_small_world_to_one_guest(machine: Any) -> None:
-    checks = list(CHECKS.values())
-    parts = matrix._parts(Here(2), guest("instructions"), checks, 1)
-    assert len(parts) == 2
-    assert sorted(each.name for part in parts for each in part) == sorted(CHECKS)
-    worlds = [{each.scenario for each in part} for part in parts]
-    assert worlds[0] & worlds[1] == {"matrix"}
-    assert len(matrix._parts(Here(1), guest("instructions"), checks, 1)) == 1
 
 
 LANE = r"""
