@@ -79,6 +79,15 @@ class Steadiness:
             return 0.0
 
 
+def kept_waiting() -> float:
+    """Return the seconds for which this process was ready to run, and others ran (sched-stats.rst); 0 if untold."""
+    try:
+        with open("/proc/self/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) / 1e9
+    except FileNotFoundError:
+        return 0.0
+
+
 def settle() -> None:
     """Wait until this machine has nothing left to do. Use it only on a machine that runs nothing else: a guest.
 

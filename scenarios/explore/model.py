@@ -169,13 +169,15 @@ class Model:
         if last.to != flow.to:  # identity.direct-after-vip: it takes two SYNs at most
             return late | (UNHEARD if "identity.direct-after-vip" in self._lacks else Sights())
         known = last.backend in last.places or "change.delete-is-noticed" in self._lacks
-        lives = known and last.backend and self._now < last.lingers
-        same = Sights(Sight(kind, last.backend) for kind in ("answered", "late") if lives)
+        lives = {last.backend} if known and last.backend and self._now < last.lingers else set()
+        same = Sights(Sight(kind, name) for kind in ("answered", "late") for name in lives)
+        # An unanswered connection is one all the same, and a backend that is drained keeps it.
+        drained = {name for name, weight in self.services.get(flow.to, {}).items() if not (weight or last.backend)}
+        same |= self._first(flow, drained) | {Sight("late", name) for name in drained} if drained else Sights()
         kept = {"change.connect-before-service", "change.udp-zero-and-back", "change.delete-is-noticed"}
         stale = not last.backend and self._lacks & kept  # what was known of it when nobody answered may hold for this
-        if stale or "client.refused-before" in self._lacks:
-            return same | late | UNHEARD
-        return same | late if last.waits else same
+        lost = UNHEARD if stale or "client.refused-before" in self._lacks else Sights()
+        return same | lost | (late if lost or last.waits else Sights())
 
     def _sent(self, flow: Flow, by: str, comes: Sight) -> Sights:
         """Return what may be seen when one end of a connection sends, closes or resets."""

@@ -18,13 +18,15 @@ from scenarios.explore import operations as do
 from scenarios.explore.operations import BACKENDS, DONE, AnyOperation, Sight
 from scenarios.explore.sockets import PORT, Sockets, container_of
 from scenarios.flush import flush_all
-from scenarios.stopwatch import Steadiness
+from scenarios.stopwatch import Steadiness, kept_waiting
 from scenarios.testbed import Testbed
 from scenarios.topology import ServiceSpec, Task
 
 SCENARIO = "explore"
 _NETWORK = "my-network"
 _VIPS, _BLOCK = 60_000, 250
+_STARVED = 0.5
+"""The seconds for which the last operation may have waited for a processor. The next SYN comes after a second."""
 
 
 class Player:
@@ -47,9 +49,12 @@ class Player:
         self._vips.clear()
         self._begun = time.monotonic()
         self._machine = Steadiness(queues=True)
+        self._waited = kept_waiting()
 
     def disturbance(self) -> str:
         """Return what the machine did since the sequence began that makes nothing of what was seen sure, or ""."""
+        if (starved := kept_waiting() - self._waited) > _STARVED:
+            return f"the last operation waited {starved:.1f} s for a processor"
         return str(self._machine.broken() or "")
 
     def end(self) -> None:
@@ -75,6 +80,7 @@ class Player:
     def play(self, operation: AnyOperation, *, patient: bool) -> Sight:
         """Make an operation, and return what is seen. What should come is waited for longer, if `patient`."""
         self.error = ""
+        self._waited = kept_waiting()
         try:
             return self._flow(operation, patient) or self._change(operation)
         except BenchError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import count
 
 import msgspec
 import pytest
@@ -18,7 +19,8 @@ from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Backend, Service, turns
 from dataplanes.selection import balances
-from scenarios.explore import sockets
+from scenarios.explore import operations as do
+from scenarios.explore import player, sockets
 from scenarios.explore.operations import Operations
 from scenarios.explore.search import Found
 from tests.conftest import ROOT
@@ -222,6 +224,17 @@ def _planes() -> list[object]:
 @pytest.mark.parametrize("name", _planes())
 def test_a_plane_as_it_is_does_what_the_model_allows(name: str) -> None:
     assert search(name, None, seed=SEED, most=200) is None
+
+
+@pytest.mark.parametrize("name", ["nft-lb"])
+def test_what_waited_long_for_a_processor_does_not_count(name: str, monkeypatch: Patch) -> None:
+    (selection,) = catalog.select(name)
+    operations: Operations = [do.Create("web", 1), do.Visit("east", "web")]
+    with searching(selection, idles=False) as found:
+        assert len(found.replay(operations)) == 2
+        monkeypatch.setattr(player, "kept_waiting", count().__next__)
+        assert found.replay(operations) == []
+        assert "waited 1.0 s for a processor" in found.played.disturbance
 
 
 KEPT = sorted((ROOT / "tests" / "explored").glob("*.json"))

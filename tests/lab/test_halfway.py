@@ -85,7 +85,14 @@ def _remove_segment(plane: DataPlane, segment: object) -> None:
     plane._remove_segment(segment)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("dataplane", [*SERVING, *AT_RANDOM, "ipvs-lb-dsr", *PROGRAMMED])
+def _planes() -> list[object]:
+    """Return every plane. Those that take a guest longest, in ways that others have too, are left to the night."""
+    long = ["kube-ipvs", "ipvs-lb-dsr", *PROGRAMMED]
+    usual = [name for name in (*SERVING, *AT_RANDOM) if name not in long]
+    return [*usual, *(pytest.param(name, marks=pytest.mark.night) for name in long)]
+
+
+@pytest.mark.parametrize("dataplane", _planes())
 def test_a_refusal_at_any_step_leaves_everything_as_it_was(dataplane: str, tmp_path: Path) -> None:
     (tmp_path / "two.toml").write_text(SCENARIO)
     (selection,) = catalog.select(dataplane)

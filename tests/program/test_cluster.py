@@ -116,6 +116,7 @@ def begun(cluster: Cluster, output: Path, rounds: int) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.night
 def test_a_worker_is_killed_in_the_middle_and_the_document_is_a_local_one(cluster: Cluster, tmp_path: Path) -> None:
     local, dealt = tmp_path / "local.json", tmp_path / "dealt.json"
     workers = [cluster.worker("one"), cluster.worker("two")]

@@ -39,6 +39,7 @@ def test_every_workload_gives_its_figures_and_a_page_shows_them(tmp_path: Path) 
     assert bench("report", str(file), "--output", str(tmp_path / "x.pdf")).returncode == 2
 
 
+@pytest.mark.night
 def test_a_profile_says_which_part_of_the_kernel_takes_how_much(tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     done = bench(*RUN, "--repeat", "1", "--connections", "500", "--profile", "--output", str(file), timeout=600)

@@ -35,6 +35,7 @@ def verdicts(base: str, new: str) -> dict[tuple[str, str], Any]:
     return {(each["dataplane"], each["metric"]): each for each in found["differences"]}
 
 
+@pytest.mark.night
 def test_a_run_is_no_worse_than_its_like_and_fifty_more_mark_rules_are_worse(tmp_path: Path) -> None:
     base = measured(tmp_path, "a.json", SEED)
     again = measured(tmp_path, "b.json", SEED)

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from bench.outside import choose
 from dataplanes import catalog
 from tests.conftest import ROOT
@@ -24,5 +26,6 @@ def test_commands_on_the_host_leave_nothing() -> None:
     strike(*machine, sys.executable, "-m", "tests.storm", "--kills", "17", "--signals", "8")
 
 
+@pytest.mark.night
 def test_commands_in_guests_leave_nothing() -> None:
     strike(sys.executable, "-m", "tests.storm", "--kernel", "guest", "--kills", "3", "--signals", "2")
