@@ -8,12 +8,13 @@ hook, and the way of the replies. A `Mechanism` knows how to program VIP -> back
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, get_args
 
 from msgspec import Struct
 
+from dataplanes.elements import Decisive, Hooked
 from dataplanes.errors import Unsupported
 from dataplanes.model import Endpoint, Segment, Service
 from dataplanes.model import Protocol as TransportProtocol
@@ -144,6 +145,17 @@ class DataPlane(ABC):
         """Return the sites at which the kernel has lost a service, as far as their directors can tell."""
         return []
 
+    def attached(self) -> Iterable[Hooked]:
+        """Return the BPF programs that see packets or calls."""
+        return ()
+
+    def elements(self, ends: Collection[str], since: int) -> Iterable[Decisive]:
+        """Return the elements of BPF maps that have decided about packets with these ends (ADDRESS:PORT).
+
+        `since` is the time of the monotonic clock, in nanoseconds, at which the first of them was sent.
+        """
+        return ()
+
     def deafen(self, node: str) -> None:
         """Keep changes of services from a node, until `hear` or `catch_up`. It goes on with what it knows."""
         raise Unsupported("nodes learn changes together", where=self.name)
@@ -232,6 +244,14 @@ class Director(ABC):
     def holds(self, service: Service) -> bool:
         """Return False if the kernel has lost a service here. A director that cannot tell returns True."""
         return True
+
+    def attached(self) -> Iterable[Hooked]:
+        """Return the BPF programs that see packets or calls here (see `DataPlane.attached`)."""
+        return ()
+
+    def elements(self, ends: Collection[str], since: int) -> Iterable[Decisive]:
+        """Return what has decided about packets with these ends (see `DataPlane.elements`)."""
+        return ()
 
     def meet(self, endpoints: Sequence[Endpoint]) -> Callable[[], None]:
         """Get to know containers of the network, on whatever node: all, or none if an error is raised.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
@@ -22,6 +22,7 @@ from dataplanes.ebpf_connections import capacities
 from dataplanes.ebpf_object import Loaded
 from dataplanes.ebpf_services import ServiceTable
 from dataplanes.ebpf_table import Table
+from dataplanes.elements import Decisive, Hooked
 from dataplanes.errors import BenchError, KernelRefused, Unsupported
 from dataplanes.hooks import Hooks, RedirectHooks, SocketHooks, TcHooks
 from dataplanes.kernel.undo import Undo
@@ -162,6 +163,12 @@ class _EbpfDirector(Director):
 
     def holds(self, service: Service) -> bool:
         return self._table.holds(service)
+
+    def attached(self) -> Iterable[Hooked]:
+        return self._table.hooks.attached()
+
+    def elements(self, ends: Collection[str], since: int) -> Iterable[Decisive]:
+        return self._table.elements(ends, since)
 
     def counters(self) -> list[Counter]:
         return self._table.counters() if self._table.users[0] is self else []

@@ -7,17 +7,19 @@ backend is gone.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from dataplanes.ebpf_object import Loaded
+from dataplanes.kernel import bpf
 
 _SETTINGS, _TALLY = struct.Struct("=I"), struct.Struct("=QQQ")
 _ENTRY = struct.Struct("=4s4s2s2sIQ4sIBBHI")
 _FIRST = struct.pack("=I", 0)
 _ANSWERED = 1
+_TICK = 28  # bits of the clock that are left out of the time at which a connection has begun
 _BACKEND = 6  # the index of the backend in an entry
 _PROGRAMS = ("from_container", "make_room")  # in the order of their numbers in connections.h
 STATES = (
@@ -39,6 +41,12 @@ class Connection(Struct, frozen=True):
     answered: bool
     until: int  # nanoseconds of the monotonic clock
     backend: bytes
+    begun: int  # 16 bits of that clock, in units of a quarter of a second
+    place: bytes
+
+    def begun_since(self, time: int) -> bool:
+        """Return True if it has begun after a time of the monotonic clock, or within a quarter of a second before."""
+        return (self.begun - (time >> _TICK)) & 0xFFFF < 0x8000
 
 
 def capacities(room: int) -> dict[str, int]:
@@ -72,7 +80,7 @@ class Connections:
         for key, place in list(ends.items()) if pairs else ():
             if key[4:8] not in vips:
                 continue
-            backend = self._entry(place)[_BACKEND]
+            backend = _entry(self._maps, place)[_BACKEND]
             if key[4:8] + backend in pairs and ends.remove(key):
                 ends.delete([key[:4] + backend + key[8:]])
                 self._maps["vacant"].put(None, place)
@@ -86,10 +94,16 @@ class Connections:
         return int(_TALLY.unpack(self._maps["tally"].get([_FIRST])[0][1])[2])
 
     def __iter__(self) -> Iterator[Connection]:
-        for place in {place for _, place in self._maps["ends"].items()}:
-            client, vip, client_port, port, protocol, until, backend, _, state, marks, _, _ = self._entry(place)
-            answered = bool(marks & _ANSWERED)
-            yield Connection(client, vip, client_port, port, protocol, STATES[state], answered, until, backend)
+        return self.entries(self._maps)
 
-    def _entry(self, place: bytes) -> tuple[Any, ...]:
-        return _ENTRY.unpack(self._maps["flows"].get([place])[0][1])
+    @staticmethod
+    def entries(maps: Mapping[str, bpf.Map]) -> Iterator[Connection]:
+        """Yield the connections in the maps of a program."""
+        for place in {place for _, place in maps["ends"].items()}:
+            client, vip, client_port, port, protocol, until, backend, _, state, marks, begun, _ = _entry(maps, place)
+            ends = client, vip, client_port, port, protocol
+            yield Connection(*ends, STATES[state], bool(marks & _ANSWERED), until, backend, begun, place)
+
+
+def _entry(maps: Mapping[str, bpf.Map], place: bytes) -> tuple[Any, ...]:
+    return _ENTRY.unpack(maps["flows"].get([place])[0][1])

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
+from dataplanes import ebpf_elements
 from dataplanes.base import Counter, Footprint
 from dataplanes.ebpf_connections import Connections
 from dataplanes.ebpf_object import Loaded
 from dataplanes.ebpf_table import Table, memory
+from dataplanes.elements import Decisive
 from dataplanes.hooks import Hooks
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Service, succeed, turns
@@ -138,6 +140,9 @@ class ServiceTable(Table):
             for name, each in self._programmed.items()
             for backend in each.service.backends
         ]
+
+    def elements(self, ends: Collection[str], since: int) -> Iterable[Decisive]:
+        return ebpf_elements.elements(self.node, self._maps, ends, since)
 
     def footprint(self) -> list[Footprint]:
         found = super().footprint()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from dataplanes.base import Counter, Director, Footprint
 from dataplanes.ebpf_object import Loaded
+from dataplanes.elements import Decisive
 from dataplanes.hooks import Hooks
 from dataplanes.kernel import bpf
 from dataplanes.model import Service
@@ -41,6 +42,10 @@ class Table:
     def holds(self, service: Service) -> bool:
         """Return False if the maps have lost a service."""
         return True
+
+    def elements(self, ends: Collection[str], since: int) -> Iterable[Decisive]:
+        """Return the elements that have decided about packets (see `DataPlane.elements`)."""
+        return ()
 
     def counters(self) -> list[Counter]:
         """Return what each backend of each service was sent."""

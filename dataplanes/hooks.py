@@ -6,16 +6,23 @@ import errno
 import os
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from dataplanes.classifiers import classifiers, suppress_gone
 from dataplanes.ebpf_object import PROGRAMS, Loaded
+from dataplanes.elements import Hooked
 from dataplanes.errors import KernelRefused
 from dataplanes.kernel import bpf
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint
 from dataplanes.stations import Stations
+
+_CALLS = {
+    **{f"on_{call}{version}": f"inet{version}_{call}" for call in ("connect", "getpeername") for version in (4, 6)},
+    **{f"on_{call}{version}": f"udp{version}_{call}" for call in ("sendmsg", "recvmsg") for version in (4, 6)},
+}
+"""Program -> the hook of the cgroup, by the kernel's name (enum cgroup_bpf_attach_type)."""
 
 
 class Hooks(ABC):
@@ -44,6 +51,10 @@ class Hooks(ABC):
     def shared(self) -> int:
         """Return how many programs are attached for all containers of the node."""
         return 0
+
+    def attached(self) -> Iterator[Hooked]:
+        """Yield each program with the place at which packets or calls meet it."""
+        yield from ()
 
     @abstractmethod
     def close(self) -> None:
@@ -83,6 +94,10 @@ class SocketHooks(Hooks):
 
     def count(self, endpoint: Endpoint) -> int:
         return len(self._links.get(endpoint, {}))
+
+    def attached(self) -> Iterator[Hooked]:
+        for endpoint, links in self._links.items():
+            yield from (Hooked(endpoint.netns, "", _CALLS[name], name) for name in links)
 
     def close(self) -> None:
         for links in self._links.values():
@@ -151,6 +166,11 @@ class TcHooks(Hooks):
     def count(self, endpoint: Endpoint) -> int:
         return len(self._ways) * (endpoint in self._there)
 
+    def attached(self) -> Iterator[Hooked]:
+        for each in self._there:
+            for way, name in self._ways.items():
+                yield Hooked(each.overlay_netns, each.bridge_port, f"tc {way}", name)
+
     def close(self) -> None:
         self._classifiers.close()
 
@@ -179,6 +199,11 @@ class RedirectHooks(TcHooks):
 
     def shared(self) -> int:
         return int(bool(self._wire and self._there))
+
+    def attached(self) -> Iterator[Hooked]:
+        yield from super().attached()
+        for overlay in {each.overlay_netns for each in self._there if self._wire}:
+            yield Hooked(overlay, self._wire, "tc ingress", "from_wire")
 
     def _forget(self, endpoint: Endpoint, rtnl: Rtnl) -> None:
         self._stations.drop(endpoint)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 from dataplanes import changes
 from dataplanes.base import Attachments, Counter, DataPlane, Director, Footprint, Mechanism, Placement, Site
 from dataplanes.changes import ByName, Change
 from dataplanes.claims import Claims
+from dataplanes.elements import Decisive, Hooked
 from dataplanes.errors import BenchError, Usage
 from dataplanes.kernel.undo import Undo
 from dataplanes.model import Endpoint, Segment, Service
@@ -290,6 +291,12 @@ class PlacedPlane(DataPlane):
 
     def lacking(self, service: Service) -> list[Site]:
         return [post.site for post in self._posts(service.network) if not post.director.holds(service)]
+
+    def attached(self) -> list[Hooked]:
+        return [each for post in _distinct(self._all_posts()) for each in post.director.attached()]
+
+    def elements(self, ends: Collection[str], since: int) -> list[Decisive]:
+        return [each for post in _distinct(self._all_posts()) for each in post.director.elements(ends, since)]
 
     def footprint(self) -> list[Footprint]:
         return [entry for post in self._all_posts() for entry in post.director.footprint()]

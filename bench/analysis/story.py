@@ -13,36 +13,34 @@ from itertools import groupby, zip_longest
 from operator import attrgetter, itemgetter
 from typing import Literal
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from bench.analysis.cause import Trail, cause
+from bench.analysis.deciders import (
+    BY_CGROUP,
+    BY_PROGRAM,
+    CLASSIFIER,
+    HOOKS,
+    OF_IPVS,
+    RULESETS,
+    TRANSLATION,
+    Context,
+    Knowledge,
+)
 from bench.documents.tracing import Followed, Hop, Passage, Story, Way, WayEnd
 from dataplanes.follower import FLOODED, Sighting
 
 _CONNECTING = "__cgroup_bpf_run_filter_sock_addr"
 _TELLING = ("recvmsg", "getpeername")
-_BY_CGROUP = "BPF program of the cgroup"
 _ARRIVALS = ("tcp_v4_rcv", "udp_rcv", "icmp_rcv", "sctp_rcv")
-_TRANSLATION, _CLASSIFIER = "nf_nat_manip_pkt", "tcf_classify"
-_BY_FUNCTION = {
-    "ip_vs_nat_xmit": "IPVS",
-    "ip_vs_in_hook": "IPVS",
-    "ip_vs_out_hook": "IPVS",
-    "ip_vs_dr_xmit": "IPVS, direct routing",
-}
-_RULESETS = {"nft_do_chain": "nft", "ipt_do_table": "iptables"}
 _SENT_ON = ("ip_vs_dr_xmit",)
-_HOOKS = {"netif_receive_skb": "tc ingress", "__dev_queue_xmit": "tc egress"}
-"""The hooks that begin at places without being told there."""
-_WITHIN = (_TRANSLATION, _CLASSIFIER, *_BY_FUNCTION, *_RULESETS)
+_WITHIN = (TRANSLATION, CLASSIFIER, *OF_IPVS, *RULESETS)
 """The functions that are called from a hook, so that its name still holds in them."""
 _SENDING, _STALE_DEVICE = "OUTPUT", "ip_output"
 """Where a packet that was put into VXLAN still has the device that it left, in another namespace."""
 _AT_A_HOOK = "NETFILTER_DROP"
-_AT_HOOKS, _BY_CONNECTION = "nf_hook_slow", "NAT, its connection"
-_READ = ("sctp_recvmsg",)
-"""The functions that free what an application has read as if it were dropped (net/sctp/socket.c)."""
+_READ = ("sctp_recvmsg", "sk_stream_kill_queues")
+"""The functions that free what a socket has received as if it were dropped (net/sctp/socket.c, net/core/stream.c)."""
 _ECHO, _ECHO_REPLY = 8, 0
 _ERRORS = {
     (3, 0): "network unreachable",
@@ -53,52 +51,9 @@ _ERRORS = {
 }
 
 
-class Context(Struct, frozen=True):
-    """What a packet met before it was seen: the sighting before, its hook, and the ruleset evaluated last there."""
-
-    last: Sighting
-    hook: str = ""
-    ruleset: str = ""
-    rules: tuple[Sighting, ...] = ()  # which have acted on it
-
-
-class FlowFacts:
-    """What is known of the namespaces: what selects each service of IPVS, and the texts of rules; and of the clock."""
-
-    def __init__(self, flow: Followed) -> None:
-        self._begin = next((_own(each) for each in flow.sightings if flow.counted), None)
-        self._services: dict[str, list[str]] = {}
-        self._rules: dict[tuple[str, str, int], str] = {}
-        for fact in flow.facts:
-            if fact.kind == "ipvs":
-                self._services.setdefault(fact.namespace, []).append(fact.name)
-            elif fact.kind == "rule":
-                self._rules[fact.namespace, fact.name, fact.number] = fact.value
-
-    def instructions(self, at: Sighting) -> int | None:
-        """Return how many were executed from the flow's first sighting to this one; None by another clock."""
-        return max(0, _own(at) - self._begin) if self._begin is not None else None
-
-    def service(self, last: Sighting) -> str:
-        """Return what selects the service of IPVS that a packet is for: its mark, or its destination."""
-        known = self._services.get(last.namespace, ()) if last.place in _BY_FUNCTION else ()
-        keys = f"mark {last.mark:#x}", f"{last.protocol} {last.destination}"
-        return next((key for key in keys if key in known), "")
-
-    def rules(self, met: Context) -> list[str]:
-        """Return the texts of the rules that have acted on a packet; of one that was not read, its number."""
-        keys = [(each.namespace, each.ruleset, each.rule) for each in met.rules]
-        return list(dict.fromkeys(self._rules.get(key) or f"number {key[2]}" for key in keys))
-
-
-def _own(each: Sighting) -> int:
-    """Return when a packet was seen, without the time that following it has taken."""
-    return each.time - each.spent
-
-
 def story(flow: Followed) -> Story:
     """Return the story of a flow."""
-    known = FlowFacts(flow)
+    known = Knowledge(flow)
     ways: list[Way] = []
     told: list[Trail] = []
     forward: set[tuple[str, str]] = set()
@@ -119,13 +74,12 @@ def story(flow: Followed) -> Story:
     return Story(flow, ways, cause(flow, told))
 
 
-def _told_to_socket(way: Way, connects: Sequence[Sighting], flow: Followed, known: FlowFacts) -> Way:
+def _told_to_socket(way: Way, connects: Sequence[Sighting], flow: Followed, known: Knowledge) -> Way:
     """Return the way of an answer with the rewrite of its source that the programs of a cgroup make for the socket."""
     for each in connects:
         if flow.source and each.destination == way.source != flow.source and each.hook.endswith(_TELLING):
             ends = [each.destination, way.destination], [flow.source, way.destination]
-            cost = known.instructions(each)
-            hop = Hop("rewritten", each.namespace, "", each.hook, *ends, _BY_CGROUP, instructions=cost)
+            hop = _by_cgroup(each, ends, known)
             *passages, last = way.passages
             return replace(way, steps=[*way.steps, hop], passages=[*passages, replace(last, steps=last.steps + 1)])
     return way
@@ -147,16 +101,22 @@ def _path(way: Way) -> tuple[object, ...]:
 
     Only the first packet of a connection meets the rules, and a socket is told a backend before there is a packet.
     """
-    return way.direction, [_bare(each) for each in way.steps if each.by != _BY_CGROUP], _alike(way.end)
+    return way.direction, [_bare(each) for each in way.steps if not each.by.startswith(BY_CGROUP)], _alike(way.end)
+
+
+def _by_cgroup(call: Sighting, ends: tuple[list[str], list[str]], known: Knowledge) -> Hop:
+    """Return the rewrite that the programs of a cgroup have made of an address of a socket's."""
+    by, elements, cost = known.of_cgroup(call), known.elements(call, *ends), known.instructions(call)
+    return Hop("rewritten", call.namespace, "", call.hook, *ends, by, instructions=cost, elements=elements)
 
 
 def _bare(hop: Hop) -> Hop:
     """Return a hop without what differs between packets that go the same way, and between planes that do the same."""
-    return replace(hop, by="", rules=[], instructions=None)
+    return replace(hop, by="", rules=[], instructions=None, elements=[], tracked="")
 
 
 def _alike(end: WayEnd) -> WayEnd:
-    return replace(end, instructions=None)
+    return replace(end, instructions=None, tracked="")
 
 
 def _packets(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
@@ -197,7 +157,7 @@ def _joined(fragment: list[Sighting] | None, each: Sighting, found: Sequence[lis
         return None
     here = each.namespace, each.source, each.destination
     firsts = (packet for packet in reversed(found) if packet[-1].fragment == 0)
-    return next((it for it in firsts if (it[-1].namespace, it[-1].source, it[-1].destination) == here), None)
+    return next((it for it in firsts if any((at.namespace, at.source, at.destination) == here for at in it)), None)
 
 
 def _in_its_place(packet: Sequence[Sighting], each: Sighting) -> bool:
@@ -246,7 +206,7 @@ def _direction(
 
 
 def _way(
-    direction: Literal["request", "reply", "error"], packet: list[Sighting], first: list[Hop], known: FlowFacts
+    direction: Literal["request", "reply", "error"], packet: list[Sighting], first: list[Hop], known: Knowledge
 ) -> Way:
     begin = packet[0]
     source, destination = first[0].before if first else (begin.source, begin.destination)
@@ -260,7 +220,7 @@ def _way(
     steps.sort(key=itemgetter(0))
     counts = Counter(number for number, _ in steps)
     passages = [_passage(stay, counts[number]) for number, stay in enumerate(stays)]
-    end = replace(end, instructions=known.instructions(ended))
+    end = replace(end, instructions=known.instructions(ended), tracked=ended.tracked)
     told = Way(direction, _what(begin), source, destination, [hop for _, hop in steps], end, passages=passages)
     return replace(told, instructions=known.instructions(begin))
 
@@ -271,11 +231,16 @@ def _stays(packet: Sequence[Sighting], ended: Sighting) -> list[list[Sighting]]:
     A frame that is flooded has a copy for each port. What those met that went elsewhere is left out.
     """
     own = next(each.time for each in packet if each.copy == ended.copy)
-    elsewhere = {(each.copy, each.namespace) for each in packet if each.reason == FLOODED}
+    elsewhere = _elsewhere(packet)
     before = [each for each in packet if each.time < own and (each.copy, each.namespace) not in elsewhere]
     passed = before + [each for each in packet if each.copy == ended.copy and each.time <= ended.time]
     passed = [each for each in passed if each.place != _STALE_DEVICE or not each.carrier] or [ended]
     return [list(stay) for _, stay in groupby(passed, key=attrgetter("namespace"))]
+
+
+def _elsewhere(packet: Sequence[Sighting]) -> set[tuple[int, str]]:
+    """Return the copies that were flooded, each with the namespace that has dropped it."""
+    return {(each.copy, each.namespace) for each in packet if each.reason == FLOODED}
 
 
 def _passage(stay: Sequence[Sighting], steps: int) -> Passage:
@@ -292,22 +257,23 @@ def _what(begin: Sighting) -> str:
     return begin.flags or "datagram"
 
 
-def _rewritten_by_socket(connects: Sequence[Sighting], packet: Sequence[Sighting], known: FlowFacts) -> list[Hop]:
+def _rewritten_by_socket(connects: Sequence[Sighting], packet: Sequence[Sighting], known: Knowledge) -> list[Hop]:
     """Return the rewrite of a destination before there is a packet, by the programs of a cgroup."""
     begin = packet[0]
     for each in connects:
         if each.destination != begin.destination and each.time <= begin.time:
             ends = [begin.source, each.destination], [begin.source, begin.destination]
-            cost = known.instructions(each)
-            return [Hop("rewritten", each.namespace, "", each.hook, *ends, _BY_CGROUP, instructions=cost)]
+            return [_by_cgroup(each, ends, known)]
     return []
 
 
 def _contexts(packet: Sequence[Sighting]) -> Iterator[tuple[Sighting, Context]]:
     """Yield each sighting with what the same copy met before.
 
-    The first sighting of a copy comes after the packet's last one. A rule acts within a place, and is no sighting here.
+    The first sighting of a copy comes after the packet's last one, unless that one was only flooded.
+    A rule acts within a place, and is no sighting here.
     """
+    elsewhere = _elsewhere(packet)
     contexts: dict[int, Context] = {}  # by copy
     previous = Context(packet[0])
     for each in packet:
@@ -320,56 +286,46 @@ def _contexts(packet: Sequence[Sighting]) -> Iterator[tuple[Sighting, Context]]:
             continue
         yield each, met
         hook, ruleset, rules = met.hook, met.ruleset, met.rules
-        if each.place not in _WITHIN or (each.place == _TRANSLATION and not met.last.tracked):
+        if each.place not in _WITHIN or (each.place == TRANSLATION and not met.last.tracked):
             ruleset = ""  # it was evaluated at another hook, or before connection tracking, so that it is not of NAT
         if each.hook or each.place not in _WITHIN:
-            hook = each.hook or _HOOKS.get(each.place, "")
-        if each.place in _RULESETS:
-            ruleset = f"{_RULESETS[each.place]} {each.ruleset}".strip()
-        contexts[each.copy] = previous = Context(each, hook, ruleset, rules if ruleset == met.ruleset else ())
+            hook = each.hook or HOOKS.get(each.place, "")
+        if each.place in RULESETS:
+            ruleset = f"{RULESETS[each.place]} {each.ruleset}".strip()
+        contexts[each.copy] = Context(each, hook, ruleset, rules if ruleset == met.ruleset else ())
+        if (each.copy, each.namespace) not in elsewhere:
+            previous = contexts[each.copy]
 
 
-def _steps(packet: Sequence[Sighting], known: FlowFacts) -> Iterator[tuple[Sighting, Hop]]:
+def _steps(packet: Sequence[Sighting], known: Knowledge) -> Iterator[tuple[Sighting, Hop]]:
     """Yield each step with the last sighting before it."""
     told: list[Hop] = []  # copies of a packet that are flooded are not told of twice
     for each, met in _contexts(packet):
-        by = _decider(met, known)
-        if met.last.place == _AT_HOOKS and each.tracked.startswith("related"):
-            by = _BY_CONNECTION  # an ICMP error (net/netfilter/nf_nat_core.c, nf_nat_icmp_reply_translation)
+        by = known.decider(met, each)
         rules = known.rules(met) if by == met.ruleset else []
         for hop in _between(met.last, each, met.hook, by, rules):
             if hop not in told:
                 told.append(hop)
-                yield met.last, hop
+                by_program = hop.kind == "rewritten" and by.startswith(BY_PROGRAM)
+                elements = known.elements(met.last, hop.before, hop.after) if by_program else []
+                yield met.last, replace(hop, elements=elements)
 
 
 def _between(last: Sighting, each: Sighting, hook: str, by: str, rules: list[str]) -> Iterator[Hop]:
     before, after = [last.source, last.destination], [each.source, each.destination]
     if before != after:
-        yield Hop("rewritten", last.namespace, last.device, hook, before, after, by, rules)
+        yield Hop("rewritten", last.namespace, last.device, hook, before, after, by, rules, tracked=last.tracked)
     if last.fragment is None and each.fragment == 0:
         yield Hop("divided", last.namespace, last.device, hook, after, after, "IP, fragments")
     if last.fragment is not None and each.fragment is None:
         yield Hop("joined", last.namespace, last.device, hook, after, after, "IP, fragments")
     if last.place in _SENT_ON:
-        yield Hop("sent on", last.namespace, last.device, hook, before, after, by)
+        yield Hop("sent on", last.namespace, last.device, hook, before, after, by, tracked=last.tracked)
     if each.carrier and not last.carrier:
         yield Hop("carried", last.namespace, last.device, "", before, after, f"VXLAN {each.carrier}")
 
 
-def _decider(met: Context, known: FlowFacts) -> str:
-    """Return what changed a packet after it was seen at a place."""
-    last = met.last
-    if last.place == _TRANSLATION:
-        return met.ruleset if met.ruleset and last.tracked.startswith("new") else _BY_CONNECTION
-    if last.place in _RULESETS:
-        return met.ruleset
-    if last.place in _HOOKS or last.place == _CLASSIFIER:
-        return "BPF program"
-    return ", ".join(filter(None, (_BY_FUNCTION.get(last.place, last.place), known.service(last))))
-
-
-def _end(packet: Sequence[Sighting], known: FlowFacts) -> tuple[WayEnd, Sighting]:
+def _end(packet: Sequence[Sighting], known: Knowledge) -> tuple[WayEnd, Sighting]:
     """Return the end of a packet's way, and the sighting there."""
     arrived = next(filter(_arrived, packet), None)
     found = [(each, met) for each, met in _contexts(packet) if each.reason not in ("", FLOODED)]
@@ -385,7 +341,8 @@ def _end(packet: Sequence[Sighting], known: FlowFacts) -> tuple[WayEnd, Sighting
         return end, drop
     if arrived:
         return WayEnd("arrived", arrived.namespace, arrived.device, function=arrived.place), arrived
-    last = packet[-1]
+    elsewhere = _elsewhere(packet)
+    last = next((each for each in reversed(packet) if (each.copy, each.namespace) not in elsewhere), packet[-1])
     if last.fragment:  # its memory is a part of the datagram's from now on (net/ipv4/ip_fragment.c, ip_frag_reasm)
         return WayEnd("joined", last.namespace, last.device, last.hook, last.place), last
     return WayEnd("lost", last.namespace, last.device, last.hook, last.place), last

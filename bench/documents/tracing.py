@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from bench.documents import SCHEMA, Count, Name
+from dataplanes.elements import Decisive
 from dataplanes.follower import Sighting
 
 FlowProtocol = Literal["tcp", "udp", "icmp", "sctp"]
@@ -35,12 +36,13 @@ class Fact(Struct, frozen=True):
 
     `kind`: a local `address` (the value is the node); a `neighbour` (the value is its MAC); the `mtu` of a device; a
     `sysctl`; an `ipvs` service, by what selects it (the value has its destinations); `conntrack`, the number of entries
-    (the value is the most there can be); `bpf`, a VIP that the maps of the programs there have lost; a `rule` that has
-    acted on a packet, or that is in an nft chain which was evaluated last before a drop, by its ruleset.
+    (the value is the most there can be); `bpf`, a VIP that the maps of the programs there have lost; a BPF `program`,
+    by the device and the hook that it is attached to; a `rule` that has acted on a packet, or that is in an nft chain
+    which was evaluated last before a drop, by its ruleset.
     """
 
     namespace: str
-    kind: Literal["address", "neighbour", "mtu", "sysctl", "ipvs", "conntrack", "bpf", "rule"]
+    kind: Literal["address", "neighbour", "mtu", "sysctl", "ipvs", "conntrack", "bpf", "program", "rule"]
     name: str
     value: str = ""
     number: Count = 0  # of a rule: its handle, or its target's place in a table of iptables
@@ -69,7 +71,8 @@ class Followed(Struct, frozen=True):
     sightings: list[Sighting] = []
     lost: Count = 0  # sightings that the kernel had no room for
     namespaces: list[Namespace] = []  # in the order of a walk
-    facts: list[Fact] = []  # only of IPVS, if there was an answer
+    facts: list[Fact] = []  # only of IPVS, programs and rules, if there was an answer
+    elements: list[Decisive] = []  # of BPF maps, that explain rewrites
     command: list[str] = []  # the command or the check that has sent the requests, if there was one
     vips: list[str] = []  # for a check: the VIPs to which flows were followed
     counted: bool = False  # the times are instructions, and the sightings tell all that following has taken
@@ -91,6 +94,8 @@ class Hop(Struct, frozen=True):
     by: str  # the ruleset, IPVS or the program that decided
     rules: list[str] = []  # those of the ruleset that did it, if they are known
     instructions: Count | None = None  # executed since the flow's first sighting, without those of following
+    elements: list[str] = []  # of BPF maps, that explain what a program did
+    tracked: str = ""  # what connection tracking called the packet before: as that of a sighting
 
 
 class WayEnd(Struct, frozen=True):
@@ -109,6 +114,7 @@ class WayEnd(Struct, frozen=True):
     by: str = ""  # the ruleset that was evaluated last, if it was dropped at a hook
     rules: list[str] = []  # those of it that did it, if they are known
     instructions: Count | None = None  # as those of a hop
+    tracked: str = ""  # as that of a hop
 
 
 class Passage(Struct, frozen=True):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from bench.documents.tracing import Fact
+from dataplanes.elements import Decisive
 from dataplanes.follower import Sighting
 from dataplanes.kernel import iptables, netns, process
 from dataplanes.model import Service
@@ -87,6 +88,20 @@ def _listed(netns: str) -> Iterator[tuple[str, int, str]]:
                 yield f"{table} {chain}", int(found[1]), " ".join(rule)
             if found or line.startswith("\t\ttype "):
                 rule.clear()
+
+
+def programs(lab: Lab, sightings: Sequence[Sighting]) -> list[Fact]:
+    """Return the BPF programs in the namespaces that the flow has passed, each with the device and the hook."""
+    passed = {each.namespace for each in sightings}
+    there = lab.plane.attached() if lab.plane else ()
+    found = [Fact(shown(each.netns), "program", f"{each.device} {each.hook}".strip(), each.program) for each in there]
+    return [each for each in found if each.namespace in passed]
+
+
+def elements(lab: Lab, sightings: Sequence[Sighting]) -> list[Decisive]:
+    """Return the elements of BPF maps that explain what became of the flow's packets."""
+    ends = {end for each in sightings for end in (each.source, each.destination)}
+    return list(lab.plane.elements(ends, sightings[0].time)) if lab.plane and sightings else []
 
 
 def ipvs(namespaces: Sequence[str]) -> list[Fact]:

@@ -103,8 +103,9 @@ def seen(lab: Lab, follower: Follower, flow: Followed, until: Until) -> Followed
     if until == "reply":
         sightings = _without_end(sightings)
     known = facts.ipvs(_balanced(lab, sightings)) if flow.answered else facts.facts(lab, lab.service(flow.service))
-    known += facts.rules(lab, sightings)
+    known += facts.rules(lab, sightings) + facts.programs(lab, sightings)
     flow = replace(flow, sightings=sightings, namespaces=_passed(lab, sightings), facts=known)
+    flow = replace(flow, elements=facts.elements(lab, sightings))
     return replace(flow, lost=follower.lost(), counted=follower.counts)
 
 

@@ -122,8 +122,10 @@ def _way(way: Way) -> Iterator[str]:
     for step in way.steps:
         yield f"  {_cost(step.instructions)}{_line(step)}"
         yield from (f"      by the rule: {_shortened(rule)}" for rule in step.rules)
+        yield from (f"      by the element: {element}" for element in step.elements)
     end = way.end
-    yield f"  {_cost(end.instructions)}{place(end.namespace, end.device, end.hook):{_PLACE}}  {ended(end)}"
+    where = place(end.namespace, end.device, end.hook)
+    yield f"  {_cost(end.instructions)}{where:{_PLACE}}  {ended(end, tracked=True)}"
 
 
 def _cost(instructions: int | None) -> str:
@@ -136,7 +138,14 @@ def _shortened(rule: str) -> str:
 
 
 def _line(step: Hop) -> str:
-    return f"{place(step.namespace, step.device, step.hook):{_PLACE}}  {', '.join(changes(step))}  [{step.by}]"
+    where = place(step.namespace, step.device, step.hook)
+    return f"{where:{_PLACE}}  {', '.join(changes(step))}  {_brackets(step.by, step.tracked)}"
+
+
+def _brackets(by: str, tracked: str) -> str:
+    """Return what has decided, and what connection tracking called the packet."""
+    told = "; ".join(filter(None, (by, tracked and f"ct {tracked}")))
+    return f"[{told}]" if told else ""
 
 
 def place(namespace: str, device: str, hook: str) -> str:
@@ -158,14 +167,15 @@ def changes(step: Hop) -> list[str]:
     return [f"{word} {before} -> {after}" for word, before, after in ends if before != after]
 
 
-def ended(end: WayEnd) -> str:
-    """Return how a way ends."""
+def ended(end: WayEnd, *, tracked: bool = False) -> str:
+    """Return how a way ends, and if asked for what connection tracking called the packet there."""
+    brackets = _brackets(end.by, end.tracked if tracked else "")
     if end.kind == "arrived":
-        return "arrived"
+        return f"arrived  {brackets}".rstrip()
     if end.kind == "joined":
         return "joined to the datagram's other fragments"
     if end.kind == "dropped":
-        return f"DROPPED: {end.reason} in {end.function}" + (f"  [{end.by}]" if end.by else "")
+        return f"DROPPED: {end.reason} in {end.function}  {brackets}".rstrip()
     return f"LOST: seen at {end.function} last"
 
 

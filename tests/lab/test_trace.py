@@ -15,7 +15,7 @@ import pytest
 
 from bench.analysis.story import story
 from bench.documents import Event, Job
-from bench.documents.tracing import Followed, Story, Tracing
+from bench.documents.tracing import Followed, Hop, Story, Tracing, Way
 from bench.inside import asking, observe, tracing
 from bench.report.story import lines
 from dataplanes import catalog, follower
@@ -29,6 +29,25 @@ Known = dict[str, dict[str, list[str]]]
 """Plane -> flow -> the rewrites, and last the answer."""
 KNOWN = msgspec.toml.decode(Path(__file__).with_name("stories.toml").read_bytes(), type=Known)
 FLOWS = {"remote": (CLIENT, "lone"), "local": (CLIENT, "both"), "hairpin": ("lone.1", "lone")}
+SERVED, TURN = "services[10.0.0.8] = 1 turn", "turns[10.0.0.8, 0] = 10.0.0.9"
+CONNECTION = "ends[{} 10.0.0.7:40001 > 10.0.0.9:80] = flows[*], whose VIP is 10.0.0.8"
+OWN = "ends[{} 10.0.0.9:40001 > 10.0.0.8:80] = flows[*], whose VIP is 10.0.0.8"
+AT_VETH = {"remote": CONNECTION, "hairpin": OWN}
+AT_SOCKET = dict.fromkeys(AT_VETH, "vips[its socket, 10.0.0.9:80] = 10.0.0.8")
+ELEMENTS = {"ebpf-tc": AT_VETH, "ebpf-redirect": AT_VETH, "ebpf-socket": AT_SOCKET}
+"""Plane -> flow -> the element that explains the rewrite of the reply. That of a request is a turn of the service."""
+PROGRAMS = {
+    "ebpf-tc": ["BPF program from_container", "BPF program to_container"],
+    "ebpf-redirect": ["BPF program from_container", "BPF program from_wire"],
+    "ebpf-socket": ["BPF program of the cgroup, on_connect4", "BPF program of the cgroup, on_getpeername4"],
+}
+"""Plane -> the programs that rewrite the request and the reply of a remote flow by TCP."""
+STATES = {
+    "nft-lb": ["new", "new", "new", "established reply", "established reply", "established reply"],
+    "ipvs-lb": ["new", "new", "new", "established reply", "established reply", "established reply"],
+    "nft-bridge": ["", "new", "", "established reply"],
+}
+"""Plane -> what connection tracking calls a remote flow's first packets at each rewrite and where they arrive."""
 COMMAND = "for n in 1 2; do exec 3<>/dev/tcp/lone/80 && printf w >&3 && head -c 1 <&3 || exit; done"
 """Two connections, by the service's name."""
 pytestmark = pytest.mark.trace
@@ -56,6 +75,28 @@ def told(found: Story) -> Iterator[str]:
     yield chosen(f"{found.flow.answer}, from {found.flow.source}")
 
 
+def firsts(found: Story) -> list[Way]:
+    """Return the way of the first packet in each direction."""
+    return [next(way for way in found.ways if way.direction == each) for each in ("request", "reply")]
+
+
+def rewrites(found: Story) -> list[Hop]:
+    return [step for way in firsts(found) for step in way.steps if step.kind == "rewritten"]
+
+
+def states(found: Story) -> Iterator[str]:
+    """Yield what connection tracking calls the first packets at each rewrite, and where they arrive."""
+    for way in firsts(found):
+        yield from (step.tracked for step in way.steps if step.kind == "rewritten")
+        yield way.end.tracked
+
+
+def demand_explained(found: Story, reply: str) -> None:
+    """Demand that the turn and the connection that have decided are told, and nothing else."""
+    told = [[re.sub(r"flows\[\d+\]", "flows[*]", each) for each in step.elements] for step in rewrites(found)]
+    assert told == [[f"{SERVED}, {TURN}"], [reply]]
+
+
 def chosen(line: str) -> str:
     """Return a line without the ports that a plane chooses at random."""
     return re.sub(r":(?!(80|40001)\b)\d+\b", ":*", line)
@@ -76,6 +117,7 @@ def requests(lines_told: Iterable[str]) -> list[str]:
 def test_each_rewrite_is_told_where_the_plane_makes_it(plane: str, types: KernelTypes) -> None:
     (selection,) = catalog.select(plane)
     known, found = KNOWN[plane], {}
+    explained = ELEMENTS.get(plane, {})
     with running(plane, "matrix") as lab, tracing.attached(lab, types) as attached:
         for protocol in catalog.protocols(selection)[:2]:
             for name, (origin, service) in FLOWS.items():
@@ -84,6 +126,12 @@ def test_each_rewrite_is_told_where_the_plane_makes_it(plane: str, types: Kernel
                 assert unexplained(told_of) == []
                 line = f"{name} {protocol}"
                 found[line] = list(told(told_of))
+                if name in explained:
+                    demand_explained(told_of, explained[name].format(protocol))
+                if name == "remote" and plane in STATES:
+                    assert list(states(told_of)) == STATES[plane]
+                if line == "remote tcp" and plane in PROGRAMS:
+                    assert [step.by for step in rewrites(told_of)] == PROGRAMS[plane]
                 if found[line] != (known.get(line) or known[name]):
                     print("\n".join(lines(told_of, everything=True)))  # pytest shows it, as the test fails
         asked = Tracing(CLIENT, "lone", command=["bash", "-c", COMMAND])

@@ -11,8 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from bench.analysis.story import story
-from bench.documents.tracing import Fact, Followed, Hop, Story, Way
+from bench.documents.tracing import Fact, Followed, Hop, Namespace, Story, Way
 from bench.report.story import difference, lines, table
+from dataplanes.elements import Decisive
 from dataplanes.follower import PLACES, Sighting
 from tests.conftest import ROOT
 
@@ -358,3 +359,73 @@ def test_a_way_that_ends_before_the_others_is_marked_where_they_go_on() -> None:
     (request, *others) = whole.ways
     short = replace(whole, ways=[replace(request, steps=request.steps[:1]), *others])
     assert [line.split()[1] for line in table([whole, short]) if line.startswith("!")] == [request.steps[1].namespace]
+
+
+def test_fragments_that_are_flooded_are_joined_where_they_arrive() -> None:
+    """The last one that is seen is the copy of another container, which drops it."""
+    there: dict[str, Any] = {"namespace": "backend", "copy": 3}
+    other: dict[str, Any] = {"namespace": "other", "copy": 1}
+    found = ways(
+        seen("br_forward", fragment=0, namespace="a"),
+        seen("nf_hook_slow", fragment=0, **there),
+        seen("kfree_skb", fragment=0, reason="OTHERHOST", **other),
+        seen("br_forward", packet=2, fragment=1424, namespace="a"),
+        seen("nf_hook_slow", packet=2, fragment=1424, namespace="backend", copy=4),
+        seen("udp_rcv", packet=2, namespace="backend", copy=4),
+        seen("kfree_skb", packet=2, fragment=1424, reason="OTHERHOST", namespace="other"),
+    )
+    assert [(way.end.kind, way.end.namespace) for way in found] == [("arrived", "backend"), ("joined", "backend")]
+    assert [(hop.kind, hop.namespace) for hop in found[0].steps] == [("joined", "backend")]
+
+
+def at_a_program(*elements: Decisive) -> Story:
+    """Return a story in which a program rewrites two packets of a connection, and a later fragment."""
+    flow = followed(
+        seen("netif_receive_skb", protocol="udp"),
+        seen("udp_rcv", destination=BACKEND, protocol="udp"),
+        seen("netif_receive_skb", protocol="udp", packet=2),
+        seen("kfree_skb", destination=BACKEND, protocol="udp", packet=2, reason="NO_SOCKET"),
+        seen("netif_receive_skb", protocol="udp", packet=3, fragment=1424),
+        seen("ip_rcv", destination=BACKEND, protocol="udp", packet=3, fragment=1424),
+    )
+    facts = [Fact("ns", "program", "eth0 tc ingress", "from_container")]
+    return story(replace(flow, facts=facts, elements=list(elements), namespaces=[Namespace("ns", "overlay", "node")]))
+
+
+def test_a_program_is_told_by_its_name_with_the_element_that_explains_what_it_did() -> None:
+    ends = [CLIENT, VIP], [CLIENT, BACKEND]
+    addresses = ["10.0.0.7", "10.0.0.8"], ["10.0.0.7", "10.0.0.9"]
+    told = at_a_program(
+        Decisive("node", "a turn", *ends, "udp", "first"),
+        Decisive("node", "a connection", *ends, "udp", "later"),
+        Decisive("node", "a fragment", *addresses, "udp", "fragment"),
+        Decisive("node", "of a socket", ["", VIP], ["", BACKEND]),
+        Decisive("node", "another transport", *ends, "tcp"),
+        Decisive("other", "another node", *ends),
+        Decisive("node", "another backend", [CLIENT, VIP], [CLIENT, "10.0.0.10:80"]),
+    )
+    hops = [hop for way in told.ways for hop in way.steps]
+    assert [hop.by for hop in hops] == ["BPF program from_container"] * 3
+    first, later, fragment = (hop.elements for hop in hops)
+    assert (first, later) == (["a turn", "of a socket"], ["a connection", "of a socket"])
+    assert fragment == ["a fragment"]
+    assert "      by the element: a turn" in lines(told)
+
+
+def test_a_program_without_an_element_that_explains_it_is_told_alone() -> None:
+    hops = [hop for way in at_a_program().ways for hop in way.steps]
+    assert {tuple(hop.elements) for hop in hops} == {()}
+
+
+def test_the_state_of_connection_tracking_is_told_at_each_rewrite_and_at_the_end() -> None:
+    found = followed(
+        seen("nf_hook_slow", hook="PREROUTING", tracked="new"),
+        seen("nft_do_chain", hook="PREROUTING", ruleset="vip nat", tracked="new"),
+        seen("nf_nat_manip_pkt", tracked="new"),
+        seen("tcp_v4_rcv", destination=BACKEND, tracked="established"),
+    )
+    said = "\n".join(lines(story(found)))
+    assert f"to {VIP} -> {BACKEND}  [nft vip nat; ct new]\n" in said
+    assert "arrived  [ct established]\n" in said
+    dropped = followed(seen("nf_hook_slow", hook="INPUT"), seen("kfree_skb", reason="NO_SOCKET", tracked="new"))
+    assert "DROPPED: NO_SOCKET in   [ct new]" in "\n".join(lines(story(dropped)))
