@@ -165,6 +165,7 @@ _OFFSET = 0x1FFF
 _FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
 _DROPPED, _TRACKED = "SKB_DROP_REASON_", 8
 _FIRST = struct.pack("=I", 0)
+_WORD, _START = 4, struct.Struct("=I2sH")  # an offset, and where flows begin: namespace, port and protocol
 
 
 FLOODED = "OTHERHOST"
@@ -191,6 +192,7 @@ class Follower:
         self._maps: dict[str, bpf.Map] = {}
         self._inodes: dict[int, str] = {}
         self._around = Around()
+        self._work = work
         unknown = [name for name in _FIELDS if name not in types.fields and not name.startswith(_IN_MODULES)]
         if unknown:
             raise Prerequisite("cannot follow packets", why=f"this kernel's structures have no {', '.join(unknown)}")
@@ -199,12 +201,13 @@ class Follower:
             self._make_maps()
             for name, shown in namespaces.items():
                 self.add(name, shown)
-            before = self._cost(work)
+            self._lay_out(bytes(len(_FIELDS) * _WORD), bytes(_START.size))
+            before = self._cost()
             self._attach_points()
-            between = self._cost(work)
+            between = self._cost()
             self._attach_probes()
             if work:
-                self._around = around(before, between, self._cost(work))
+                self._around = around(before, between, self._cost())
         except BaseException:
             self.close()
             raise
@@ -247,7 +250,7 @@ class Follower:
         Without a port these are the flows to the VIPs; without a namespace they begin in any, and without a protocol
         they are of any. What was seen of earlier flows is forgotten.
         """
-        offsets = [self._fields.get(name, 0) for name in _FIELDS]
+        offsets = struct.pack(f"={len(_FIELDS)}I", *(self._fields.get(name, 0) for name in _FIELDS))
         nobody, begins = (0, bytes(2), 0), (0, struct.pack("!H", port), _PROTOCOLS.get(protocol, 0))
         if client:
             begins = os.stat(netns.path(client)).st_ino, *begins[1:]
@@ -255,10 +258,14 @@ class Follower:
         for start in (nobody, begins):  # without VIPs nobody's packet begins a flow
             self._forget("flows", "packets", "sockets", "evaluated", "datagrams")
             self.sightings()
-            self._maps["layouts"].put(_FIRST, struct.pack(f"={len(offsets)}I I 2sH", *offsets, *start))
+            self._lay_out(offsets, _START.pack(*start))
         self._maps["lost"].put(_FIRST, bytes(8))
         for vip in vips:
             self._maps["vips"].put(socket.inet_aton(vip), struct.pack("=I", 1))
+
+    def _lay_out(self, offsets: bytes, start: bytes) -> None:
+        """Tell the programs where fields are, where flows begin, and to count what they take if that is asked for."""
+        self._maps["layouts"].put(_FIRST, offsets + struct.pack("=I", bool(self._work)) + start)
 
     def _forget(self, *names: str) -> None:
         for name in names:
@@ -319,8 +326,8 @@ class Follower:
         """Return what following has taken in all, if the programs have taken so much."""
         return programs.time + programs.probes * self._around.probe + programs.points * self._around.point
 
-    def _cost(self, work: Callable[[], object] | None) -> Effort:
-        return effort(work, self.spending) if work else Effort()
+    def _cost(self) -> Effort:
+        return effort(self._work, self.spending) if self._work else Effort()
 
     def lost(self) -> int:
         """Return the number of sightings that the kernel had no room for."""

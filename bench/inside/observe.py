@@ -37,18 +37,18 @@ Under emulation a walk through a lab takes a minute.
 """
 
 
-def _traces(tell: Tell) -> Traces:
+def _traces(tell: Tell, clock: str) -> Traces:
     """Return what follows the packets of checks. Its modules are imported only where packets are followed."""
     from bench.inside.traces import Traces
 
-    return Traces(tell)
+    return Traces(tell, clock)
 
 
 def matrix(job: Job, clock: str, tell: Tell, pause: Callable[[Testbed], object]) -> int:
     """Observe every cell of the job. Observe an unexpected one a second time, with evidence."""
     tell(Event("environment", data=environment.collect(clock)))
     wanted = checks.named(job.checks)
-    traces = _traces(tell) if job.traced else None
+    traces = _traces(tell, clock) if job.traced else None
     for selection in job.selections:
         for scenario in checks.scenarios(wanted):
             observer = _Observer(selection, scenario, clock, tell, pause if job.pause else None, job.own, traces)

@@ -20,8 +20,12 @@ from scenarios.lab import Lab
 class Traces:
     """A follower of the flows to the VIPs of every service in the present lab, and what becomes of its sightings."""
 
-    def __init__(self, tell: Callable[[Event], None]) -> None:
-        """Read the kernel's types. Raises Prerequisite on a kernel that does not describe them."""
+    def __init__(self, tell: Callable[[Event], None], clock: str) -> None:
+        """Read the kernel's types. By the instruction clock what the ways cost is told.
+
+        Raises Prerequisite on a kernel that does not describe its types.
+        """
+        self._clock = clock
         self._types = follower.of_this_kernel()
         self._tell = tell
         self._present: tuple[Lab, Follower] | None = None
@@ -29,7 +33,7 @@ class Traces:
     @contextmanager
     def attached(self, lab: Lab) -> Iterator[None]:
         """Follow packets in a lab for the block."""
-        with tracing.attached(lab, self._types) as made:
+        with tracing.following(lab, self._types, self._clock) as made:
             self._present = lab, made
             try:
                 yield

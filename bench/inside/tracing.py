@@ -37,12 +37,22 @@ def trace(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
     asking.autoload(tracing.protocol)
     for selection in job.selections:
         scenario = topology.load(job.scenario)
-        with Journal() as journal, trial.build(scenario, selection, journal) as lab, ExitStack() as stack:
-            work = stack.enter_context(loopback(lab)) if clock == "instructions" else None
-            follower = stack.enter_context(attached(lab, types, work))
+        with (
+            Journal() as journal,
+            trial.build(scenario, selection, journal) as lab,
+            following(lab, types, clock) as follower,
+        ):
             tell(Event("flow", data=msgspec.to_builtins(follow(lab, tracing, follower))))
     tell(Event("environment", data=environment.collect(clock)))
     return 0
+
+
+@contextmanager
+def following(lab: Lab, types: KernelTypes, clock: str) -> Iterator[Follower]:
+    """Yield a follower in all namespaces of a lab. By the instruction clock it finds out what it takes itself."""
+    with ExitStack() as stack:
+        work = stack.enter_context(loopback(lab)) if clock == "instructions" else None
+        yield stack.enter_context(attached(lab, types, work))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ struct layout {
 	u32 chain_table, chain_name, table_name, xt_table_name;
 	u32 chain_list, chain_rules, chain_next_rules, table_chains, xt_private, xt_entries, xt_size, target_data,
 		target_state;
+	u32 counted;               /* 1: what following takes is counted: time is exact, by the instruction clock */
 	u32 client_inum;           /* the flow begins in this namespace, or if it is 0 in any, */
 	u16 client_port, protocol; /* from this port, or if it is 0 with a packet or a call to a VIP; 0: any protocol */
 };

@@ -58,10 +58,10 @@ static __always_inline void put(struct event *event)
 }
 
 /* A program ends that has begun at a time. What the kernel does to call it is not seen here. */
-static __always_inline int spend(u64 began, int probe)
+static __always_inline int spend(struct layout *layout, u64 began, int probe)
 {
 	u32 zero = 0;
-	struct spending *spent = spendings.lookup(&zero);
+	struct spending *spent = layout && layout->counted ? spendings.lookup(&zero) : 0;
 
 	if (spent) {
 		__sync_fetch_and_add(&spent->probes, probe);
@@ -146,10 +146,9 @@ static __always_inline void connecting(struct arguments *arguments, struct layou
 	put(event);
 }
 
-static __always_inline void enter(struct pt_regs *ctx, u64 time)
+static __always_inline void enter(struct pt_regs *ctx, struct layout *layout, u64 time)
 {
-	u32 zero = 0, number = (u32)cookie_of(ctx);
-	struct layout *layout = layouts.lookup(&zero);
+	u32 number = (u32)cookie_of(ctx);
 	struct place *place = places.lookup(&number);
 	struct event event = {};
 	struct arguments read = {}, *arguments = &read;
@@ -179,16 +178,17 @@ static __always_inline void enter(struct pt_regs *ctx, u64 time)
 int on_entry(struct pt_regs *ctx)
 {
 	u64 time = bpf_ktime_get_ns();
+	u32 zero = 0;
+	struct layout *layout = layouts.lookup(&zero);
 
-	enter(ctx, time);
-	return spend(time, 1);
+	enter(ctx, layout, time);
+	return spend(layout, time, 1);
 }
 
 /* An expression of nft, or a target of iptables, is evaluated: the rule to which it belongs is told. */
-static __always_inline void evaluate(struct pt_regs *ctx, u64 time)
+static __always_inline void evaluate(struct pt_regs *ctx, struct layout *layout, u64 time)
 {
-	u32 zero = 0, number = (u32)cookie_of(ctx);
-	struct layout *layout = layouts.lookup(&zero);
+	u32 number = (u32)cookie_of(ctx);
 	struct place *place = places.lookup(&number);
 	struct event event = {};
 	struct arguments read = {}, *arguments = &read;
@@ -222,9 +222,11 @@ static __always_inline void evaluate(struct pt_regs *ctx, u64 time)
 int on_rule(struct pt_regs *ctx)
 {
 	u64 time = bpf_ktime_get_ns();
+	u32 zero = 0;
+	struct layout *layout = layouts.lookup(&zero);
 
-	evaluate(ctx, time);
-	return spend(time, 1);
+	evaluate(ctx, layout, time);
+	return spend(layout, time, 1);
 }
 
 static __always_inline void forget(struct layout *layout, u64 skb)
@@ -244,7 +246,7 @@ int on_free(struct pt_regs *ctx)
 
 	if (layout)
 		forget(layout, PT_REGS_PARM1(ctx));
-	return spend(time, 1);
+	return spend(layout, time, 1);
 }
 
 static __always_inline int at_tracepoint(u64 *ctx, u16 place, int received)
@@ -257,7 +259,7 @@ static __always_inline int at_tracepoint(u64 *ctx, u16 place, int received)
 	start(&event, time, place, SEEN);
 	if (layout && describe(layout, &event, ctx[0], 0, received))
 		put(&event);
-	return spend(time, 0);
+	return spend(layout, time, 0);
 }
 
 int on_receive(struct bpf_raw_tracepoint_args *ctx)
@@ -286,7 +288,7 @@ int on_drop(struct bpf_raw_tracepoint_args *args)
 		put(&event);
 	}
 	forget(layout, skb);
-	return spend(time, 0);
+	return spend(layout, time, 0);
 }
 
 int on_consume(struct bpf_raw_tracepoint_args *args)
@@ -297,5 +299,5 @@ int on_consume(struct bpf_raw_tracepoint_args *args)
 
 	if (layout)
 		forget(layout, ((u64 *)args)[0]);
-	return spend(time, 0);
+	return spend(layout, time, 0);
 }

@@ -21,6 +21,7 @@ from bench.report.story import lines
 from dataplanes import catalog, follower
 from dataplanes.follower import Follower
 from dataplanes.kernel.btf import KernelTypes
+from dataplanes.spending import Spending
 from scenarios import checks
 from scenarios.lab import Lab
 from tests.lab.conftest import CLIENT, running
@@ -136,6 +137,7 @@ def test_each_rewrite_is_told_where_the_plane_makes_it(plane: str, types: Kernel
                     print("\n".join(lines(told_of, everything=True)))  # pytest shows it, as the test fails
         asked = Tracing(CLIENT, "lone", command=["bash", "-c", COMMAND])
         of_command = story(tracing.follow(lab, asked, attached))
+        assert attached.spending() == Spending()  # nobody has asked for what following takes
     assert (of_command.flow.answer, of_command.flow.lost) == ("exit code 0", 0)
     assert requests(told(of_command)) == requests(known.get("remote tcp") or known["remote"])
     assert {way.direction for way in of_command.ways} == {"request", "reply"}

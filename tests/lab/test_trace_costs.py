@@ -5,11 +5,15 @@ from __future__ import annotations
 import socket
 import time
 
+import msgspec
 import pytest
 
-from bench.inside import tracing
+from bench.analysis.story import story
+from bench.documents import Event, Job
+from bench.documents.tracing import Followed
+from bench.inside import observe, tracing
 from bench.inside.asking import PORT
-from dataplanes import follower
+from dataplanes import catalog, follower
 from dataplanes.follower import Follower
 from scenarios.lab import Lab
 from tests.lab.conftest import CLIENT, running
@@ -48,3 +52,25 @@ def test_what_following_takes_is_left_out(plane: str) -> None:
                 print(protocol, cost, told, spent)  # pytest shows it if the test fails
                 assert spent > 3 * cost  # so that it would be seen if it was not subtracted, or only the programs' own
                 assert told == pytest.approx(cost, abs=0.015 * spent)
+
+
+def test_the_packets_of_a_check_are_told_with_their_costs() -> None:
+    flows: list[Followed] = []
+
+    def tell(event: Event) -> None:
+        if event.kind == "flow":
+            flows.append(msgspec.convert(event.data["flow"], Followed))
+
+    job = Job("matrix", selections=catalog.select("nft-lb"), checks=["reach.other-node"])
+    job.traced = True
+    observe.matrix(job, "instructions", tell, lambda lab: None)
+    (flow,) = flows
+    request, *_, reply = story(flow).ways
+    costs = [request.instructions, *(step.instructions for step in request.steps), request.end.instructions]
+    print(costs, reply.instructions)  # pytest shows it if the test fails
+    assert flow.counted
+    assert costs[0] == 0
+    told = [each for each in costs if each is not None]
+    assert len(told) == len(costs)
+    assert told == sorted(told)
+    assert 20_000 < told[-1] < 500_000  # thousands of instructions, and not the millions that following has taken
