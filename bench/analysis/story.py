@@ -58,7 +58,7 @@ def story(flow: Followed) -> Story:
     told: list[Trail] = []
     forward: set[tuple[str, str]] = set()
     connects = [each for each in flow.sightings if each.place == _CONNECTING]
-    for number, packet in enumerate(_packets(flow.sightings)):
+    for number, packet in enumerate(_of_flow(flow, _packets(flow.sightings))):
         direction = _direction(flow, packet, forward, first=number == 0)
         if direction == "request":
             forward |= {(each.source, each.destination) for each in packet if each.source}
@@ -146,6 +146,20 @@ def _packets(sightings: Iterable[Sighting]) -> list[list[Sighting]]:
         packet.append(each)
         by_copy[each.copy] = packet
     return found
+
+
+def _of_flow(flow: Followed, packets: Iterable[list[Sighting]]) -> Iterator[list[Sighting]]:
+    """Yield the packets without those of others that were in the memory of one that has gone without a word.
+
+    An end of a packet of the flow was seen before, or it is what was asked.
+    """
+    ends: set[str] = set()
+    for packet in packets:
+        begin = packet[0]
+        asks = begin.destination.partition(":")[0] in (flow.vip.partition(":")[0], *flow.vips)
+        if not ends or asks or begin.source in ends or begin.destination in ends:
+            ends |= {end for each in packet for end in (each.source, each.destination)}
+            yield packet
 
 
 def _joined(fragment: list[Sighting] | None, each: Sighting, found: Sequence[list[Sighting]]) -> list[Sighting] | None:

@@ -19,7 +19,7 @@ from bench.cli.options import (
 )
 from bench.documents.tracing import MOST_BYTES, FlowProtocol, Story, Until
 from bench.report import terminal
-from dataplanes import catalog, platforms
+from dataplanes import catalog
 from dataplanes.errors import Usage
 
 
@@ -94,7 +94,6 @@ def trace(
     if svg == "-" and as_json:
         raise Usage("cannot print JSON and a drawing together", fix="give --svg a file")
     selections = catalog.select(dataplane)
-    platforms.demand_planes(selections, "bench trace")
     path = scenario_path(scenario)
     demand_utf8(" ".join(command), "the command")
     tracing = Tracing(origin, service, protocol, until, list(command), size)

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from bench.documents.tracing import FlowProtocol
-from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 
 PORT = 40_001
 """The client's port, or the number of its echo. Nobody else uses it in a fresh lab."""
@@ -44,7 +44,7 @@ def autoload(protocol: FlowProtocol) -> None:
             socket.socket(socket.AF_INET, *_KINDS[protocol]).close()
 
 
-def ask(lab: Lab, request: Sending, patience: float) -> tuple[str, str]:
+def ask(lab: Testbed, request: Sending, patience: float) -> tuple[str, str]:
     """Send a request, and wait so many seconds. Return who answered from which address, or what went wrong and ""."""
     end = request.vip, lab.scenario.traffic.port
     try:
@@ -74,14 +74,14 @@ def ask(lab: Lab, request: Sending, patience: float) -> tuple[str, str]:
         return error.strerror or str(error), ""
 
 
-def _own(lab: Lab, container: str, service: str) -> str:
+def _own(lab: Testbed, container: str, service: str) -> str:
     """Return a container's address on the network of a service; "" if it is not there."""
     endpoints, network = lab.containers[container].endpoints, lab.service(service).network
     return next((each.address for each in endpoints if each.network == network), "")
 
 
 @contextmanager
-def _servers(lab: Lab, service: str, port: int) -> Iterator[dict[str, socket.socket]]:
+def _servers(lab: Testbed, service: str, port: int) -> Iterator[dict[str, socket.socket]]:
     """Yield a server by SCTP in each backend of a service, by its number: those of the lab have only TCP and UDP."""
     backends = {each.address for each in lab.service(service).backends}
     with ExitStack() as stack:

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from bench.documents.tracing import Fact
+from dataplanes.base import DataPlane
 from dataplanes.elements import Decisive
 from dataplanes.follower import Sighting
 from dataplanes.kernel import iptables, netns, process
 from dataplanes.model import Service
 from scenarios import walk
 from scenarios.lab import Lab
+from scenarios.testbed import Testbed
 
 _GET_MTU = 0x8921  # SIOCGIFMTU
 _OWN = "/proc/thread-self/net/"
@@ -31,14 +33,15 @@ def shown(namespace: str) -> str:
     return namespace.partition("-")[2]
 
 
-def facts(lab: Lab, service: Service) -> list[Fact]:
+def facts(lab: Testbed, service: Service) -> list[Fact]:
     """Return what can tell why a request to a service was not answered."""
     found = [fact for _, node, name in lab.namespaces() for fact in _of_namespace(name, node)]
-    lacking = lab.plane.lacking(service) if lab.plane else []
+    plane = _plane(lab)
+    lacking = plane.lacking(service) if plane else []
     return found + [Fact(shown(site.netns), "bpf", service.vip) for site in lacking]
 
 
-def rules(lab: Lab, sightings: Sequence[Sighting]) -> list[Fact]:
+def rules(lab: Testbed, sightings: Sequence[Sighting]) -> list[Fact]:
     """Return the rules that have acted on a packet, and those of each nft chain that one met last before a drop."""
     names = {shown(name): name for _, _, name in lab.namespaces()}
     found: dict[Fact, None] = {}
@@ -90,18 +93,25 @@ def _listed(netns: str) -> Iterator[tuple[str, int, str]]:
                 rule.clear()
 
 
-def programs(lab: Lab, sightings: Sequence[Sighting]) -> list[Fact]:
+def programs(lab: Testbed, sightings: Sequence[Sighting]) -> list[Fact]:
     """Return the BPF programs in the namespaces that the flow has passed, each with the device and the hook."""
     passed = {each.namespace for each in sightings}
-    there = lab.plane.attached() if lab.plane else ()
+    plane = _plane(lab)
+    there = plane.attached() if plane else ()
     found = [Fact(shown(each.netns), "program", f"{each.device} {each.hook}".strip(), each.program) for each in there]
     return [each for each in found if each.namespace in passed]
 
 
-def elements(lab: Lab, sightings: Sequence[Sighting]) -> list[Decisive]:
+def elements(lab: Testbed, sightings: Sequence[Sighting]) -> list[Decisive]:
     """Return the elements of BPF maps that explain what became of the flow's packets."""
     ends = {end for each in sightings for end in (each.source, each.destination)}
-    return list(lab.plane.elements(ends, sightings[0].time)) if lab.plane and sightings else []
+    plane = _plane(lab)
+    return list(plane.elements(ends, sightings[0].time)) if plane and sightings else []
+
+
+def _plane(lab: Testbed) -> DataPlane | None:
+    """Return the plane of our own lab. What a platform has programmed is asked of nobody."""
+    return lab.plane if isinstance(lab, Lab) else None
 
 
 def ipvs(namespaces: Sequence[str]) -> list[Fact]:

@@ -39,16 +39,16 @@ def trace(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
         scenario = topology.load(job.scenario)
         with (
             Journal() as journal,
-            trial.build(scenario, selection, journal) as lab,
+            trial.observed(scenario, selection, journal) as lab,
             following(lab, types, clock) as follower,
         ):
-            tell(Event("flow", data=msgspec.to_builtins(follow(lab, tracing, follower))))
+            tell(Event("flow", data=msgspec.to_builtins(follow(lab, tracing, follower, plane=selection.name))))
     tell(Event("environment", data=environment.collect(clock)))
     return 0
 
 
 @contextmanager
-def following(lab: Lab, types: KernelTypes, clock: str) -> Iterator[Follower]:
+def following(lab: Testbed, types: KernelTypes, clock: str) -> Iterator[Follower]:
     """Yield a follower in all namespaces of a lab. By the instruction clock it finds out what it takes itself."""
     with ExitStack() as stack:
         work = stack.enter_context(loopback(lab)) if clock == "instructions" else None
@@ -56,18 +56,21 @@ def following(lab: Lab, types: KernelTypes, clock: str) -> Iterator[Follower]:
 
 
 @contextmanager
-def attached(lab: Lab, types: KernelTypes, work: Callable[[], object] | None = None) -> Iterator[Follower]:
+def attached(lab: Testbed, types: KernelTypes, work: Callable[[], object] | None = None) -> Iterator[Follower]:
     """Yield a follower in all namespaces of a lab, and in those that come later."""
     with Follower(types, {name: facts.shown(name) for _, _, name in lab.namespaces()}, work) as follower:
-        lab.fabric.on_namespace = lambda name: follower.add(name, facts.shown(name))
+        fabric = lab.fabric if isinstance(lab, Lab) else None  # a platform makes namespaces without telling
+        if fabric:
+            fabric.on_namespace = lambda name: follower.add(name, facts.shown(name))
         try:
             yield follower
         finally:
-            lab.fabric.on_namespace = lambda name: None
+            if fabric:
+                fabric.on_namespace = lambda name: None
 
 
 @contextmanager
-def loopback(lab: Lab) -> Iterator[Callable[[], object]]:
+def loopback(lab: Testbed) -> Iterator[Callable[[], object]]:
     """Yield some work of the kernel that meets a follower's programs: the client sends a datagram to itself."""
     with lab.socket(lab.scenario.traffic.client, socket.SOCK_DGRAM) as own:
         own.bind(("127.0.0.1", 0))
@@ -76,12 +79,18 @@ def loopback(lab: Lab) -> Iterator[Callable[[], object]]:
 
 
 def follow(
-    lab: Lab, tracing: Tracing, follower: Follower, request: bytes = b"", patience: float = _PATIENCE
+    lab: Testbed,
+    tracing: Tracing,
+    follower: Follower,
+    request: bytes = b"",
+    patience: float = _PATIENCE,
+    *,
+    plane: str = "",
 ) -> Followed:
-    """Send one request in a lab, and return the flow with its sightings."""
+    """Send one request in a lab, and return the flow with its sightings. `plane` is the name of what balances it."""
     traffic = lab.scenario.traffic
     origin, service = tracing.origin or traffic.client, tracing.service or traffic.service
-    name = lab.plane.name if lab.plane else ""
+    name = plane or (lab.plane.name if isinstance(lab, Lab) and lab.plane else "")
     address, vip = ends(lab, origin, service, by_vip=balances(name))
     if tracing.command:
         return _of_command(lab, tracing, follower, Followed(name, origin, address, service, vip, tracing.protocol))
@@ -93,7 +102,7 @@ def follow(
     return seen(lab, follower, replace(flow, answer=answer, answered=bool(source), source=source), tracing.until)
 
 
-def _of_command(lab: Lab, tracing: Tracing, follower: Follower, flow: Followed) -> Followed:
+def _of_command(lab: Testbed, tracing: Tracing, follower: Follower, flow: Followed) -> Followed:
     """Run the command in the client's container, and return the flows that it has begun."""
     netns = lab.containers[flow.origin].netns
     follower.watch(netns, flow.protocol, vips=[flow.vip])
@@ -107,7 +116,7 @@ def _of_command(lab: Lab, tracing: Tracing, follower: Follower, flow: Followed) 
     return seen(lab, follower, replace(flow, command=tracing.command, answer=answer, answered=not code), "close")
 
 
-def seen(lab: Lab, follower: Follower, flow: Followed, until: Until) -> Followed:
+def seen(lab: Testbed, follower: Follower, flow: Followed, until: Until) -> Followed:
     """Return a flow that has ended with its sightings, and with facts that explain them."""
     sightings = _until_quiet(follower)
     if until == "reply":
@@ -119,13 +128,13 @@ def seen(lab: Lab, follower: Follower, flow: Followed, until: Until) -> Followed
     return replace(flow, lost=follower.lost(), counted=follower.counts)
 
 
-def _passed(lab: Lab, sightings: Sequence[Sighting]) -> list[Namespace]:
+def _passed(lab: Testbed, sightings: Sequence[Sighting]) -> list[Namespace]:
     """Return the namespaces in which the flow was seen."""
     seen, there = {each.namespace for each in sightings}, lab.namespaces()
     return [Namespace(facts.shown(name), kind, node) for kind, node, name in there if facts.shown(name) in seen]
 
 
-def _balanced(lab: Lab, sightings: Sequence[Sighting]) -> list[str]:
+def _balanced(lab: Testbed, sightings: Sequence[Sighting]) -> list[str]:
     """Return the namespaces in which IPVS has seen the flow."""
     seen = {each.namespace for each in sightings if each.place.startswith("ip_vs")}
     return [name for _, _, name in lab.namespaces() if facts.shown(name) in seen]

@@ -80,7 +80,7 @@ def test_another_one_is_refused(text: str, why: str) -> None:
     assert why in str(caught.value)
 
 
-@pytest.mark.parametrize("command", ["explore", "trace"])
+@pytest.mark.parametrize("command", ["explore"])
 def test_what_is_done_in_our_lab_only_is_refused(bench: Bench, command: str) -> None:
     refused = bench(command, "--dataplane", "nft-lb,swarm@26.1")
     assert refused.exit_code == 2

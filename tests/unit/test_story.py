@@ -429,3 +429,14 @@ def test_the_state_of_connection_tracking_is_told_at_each_rewrite_and_at_the_end
     assert "arrived  [ct established]\n" in said
     dropped = followed(seen("nf_hook_slow", hook="INPUT"), seen("kfree_skb", reason="NO_SOCKET", tracked="new"))
     assert "DROPPED: NO_SOCKET in   [ct new]" in "\n".join(lines(story(dropped)))
+
+
+def test_a_packet_of_others_in_the_memory_of_one_that_has_arrived_is_not_told() -> None:
+    others: dict[str, Any] = {"source": "192.168.99.102:37526", "destination": "192.168.99.101:7946"}
+    found = ways(
+        seen("tcp_v4_rcv", destination=BACKEND),
+        seen("nf_hook_slow", hook="OUTPUT", **others),
+        seen("tcp_v4_rcv", **others),
+        seen("tcp_v4_rcv", source=BACKEND, destination=CLIENT, packet=2),
+    )
+    assert [(way.direction, way.source) for way in found] == [("request", CLIENT), ("reply", BACKEND)]
