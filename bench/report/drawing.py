@@ -25,6 +25,8 @@ _NAME = 14  # letters in a line of a namespace's name
 _KINDS = {"lb": "load balancer"}
 _NEAR, _FAR = ("overlay", "lb", "host", "container"), ("host", "lb", "overlay", "container")
 """The order of lanes on the client's node, and on others."""
+_MARKS = {"arrived": "circle", "joined": "square"}
+"""The end of a way -> its mark; a cross for others."""
 _CALLS = {
     "inet4_connect": "connect()",
     "udp4_sendmsg": "sendmsg()",
@@ -175,7 +177,7 @@ def _way(sheet: Sheet, way: Way, lanes: dict[str, float], parting: Sequence[Hop 
             first = any(step is each for each in parting)
             pen.label(list(_said(step, passage.namespace, first=first)), "" if step.kind == "carried" else "diamond")
         last = passage
-    pen.label(list(_ended(way)), "circle" if way.end.kind == "arrived" else "cross")
+    pen.label(list(_ended(way)), _MARKS.get(way.end.kind, "cross"))
     sheet.parts[begin:] = [svg.group([*pen.lines, *sheet.parts[begin:]], kind=way.direction)]
 
 
@@ -195,6 +197,8 @@ def _said(step: Hop, lane: str, *, first: bool) -> Iterator[Text]:
     for change in words.changes(step):
         yield change.replace("->", "→"), ""
     yield f"{step.by} ({step.hook})" if call else f"{step.by}{_handle(step)}", "small"
+    if step.tracked:
+        yield f"ct {step.tracked}", "small"
     yield from _after(step.instructions)
 
 

@@ -200,6 +200,23 @@ def test_a_drop_is_told_with_its_place_and_has_a_cross() -> None:
     assert f"arrived\n{CLIENT} > {VIP}" in arrived.said
 
 
+def test_a_fragment_that_is_joined_has_a_square_and_no_cross() -> None:
+    found = drawn(
+        of(
+            seen("net_dev_queue", fragment=0),
+            seen("nf_hook_slow", packet=2, fragment=1424, hook="PREROUTING"),
+            seen("udp_rcv"),
+        )
+    )
+    assert "joined to the datagram's other fragments" in found.said
+    assert ("m0 -9.0l-9.0 9.0" in found.marks(), "h8.1v8.1h-8.1z" in found.marks()) == (False, True)
+
+
+def test_the_state_of_connection_tracking_is_in_the_label() -> None:
+    found = drawn(of(seen("ip_vs_nat_xmit", hook="INPUT", tracked="new"), seen("tcp_v4_rcv", destination=BACKEND)))
+    assert f"to {VIP} → {BACKEND}\nIPVS\nct new" in found.said
+
+
 def test_a_packet_that_is_seen_no_more_is_told_as_lost() -> None:
     found = drawn(of(seen("ip_rcv"), seen("nf_hook_slow", hook="INPUT", device="br0")))
     assert "br0 INPUT\nLOST: seen at nf_hook_slow last" in found.said
