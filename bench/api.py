@@ -38,6 +38,8 @@ Planes = str | Iterable[str | Selection]
 _ROUNDS = 5
 _CONNECTIONS = {"instructions": 1000, "wall": 10_000}
 """The default number of connections in one trial, by clock."""
+_OF_PLATFORMS = {"instructions": 4000, "wall": 10_000}
+"""The same where a platform is measured, whose daemons and containers vary from round to round."""
 
 
 class _Tidy(ABC):
@@ -143,10 +145,10 @@ def plan(
     clock as many, of 3 to 7, as it takes for them to agree within 0.5 %. With a `precision`, a fraction, a series ends
     when its interval is no wider than that (bench.documents.agreement). Then `rounds` is the largest number; if it is
     None, that is 100 by the wall clock and 7 by the instruction clock. `connections` is the number in one trial; if it
-    is None, that is 1,000 by the instruction clock and 10,000 by the wall clock. `jobs` is the largest number of
-    guests at a time. `cluster` is the address of a dask scheduler, whose workers run the guests (docs/cluster.md), or
-    `local`. `output` is the file of the result; trials are kept beside it when they end. Raises Usage for a wrong
-    request, and Prerequisite for something that the machine lacks.
+    is None, that is 1,000 by the instruction clock (4,000 with a platform) and 10,000 by the wall clock. `jobs` is
+    the largest number of guests at a time. `cluster` is the address of a dask scheduler, whose workers run the
+    guests (docs/cluster.md), or `local`. `output` is the file of the result; trials are kept beside it when they
+    end. Raises Usage for a wrong request, and Prerequisite for something that the machine lacks.
     """
     from bench.documents.agreement import MOST, goal_of
     from bench.documents.workloads import demand_processors, parse
@@ -164,7 +166,8 @@ def plan(
     lanes = _lanes(cluster, jobs)
     chosen, reason = choose.choose(kernel, lanes.clock(clock), selections, more=requires.of(path))
     demand_processors(names, chosen.name, chosen.accelerated)
-    count = connections or _CONNECTIONS[chosen.clock]
+    usual = _OF_PLATFORMS if any(map(platforms.of, selections)) else _CONNECTIONS
+    count = connections or usual[chosen.clock]
     goal = goal_of(chosen.clock, precision, fixed=rounds is not None)
     many = rounds or (MOST[goal.clock] if goal else _ROUNDS)
     trials = runner.plan(selections, many, count, found, clock=chosen.clock, profile=profile)
