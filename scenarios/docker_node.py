@@ -17,6 +17,7 @@ from scenarios.topology import ENGINE
 
 REQUIRES: tuple[Requirement, ...] = (
     Feature("IP_NF_FILTER", "iptable_filter", "the filter rules of a node as dockerd leaves it"),
+    Feature("IP_NF_MANGLE", "iptable_mangle", "the empty table of a node as dockerd leaves it"),
     Feature("NETFILTER_XT_MATCH_ADDRTYPE", "xt_addrtype", "rules of dockerd on packets to the node itself"),
     Feature("NETFILTER_XT_MATCH_CONNTRACK", "xt_conntrack", "rules of dockerd on replies"),
     Feature("NETFILTER_XT_TARGET_MASQUERADE", "xt_MASQUERADE", "rules of dockerd on what leaves the node"),

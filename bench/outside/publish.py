@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from dataplanes import catalog
+from dataplanes import catalog, platforms
 from dataplanes.errors import BenchError
 from dataplanes.selection import DIRECT, balances, title
 
@@ -70,6 +70,10 @@ _ROOMY = ",".join(f"{name}+services=65536+backends=262144" for name in ("ebpf-so
 _FAR = ("--scenario", "matrix", "--to", "lone")
 """A service whose only backend is on another node than the client."""
 _TRAFFIC = "crr-rst,open,rr,udp,first,stream,churn"
+_PLATFORMS = [f"{each.name}@{version}" for each in platforms.known().values() for version in each.versions]
+_PLATFORM_COSTS = [f"{each.name}@{each.default}" for each in platforms.known().values()]
+_IMITATIONS = ("--dataplane", ",".join(each.imitates for each in platforms.known().values()), "--scenario", "docker")
+"""What platforms imitate, on nodes as their daemons leave them."""
 STEPS = (
     Step("matrix.json", ("matrix", *_COMPARED, "--kernel", "debian-6.1,debian-6.12", "--output")),
     Step("connections.json", ("run", *_COMPARED, *_CLOCK, "--workload", "crr,others", "--profile", "--output")),
@@ -84,6 +88,11 @@ STEPS = (
     Step("wall.json", ("run", *_TIMED, "--output"), by_time=tuple(_PLANES)),
     Step("gap.json", ("run", *_GAPS, "--output"), by_time=_STEADY),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
+    Step("peers/programs.json", ("matrix", "--dataplane", "peers", "--kernel", "debian-6.1,debian-6.12", "--output")),
+    *(Step(f"peers/{each}.json", ("matrix", "--dataplane", each, *_KERNEL, "--output")) for each in _PLATFORMS),
+    Step("peers/cost-of-programs.json", ("run", "--dataplane", "nft-lb,peers", *_CLOCK, "--output")),
+    Step("peers/cost-of-platforms.json", ("run", "--dataplane", ",".join(_PLATFORM_COSTS), *_CLOCK, "--output")),
+    Step("peers/cost-of-imitations.json", ("run", *_IMITATIONS, *_CLOCK, "--output")),
     *(
         Step(f"planes/{name}.svg", ("trace", "--dataplane", name, *_FAR, *_KERNEL, "--svg"))
         for name in catalog.names()
@@ -93,7 +102,10 @@ STEPS = (
 
 
 def documents(directory: Path) -> list[str]:
-    """Return the documents of the data set that exist, in the order of their names. Files in directories illustrate."""
+    """Return the documents of the data set that exist, in the order of their names.
+
+    Those in directories are no part of the planes' comparison.
+    """
     paths = sorted(directory / step.document for step in STEPS if "/" not in step.document)
     return [str(path) for path in paths if path.exists() and path.stat().st_size]
 

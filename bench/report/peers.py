@@ -1,37 +1,91 @@
-"""The lists of docs/peers.md: what each peer has or lacks, and programs, against the plane that it imitates.
+"""The lists and tables of docs/peers.md: what each peer was seen to have and lack, to cost, and to program.
 
-Each difference was observed, and `bench matrix --dataplane peers` observes it again: a cell that is not as expected is
-red. What is programmed is in docs/programmed (bench.report.programmed). `python -m bench.report.peers` writes the
-lists, and a test keeps them up to date.
+They are made of documents that `bench publish` makes (results/peers), and of what is kept of the programmed rules
+(docs/programmed, bench.report.programmed). Reasons are in the peers' expected.toml. `bench publish` writes the page,
+and so does `python -m bench.report.peers`; a test keeps it up to date.
 """
 
 from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import msgspec
-
+from bench.documents import Matrix, MatrixCell, Result, reading
+from bench.report import peers_cost
+from bench.report.model import PUBLISHED, Report, load
 from bench.report.programmed import compared, parsed
 from dataplanes import catalog, files
-from dataplanes.selection import Selection
+from dataplanes.selection import Selection, title
 from scenarios import expectations
-from scenarios.checks import CHECKS, Check, skipped
+from scenarios.checks import CHECKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "peers.md"
-_SECTION = re.compile(r"(<!-- differences of (\S+)(?: from (\S+))? -->\n).*?(<!-- end of differences -->)", re.S)
 _DUMPS = PAGE.parent / "programmed"
-_DUMPED = re.compile(r"(<!-- (\S+) programs instead of (\S+) -->\n).*?(<!-- end of what it programs -->)", re.S)
+_PART = re.compile(r"(<!-- (?:made: )?(.+?) -->\n).*?(<!-- end of [\w ]+ -->)", re.S)
+_DIFFERENCES = re.compile(r"differences of (\S+?)(?: from (\S+))?")
+_DUMPED = re.compile(r"(\S+) programs instead of (\S+)")
 _SAID = {"pass": "holds", "fail": "does not hold", "skip": "not applicable"}
-_CLOCK, _RELEASE = "instructions", "6.12"
+_KERNEL, _RELEASE = "debian-6.12", "6.12"
 
 
-def written(page: str) -> str:
-    """Return the page with its lists made anew."""
-    page = _SECTION.sub(lambda found: found[1] + "\n".join(differences(found[2], found[3])) + "\n" + found[4], page)
-    return _DUMPED.sub(lambda found: found[1] + "\n".join(programs(found[2], found[3])) + "\n" + found[4], page)
+class Observed:
+    """The documents about peers in a directory, and the report of the planes that they are held against."""
+
+    def __init__(self, directory: Path, planes: Report) -> None:
+        self.planes = planes
+        self.results: dict[str, Result] = {}
+        self.matrices: list[Matrix] = []
+        self._cells: dict[tuple[str, str], dict[str, MatrixCell]] = {}
+        for path in sorted(directory.glob("*.json")):
+            found = reading.read(str(path))
+            if isinstance(found, Result):
+                self.results[path.stem] = found
+            else:
+                self.matrices.append(found)
+                for cell in found.cells:
+                    self._cells.setdefault((cell.kernel, cell.dataplane), {})[cell.check] = cell
+
+    def cells(self) -> Mapping[tuple[str, str], Mapping[str, MatrixCell]]:
+        """Return the cells by kernel and peer."""
+        return self._cells
+
+    def cell(self, selection: Selection, check: str) -> MatrixCell | None:
+        """Return a cell on the newest kernel, of a peer or of a plane of the catalog, or None."""
+        named = title(selection.name, selection.dataplane, selection.variant)
+        own = self._cells.get((_KERNEL, selection.name), {}).get(check)
+        return own or self.planes.cell(_KERNEL, named, check)
+
+    def packages(self) -> dict[str, dict[str, str]]:
+        """Return the version of every package of every peer, the peer's own first."""
+        found: dict[str, dict[str, str]] = {}
+        for matrix in self.matrices:
+            for each in matrix.plan["dataplanes"]:
+                told: Mapping[str, Any] = each["program"] or {}
+                found[each["name"]] = {one["name"]: one["version"] for one in told.get("packages", [])}
+        return found
+
+
+def written(page: str, seen: Observed) -> str:
+    """Return the page with its lists and tables made anew."""
+    return _PART.sub(lambda found: found[1] + "\n".join(_made(found[2], seen)) + "\n" + found[3], page)
+
+
+def _made(what: str, seen: Observed) -> Iterator[str]:
+    """Yield the lines of a part of the page, which its first line names."""
+    if found := _DIFFERENCES.fullmatch(what):
+        return differences(found[1], found[2], seen)
+    if found := _DUMPED.fullmatch(what):
+        return programs(found[1], found[2])
+    return {
+        "cells": cells,
+        "versions": versions,
+        "cost of programs": lambda seen: peers_cost.programs(seen.results),
+        "cost of platforms": lambda seen: peers_cost.platforms(seen.results, seen.planes),
+    }[what](seen)
 
 
 def programs(name: str, other: str) -> Iterator[str]:
@@ -40,7 +94,34 @@ def programs(name: str, other: str) -> Iterator[str]:
     yield from ("```diff", *compared(its, mine), "```")
 
 
-def differences(name: str, other: str | None = None) -> Iterator[str]:
+def cells(seen: Observed) -> Iterator[str]:
+    """Yield the table of what was observed of each peer on each kernel."""
+    yield "| peer | kernel | checks | hold | do not hold | not applicable or observed nowhere | not as expected |"
+    yield "|---|---|---|---|---|---|---|"
+    for (kernel, peer), found in sorted(seen.cells().items(), key=lambda each: (each[0][1], each[0][0])):
+        outcomes = Counter(each.outcome for each in found.values())
+        wrong = sum(1 for each in found.values() if each.outcome != each.expected)
+        counts = (len(found), outcomes["pass"], outcomes["fail"], outcomes["skip"], wrong)
+        yield f"| `{peer}` | {kernel.removeprefix('debian-')} | " + " | ".join(map(str, counts)) + " |"
+
+
+def versions(seen: Observed) -> Iterator[str]:
+    """Yield the table of the packages that were observed: those that a peer asks for."""
+    yield "| peer | packages | versions that were observed |"
+    yield "|---|---|---|"
+    for peer, found in seen.packages().items():
+        asked = [each for need in catalog.requires(catalog.peer(peer)) for each in _asked(need)]
+        told = ", ".join(f"{each.partition('/')[0]} {found.get(each.partition('/')[0], '?')}" for each in asked)
+        yield f"| `{peer}` | {', '.join(f'`{each}`' for each in asked)} | {told} |"
+
+
+def _asked(need: object) -> tuple[str, ...]:
+    from dataplanes.requirements import Unpacked
+
+    return tuple(need.packages()) if isinstance(need, Unpacked) else ()
+
+
+def differences(name: str, other: str | None, seen: Observed) -> Iterator[str]:
     """Yield the lines of a peer's section: how many checks are as on its imitation, and the others by their reason.
 
     A version of a platform may be told by what it differs in from another one.
@@ -48,12 +129,14 @@ def differences(name: str, other: str | None = None) -> Iterator[str]:
     peer = catalog.peer(name)
     imitated = catalog.peer(other) if other else catalog.imitated(peer)
     assert imitated
-    rows = _rows(peer, imitated)
-    observed = [each for each in CHECKS.values() if not each.skip]
-    same = len(observed) - sum(len(checks) for checks, *_ in rows)
-    yield f"{same} of {len(observed)} checks are expected to have the outcome of `{imitated.name}`" + (
-        ". The others:" if rows else "."
-    )
+    found = [
+        (check, mine, its)
+        for check, each in CHECKS.items()
+        if not each.skip and (mine := seen.cell(peer, check)) and (its := seen.cell(imitated, check))
+    ]
+    rows = _rows(peer, found)
+    same = len(found) - sum(len(checks) for checks, *_ in rows)
+    yield f"{same} of {len(found)} checks have the outcome of `{imitated.name}`" + (". The others:" if rows else ".")
     if rows:
         yield ""
     for checks, was, is_now, reason, source in rows:
@@ -64,28 +147,32 @@ def differences(name: str, other: str | None = None) -> Iterator[str]:
         )
 
 
-def _rows(peer: Selection, imitated: Selection) -> list[tuple[list[str], str, str, str, str]]:
+def _rows(
+    peer: Selection, found: list[tuple[str, MatrixCell, MatrixCell]]
+) -> list[tuple[list[str], str, str, str, str]]:
     """Return what differs: the checks, both outcomes, the reason and its source; first what was seen to differ."""
-    found: dict[tuple[str, str, str, str], list[str]] = {}
-    for check, each in CHECKS.items():
-        (was, _, _), (is_now, reason, source) = _outcome(imitated, each), _outcome(peer, each)
-        if was != is_now:
-            found.setdefault((was, is_now, reason, source), []).append(check)
-    return sorted(((checks, *told) for told, checks in found.items()), key=lambda row: row[2] == "skip")
+    rows: dict[tuple[str, str, str, str], list[str]] = {}
+    for check, mine, its in found:
+        if mine.outcome != its.outcome:
+            told = its.outcome, mine.outcome, *_reason(peer, mine)
+            rows.setdefault(told, []).append(check)
+    return sorted(((checks, *told) for told, checks in rows.items()), key=lambda row: row[2] == "skip")
 
 
-def _outcome(selection: Selection, each: Check) -> tuple[str, str, str]:
-    """Return the expected outcome of a check on a plane with its reason and source, on the newest kernel."""
-    traits = catalog.any_port(selection), catalog.in_turn(selection), catalog.protocols(selection)
-    if why := skipped(msgspec.structs.replace(each, obstacle=None), _CLOCK, *traits):
-        return "skip", why.removeprefix("not applicable: "), ""
-    found = expectations.expected(selection, each.name, _RELEASE)
-    return found.expected, found.reason, found.reference
+def _reason(peer: Selection, cell: MatrixCell) -> tuple[str, str]:
+    """Return why a cell has its outcome, and the source. A document has no reason for what holds."""
+    if cell.outcome == "pass":
+        expected = expectations.expected(peer, cell.check, _RELEASE)
+        return expected.reason, expected.reference
+    return (cell.reason or cell.detail).removeprefix("not applicable: "), cell.reference
 
 
 def main() -> None:
-    """Write the lists."""
-    files.write(PAGE, written(PAGE.read_text("utf-8")).encode())
+    """Write the lists and tables."""
+    from bench.outside import publish
+
+    seen = Observed(PUBLISHED / "peers", load(publish.documents(PUBLISHED)))
+    files.write(PAGE, written(PAGE.read_text("utf-8"), seen).encode())
 
 
 if __name__ == "__main__":

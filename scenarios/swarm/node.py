@@ -29,6 +29,7 @@ _GOGC = "400"
 dockerd 20.10 programs namespaces by running itself again: 89 times until three nodes have eight containers, which is
 62 % of all that is executed meanwhile. Later versions do so once for each container.
 """
+_STOPPED = "T"  # proc_pid_status(5), State
 _UP, _LOOK = 600.0, 0.25
 """Seconds that a daemon may take to answer, and between looks. In an emulated guest it takes some 10."""
 
@@ -60,6 +61,7 @@ class SwarmNode:
         self._home = journal.scratch(name)
         self.engine = Engine(name, f"{self._home}/docker.sock")
         self._process: subprocess.Popen[bytes] | None = None
+        self._shims: list[int] = []  # those that stand still with the daemons
         self.frozen = False  # its daemons stand still
 
     def start(self, wanted: Version) -> None:
@@ -109,18 +111,37 @@ class SwarmNode:
             self._process = None
 
     def freeze(self) -> None:
-        """Stop the daemons without ending them: they program nothing and tell nobody anything."""
+        """Stop the daemons without ending them: they program nothing and tell nobody anything.
+
+        containerd's shims are processes of their own. Each collects its garbage twice a minute, which is millions of
+        instructions (containerd, runtime/v2/shim/shim.go, setRuntime).
+        """
         self._signal(signal.SIGSTOP)
+        self._shims = [each for each in self._others() if _state(each) != _STOPPED]
+        for each in self._shims:
+            os.kill(each, signal.SIGSTOP)
         self.frozen = True
 
     def thaw(self) -> None:
         """Let the daemons go on."""
+        for each in self._shims:
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGCONT)
         self._signal(signal.SIGCONT)
         self.frozen = False
 
     def _signal(self, number: int) -> None:
         assert self._process
         os.killpg(self._process.pid, number)
+
+    def _others(self) -> Iterator[int]:
+        """Yield the processes of the node that are neither a container's nor in the daemons' group."""
+        assert self._process
+        ours = os.readlink(f"/proc/{self._process.pid}/ns/pid")
+        for each in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with suppress(OSError):
+                if os.readlink(f"/proc/{each}/ns/pid") == ours and os.getpgid(each) != self._process.pid:
+                    yield each
 
     # -- by path and number ----------------------------------------------------------------------------------------
 
@@ -184,11 +205,21 @@ def _numbers(pid: int) -> list[int]:
     return _status(pid, "NSpid")
 
 
+def _state(pid: int) -> str:
+    """Return the letter of a process's state, "" if there is no such process."""
+    return next(iter(_words(pid, "State")), "")
+
+
 def _status(pid: int, field: str) -> list[int]:
-    """Return the numbers in a field of a process's status (proc_pid_status(5)), none if there is no such process."""
+    """Return the numbers in a field of a process's status, none if there is no such process."""
+    return [int(each) for each in _words(pid, field)]
+
+
+def _words(pid: int, field: str) -> list[str]:
+    """Return the words in a field of a process's status (proc_pid_status(5)), none if there is no such process."""
     with suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
         for line in file:
             name, _, rest = line.partition(":")
             if name == field:
-                return [int(each) for each in rest.split()]
+                return rest.split()
     return []

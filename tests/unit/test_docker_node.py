@@ -14,7 +14,7 @@ SEED = (Path(topology.__file__).parent / "files" / "seed.toml").read_text("utf-8
 
 def test_a_node_has_the_tables_and_chains_of_docker() -> None:
     rules = docker_node.rules()
-    assert [*rules] == ["nat", "filter"]
+    assert [*rules] == ["nat", "mangle", "filter"]
     assert ":FORWARD DROP" in rules["filter"]
     chains = [line.split()[0][1:] for line in rules["filter"] if line.startswith(":DOCKER")]
     assert chains == ["DOCKER", "DOCKER-ISOLATION-STAGE-1", "DOCKER-ISOLATION-STAGE-2", "DOCKER-USER"]
