@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from bench.analysis import gate, predict
 from bench.documents import Matrix, Result, reading
 from bench.documents.prediction import AskedSize
-from bench.report import matrix_table, mutants, picture, prediction, semantics, terminal
+from bench.report import matrix_table, mutants, peers, picture, prediction, semantics, terminal
 from bench.report import result_table as run_table
 from bench.report.answer import answer, choice
 from bench.report.model import Report
@@ -134,4 +134,6 @@ def pages(root: Path, report: Report) -> dict[Path, str]:
     told = [BEGIN, "", *prediction.validation([result for _, result in report.results]), "", END]
     page = root / "docs" / "predict.md"
     made[page] = replaced(page.read_text("utf-8"), "\n".join(told))
+    seen = peers.Observed(root / "results" / "peers", report)
+    made[root / "docs" / "peers.md"] = peers.written((root / "docs" / "peers.md").read_text("utf-8"), seen)
     return made

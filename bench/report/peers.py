@@ -25,7 +25,7 @@ from scenarios.checks import CHECKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "peers.md"
 _DUMPS = PAGE.parent / "programmed"
-_PART = re.compile(r"(<!-- (?:made: )?(.+?) -->\n).*?(<!-- end of [\w ]+ -->)", re.S)
+_PART = re.compile(r"(<!-- ((?!end of).+?) -->\n).*?(<!-- end of [\w ]+ -->)", re.S)
 _DIFFERENCES = re.compile(r"differences of (\S+?)(?: from (\S+))?")
 _DUMPED = re.compile(r"(\S+) programs instead of (\S+)")
 _SAID = {"pass": "holds", "fail": "does not hold", "skip": "not applicable"}
@@ -80,12 +80,13 @@ def _made(what: str, seen: Observed) -> Iterator[str]:
         return differences(found[1], found[2], seen)
     if found := _DUMPED.fullmatch(what):
         return programs(found[1], found[2])
-    return {
-        "cells": cells,
-        "versions": versions,
-        "cost of programs": lambda seen: peers_cost.programs(seen.results),
-        "cost of platforms": lambda seen: peers_cost.platforms(seen.results, seen.planes),
-    }[what](seen)
+    tables = {
+        "cells": cells(seen),
+        "versions": versions(seen),
+        "cost of programs": peers_cost.programs(seen.results),
+        "cost of platforms": peers_cost.platforms(seen.results, seen.planes),
+    }
+    return tables[what]
 
 
 def programs(name: str, other: str) -> Iterator[str]:

@@ -6,14 +6,19 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from bench.documents import Matrix, MatrixCell
+from bench.outside import publish
 from bench.report import peers as page
+from bench.report.model import PUBLISHED, Report, load
 from dataplanes import catalog, peers, platforms
 from dataplanes.errors import Usage
 from dataplanes.plane_file import PlaneProgram
 from scenarios import expectations
 from scenarios.checks import CHECKS
+from scenarios.outcomes import Expected
 from tests.unit.conftest import Bench
 
 
@@ -94,31 +99,68 @@ def test_they_are_listed_as_peers(bench: Bench) -> None:
     assert row == rows["nftlb"]
 
 
-def test_the_page_tells_every_difference() -> None:
+@pytest.fixture(scope="module")
+def seen() -> page.Observed:
+    return page.Observed(PUBLISHED / "peers", load(publish.documents(PUBLISHED)))
+
+
+def test_the_page_tells_every_difference(seen: page.Observed) -> None:
     text = page.PAGE.read_text("utf-8")
     assert set(re.findall(r"<!-- differences of (\S+) -->", text)) == {*peers.NAMES, "swarm@20.10"}
-    assert text == page.written(text), "python -m bench.report.peers"
+    assert text == page.written(text, seen), "python -m bench.report.peers"
 
 
-def test_versions_are_told_by_what_differs_between_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    one, *_ = platforms.known().values()
-    told = tmp_path / "expected.toml"
-    lines = "[[difference]]", 'checks = ["reach.payload"]', 'reason = "it is cut"', 'reference = "x.go, cut"'
-    told.write_text("\n".join((*lines, 'versions = ["26.1"]')), "utf-8")
-    monkeypatch.setattr(platforms.Platform, "expected", str(told))
-    assert [*page.differences(f"{one.name}@26.1", f"{one.name}@20.10")][2:] == [
-        f"- `reach.payload`: **does not hold** (holds on `{one.name}@20.10`). It is cut. Source: x.go, cut."
+def test_every_observation_of_a_peer_is_as_expected(seen: page.Observed) -> None:
+    """What is expected of a peer today is what the documents have: a reason that was changed is observed anew."""
+    names = {name for _, name in seen.cells()}
+    assert names == {*peers.NAMES, *(f"swarm@{each}" for each in platforms.known()["swarm"].versions)}
+    for (kernel, name), cells in seen.cells().items():
+        assert {*cells} == {*CHECKS}, f"{name} on {kernel}"
+        selection = catalog.peer(name)
+        for check, cell in cells.items():
+            assert cell.outcome == cell.expected, f"{name}: {check} on {kernel}"
+            if cell.outcome != "skip":
+                release = kernel.removeprefix("debian-")
+                assert expectations.expected(selection, check, release).expected == cell.outcome, check
+
+
+def test_versions_are_told_by_what_differs_between_them(tmp_path: Path) -> None:
+    cells = {
+        "20.10": [_cell("20.10", "reach.payload", "pass")],
+        "26.1": [_cell("26.1", "reach.payload", "fail", "it is cut", "x.go, cut")],
+        "28.5": [_cell("28.5", "reach.payload", "pass")],
+    }
+    for version, found in cells.items():
+        matrix = Matrix({}, {}, {"dataplanes": [], "checks": []}, found)
+        (tmp_path / f"swarm@{version}.json").write_bytes(msgspec.json.encode(matrix))
+    seen = page.Observed(tmp_path, Report([], []))
+    assert [*page.differences("swarm@26.1", "swarm@20.10", seen)] == [
+        "0 of 1 checks have the outcome of `swarm@20.10`. The others:",
+        "",
+        "- `reach.payload`: **does not hold** (holds on `swarm@20.10`). It is cut. Source: x.go, cut.",
     ]
-    (same,) = page.differences(f"{one.name}@28.5", f"{one.name}@20.10")
-    assert re.search(r"(\d+) of \1 checks are expected to have the outcome of `swarm@20.10`.$", same)
+    assert [*page.differences("swarm@28.5", "swarm@20.10", seen)] == [
+        "1 of 1 checks have the outcome of `swarm@20.10`."
+    ]
     text = "<!-- differences of swarm@26.1 from swarm@20.10 -->\nan earlier list\n<!-- end of differences -->"
-    assert "It is cut" in page.written(text)
-    assert "an earlier list" not in page.written(text)
+    assert "It is cut" in page.written(text, seen)
+    assert "an earlier list" not in page.written(text, seen)
+    assert [*page.cells(seen)][2:] == [
+        "| `swarm@20.10` | 6.12 | 1 | 1 | 0 | 0 | 0 |",
+        "| `swarm@26.1` | 6.12 | 1 | 0 | 1 | 0 | 0 |",
+        "| `swarm@28.5` | 6.12 | 1 | 1 | 0 | 0 | 0 |",
+    ]
 
 
-def test_the_page_tells_what_only_one_has_programmed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _cell(version: str, check: str, outcome: Expected, *told: str) -> MatrixCell:
+    return MatrixCell("debian-6.12", f"swarm@{version}", check, outcome, outcome, "", 0.0, *told)
+
+
+def test_the_page_tells_what_only_one_has_programmed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seen: page.Observed
+) -> None:
     monkeypatch.setattr(page, "_DUMPS", tmp_path)
     (tmp_path / "ours.txt").write_text("## lb: sysctl\na = 1\nb = 2\n", "utf-8")
     (tmp_path / "its@1.txt").write_text("## lb: sysctl\na = 1\nb = 3\n", "utf-8")
     text = "<!-- its@1 programs instead of ours -->\nold\n<!-- end of what it programs -->"
-    assert page.written(text).splitlines()[1:-1] == ["```diff", "@@ lb: sysctl @@", "-b = 2", "+b = 3", "```"]
+    assert page.written(text, seen).splitlines()[1:-1] == ["```diff", "@@ lb: sysctl @@", "-b = 2", "+b = 3", "```"]

@@ -9,6 +9,7 @@ import socket
 import tarfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from scenarios.checks.world import World
 from scenarios.container import Container
 from scenarios.engine import Engine, Refused
 from scenarios.journal import Journal
-from scenarios.swarm import image, tasks
+from scenarios.swarm import image, tasks, testbed
 from scenarios.swarm.image import TaskServer
 from scenarios.swarm.look import Balancer
 from scenarios.swarm.tasks import Orchestrator
@@ -141,6 +142,47 @@ def test_a_scenario_that_a_swarm_has_no_words_for_does_not_apply(
     scenario = msgspec.structs.replace(topology.load("seed"), **change)
     with Journal() as journal, pytest.raises(NotApplicable, match=told):
         Swarm(scenario, Version(()), "26.1", journal=journal, server=TaskServer(tmp_path, "udp"))
+
+
+def test_the_daemons_run_for_some_seconds_between_two_standstills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In them each node contradicts that it is dead. Within a standstill another one changes nothing."""
+    now, slept = [100.0], list[float]()
+    monkeypatch.setattr(testbed, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=slept.append))
+    with Journal() as journal:
+        swarm = Swarm(topology.load("seed"), Version(()), "26.1", journal=journal, server=TaskServer(tmp_path, "udp"))
+        node = _Still()
+        swarm._nodes = {"worker1": node}  # type: ignore[dict-item]
+        with swarm.at_rest():
+            with swarm.at_rest():
+                now[0] += 3600
+            assert node.calls == ["freeze"]
+        assert node.calls == ["freeze", "thaw"]
+        now[0] += 2
+        with swarm.at_rest():
+            pass
+        now[0] += testbed._CONTRADICTS
+        with swarm.at_rest():
+            pass
+    assert slept == [0, testbed._CONTRADICTS - 2, 0]
+
+
+class _Still:
+    """A node that stands still or does not."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    @property
+    def frozen(self) -> bool:
+        return self.calls[-1:] == ["freeze"]
+
+    def freeze(self) -> None:
+        self.calls.append("freeze")
+
+    def thaw(self) -> None:
+        self.calls.append("thaw")
 
 
 def _not_applicable() -> list[str]:
