@@ -47,7 +47,7 @@ def _programmed(programmings: Sequence[str] = ()) -> list[str]:
     return [DIRECT, *found]
 
 
-_KERNEL = ("--kernel", "debian-6.12")
+_FIRST, _KERNEL = ("--kernel", "debian-6.1"), ("--kernel", "debian-6.12")
 _PLANES = [*_programmed(_PROGRAMMINGS), *_MORE]
 _ALL, _COMPARED = ("--dataplane", "all"), ("--dataplane", ",".join(_PLANES))
 _SCALED = [*_programmed(), "ipvs-container@map"]
@@ -89,7 +89,7 @@ STEPS = (
     Step("gap.json", ("run", *_GAPS, "--output"), by_time=_STEADY),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
     Step("peers/programs.json", ("matrix", "--dataplane", "peers", "--kernel", "debian-6.1,debian-6.12", "--output")),
-    *(Step(f"peers/{each}.json", ("matrix", "--dataplane", each, *_KERNEL, "--output")) for each in _PLATFORMS),
+    *(Step(f"peers/{each}.json", ("matrix", "--dataplane", each, *_FIRST, "--output")) for each in _PLATFORMS),
     Step("peers/cost-of-programs.json", ("run", "--dataplane", "nft-lb,peers", *_CLOCK, "--output")),
     Step("peers/cost-of-platforms.json", ("run", "--dataplane", ",".join(_PLATFORM_COSTS), *_CLOCK, "--output")),
     Step("peers/cost-of-imitations.json", ("run", *_IMITATIONS, *_CLOCK, "--output")),

@@ -29,7 +29,6 @@ _PART = re.compile(r"(<!-- ((?!end of).+?) -->\n).*?(<!-- end of [\w ]+ -->)", r
 _DIFFERENCES = re.compile(r"differences of (\S+?)(?: from (\S+))?")
 _DUMPED = re.compile(r"(\S+) programs instead of (\S+)")
 _SAID = {"pass": "holds", "fail": "does not hold", "skip": "not applicable"}
-_KERNEL, _RELEASE = "debian-6.12", "6.12"
 
 
 class Observed:
@@ -53,11 +52,15 @@ class Observed:
         """Return the cells by kernel and peer."""
         return self._cells
 
-    def cell(self, selection: Selection, check: str) -> MatrixCell | None:
-        """Return a cell on the newest kernel, of a peer or of a plane of the catalog, or None."""
+    def kernel(self, peer: Selection) -> str:
+        """Return the newest kernel on which a peer was observed."""
+        return max((kernel for kernel, name in self._cells if name == peer.name), key=_numbers)
+
+    def cell(self, kernel: str, selection: Selection, check: str) -> MatrixCell | None:
+        """Return a cell of a peer or of a plane of the catalog, or None."""
         named = title(selection.name, selection.dataplane, selection.variant)
-        own = self._cells.get((_KERNEL, selection.name), {}).get(check)
-        return own or self.planes.cell(_KERNEL, named, check)
+        own = self._cells.get((kernel, selection.name), {}).get(check)
+        return own or self.planes.cell(kernel, named, check)
 
     def packages(self) -> dict[str, dict[str, str]]:
         """Return the version of every package of every peer, the peer's own first."""
@@ -130,10 +133,11 @@ def differences(name: str, other: str | None, seen: Observed) -> Iterator[str]:
     peer = catalog.peer(name)
     imitated = catalog.peer(other) if other else catalog.imitated(peer)
     assert imitated
+    kernel = seen.kernel(peer)
     found = [
         (check, mine, its)
         for check, each in CHECKS.items()
-        if not each.skip and (mine := seen.cell(peer, check)) and (its := seen.cell(imitated, check))
+        if not each.skip and (mine := seen.cell(kernel, peer, check)) and (its := seen.cell(kernel, imitated, check))
     ]
     rows = _rows(peer, found)
     same = len(found) - sum(len(checks) for checks, *_ in rows)
@@ -163,9 +167,18 @@ def _rows(
 def _reason(peer: Selection, cell: MatrixCell) -> tuple[str, str]:
     """Return why a cell has its outcome, and the source. A document has no reason for what holds."""
     if cell.outcome == "pass":
-        expected = expectations.expected(peer, cell.check, _RELEASE)
+        expected = expectations.expected(peer, cell.check, _release(cell.kernel))
         return expected.reason, expected.reference
     return (cell.reason or cell.detail).removeprefix("not applicable: "), cell.reference
+
+
+def _release(kernel: str) -> str:
+    """Return the release that a Debian kernel's name begins with after its distribution."""
+    return kernel.partition("-")[2]
+
+
+def _numbers(kernel: str) -> list[int]:
+    return [int(each) for each in _release(kernel).split(".") if each.isdigit()]
 
 
 def main() -> None:
