@@ -134,6 +134,6 @@ def pages(root: Path, report: Report) -> dict[Path, str]:
     told = [BEGIN, "", *prediction.validation([result for _, result in report.results]), "", END]
     page = root / "docs" / "predict.md"
     made[page] = replaced(page.read_text("utf-8"), "\n".join(told))
-    seen = peers.Observed(root / "results" / "peers", report)
+    seen = peers.PeerDocuments(root / "results" / "peers", report)
     made[root / "docs" / "peers.md"] = peers.written((root / "docs" / "peers.md").read_text("utf-8"), seen)
     return made

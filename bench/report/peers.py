@@ -14,14 +14,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.documents import Matrix, MatrixCell, Result, reading
 from bench.report import peers_cost
-from bench.report.model import PUBLISHED, Report, load
+from bench.report.model import PUBLISHED, Report, load, published
 from bench.report.programmed import compared, parsed
 from dataplanes import catalog, files
 from dataplanes.selection import Selection, title
 from scenarios import expectations
-from scenarios.checks import CHECKS
+from scenarios.checks import CHECKS, Check, skipped
 
 PAGE = Path(__file__).parents[2] / "docs" / "peers.md"
 _DUMPS = PAGE.parent / "programmed"
@@ -31,7 +33,7 @@ _DUMPED = re.compile(r"(\S+) programs instead of (\S+)")
 _SAID = {"pass": "holds", "fail": "does not hold", "skip": "not applicable"}
 
 
-class Observed:
+class PeerDocuments:
     """The documents about peers in a directory, and the report of the planes that they are held against."""
 
     def __init__(self, directory: Path, planes: Report) -> None:
@@ -53,8 +55,8 @@ class Observed:
         return self._cells
 
     def kernel(self, peer: Selection) -> str:
-        """Return the newest kernel on which a peer was observed."""
-        return max((kernel for kernel, name in self._cells if name == peer.name), key=_numbers)
+        """Return the newest kernel on which a peer was observed, "" for a peer without a document."""
+        return max((kernel for kernel, name in self._cells if name == peer.name), key=_numbers, default="")
 
     def cell(self, kernel: str, selection: Selection, check: str) -> MatrixCell | None:
         """Return a cell of a peer or of a plane of the catalog, or None."""
@@ -72,12 +74,12 @@ class Observed:
         return found
 
 
-def written(page: str, seen: Observed) -> str:
+def written(page: str, seen: PeerDocuments) -> str:
     """Return the page with its lists and tables made anew."""
     return _PART.sub(lambda found: found[1] + "\n".join(_made(found[2], seen)) + "\n" + found[3], page)
 
 
-def _made(what: str, seen: Observed) -> Iterator[str]:
+def _made(what: str, seen: PeerDocuments) -> Iterator[str]:
     """Yield the lines of a part of the page, which its first line names."""
     if found := _DIFFERENCES.fullmatch(what):
         return differences(found[1], found[2], seen)
@@ -98,7 +100,7 @@ def programs(name: str, other: str) -> Iterator[str]:
     yield from ("```diff", *compared(its, mine), "```")
 
 
-def cells(seen: Observed) -> Iterator[str]:
+def cells(seen: PeerDocuments) -> Iterator[str]:
     """Yield the table of what was observed of each peer on each kernel."""
     yield "| peer | kernel | checks | hold | do not hold | not applicable or observed nowhere | not as expected |"
     yield "|---|---|---|---|---|---|---|"
@@ -109,7 +111,7 @@ def cells(seen: Observed) -> Iterator[str]:
         yield f"| `{peer}` | {kernel.removeprefix('debian-')} | " + " | ".join(map(str, counts)) + " |"
 
 
-def versions(seen: Observed) -> Iterator[str]:
+def versions(seen: PeerDocuments) -> Iterator[str]:
     """Yield the table of the packages that were observed: those that a peer asks for."""
     yield "| peer | packages | versions that were observed |"
     yield "|---|---|---|"
@@ -125,7 +127,7 @@ def _asked(need: object) -> tuple[str, ...]:
     return tuple(need.packages()) if isinstance(need, Unpacked) else ()
 
 
-def differences(name: str, other: str | None, seen: Observed) -> Iterator[str]:
+def differences(name: str, other: str | None, seen: PeerDocuments) -> Iterator[str]:
     """Yield the lines of a peer's section: how many checks are as on its imitation, and the others by their reason.
 
     A version of a platform may be told by what it differs in from another one.
@@ -137,11 +139,14 @@ def differences(name: str, other: str | None, seen: Observed) -> Iterator[str]:
     found = [
         (check, mine, its)
         for check, each in CHECKS.items()
-        if not each.skip and (mine := seen.cell(kernel, peer, check)) and (its := seen.cell(kernel, imitated, check))
+        if not each.skip
+        and (mine := seen.cell(kernel, peer, check) if kernel else _expected(peer, each))
+        and (its := seen.cell(kernel, imitated, check) if kernel else _expected(imitated, each))
     ]
     rows = _rows(peer, found)
     same = len(found) - sum(len(checks) for checks, *_ in rows)
-    yield f"{same} of {len(found)} checks have the outcome of `{imitated.name}`" + (". The others:" if rows else ".")
+    have = "have" if kernel else "are expected to have"
+    yield f"{same} of {len(found)} checks {have} the outcome of `{imitated.name}`" + (". The others:" if rows else ".")
     if rows:
         yield ""
     for checks, was, is_now, reason, source in rows:
@@ -172,6 +177,17 @@ def _reason(peer: Selection, cell: MatrixCell) -> tuple[str, str]:
     return (cell.reason or cell.detail).removeprefix("not applicable: "), cell.reference
 
 
+def _expected(selection: Selection, each: Check) -> MatrixCell:
+    """Return the cell that is expected of a check, for a peer without a document."""
+    kernel, name = "debian-6.12", selection.name
+    traits = catalog.any_port(selection), catalog.in_turn(selection), catalog.protocols(selection)
+    if why := skipped(msgspec.structs.replace(each, obstacle=None), "instructions", *traits):
+        return MatrixCell(kernel, name, each.name, "skip", "skip", why, 0.0)
+    found = expectations.expected(selection, each.name, _release(kernel))
+    told = found.reason, found.reference
+    return MatrixCell(kernel, name, each.name, found.expected, found.expected, "", 0.0, *told)
+
+
 def _release(kernel: str) -> str:
     """Return the release that a Debian kernel's name begins with after its distribution."""
     return kernel.partition("-")[2]
@@ -183,9 +199,7 @@ def _numbers(kernel: str) -> list[int]:
 
 def main() -> None:
     """Write the lists and tables."""
-    from bench.outside import publish
-
-    seen = Observed(PUBLISHED / "peers", load(publish.documents(PUBLISHED)))
+    seen = PeerDocuments(PUBLISHED / "peers", load(published()))
     files.write(PAGE, written(PAGE.read_text("utf-8"), seen).encode())
 
 

@@ -10,9 +10,8 @@ import msgspec
 import pytest
 
 from bench.documents import Matrix, MatrixCell
-from bench.outside import publish
 from bench.report import peers as page
-from bench.report.model import PUBLISHED, Report, load
+from bench.report.model import PUBLISHED, Report, load, published
 from dataplanes import catalog, peers, platforms
 from dataplanes.errors import Usage
 from dataplanes.plane_file import PlaneProgram
@@ -100,20 +99,20 @@ def test_they_are_listed_as_peers(bench: Bench) -> None:
 
 
 @pytest.fixture(scope="module")
-def seen() -> page.Observed:
-    return page.Observed(PUBLISHED / "peers", load(publish.documents(PUBLISHED)))
+def seen() -> page.PeerDocuments:
+    return page.PeerDocuments(PUBLISHED / "peers", load(published()))
 
 
-def test_the_page_tells_every_difference(seen: page.Observed) -> None:
+def test_the_page_tells_every_difference(seen: page.PeerDocuments) -> None:
     text = page.PAGE.read_text("utf-8")
     assert set(re.findall(r"<!-- differences of (\S+) -->", text)) == {*peers.NAMES, "swarm@20.10"}
     assert text == page.written(text, seen), "python -m bench.report.peers"
 
 
-def test_every_observation_of_a_peer_is_as_expected(seen: page.Observed) -> None:
+def test_every_observation_of_a_peer_is_as_expected(seen: page.PeerDocuments) -> None:
     """What is expected of a peer today is what the documents have: a reason that was changed is observed anew."""
     names = {name for _, name in seen.cells()}
-    assert names == {*peers.NAMES, *(f"swarm@{each}" for each in platforms.known()["swarm"].versions)}
+    assert names == {f"swarm@{each}" for each in platforms.known()["swarm"].versions if "-" not in each}
     for (kernel, name), cells in seen.cells().items():
         assert {*cells} == {*CHECKS}, f"{name} on {kernel}"
         selection = catalog.peer(name)
@@ -130,10 +129,16 @@ def test_versions_are_told_by_what_differs_between_them(tmp_path: Path) -> None:
         "26.1": [_cell("26.1", "reach.payload", "fail", "it is cut", "x.go, cut")],
         "28.5": [_cell("28.5", "reach.payload", "pass")],
     }
+    plan = {"checks": [{"name": "reach.payload"}]}
     for version, found in cells.items():
-        matrix = Matrix({}, {}, {"dataplanes": [], "checks": []}, found)
+        matrix = Matrix(
+            {},
+            {"debian-6.12": {"kernel": "6.12", "clock": "instructions"}},
+            plan | {"dataplanes": [{"name": f"swarm@{version}", "program": None}]},
+            found,
+        )
         (tmp_path / f"swarm@{version}.json").write_bytes(msgspec.json.encode(matrix))
-    seen = page.Observed(tmp_path, Report([], []))
+    seen = page.PeerDocuments(tmp_path, Report([], []))
     assert [*page.differences("swarm@26.1", "swarm@20.10", seen)] == [
         "0 of 1 checks have the outcome of `swarm@20.10`. The others:",
         "",
@@ -157,7 +162,7 @@ def _cell(version: str, check: str, outcome: Expected, *told: str) -> MatrixCell
 
 
 def test_the_page_tells_what_only_one_has_programmed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seen: page.Observed
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seen: page.PeerDocuments
 ) -> None:
     monkeypatch.setattr(page, "_DUMPS", tmp_path)
     (tmp_path / "ours.txt").write_text("## lb: sysctl\na = 1\nb = 2\n", "utf-8")
