@@ -116,6 +116,14 @@ def test_a_guest_finds_the_program_where_the_machine_has_it(tmp_path: Path) -> N
     assert "1 pass" in done.stdout
 
 
+def test_the_rule_by_which_a_program_has_rewritten_a_packet_is_told(tmp_path: Path) -> None:
+    _start("shell", tmp_path)
+    done = bench("trace", "-d", "./my-plane/my-plane.toml", "--kernel", "guest", cwd=tmp_path, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[nft vip-my-plane-my-network balance" in done.stdout
+    assert "by the rule: ip daddr 10.0.0.2 meta l4proto" in done.stdout
+
+
 def test_a_program_that_is_refused_leaves_one_line(tmp_path: Path) -> None:
     plane = _start("shell", tmp_path)
     (plane / "my-plane").write_text("#!/bin/sh\necho it is Thursday >&2\nexit 4\n", "utf-8")
