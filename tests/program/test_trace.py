@@ -14,7 +14,7 @@ def test_trace_tells_where_a_request_and_its_answer_are_rewritten(tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("nft-lb: my-web.3 (10.0.0.5:40001) asks my-web (10.0.0.2:80) by UDP\n")
     assert "lb.worker1.my-network eth0 PREROUTING         to 10.0.0.2:80 -> 10.0.0." in done.stdout
-    assert done.stdout.count("  arrived\n") == 2
+    assert [done.stdout.count(f"  arrived  [ct {state}]\n") for state in ("new", "established reply")] == [1, 1]
     drawing = ET.parse(tmp_path / "way.svg").getroot()
     texts = [text.text for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
     assert {"node worker1", "load balancer", "my-web.3", "eth0 PREROUTING", "eth0 POSTROUTING"} <= {*texts}
