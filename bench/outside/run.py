@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -153,6 +154,7 @@ class Run:
         return self._result()
 
     def _execute(self, timeout: float | None, take: Callable[[Event], None]) -> None:
+        dealt = self._lanes.deal(self._kernel, self._units())
         shares = [
             Share(
                 self._kernel,
@@ -165,8 +167,7 @@ class Run:
                     rounds=self._measured() if self.goal else [],
                 ),
             )
-            for units in self._lanes.deal(self._kernel, self._units())
-            for planes in [[each for unit in units for each in unit]]
+            for planes in ([*chain.from_iterable(units)] for units in dealt)
         ]
         self._lanes.run(shares, lambda _, event: take(event), timeout)
 
