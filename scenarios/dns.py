@@ -39,16 +39,12 @@ Records = dict[str, dict[str, list[str]]]
 
 def resolv_conf(journal: Journal, name: str) -> None:
     """Write the file that `ip netns exec` shows as /etc/resolv.conf: /etc/netns/NAME/resolv.conf."""
-    if not os.path.isdir("/etc/netns"):
-        journal.record("empty-directory", "/etc/netns")
-    path = f"/etc/netns/{name}"
-    journal.record("etc", path)
     try:
-        os.makedirs(path)
-        with open(f"{path}/resolv.conf", "w", encoding="ascii") as file:
+        with open(f"{journal.etc(name)}/resolv.conf", "w", encoding="ascii") as file:
             file.write(f"nameserver {ADDRESS}\noptions ndots:0\n")
     except OSError as error:
-        raise Prerequisite("cannot write resolv.conf", where=path, why=error.strerror or "") from error
+        where = str(error.filename or name)
+        raise Prerequisite("cannot write resolv.conf", where=where, why=error.strerror or "") from error
 
 
 def _rules(udp: int, tcp: int) -> list[str]:

@@ -93,15 +93,25 @@ def _remove_empty(path: str) -> None:
         os.rmdir(path)
 
 
+def _is_anothers(directory: str) -> bool:
+    """Return True for a directory that was not created by a run: those have the sticky bit, which does nothing here."""
+    try:
+        return not os.lstat(directory).st_mode & stat.S_ISVTX
+    except FileNotFoundError:
+        return False
+
+
+ETC = "/etc/netns"
+"""The directory of namespaces' files of /etc (ip-netns(8))."""
 _LABEL = r"[a-z0-9.-]+"
 _KINDS: dict[str, tuple[Callable[[str], None], Callable[[str], str]]] = {
     "netns": (netns.delete, lambda run: rf"{run}-{_LABEL}"),
     "process": (process.end, lambda run: process.IDENTITY),
     "cgroup": (_remove_cgroup, lambda run: rf"/sys/fs/cgroup/vip-bench-{run}(/{_LABEL})?"),
     "scratch": (_remove_path, lambda run: re.escape(os.path.join(directory(), run))),
-    "etc": (_remove_path, lambda run: rf"/etc/netns/{run}-{_LABEL}"),  # a namespace's files of /etc (ip-netns(8))
+    "etc": (_remove_path, lambda run: rf"{re.escape(ETC)}/{run}-{_LABEL}"),
     "partial": (_remove_path, lambda run: rf"(/[^/\0]+)*/\.[^/\0]+\.{run}"),
-    "empty-directory": (_remove_empty, lambda run: "/etc/netns"),  # only if it is empty
+    "empty-directory": (_remove_empty, lambda run: re.escape(ETC)),  # only if it is empty
 }
 
 
@@ -178,6 +188,22 @@ class Journal:
             os.makedirs(path, mode=0o700, exist_ok=True)
         return os.path.join(path, name)
 
+    def etc(self, name: str) -> str:
+        """Create the directory of a namespace's files of /etc (ip-netns(8)), and return its path. Raises OSError.
+
+        The directory above is shared by all runs, of which the last one removes it, unless somebody else created it.
+        """
+        path = f"{ETC}/{name}"
+        if ("empty-directory", ETC) not in self._entries and not _is_anothers(ETC):
+            self.record("empty-directory", ETC)
+        self.record("etc", path)
+        while True:
+            with suppress(FileExistsError):
+                os.mkdir(ETC, 0o755 | stat.S_ISVTX)
+            with suppress(FileNotFoundError):  # the run that was the last one until now has just removed it
+                os.mkdir(path)
+                return path
+
     def partial(self, path: str | os.PathLike[str]) -> str:
         """Return a path beside another, for a file that is renamed to it when it is complete."""
         where, name = os.path.split(os.path.abspath(path))
@@ -203,8 +229,10 @@ class Journal:
 
 def _new(base: str) -> tuple[str, str, int]:
     """Return a new run's name, and its state file, locked."""
+    os.makedirs(os.path.dirname(base), exist_ok=True)
     while True:
-        os.makedirs(base, mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(base, 0o700)
         run = "b" + os.urandom(3).hex()
         path = os.path.join(base, f"{run}.jsonl")
         with suppress(FileExistsError, FileNotFoundError):  # not found: the last run that ended removed the directory

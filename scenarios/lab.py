@@ -18,7 +18,7 @@ from scenarios import cgroup
 from scenarios.container import Container
 from scenarios.dns import Resolver, resolv_conf
 from scenarios.fabric import Fabric
-from scenarios.journal import Journal
+from scenarios.journal import ETC, Journal
 from scenarios.pool import Pool
 from scenarios.roster import Roster, next_name
 from scenarios.stopwatch import Taken, timed
@@ -318,7 +318,7 @@ class Lab(Testbed):
             self.fabric.unplug(endpoint)
             self._pools[endpoint.network].release(endpoint.address)
         self._end(container)
-        self._journal.discharge("etc", f"/etc/netns/{container.netns}")
+        self._journal.discharge("etc", f"{ETC}/{container.netns}")
         self._roster.drained.discard(task.name)
 
     def _end(self, container: Container) -> None:

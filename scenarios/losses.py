@@ -11,7 +11,7 @@ from pathlib import Path
 
 LIMIT = "net.ipv4.neigh.default.gc_thresh3"
 """The most neighbours that a machine knows, 1,024 unless it was raised. Only its first namespace has this sysctl."""
-_NEIGHBOURS = Path("/proc/net/stat/arp_cache")  # a line of names, and one of hexadecimal numbers for each processor
+_NEIGHBOURS = Path("/proc/1/net/stat/arp_cache")  # a line of names, and one of hexadecimal numbers for each processor
 _QUEUES = Path("/proc/net/softnet_stat")  # a line for each processor; the second number counts what was dropped
 
 
@@ -26,7 +26,7 @@ def packets_dropped() -> int:
 
 
 def _rows(path: Path, *, named: bool) -> list[dict[str, int]]:
-    """Read a file of /proc. Only the machine's first network namespace has that of the neighbours."""
+    """Read a file of /proc. Only the machine's first network namespace, in which is process 1, has the neighbours'."""
     try:
         lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
     except FileNotFoundError:

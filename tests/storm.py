@@ -304,6 +304,7 @@ def main() -> int:
         print(f"{count:5} {name}")
     took = time.monotonic() - begun
     print(f"{asked.kills} kills, {asked.signals} signals in {took:.0f} s: {len(storm.faults)} faults")
+    print("\n".join(storm.faults[:3]))  # once more, at the end, where a failed test's report shows it
     return bool(storm.faults)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 from math import inf
-from typing import Literal
 
 from msgspec import Struct
 
@@ -20,16 +19,16 @@ from scenarios.explore.operations import ARRIVED, BACKENDS, CALLERS, DONE, REFUS
 Sights = frozenset[Sight]
 Places = frozenset[str]
 ANEW, LOST, NOWHERE = "anew", "lost", "nowhere"
-"""Where the next packet of a flow may go, besides to backends by their names. anew: where the first one of a new flow
-goes. lost: to nobody, and the next one goes on. nowhere: to nobody, for something still knows the flow."""
+"""Where a flow's next packet may go, besides to backends. anew: where a new flow's first one goes. lost: to nobody, and
+the next one goes on. nowhere: to nobody, for something still knows the flow."""
 UNHEARD = Sights({SILENCE, REFUSED})
 """The sights of a client whose datagram nobody answers. ICMP errors are limited in number, so it may be told or not."""
 UDP_KEPT, HALF_KEPT, TCP_KEPT, LONG_KEPT = 25.0, 200.0, 600.0, 3600.0
 """The seconds without a packet after which every plane still knows a UDP flow (idle.udp-late-answer) and a connection
 (idle.slow-server), and those on which idle.half-closed or idle.tcp-1h holds a connection."""
 RESET_KEPT = 10.0
-"""The seconds for which planes know a connection that was reset (net/netfilter/nf_conntrack_proto_tcp.c, tcp_timeouts;
-net/netfilter/ipvs/ip_vs_proto_tcp.c, tcp_timeouts). A connection from the same port is taken for the same one."""
+"""The seconds for which planes know a connection that was reset, and take one from its port for it (tcp_timeouts in
+net/netfilter/nf_conntrack_proto_tcp.c and net/netfilter/ipvs/ip_vs_proto_tcp.c)."""
 UNKNOWN = 4.0
 """The seconds for which an address may stay unknown that nobody had: three probes of ARP (net/ipv4/arp.c, arp_tbl)."""
 
@@ -89,7 +88,7 @@ class Model:
         """`lacks` are the names of checks that do not hold on the plane. It chooses in turn or at random."""
         self._lacks, self._in_turn = frozenset(lacks), in_turn
         self.services: dict[str, dict[str, int]] = {}  # service -> its backends' weights
-        self.down: dict[str, Literal["crashed", "stopped"]] = {}  # backends that cannot serve
+        self.down: dict[str, str] = {}  # backends that cannot serve, and why: "crashed" or "stopped"
         self.flows: dict[int, Flow] = {}
         self._turns: defaultdict[str, Turns] = defaultdict(Turns)
         self._vain: dict[str, float] = {}  # when a service or a backend could not be reached for the last time
@@ -104,13 +103,13 @@ class Model:
         return {name for name, when in self._vain.items() if self._now - when < UNKNOWN}
 
     def _flow(self, operation: do.Opening | do.Using) -> Flow:
-        """Return the flow that an operation opens or uses. By UDP from the same port it may go on as the last one."""
+        """Return the flow that an operation opens or uses. From the same port it may go on as one that nobody ended."""
         if isinstance(operation, do.Using):
             return self.flows[operation.flow]
         flow = Flow(operation.udp, operation.client, operation.to, operation.connected, operation.again)
         if last := self.flows.get(operation.flow) if flow.again else None:
             flow.waits = last.waits
-            if flow.udp and last.to == flow.to:
+            if last.to == flow.to and (flow.udp or not last.backend):  # an unanswered connection is one all the same
                 flow.places, flow.used = last.places | {ANEW}, last.used
         return flow
 
@@ -168,16 +167,12 @@ class Model:
         late = Sights(Sight("late", each.by) for each in found if each.kind == "answered")
         if last.to != flow.to:  # identity.direct-after-vip: it takes two SYNs at most
             return late | (UNHEARD if "identity.direct-after-vip" in self._lacks else Sights())
-        known = last.backend in last.places or "change.delete-is-noticed" in self._lacks
-        lives = {last.backend} if known and last.backend and self._now < last.lingers else set()
-        same = Sights(Sight(kind, name) for kind in ("answered", "late") for name in lives)
-        # An unanswered connection is one all the same, and a backend that is drained keeps it.
-        drained = {name for name, weight in self.services.get(flow.to, {}).items() if not (weight or last.backend)}
-        same |= self._first(flow, drained) | {Sight("late", name) for name in drained} if drained else Sights()
+        known = last.backend and (last.backend in last.places or "change.delete-is-noticed" in self._lacks)
+        same = {Sight(kind, last.backend) for kind in ("answered", "late") if known and self._now < last.lingers}
         kept = {"change.connect-before-service", "change.udp-zero-and-back", "change.delete-is-noticed"}
         stale = not last.backend and self._lacks & kept  # what was known of it when nobody answered may hold for this
         lost = UNHEARD if stale or "client.refused-before" in self._lacks else Sights()
-        return same | lost | (late if lost or last.waits else Sights())
+        return lost | same | (late if lost or last.waits else Sights())
 
     def _sent(self, flow: Flow, by: str, comes: Sight) -> Sights:
         """Return what may be seen when one end of a connection sends, closes or resets."""
@@ -221,13 +216,13 @@ class Model:
         if seen == SILENCE:  # nobody was found at the address, or at that of a backend whose container is gone
             missed = [name for name in self.down if not self.lives(name)] if flow.to in self.services else [flow.to]
             self._vain.update(dict.fromkeys(missed, self._now))
-        ends = isinstance(operation, do.Visit | do.Close | do.Abort)
-        flow.over = ends or (not flow.udp and seen in UNHEARD | {RESET})
+        flow.over = isinstance(operation, do.Visit | do.Close | do.Abort)
+        flow.over |= not flow.udp and seen in UNHEARD | {RESET}
         if seen == RESET or isinstance(operation, do.Abort):
             flow.lingers = self._now + RESET_KEPT
         if seen.kind in ("answered", "late"):
             flow.backend, flow.places = seen.by, Places({seen.by})
-        elif flow.udp and operation.by == "client":  # where it went, it may go again
+        elif operation.by == "client" if flow.udp else seen == SILENCE and not flow.backend:  # it may go there again
             flow.places = flow.places - {LOST} | (able if ANEW in places else set())
         elif not flow.over and places != {flow.backend}:
             flow.places |= {ANEW, flow.backend}
@@ -277,7 +272,7 @@ class Model:
                 for name in self.services.pop(service):
                     self._leave(service, name)
                 for flow in self.flows.values():
-                    flow.places |= {NOWHERE} if flow.to == service and not flow.udp else set()
+                    flow.places |= {NOWHERE} if flow.to == service and flow.backend and not flow.udp else set()
             case do.Resync() | do.Flush() | do.Restart():
                 self._restored(operation)
 
@@ -291,6 +286,8 @@ class Model:
                 flow.places = flow.places - {backend} | {ANEW} | known
             elif flow.backend == backend and not flow.udp and not flow.gone and forgets:
                 flow.places = Places({ANEW}) if flow.places == {backend} else flow.places | {ANEW, backend}
+            elif not (flow.udp or flow.backend or drained):
+                flow.places -= {backend}
 
     def _restored(self, operation: do.Resync | do.Flush | do.Restart) -> None:
         self._turns.clear()
@@ -298,5 +295,5 @@ class Model:
         for flow in self.flows.values() if not isinstance(operation, do.Resync) else ():
             if flow.udp:
                 flow.places |= {ANEW, NOWHERE}
-            elif lost and flow.to not in BACKENDS:
+            elif lost and flow.backend and flow.to not in BACKENDS:
                 flow.places |= {ANEW, flow.backend}

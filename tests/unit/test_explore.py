@@ -21,7 +21,7 @@ from scenarios.checks import CHECKS
 from scenarios.explore import operations as do
 from scenarios.explore.course import Course, SequenceStep
 from scenarios.explore.model import Model, Turns
-from scenarios.explore.operations import SILENCE, AnyOperation, Operations, Sight, told
+from scenarios.explore.operations import DONE, SILENCE, AnyOperation, Operations, Sight, told
 from scenarios.explore.player import SCENARIO
 from scenarios.explore.search import Found, Search
 from scenarios.explore.shortest import shortest
@@ -63,6 +63,28 @@ def after(*operations: AnyOperation, lacks: tuple[str, ...] = (), then: AnyOpera
 
 CREATE, CONNECT, ASK = do.Create("web", 2), do.Connect(1, "east", "web"), do.Ask(1, "east", "web")
 SPEAK, ANSWER = do.Speak(1, "client"), do.Speak(1, "backend")
+
+
+CRASH, DRAIN, AGAIN = do.Crash("red"), do.Drain("web", "red"), do.Connect(1, "east", "web", again=True)
+ONE = (do.Create("web", 1), do.Add("web", "green"))
+
+
+@pytest.mark.parametrize(
+    ("operations", "known"),
+    [
+        ((*ONE, CRASH, do.Drain("web", "green"), CONNECT, do.Add("web", "green"), DRAIN), True),
+        ((*ONE, do.Stop("red"), do.Drain("web", "green"), CONNECT, do.Add("web", "green"), DRAIN), False),
+        ((*ONE, CRASH, do.Drain("web", "green"), CONNECT, do.Add("web", "green"), do.Remove("web", "red")), False),
+    ],
+    ids=["unanswered", "refused", "removed"],
+)
+def test_a_drained_backend_may_keep_an_unanswered_connection(operations: Operations, *, known: bool) -> None:
+    model = course(*operations).model
+    if known:
+        assert SILENCE in model.allowed(AGAIN)
+        model.take(AGAIN, SILENCE, 15.0)
+    model.take(do.Restore("red") if CRASH in operations else do.Start("red"), DONE, 20.0)
+    assert (Sight("answered", "red") in model.allowed(AGAIN)) == known
 
 
 def test_the_model_allows_what_a_plane_without_a_fault_does() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -166,6 +167,43 @@ def test_a_file_that_a_clean_removed_is_nobodys(state: Path) -> None:
     finally:
         stop.set()
         cleaning.join()
+
+
+@pytest.fixture
+def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(journal, "ETC", str(tmp_path / "netns"))
+    return tmp_path / "netns"
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_last_of_two_runs_removes_the_directory_that_they_share(first: int, etc: Path) -> None:
+    runs = [journal.Journal(), journal.Journal()]
+    for each in runs:
+        for container in ("web.1", "web.2"):
+            each.etc(f"{each.run}-{container}")
+    runs.pop(first).undo()
+    assert len(list(etc.iterdir())) == 2
+    runs.pop().undo()
+    assert not etc.exists()
+
+
+def test_a_directory_that_somebody_else_made_stays(etc: Path) -> None:
+    etc.mkdir()
+    with journal.Journal() as mine:
+        mine.etc(f"{mine.run}-web.1")
+    assert not list(etc.iterdir())
+
+
+def test_runs_that_come_and_go_share_a_directory(etc: Path) -> None:
+    def runs() -> None:
+        for _ in range(200):
+            with journal.Journal() as mine:
+                assert os.path.isdir(mine.etc(f"{mine.run}-web.1"))
+
+    with ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(runs) for _ in range(4)]:
+            each.result()
+    assert not etc.exists()
 
 
 @pytest.mark.parametrize(
