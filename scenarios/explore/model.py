@@ -139,7 +139,7 @@ class Model:
             found |= self._first(flow, {place} - {ANEW} or self._able(flow)) if known else lost
         if flow.udp and flow.again and flow.to in BACKENDS and "identity.direct-after-vip-udp" in self._lacks:
             found.add(Sight("astray", flow.to))
-        if flow.connected and not served and "change.udp-moves-connected" in self._lacks:
+        if flow.connected and (NOWHERE in flow.places or not served) and "change.udp-moves-connected" in self._lacks:
             found |= {Sight("astray", each.by) for each in found if each.by}  # its socket, too, stays with the backend
         return Sights(found | lost if found & lost else found)
 

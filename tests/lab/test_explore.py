@@ -214,11 +214,11 @@ def test_a_plane_that_does_something_else_is_found(name: str, plant: Plant, seed
     found_in(name, seed=seed)
 
 
-def _planes() -> list[object]:
-    """Return every plane that can be explored. Two of them are part of a whole tox."""
+def _planes() -> list[str]:
+    """Return every plane that can be explored."""
     names = [each.name for each in catalog.select("all") if balances(each.dataplane)]
     names.remove("ipvs-lb-dsr")  # it needs the VIP to be an address of each task (docs/explore.md)
-    return [name if name in ("nft-bridge", "ipvs-lb") else _long(name) for name in names]
+    return names
 
 
 @pytest.mark.parametrize("name", _planes())
