@@ -58,6 +58,7 @@ class Fabric:
         self._ports: dict[str, int] = {}
         self._gateways: dict[str, int] = {}
         self._kept: dict[str, list[Callable[[], None]]] = {}  # what a node is told later
+        self._rising: dict[tuple[str, str], None] = {}  # namespaces and interfaces that may carry nothing yet
         self.segments: dict[tuple[str, str], Segment] = {}
         self.endpoints: dict[tuple[str, str], Endpoint] = {}
         self.on_namespace: Callable[[str], None] = lambda name: None
@@ -91,6 +92,7 @@ class Fabric:
         rtnl = self._rtnl.pop(name, None)
         if rtnl:
             rtnl.close()
+        self._rising = {link: None for link in self._rising if link[0] != name}
         self._journal.discharge("netns", name)
 
     def host_netns(self, node: str) -> str:
@@ -112,15 +114,14 @@ class Fabric:
 
     def add_node(self, node: str) -> None:
         """Build a node on the underlay, without any network yet."""
-        switch, host = self.rtnl(f"{self._journal.run}-{_SWITCH}"), self.namespace(node)
+        underlay, host = f"{self._journal.run}-{_SWITCH}", self.namespace(node)
         number = len(self._vteps)
         address = str(_UNDERLAY[_UNDERLAY_FIRST + number])
         self._vteps[node] = address
         port = f"p{number}"
-        switch.veth_add(port, "eth0", host, mac=mac(address), mtu=self._scenario.underlay_mtu)
-        switch.send([switch.link_set(port, up=True, master=switch.index("sw0"))])
+        self._connect("sw0", port, "eth0", host, of=underlay, mac=mac(address), mtu=self._scenario.underlay_mtu)
         rtnl = self.rtnl(host)
-        rtnl.send([rtnl.link_set("eth0", up=True), rtnl.address_add("eth0", f"{address}/{_UNDERLAY.prefixlen}")])
+        rtnl.send([rtnl.address_add("eth0", f"{address}/{_UNDERLAY.prefixlen}")])
         if self._with_gateways:
             rtnl.send([rtnl.link_add("docker_gwbridge", "bridge")])
             rtnl.send(
@@ -191,15 +192,12 @@ class Fabric:
         number = self._ports.get(overlay, 0)
         port = f"veth{number}"
         endpoint = Endpoint(name, network, node, into, interface, address, mac(address), overlay, port, vip, cgroup)
-        bridge, container = self.rtnl(overlay), self.rtnl(into)
+        container = self.rtnl(into)
         length = IPv4Network(segment.subnet).prefixlen
         with Undo() as undo:
             undo(partial(self.cut, endpoint))
-            bridge.veth_add(port, interface, into, mac=endpoint.mac, mtu=segment.mtu)
-            bridge.send([bridge.link_set(port, up=True, master=bridge.index("br0"))])
-            container.send(
-                [container.link_set(interface, up=True), container.address_add(interface, f"{address}/{length}")]
-            )
+            self._connect("br0", port, interface, into, of=overlay, mac=endpoint.mac, mtu=segment.mtu)
+            container.send([container.address_add(interface, f"{address}/{length}")])
             for other in self._others(endpoint):
                 undo(partial(self._unteach, endpoint, other))
                 self._teach(endpoint, other)
@@ -207,19 +205,29 @@ class Fabric:
         self.endpoints[network, name] = endpoint
         return endpoint
 
-    def await_ports(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
-        """Return these attachments when their bridges forward for them.
+    def await_links(self) -> None:
+        """Wait until every link that was created since the last call carries packets.
 
-        The kernel brings a port up some time after the other end of its veth (net/core/link_watch.c). On a busy machine
-        this takes long, and packets that are sent before are lost.
+        The kernel activates a link some time after the other end of its veth is up, and then the link's bridge
+        (net/core/link_watch.c). On a busy machine this takes long, and packets that are sent before are lost.
         """
         deadline = time.monotonic() + _COMES_UP
-        for endpoint in endpoints:
-            while not self.rtnl(endpoint.overlay_netns).forwards(endpoint.bridge_port):
-                if time.monotonic() > deadline:
-                    raise BenchError("the bridge does not forward", where=f"{endpoint.name}: {endpoint.bridge_port}")
+        while self._rising:
+            name, interface = next(iter(self._rising))
+            if self.rtnl(name).carries(interface):
+                del self._rising[name, interface]
+            elif time.monotonic() > deadline:
+                raise BenchError("the link does not come up", where=f"{name}: {interface}")
+            else:
                 time.sleep(0.001)
-        return endpoints
+
+    def _connect(self, bridge: str, port: str, interface: str, into: str, *, of: str, mac: str, mtu: int) -> None:
+        """Connect a namespace, as `interface`, to a port of the bridge of another namespace."""
+        outside, inside = self.rtnl(of), self.rtnl(into)
+        outside.veth_add(port, interface, into, mac=mac, mtu=mtu)
+        outside.send([outside.link_set(port, up=True, master=outside.index(bridge))])
+        inside.send([inside.link_set(interface, up=True)])
+        self._rising |= dict.fromkeys([(of, port), (into, interface), (of, bridge)])
 
     def alias(self, endpoint: Endpoint, addresses: Sequence[str]) -> None:
         """Give an attachment further addresses behind the same MAC, and let the other nodes know."""
@@ -250,6 +258,8 @@ class Fabric:
         bridge.forget(endpoint.bridge_port)
         if container:
             container.forget(endpoint.interface)
+        for link in ((endpoint.overlay_netns, endpoint.bridge_port), (endpoint.netns, endpoint.interface)):
+            self._rising.pop(link, None)
 
     @contextmanager
     def behind(self, endpoint: Endpoint) -> Iterator[str]:
@@ -265,9 +275,11 @@ class Fabric:
         for rtnl, interface, address in ((router, "behind0", _BEHIND[1]), (machine, "eth0", _BEHIND[2])):
             rtnl.send([rtnl.link_set(interface, up=True)])
             rtnl.send([rtnl.address_add(interface, f"{address}/{_BEHIND.prefixlen}")])
+        self._rising |= dict.fromkeys([(endpoint.netns, "behind0"), (name, "eth0")])
         machine.send([machine.route_add("default", interface="eth0", gateway=str(_BEHIND[1]))])
         masquerade = f"-A POSTROUTING -s {_BEHIND} -o {endpoint.interface} -j SNAT --to-source {endpoint.address}"
         iptables.program(endpoint.netns, "nat", [masquerade])
+        self.await_links()
         try:
             yield name
         finally:
@@ -312,8 +324,7 @@ class Fabric:
         self._gateways[host] = number + 1
         address = str(GATEWAY[number + 2])
         port = f"gw{number}"
-        outside, inside = self.rtnl(host), self.rtnl(container)
-        outside.veth_add(port, "eth1", container, mac=mac(address), mtu=1500)
-        outside.send([outside.link_set(port, up=True, master=outside.index("docker_gwbridge"))])
-        inside.send([inside.link_set("eth1", up=True), inside.address_add("eth1", f"{address}/{GATEWAY.prefixlen}")])
+        self._connect("docker_gwbridge", port, "eth1", container, of=host, mac=mac(address), mtu=1500)
+        inside = self.rtnl(container)
+        inside.send([inside.address_add("eth1", f"{address}/{GATEWAY.prefixlen}")])
         inside.send([inside.route_add("default", interface="eth1", gateway=str(GATEWAY[1]))])

@@ -145,7 +145,7 @@ class Lab(Testbed):
         assert process.stdout
         if not process.stdout.readline():
             raise BenchError("the server did not start", where=container.task.name, why=f"exit code {process.wait()}")
-        self.fabric.await_ports(container.endpoints)
+        self.fabric.await_links()
 
     # -- the interface for placements (dataplanes.base.Attachments) --------------------------------------------
 
@@ -166,7 +166,8 @@ class Lab(Testbed):
                 into = self.fabric.namespace(name)
             made = self.fabric.plug(name, network, node, address, into=into, interface=interface)
             undo(partial(self.fabric.unplug, made))
-            return self.fabric.await_ports([made])[0]
+            self.fabric.await_links()
+            return made
 
     def detach(self, endpoint: Endpoint) -> None:
         """Undo `attach`."""
@@ -215,7 +216,7 @@ class Lab(Testbed):
             address, joins = self._address(model.network), {network: self._address(network) for network in model.joins}
             task = Task(f"{name}.{number}", name, address, network=model.network, joins=joins)
             endpoints += self._start(task).endpoints
-        self.fabric.await_ports(endpoints)
+        self.fabric.await_links()
         return timed(lambda: self._take_in(endpoints, known))
 
     def create_service(self, spec: ServiceSpec) -> None:

@@ -19,7 +19,7 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from dataplanes.kernel import netlink, netns
-from dataplanes.kernel.netlink import CREATE, EXCL, REPLACE, Netlink, Request, attribute
+from dataplanes.kernel.netlink import CREATE, EXCL, REPLACE, Netlink, Request, attribute, attributes
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
@@ -31,7 +31,8 @@ _CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # the two hooks of clsa
 _TCA_KIND, _TCA_OPTIONS, _BPF_FD, _BPF_NAME, _BPF_FLAGS = 1, 2, 6, 7, 8
 _ETH_P_ALL = 3
 _IFF_UP = 1
-_FORWARDING = 3  # BR_STATE_FORWARDING
+_OPERSTATE, _LINKINFO, _SLAVE_DATA, _PORT_STATE = 16, 18, 5, 1  # IFLA_*, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_STATE
+_UP, _FORWARDING = 6, 3  # IF_OPER_UP, BR_STATE_FORWARDING
 _NOARP, _PERMANENT = 0x40, 0x80  # NUD_*
 _SELF, _MASTER = 0x02, 0x04  # NTF_*
 _SCOPE = {"global": 0, "link": 253, "host": 254}
@@ -98,10 +99,18 @@ class Rtnl:
         """Return the index of the bridge that has this interface as a port."""
         return int(self._link(port).get_attr("IFLA_MASTER"))
 
-    def forwards(self, port: str) -> bool:
-        """Return True if the bridge forwards frames through this port."""
-        info = self._link(port).get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_SLAVE_DATA")
-        return bool(info.get_attr("IFLA_BRPORT_STATE") == _FORWARDING)
+    def carries(self, interface: str) -> bool:
+        """Return True if the kernel has activated an interface, and its bridge, if it has one, forwards for it.
+
+        Until then what is sent through it is dropped by a queue that takes nothing (net/sched/sch_generic.c,
+        noop_enqueue). One function activates it and sets its state to up (net/core/link_watch.c, linkwatch_do_dev).
+        """
+        body = struct.pack("=BxHiII", 0, 0, self.index(interface), 0, 0)
+        ((_, answer),) = self._netlink.dump(_GETLINK, body, 0)
+        link = attributes(answer[len(body) :])
+        about = attributes(link.get(_LINKINFO, b""))
+        port = attributes(about[_SLAVE_DATA]).get(_PORT_STATE) if _SLAVE_DATA in about else None
+        return link[_OPERSTATE][0] == _UP and (port is None or port[0] == _FORWARDING)
 
     def _link(self, interface: str) -> Any:
         body = _request(_GETLINK, 0, ifinfmsg(), {}, [("IFLA_IFNAME", interface)]).body

@@ -59,6 +59,8 @@ class World:
                 with Rtnl(name) as inner:
                     inner.send([inner.link_set("lo", up=True), inner.link_set("eth0", up=True)])
                     inner.send(inner.address_add("eth0", f"{address}/24") for address in own)
+                    while not (inner.carries("eth0") and rtnl.carries(end)):
+                        pass
         sysctl.write(LB, FORWARDS | {"net.ipv4.conf.eth0.send_redirects": "0"})
         bridged = {"net.bridge.bridge-nf-call-iptables": "1", "net.ipv4.conf.br0.send_redirects": "0"}
         sysctl.write(SWITCH, FORWARDS | bridged)

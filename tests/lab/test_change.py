@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -12,12 +13,13 @@ import pytest
 
 from dataplanes import classifiers
 from dataplanes.errors import BenchError
-from dataplanes.kernel import iptables, netns
+from dataplanes.kernel import iptables, netns, process
 from dataplanes.kernel.ipvs import Ipvs
 from dataplanes.kernel.rtnl import Rtnl
 from scenarios.checks.backends import reached
 from scenarios.document import document
 from scenarios.journal import Journal
+from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
 from tests.lab.conftest import CLIENT, VIP, View, running
 from tests.lab.test_seed import AT_RANDOM, SERVING
@@ -37,18 +39,32 @@ def test_scaling_takes_effect_both_ways(dataplane: str) -> None:
         assert view.spread(4) == {"2": 4}
 
 
-def test_a_lab_waits_until_its_bridges_forward() -> None:
-    """The kernel brings a port up some time after its other end, and loses packets that come before."""
-    with running("direct") as lab:
+def test_a_lab_waits_until_its_links_carry_packets() -> None:
+    """The kernel activates a link some time after its other end, and loses packets that come before."""
+    with running("nft-host") as lab:
         (endpoint,) = lab.containers[CLIENT].endpoints
         with Rtnl(endpoint.overlay_netns) as bridge, Rtnl(endpoint.netns) as container:
-            assert bridge.forwards(endpoint.bridge_port)
+            assert bridge.carries(endpoint.bridge_port)
             container.send([container.link_set(endpoint.interface, up=False)])
-            while bridge.forwards(endpoint.bridge_port):
+            while bridge.carries(endpoint.bridge_port):
                 pass
             container.send([container.link_set(endpoint.interface, up=True)])
-            lab.fabric.await_ports([endpoint])
-            assert bridge.forwards(endpoint.bridge_port)
+            lab.fabric._rising[endpoint.overlay_netns, endpoint.bridge_port] = None
+            lab.fabric.await_links()
+            assert bridge.carries(endpoint.bridge_port)
+        for number in range(8):
+            assert sleepers(lab) == []
+            lab.create_service(ServiceSpec(f"late{number}", "my-network", tasks=[Task(f"late.{number}", "manager1")]))
+
+
+def sleepers(lab: Lab) -> list[str]:
+    """Return the links that are up, have a carrier, and still wait for the kernel to activate them."""
+    return [
+        f"{name}: {link['ifname']}"
+        for _, _, name in lab.namespaces()
+        for link in json.loads(process.run(name, ("ip", "-json", "link")))
+        if {"UP", "LOWER_UP"} <= set(link["flags"]) and link["operstate"] not in ("UP", "UNKNOWN")
+    ]
 
 
 @pytest.mark.parametrize("dataplane", ["ipvs-overlay", "nft-overlay"])
