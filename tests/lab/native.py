@@ -1,8 +1,9 @@
-"""Which tests in namespaces run on this machine's own kernel: those whose plane that kernel can run.
+"""Which tests in namespaces run on this machine's own kernel: those whose planes that kernel can run.
 
-A guest is emulated, so its processor takes twenty times as long. Tests of a plane that the machine's own kernel has run
-there, and the guests, whose kernel has everything, run the others. The process that deals the tests out knows the
-machine; its workers, which may be in guests, are told the names of the planes.
+A test names planes as parameters, or by the marker `planes`. A guest is emulated, so its processor takes twenty times
+as long. Tests of a plane that the machine's own kernel has run there, and the guests, whose kernel has everything, run
+the others. The process that deals the tests out knows the machine; its workers, which may be in guests, are told the
+names of the planes.
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def _runs_natively(item: pytest.Item, native: list[str]) -> bool:
-    """Return True if a test has planes as parameters, the machine can run them, and no limit of it is changed."""
+    """Return True if a test names planes, the machine can run them, and no limit of it is changed."""
     if item.get_closest_marker("machine"):
         return False
+    marker = item.get_closest_marker("planes")
     named = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
     planes = [selection.split(each)[0] for each in named if isinstance(each, str)]
-    planes = [each for each in planes if each in catalog.names()]
+    planes = [each for each in planes if each in catalog.names()] + list(marker.args if marker else ())
     return bool(planes) and all(each in native for each in planes)

@@ -19,6 +19,8 @@ from scenarios.journal import Journal
 from scenarios.lab import Lab
 from tests.lab.conftest import CLIENT, VIP, View, running
 
+pytestmark = pytest.mark.planes("nft-bridge")
+
 DAYS = 86_400
 
 

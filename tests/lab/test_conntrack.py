@@ -14,6 +14,8 @@ from dataplanes.kernel import conntrack, netlink, netns
 from dataplanes.kernel.conntrack import Conntrack
 from dataplanes.kernel.netlink import CREATE, EXCL, Netlink, NetlinkError, Request, attribute
 
+pytestmark = pytest.mark.planes("nft-lb")
+
 NAME = f"hct-{os.getpid()}"
 VIP, KEPT, REMOVED = "10.0.0.2", "10.0.0.20", "10.0.0.21"
 IPV4 = struct.pack("=BBH", socket.AF_INET, 0, 0)

@@ -10,6 +10,8 @@ import pytest
 from dataplanes.forwarding import Firewall
 from dataplanes.kernel import netns, process
 
+pytestmark = pytest.mark.planes("nft-lb")
+
 NAME = f"hforward-{os.getpid()}"
 
 

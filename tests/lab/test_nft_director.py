@@ -32,6 +32,8 @@ from tests.lab.bridged import (
     World,
 )
 
+pytestmark = pytest.mark.planes("nft-lb", "nft-bridge")
+
 
 @pytest.fixture
 def world() -> Iterator[World]:

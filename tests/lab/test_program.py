@@ -21,6 +21,10 @@ from scenarios import journal
 from scenarios.journal import Journal
 from tests.lab.conftest import awaited
 
+pytestmark = pytest.mark.planes("direct")
+
+SLEEP = f"sleep {4_000_000 + os.getpid()}"
+"""What a program of these tests does for ever. Another worker's sleeps for another time."""
 WEB = Service("web", "net", "10.0.0.2", (Backend("10.0.0.3"), Backend("10.0.0.4", 0)), (Port("tcp", 80),))
 OTHER = Service("other", "net", "10.0.0.6", (Backend("10.0.0.7"),))
 
@@ -76,7 +80,7 @@ class Place:
 
     def left(self) -> list[str]:
         """Return what is left of a program outside the namespace: its processes, and files of the run."""
-        processes = [each for each in running() if str(self.directory) in each or "sleep 4242" in each]
+        processes = [each for each in running() if str(self.directory) in each or SLEEP in each]
         return processes + [each for each in os.listdir(self.journal.scratch("")) if each not in ("told", "refused")]
 
 
@@ -180,8 +184,8 @@ FAULTS: dict[str, tuple[str, type[BenchError], str]] = {
     "no text": ("printf '\\377\\n'", BenchError, "mine gives no answer to VERB that can be read"),
     "at length": ("head -c 17000000 /dev/zero", BenchError, "mine answers VERB at length: more than 16 MiB on stdout"),
     "without end": ("exec cat /dev/zero", BenchError, "mine was killed by SIGXFSZ during VERB"),
-    "never": ("echo thinking >&2; exec sleep 4242", TimedOut, "mine does not end its VERB: it takes longer than 5 s"),
-    "never, with a child": ("sleep 4242 & wait", TimedOut, "does not end its VERB"),
+    "never": (f"echo thinking >&2; exec {SLEEP}", TimedOut, "mine does not end its VERB: it takes longer than 5 s"),
+    "never, with a child": (f"{SLEEP} & wait", TimedOut, "does not end its VERB"),
 }
 
 
@@ -206,7 +210,7 @@ def test_a_fault_is_told_and_undone(place: Place, fault: str, verb: str, monkeyp
     assert type(caught.value) is kind
     assert says.replace("VERB", verb) in str(caught.value)
     assert "undoing was refused" not in str(caught.value)
-    assert not [each for each in running() if "sleep 4242" in each]
+    assert awaited(lambda: not any(SLEEP in each for each in running())), "a killed process ends a moment later"
     last = place.told()[-1]
     if verb == "open":
         assert place.verbs() == ["open", "close"], "a program that is half open is closed"
@@ -241,10 +245,10 @@ SERVED: dict[str, tuple[str, type[BenchError], str]] = {
     "by its nature": ('print(\'{"error": "no", "code": 4}\', flush=True); continue', Unsupported, "to apply: no"),
     "ends": ("sys.exit('too much')", BenchError, "mine has ended with exit code 1 during apply: too much"),
     "crashes": ("os.kill(os.getpid(), 11)", BenchError, "mine was killed by SIGSEGV during apply"),
-    "falls silent": ("os.system('sleep 4242')", TimedOut, "mine does not end its apply"),
+    "falls silent": (f"os.system('{SLEEP}')", TimedOut, "mine does not end its apply"),
     "talks nonsense": ("print('ok', flush=True); continue", BenchError, "gives no answer to apply that can be read"),
     "talks too much": ("os.write(1, b'{}\\n{}\\n'); continue", BenchError, "mine answers without being asked"),
-    "closes its stdout": ("os.close(1); os.system('sleep 4242')", BenchError, "has closed its stdout during apply"),
+    "closes its stdout": (f"os.close(1); os.system('{SLEEP}')", BenchError, "has closed its stdout during apply"),
 }
 
 
@@ -261,7 +265,7 @@ def test_a_fault_of_a_program_that_serves_is_told_and_the_next_call_begins_anew(
         director.apply([OTHER])  # what has come unasked is noticed when a call begins
     assert type(caught.value) is kind
     assert says in str(caught.value)
-    assert not [each for each in running() if "sleep 4242" in each]
+    assert awaited(lambda: not any(SLEEP in each for each in running())), "a killed process ends a moment later"
     director.resync()
     assert director.intact()
     last = place.told()[-1]
@@ -317,9 +321,9 @@ def test_verbs_that_it_need_not_know_may_be_refused(place: Place) -> None:
 
 # -- what it starts ---------------------------------------------------------------------------------------------------
 
-DAEMON = """#!/bin/sh
+DAEMON = f"""#!/bin/sh
 case $1 in
-open) setsid sh -c 'echo $$ >"$PLANE_STATE/pid"; exec sleep 4242' & ;;
+open) setsid sh -c 'echo $$ >"$PLANE_STATE/pid"; exec {SLEEP}' & ;;
 resync) kill -0 "$(cat "$PLANE_STATE/pid")" && pgrep -x sleep >/dev/null ;;
 esac
 """
@@ -328,7 +332,7 @@ esac
 @pytest.mark.parametrize("end", ["close", "release"])
 def test_a_daemon_lives_from_call_to_call_and_ends_with_its_site(place: Place, end: str) -> None:
     director = place.open(DAEMON)
-    assert awaited(lambda: any("sleep 4242" in each for each in running())), "a call does not wait for it"
+    assert awaited(lambda: any(SLEEP in each for each in running())), "a call does not wait for it"
     assert awaited(lambda: os.path.exists(f"{place.journal.scratch(place.netns)}.net/pid"))
     director.resync()
     getattr(director, end)()
@@ -337,7 +341,7 @@ def test_a_daemon_lives_from_call_to_call_and_ends_with_its_site(place: Place, e
 
 def test_a_program_whose_end_is_refused_is_ended_all_the_same(place: Place) -> None:
     director = place.open(DAEMON.replace("esac", "close) echo busy >&2; exit 1 ;;\nesac"))
-    assert awaited(lambda: any("sleep 4242" in each for each in running()))
+    assert awaited(lambda: any(SLEEP in each for each in running()))
     with pytest.raises(BenchError, match="mine refuses to close: busy"):
         director.release()
     assert place.left() == []
@@ -355,10 +359,10 @@ def test_nothing_is_left_of_it_after_kill_9(tmp_path: Path) -> None:
         Place(tmp_path, run).open(DAEMON)
         (tmp_path / "ready").touch()
         signal.pause()
-    assert awaited(lambda: (tmp_path / "ready").exists() and any("sleep 4242" in each for each in running()))
+    assert awaited(lambda: (tmp_path / "ready").exists() and any(SLEEP in each for each in running()))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert awaited(lambda: not any("sleep 4242" in each for each in running())), "they end with it, without `clean`"
+    assert awaited(lambda: not any(SLEEP in each for each in running())), "they end with it, without `clean`"
     removed = journal.clean()
     assert any("removed scratch" in each for each in removed)
     assert any("removed process" in each for each in removed)

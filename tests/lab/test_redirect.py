@@ -17,6 +17,8 @@ from dataplanes.placed import PlacedPlane
 from scenarios.lab import Lab
 from tests.lab.conftest import CLIENT, VIP, Labs, View, running
 
+pytestmark = pytest.mark.planes("ebpf-redirect")
+
 HERE = "worker2"  # the client's node; my-web.1 and my-web.2 are there, my-web.3 is on worker1
 WEB = ("10.0.0.3", "10.0.0.4", "10.0.0.5")
 

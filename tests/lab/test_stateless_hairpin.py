@@ -23,6 +23,8 @@ from dataplanes.vips import LocalRoutes
 from scenarios.checks.world import checksum
 from tests.lab.bridged import ADDRESS, BACKENDS, SWITCH, VIP, World
 
+pytestmark = pytest.mark.planes("nft-bridge")
+
 BACKEND, RESERVED = BACKENDS[0], "10.0.0.0"
 PORT = "p2"  # the bridge port of the first machine, behind those of the client and the balancer
 OPEN, CLOSED = 5353, 4711
