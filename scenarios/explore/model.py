@@ -1,8 +1,7 @@
 """What a service VIP promises, as a model that runs: what may be seen after each operation of a sequence.
 
-It is pure. `allowed` says what may be seen after an operation, and `take` goes on with what was seen. Of each flow it
-knows the places to which its next packet may go, and nearly everything follows from that. What a plane does not have is
-a parameter: the checks that are expected to fail on it. It states what `scenarios.checks` do, in any order and number.
+It is pure: `allowed` says what may be seen after an operation, and `take` goes on with what was seen. Nearly everything
+follows from the places to which a flow's next packet may go. What a plane lacks is a parameter: checks that fail on it.
 """
 
 from __future__ import annotations
@@ -223,7 +222,8 @@ class Model:
         if seen.kind in ("answered", "late"):
             flow.backend, flow.places = seen.by, Places({seen.by})
         elif operation.by == "client" if flow.udp else seen == SILENCE and not flow.backend:  # it may go there again
-            flow.places = flow.places - {LOST} | (able if ANEW in places else set())
+            stale = self._lacks & {"change.udp-before-service", "change.udp-zero-and-back"}  # nobody's entry stays
+            flow.places = flow.places - {LOST} | ((able or {NOWHERE} if stale else able) if ANEW in places else set())
         elif not flow.over and places != {flow.backend}:
             flow.places |= {ANEW, flow.backend}
         if isinstance(operation, do.HalfClose | do.Close):
