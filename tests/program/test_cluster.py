@@ -147,7 +147,7 @@ def test_a_worker_is_killed_in_the_middle_and_the_document_is_a_local_one(cluste
             assert others["instructions_per_connection"] == pytest.approx(figures["instructions_per_connection"], 0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.night)])
 def test_guests_end_with_the_command(cluster: Cluster, tmp_path: Path, number: int) -> None:
     worker = cluster.worker("one")
     run = begun(cluster, tmp_path / "r.json", 1)

@@ -98,6 +98,7 @@ def test_a_full_cache_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.night
 def test_a_data_set_that_has_no_room_is_told(tmp_path: Path) -> None:
     """All documents exist, so nothing is measured, and the pages that are made from them do not fit."""
     documents = f'cp -rs "$PWD"/results/* "{tmp_path}"; rm "{tmp_path}"/report.html "{tmp_path}"/answer.md'

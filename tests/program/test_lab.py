@@ -39,7 +39,7 @@ def test_a_time_out_is_exit_124() -> None:
 
 
 def test_a_frozen_guest_is_given_up_when_its_time_is_up() -> None:
-    process = frozen("--timeout", "60")
+    process = frozen("--timeout", "20")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 124
     assert "time is up" in err
