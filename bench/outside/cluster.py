@@ -63,14 +63,14 @@ class Cluster(Lanes):
             raise Usage("the wall clock cannot be used on a cluster", why=why, fix="use --clock instructions")
         return "instructions"
 
-    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1, timed: bool = True) -> int:
+    def count(self, kernel: Kernel, units: int, kernels: int = 1, timed: bool = True) -> int:
         if not self._threads:
             if self._address == LOCAL:
                 self._threads = Here().count(kernel, 1000)
             else:
                 with _connected(self._address) as client:
                     self._threads = sum(client.nthreads().values())
-        return max(1, min(self._threads // kernels, (self._jobs or self._threads) // kernels, dataplanes))
+        return max(1, min(self._threads // kernels, (self._jobs or self._threads) // kernels, units))
 
     def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1, timed: bool = True) -> list[list[_T]]:
         return [[each] for each in planes]  # a worker that is early gets the next one

@@ -69,8 +69,8 @@ class Lanes(ABC):
         return asked
 
     @abstractmethod
-    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1, timed: bool = True) -> int:
-        """Return how many guests share the work of so many planes on one of so many kernels at the same time.
+    def count(self, kernel: Kernel, units: int, kernels: int = 1, timed: bool = True) -> int:
+        """Return how many guests share so many units of work, such as planes, on one of so many kernels at once.
 
         `timed`: the work measures by the kernel's clock.
         """
@@ -96,7 +96,7 @@ class Here(Lanes):
     def __init__(self, jobs: int | None = None) -> None:
         self._jobs = jobs
 
-    def count(self, kernel: Kernel, dataplanes: int, kernels: int = 1, timed: bool = True) -> int:
+    def count(self, kernel: Kernel, units: int, kernels: int = 1, timed: bool = True) -> int:
         if kernel.clock != "instructions" and (timed or not kernel.accelerated):
             return 1
         room = len(os.sched_getaffinity(0))
@@ -104,7 +104,7 @@ class Here(Lanes):
             room *= _WAITING
         else:
             room = min(room, int(field("/proc/meminfo", "MemAvailable").split()[0]) // _GUEST_KB)
-        return max(1, min(room // kernels, (self._jobs or room) // kernels, dataplanes))
+        return max(1, min(room // kernels, (self._jobs or room) // kernels, units))
 
     def deal(self, kernel: Kernel, planes: Sequence[_T], kernels: int = 1, timed: bool = True) -> list[list[_T]]:
         count = self.count(kernel, len(planes), kernels, timed)
