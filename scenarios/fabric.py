@@ -214,7 +214,13 @@ class Fabric:
         deadline = time.monotonic() + _COMES_UP
         while self._rising:
             name, interface = next(iter(self._rising))
-            if self.rtnl(name).carries(interface):
+            try:
+                carries = self.rtnl(name).carries(interface)
+            except NetlinkError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+                carries = True  # nobody waits for it: it was a container's that could not be created
+            if carries:
                 del self._rising[name, interface]
             elif time.monotonic() > deadline:
                 raise BenchError("the link does not come up", where=f"{name}: {interface}")
@@ -258,8 +264,6 @@ class Fabric:
         bridge.forget(endpoint.bridge_port)
         if container:
             container.forget(endpoint.interface)
-        for link in ((endpoint.overlay_netns, endpoint.bridge_port), (endpoint.netns, endpoint.interface)):
-            self._rising.pop(link, None)
 
     @contextmanager
     def behind(self, endpoint: Endpoint) -> Iterator[str]:
