@@ -195,6 +195,7 @@ class Sockets:
 
     def _asked(self, flow: Ends, wait: float) -> Sight:
         token, there = self._token(), (flow.address, PORT)
+        flow.client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # takes the error about an earlier datagram
         if flow.connected and not flow.name:
             flow.client.connect(there)
         if flow.connected:

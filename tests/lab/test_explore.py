@@ -237,6 +237,8 @@ def test_what_waited_long_for_a_processor_does_not_count(name: str, monkeypatch:
         assert "waited 1.0 s for a processor" in found.played.disturbance
 
 
+_PATIENCE = 10
+"""How often a sequence is played that does not count, because the machine is too busy."""
 KEPT = sorted((ROOT / "tests" / "explored").glob("*.json"))
 
 
@@ -258,5 +260,6 @@ def test_kept_sequences_are_as_expected(name: str) -> None:
     (selection,) = catalog.select(name)
     with searching(selection, idles=False) as found:
         for path in KEPT:
-            steps = found.replay(msgspec.json.decode(path.read_bytes(), type=Operations))
-            assert steps[-1].as_expected, (path.stem, steps[-1])
+            operations = msgspec.json.decode(path.read_bytes(), type=Operations)
+            *_, last = next(filter(None, (found.replay(operations) for _ in range(_PATIENCE))))
+            assert last.as_expected, (path.stem, last)
