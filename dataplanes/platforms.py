@@ -26,14 +26,14 @@ PLACEMENT = "platform"
 """What stands in a selection for the placement: a platform has its own."""
 
 
-Place = Literal["container", "cgroup", "namespace"]
+ServerPlace = Literal["container", "cgroup", "namespace"]
 
 
-class Knobs(Struct, frozen=True):
+class PlatformKnobs(Struct, frozen=True):
     """The knobs of a platform. What a container adds to the cost of a connection is the difference between places."""
 
     servers: Annotated[
-        Place,
+        ServerPlace,
         Meta(
             description="where the servers of tasks run: in their containers; or outside, in a container's network "
             "namespace and control group; or in its network namespace only, as in our lab"
@@ -86,7 +86,7 @@ def select(text: str, name: str, settings: str) -> Selection:
     version, changes = parsed(settings, found.default)
     if version not in found.versions:
         raise Usage(f"{name} has no version {version!r}", where=text, fix=f"it has: {', '.join(found.versions)}")
-    return Selection(text, name, version, asdict(knobs.change(text, Knobs(), changes)), PLACEMENT)
+    return Selection(text, name, version, asdict(knobs.change(text, PlatformKnobs(), changes)), PLACEMENT)
 
 
 def of(selection: Selection) -> Platform | None:
@@ -99,12 +99,12 @@ def version(selection: Selection) -> str:
     return _told(selection)[1]
 
 
-def servers(selection: Selection) -> Place:
+def servers(selection: Selection) -> ServerPlace:
     """Return where the servers of a selected platform's tasks run."""
-    return msgspec.convert(selection.knobs, Knobs).servers
+    return msgspec.convert(selection.knobs, PlatformKnobs).servers
 
 
-def testbed(selection: Selection) -> tuple[str, str, Place] | None:
+def testbed(selection: Selection) -> tuple[str, str, ServerPlace] | None:
     """Return by what the testbed of a selected platform is known, which its direct path shares; None for our lab."""
     found = of(selection)
     return (found.name, version(selection), servers(selection)) if found else None

@@ -49,6 +49,8 @@ def title(name: str, plane: str, variant: str) -> str:
     settings = split(name)[1]
     if not variant or settings.split("+")[0] == variant:
         return name
+    if plane == DIRECT:  # a platform's: its own name is the rest
+        return f"{DIRECT}@{title(settings, *split(variant))}"
     return f"{plane}@{variant}" + (f"+{settings}" if settings else "")
 
 

@@ -26,11 +26,11 @@ def dataplane(_context: click.Context, _parameter: click.Parameter, incomplete: 
 
 def _planes(last: str) -> Iterable[str]:
     plane, _ = split(last)
-    if last == plane or plane not in catalog.names():
+    if last == plane or plane not in (*catalog.names(), *platforms.known()):
         chosen = [each for known in catalog.names() for each in (known, *_variants(known))]
-        versions = [f"{name}@{each}" for name, platform in platforms.known().items() for each in platform.versions]
+        versions = [each for known in platforms.known() for each in _variants(known)]
         return [*chosen, *peers.NAMES, *versions, "peers", "all"]
-    default = catalog.default(plane)
+    default = platforms.PlatformKnobs() if plane in platforms.known() else catalog.default(plane)
     if default is None:
         return []
     before = last.rpartition("+")[0] if "+" in last else last
@@ -39,6 +39,8 @@ def _planes(last: str) -> Iterable[str]:
 
 
 def _variants(plane: str) -> list[str]:
+    if platform := platforms.known().get(plane):
+        return [f"{plane}@{each}" for each in platform.versions]
     with suppress(BenchError):  # only the name of a package that cannot be used is known
         return [] if plane == DIRECT else [f"{plane}@{each}" for each in catalog.recipe(plane).variants if each]
     return []

@@ -74,6 +74,9 @@ _PLATFORMS = [
     f"{each.name}@{version}" for each in platforms.known().values() for version in each.versions if "-" not in version
 ]
 _PLATFORM_COSTS = [f"{each.name}@{each.default}" for each in platforms.known().values()]
+_OUTSIDE = [f"{each}+servers={place}" for each in _PLATFORM_COSTS for place in ("cgroup", "namespace")]
+_OUTSIDE_CONTAINERS = ("--dataplane", ",".join(_OUTSIDE), "--precision", "1")
+"""What is held against them and against our lab, to tell what containers add: some percent. A round takes minutes."""
 _IMITATIONS = ("--dataplane", ",".join(each.imitates for each in platforms.known().values()), "--scenario", "docker")
 """What platforms imitate, on nodes as their daemons leave them."""
 STEPS = (
@@ -93,6 +96,7 @@ STEPS = (
     *(Step(f"peers/{each}.json", ("matrix", "--dataplane", each, *_FIRST, "--output")) for each in _PLATFORMS),
     Step("peers/cost-of-programs.json", ("run", "--dataplane", "nft-lb,peers", *_CLOCK, "--output")),
     Step("peers/cost-of-platforms.json", ("run", "--dataplane", ",".join(_PLATFORM_COSTS), *_CLOCK, "--output")),
+    Step("peers/cost-outside-containers.json", ("run", *_OUTSIDE_CONTAINERS, *_CLOCK, "--output")),
     Step("peers/cost-of-imitations.json", ("run", *_IMITATIONS, *_CLOCK, "--output")),
     *(
         Step(f"planes/{name}.svg", ("trace", "--dataplane", name, *_FAR, *_KERNEL, "--svg"))

@@ -90,6 +90,7 @@ def _made(what: str, seen: PeerDocuments) -> Iterator[str]:
         "versions": versions(seen),
         "cost of programs": peers_cost.programs(seen.results),
         "cost of platforms": peers_cost.platforms(seen.results, seen.planes),
+        "cost of containers": peers_cost.containers(seen.results),
     }
     return tables[what]
 

@@ -10,6 +10,13 @@ from bench.report.model import Report
 from dataplanes.selection import balances, split
 
 _WORKLOAD, _COST = "crr", "instructions_per_connection"
+BARE, LAB = "namespace", "lab"
+_WHERE = {
+    "container": "in the containers",
+    "cgroup": "in the containers' network namespaces and control groups",
+    BARE: "in the containers' network namespaces only",
+    LAB: "our lab, nodes as dockerd leaves them",
+}
 _COLUMNS = ("connect_p50_us", "request_p50_us")
 
 
@@ -47,6 +54,40 @@ def platforms(results: Mapping[str, Result], planes: Report) -> Iterator[str]:
         rounds = str(direct.n) if direct.n == through.n else f"{direct.n} and {through.n}"
         cells = _told(direct.figures[_COST]), _told(through.figures[_COST]), digits.ratio(through.ratio_to_direct)
         yield f"| {name} | {rounds} | " + " | ".join(cells) + " |"
+
+
+def containers(results: Mapping[str, Result]) -> Iterator[str]:
+    """Yield the table of what containers add: a platform by where its servers run, and our lab."""
+    yield "| servers | rounds | direct | through the VIP |"
+    yield "|---|---|---|---|"
+    told = ratios(results)
+    for place, pair in _places(results):
+        rounds = " and ".join(dict.fromkeys(str(each.n) for each in pair))
+        cells = [_told(each.figures[_COST]) for each in pair]
+        if place != BARE:
+            signed = (f"{ratio - 1:+.1%}".replace("%", " %") for ratio in told[place])
+            cells = [f"{cell}: {each}" for cell, each in zip(cells, signed, strict=True)]
+        yield f"| {_WHERE[place]}: `{pair[1].dataplane}` | {rounds} | " + " | ".join(cells) + " |"
+
+
+def ratios(results: Mapping[str, Result]) -> dict[str, list[float]]:
+    """Return what a connection costs, directly and through a VIP, by where the servers run: in LAB and on a platform.
+
+    All are ratios to a platform whose servers are BARE, in the containers' network namespaces only, as the lab's are.
+    """
+    costs = {place: [each.figures[_COST].value for each in pair] for place, pair in _places(results)}
+    return {place: [one / bare for one, bare in zip(each, costs[BARE], strict=True)] for place, each in costs.items()}
+
+
+def _places(results: Mapping[str, Result]) -> Iterator[tuple[str, tuple[Summary, Summary]]]:
+    """Yield the direct path and the plane by where the servers run: a platform's places, and our lab."""
+    for document in ("cost-of-platforms", "cost-outside-containers"):
+        result = results[document]
+        for row in _rows(result):
+            if balances(_plane(row)):
+                yield row.dataplane.partition("+servers=")[2] or "container", _pair(result, row.dataplane)
+    imitation = results["cost-of-imitations"]
+    yield from ((LAB, _pair(imitation, row.dataplane)) for row in _rows(imitation) if balances(_plane(row)))
 
 
 def _plane(row: Summary) -> str:

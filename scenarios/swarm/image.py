@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from dataplanes.errors import Prerequisite
-from dataplanes.platforms import Place
+from dataplanes.platforms import ServerPlace
 
 NAME = "vip-bench"
 SERVER = "/bin/server"
@@ -31,7 +31,7 @@ class TaskServer(Struct, frozen=True):
     binary: Path
     datagrams: str
     argv: Callable[[int], list[str]]
-    runs: Place = "container"
+    runs: ServerPlace = "container"
 
 
 def archive(server: Path) -> bytes:

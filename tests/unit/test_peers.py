@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.documents import Matrix, MatrixCell
+from bench.documents import Interval, Matrix, MatrixCell, Result, Summary
 from bench.report import peers as page
+from bench.report import peers_cost
 from bench.report.model import PUBLISHED, Report, load, published
 from dataplanes import catalog, peers, platforms
 from dataplanes.errors import Usage
@@ -121,6 +122,45 @@ def test_every_observation_of_a_peer_is_as_expected(seen: page.PeerDocuments) ->
             if cell.outcome != "skip":
                 release = kernel.removeprefix("debian-")
                 assert expectations.expected(selection, check, release).expected == cell.outcome, check
+
+
+def test_our_lab_costs_what_a_real_swarm_does_with_its_servers_outside_of_containers(seen: page.PeerDocuments) -> None:
+    """It is within 2 %. Control groups add something, and the rest of a container adds a little more."""
+    found = peers_cost.ratios(seen.results)
+    assert [*found] == ["container", "cgroup", "namespace", "lab"]
+    assert found["lab"] == pytest.approx([1, 1], abs=0.02)
+    for group, container in zip(found["cgroup"], found["container"], strict=True):
+        assert 1.02 < group < container < 1.1
+
+
+def test_what_containers_add_is_told_against_servers_in_their_network_namespaces() -> None:
+    swarm, lab = "swarm@26.1", {"direct": 990.0, "ipvs-lb@iptables": 2040.0}
+    outside = {"cgroup": (1030.0, 2040.0), "namespace": (1000.0, 2000.0)}
+    results = {
+        "cost-of-platforms": _result({f"direct@{swarm}": 1050.0, swarm: 2080.0}),
+        "cost-outside-containers": _result(
+            {
+                f"{reference}{swarm}+servers={place}": cost
+                for place, costs in outside.items()
+                for reference, cost in zip(("direct@", ""), costs, strict=True)
+            }
+        ),
+        "cost-of-imitations": _result(lab),
+    }
+    rows = [line.split("|")[3:5] for line in peers_cost.containers(results)][2:]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["1,050: +5.0 %", "2,080: +4.0 %"],
+        ["1,030: +3.0 %", "2,040: +2.0 %"],
+        ["1,000", "2,000"],
+        ["990: -1.0 %", "2,040: +2.0 %"],
+    ]
+
+
+def _result(costs: dict[str, float]) -> Result:
+    """Return a document of what a connection costs on some planes."""
+    cost = "instructions_per_connection"
+    rows = [Summary(name, "seed", "crr", 3, {cost: Interval(each)}, None, {}, {}) for name, each in costs.items()]
+    return Result({}, {}, {}, [], rows)
 
 
 def test_versions_are_told_by_what_differs_between_them(tmp_path: Path) -> None:

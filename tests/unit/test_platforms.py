@@ -25,7 +25,7 @@ from dataplanes.errors import NotApplicable, Usage
 from dataplanes.model import Endpoint
 from dataplanes.platforms import Version
 from dataplanes.requirements import Condition, Unpacked
-from dataplanes.selection import balances
+from dataplanes.selection import balances, title
 from scenarios import checks, expectations, topology
 from scenarios.checks import CHECKS
 from scenarios.checks.world import World
@@ -65,6 +65,28 @@ def test_a_platform_has_a_direct_path_of_its_own() -> None:
     assert [[each.name for each in unit] for unit in dealt] == [["direct@swarm", "swarm"]], "in one guest"
     several = [swarm, *catalog.select("ipvs-lb")]
     assert {trial.dataplane for trial in run.plan(several, 1, 100)} == {"direct", "direct@swarm", "swarm", "ipvs-lb"}
+
+
+def test_where_the_servers_run_is_a_knob_and_another_testbed() -> None:
+    swarm, outside = catalog.select("swarm,swarm+servers=namespace")
+    assert (outside.variant, platforms.servers(outside), platforms.servers(swarm)) == ("26.1", "namespace", "container")
+    (reference,) = catalog.select("direct@swarm+servers=namespace")
+    assert reference == platforms.direct(outside)
+    assert platforms.testbed(reference) == platforms.testbed(outside) != platforms.testbed(swarm)
+    planned = run.plan([swarm, outside], 1, 100)
+    dealt = run.Run("seed", [swarm, outside], planned, HostKernel(), reason="", lanes=Here())._units()
+    assert [[each.name for each in unit] for unit in dealt] == [
+        ["direct@swarm", "swarm"],
+        ["direct@swarm+servers=namespace", "swarm+servers=namespace"],
+    ]
+
+
+@pytest.mark.parametrize("name", ["swarm", "swarm@26.1", "swarm+servers=cgroup", "swarm@26.1+servers=cgroup"])
+def test_its_version_is_a_part_of_its_title(name: str) -> None:
+    """That of its direct path has it once, too."""
+    (selection,) = catalog.select(name)
+    titles = [title(each.name, each.dataplane, each.variant) for each in (selection, platforms.direct(selection))]
+    assert titles == [wanted := name.replace("swarm@26.1", "swarm").replace("swarm", "swarm@26.1"), f"direct@{wanted}"]
 
 
 @pytest.mark.parametrize(

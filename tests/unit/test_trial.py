@@ -66,7 +66,7 @@ def test_the_trials_of_a_round_on_a_platform_share_it(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(trial, "Journal", nullcontext)
     monkeypatch.setattr(trial, "observed", built)
-    (swarm,) = catalog.select("swarm@26.1")
+    swarm, outside = catalog.select("swarm@26.1,swarm@26.1+servers=namespace")
     reference = platforms.direct(swarm)
 
     def measure(selection: Selection, number: int, *, fail: bool = False) -> None:
@@ -87,7 +87,8 @@ def test_the_trials_of_a_round_on_a_platform_share_it(monkeypatch: pytest.Monkey
         measure(REFERENCE, 2)
         assert lives == ["-", "+direct", "-", "+direct", "-"], "a lab is made for each"
         measure(swarm, 3)
-    assert lives[-2:] == ["+swarm@26.1", "-"]
+        measure(outside, 3)
+    assert lives[-4:] == ["+swarm@26.1", "-", f"+{outside.name}", "-"], "its servers run elsewhere"
 
 
 def pass_by(meter: Path, seconds: float) -> None:
