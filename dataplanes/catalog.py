@@ -38,7 +38,7 @@ from dataplanes.placements import (
 from dataplanes.plane_file import PlaneProgram
 from dataplanes.recipe import Part, Recipe, wrong
 from dataplanes.requirements import Requirement
-from dataplanes.selection import DIRECT, REFERENCE, SHORT, Selection, split
+from dataplanes.selection import DIRECT, REFERENCE, SHORT, Selection, parsed, split
 from dataplanes.vips import Addresses, ForwardedRoutes, LocalRoutes, Vips
 
 
@@ -289,14 +289,12 @@ def _select(text: str) -> Selection:
             raise Usage(f"{DIRECT} has no variants", where=text)
         return msgspec.structs.replace(REFERENCE, name=text)
     found = recipe(plane)
-    variant, *changes = settings.split("+") if settings else [found.default]
-    if "=" in variant:
-        variant, changes = found.default, [variant, *changes]
+    variant, changes = parsed(settings, found.default)
     if variant not in found.variants:
         named = ", ".join(filter(None, found.variants)) or "none"
         raise Usage(f"{plane} has no variant {variant!r}", fix=f"it has: {named}; a knob is KNOB=VALUE")
-    chosen = knobs.change(text, found.variants[variant], changes)
-    return Selection(text, plane, variant, asdict(chosen), placement(plane), package(plane))
+    changed = knobs.change(text, found.variants[variant], changes)
+    return Selection(text, plane, variant, asdict(changed), placement(plane), package(plane))
 
 
 def _select_program(text: str) -> Selection:

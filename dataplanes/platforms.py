@@ -1,6 +1,7 @@
 """Platforms: peers that make networks, addresses and VIPs themselves, so each is a whole testbed, and no plane in ours.
 
-A platform is `peers/NAME/platform.toml`, and is selected as NAME@VERSION. Each version is a set of Debian packages.
+A platform is `peers/NAME/platform.toml`, and is selected as NAME@VERSION. Each version is a set of Debian packages. All
+platforms have the same knobs, NAME@VERSION+KNOB=VALUE.
 """
 
 from __future__ import annotations
@@ -9,18 +10,35 @@ import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
-from dataplanes import peers
+from dataplanes import knobs, peers
 from dataplanes.errors import Usage
 from dataplanes.requirements import Condition, Feature, Requirement, Tool, Unpacked
-from dataplanes.selection import DIRECT, Selection, split
+from dataplanes.selection import DIRECT, Selection, parsed, split
 
 _EXPECTED = "expected.toml"
 PLACEMENT = "platform"
 """What stands in a selection for the placement: a platform has its own."""
+
+
+Place = Literal["container", "cgroup", "namespace"]
+
+
+class Knobs(Struct, frozen=True):
+    """The knobs of a platform. What a container adds to the cost of a connection is the difference between places."""
+
+    servers: Annotated[
+        Place,
+        Meta(
+            description="where the servers of tasks run: in their containers; or outside, in a container's network "
+            "namespace and control group; or in its network namespace only, as in our lab"
+        ),
+    ] = "container"
 
 
 class Version(Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,12 +80,13 @@ def _elsewhere() -> str:
     return "its daemons run as root, with control groups and mounts of the whole machine"
 
 
-def select(text: str, name: str, version: str) -> Selection:
-    """Return a platform in a version, or in the default for "". Raises Usage for an unknown version."""
+def select(text: str, name: str, settings: str) -> Selection:
+    """Return a platform in a version, or in the default, with changes of knobs. Raises Usage for unknown ones."""
     found = known()[name]
-    if version and version not in found.versions:
+    version, changes = parsed(settings, found.default)
+    if version not in found.versions:
         raise Usage(f"{name} has no version {version!r}", where=text, fix=f"it has: {', '.join(found.versions)}")
-    return Selection(text, name, version or found.default, placement=PLACEMENT)
+    return Selection(text, name, version, asdict(knobs.change(text, Knobs(), changes)), PLACEMENT)
 
 
 def of(selection: Selection) -> Platform | None:
@@ -80,6 +99,17 @@ def version(selection: Selection) -> str:
     return _told(selection)[1]
 
 
+def servers(selection: Selection) -> Place:
+    """Return where the servers of a selected platform's tasks run."""
+    return msgspec.convert(selection.knobs, Knobs).servers
+
+
+def testbed(selection: Selection) -> tuple[str, str, Place] | None:
+    """Return by what the testbed of a selected platform is known, which its direct path shares; None for our lab."""
+    found = of(selection)
+    return (found.name, version(selection), servers(selection)) if found else None
+
+
 def requires(selection: Selection) -> tuple[Requirement, ...]:
     """Return what a selected platform needs of the kernel and the machine; nothing for a plane of our own lab."""
     found = of(selection)
@@ -89,7 +119,7 @@ def requires(selection: Selection) -> tuple[Requirement, ...]:
 def direct(selection: Selection) -> Selection:
     """Return the direct path on a selected platform, from container to container, by which its figures are divided."""
     variant = f"{selection.dataplane}@{selection.variant}"
-    return Selection(f"{DIRECT}@{selection.name}", DIRECT, variant, placement=PLACEMENT)
+    return Selection(f"{DIRECT}@{selection.name}", DIRECT, variant, selection.knobs, PLACEMENT)
 
 
 def _told(selection: Selection) -> tuple[str, str]:

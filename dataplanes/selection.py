@@ -38,6 +38,12 @@ def split(name: str) -> tuple[str, str]:
     return plane, settings
 
 
+def parsed(settings: str, default: str) -> tuple[str, list[str]]:
+    """Return the variant in the rest of a name, or the default, and the changes of knobs."""
+    variant, *changes = settings.split("+") if settings else [default]
+    return (default, [variant, *changes]) if "=" in variant else (variant, changes)
+
+
 def title(name: str, plane: str, variant: str) -> str:
     """Return the name of a selection with its variant, which the user need not have named: `ipvs-lb@iptables`."""
     settings = split(name)[1]

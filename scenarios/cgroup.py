@@ -22,6 +22,12 @@ def make(journal: Journal, name: str) -> str:
     return f"{parent}/{name}"
 
 
+def of(process: int | str) -> str:
+    """Return the path of a process's cgroup. Raises OSError if there is no such process."""
+    with open(f"/proc/{process}/cgroup", encoding="ascii") as file:
+        return _ROOT + next(line.rstrip()[3:] for line in file if line.startswith("0::"))
+
+
 def enter_argv(path: str, argv: Sequence[str]) -> tuple[str, ...]:
     """Return the command that enters the cgroup and becomes `argv`."""
     return ("/bin/sh", "-c", _ENTER, path, *argv)
@@ -33,13 +39,12 @@ def within(path: str | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    with open("/proc/self/cgroup", encoding="ascii") as file:
-        home = next(line.rstrip()[3:] for line in file if line.startswith("0::"))
+    home = of("self")
     _move_to(path)
     try:
         yield
     finally:
-        _move_to(_ROOT + home)
+        _move_to(home)
 
 
 def _move_to(path: str) -> None:

@@ -83,8 +83,9 @@ def _dataplane(selection: Selection) -> Listed:
         return {**told, **peer, "default": "", "variants": {}, "knobs": []}
     if platform := platforms.of(selection):
         told = {"name": selection.name, "summary": platform.summary, "package": ""}
-        versions = {"default": platform.default, "variants": {each: {} for each in platform.versions}}
-        return {**told, "peer": True, **versions, "knobs": []}
+        variants = {each: asdict(platforms.Knobs()) for each in platform.versions}
+        described = [asdict(knob) for knob in knobs.described(platforms.Knobs())]
+        return {**told, "peer": True, "default": platform.default, "variants": variants, "knobs": described}
     name = selection.dataplane
     told = {"name": selection.name, "summary": catalog.summary(name), "package": selection.package}
     return {**told, **_settings(name)}

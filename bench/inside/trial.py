@@ -41,20 +41,25 @@ def build(
     with direct routing an ordinary server does not.
     """
     ids: dict[str, list[str]] = {}  # service -> its tasks in the order of their creation
-    port = scenario.traffic.port
+    answers = _server(scenario.traffic.port, udp_as_asked)
 
     def server(task: Task) -> list[str]:
         known = ids.setdefault(task.service, [])
         known.append(task.name)
         task.number = (len(known) - 1) % load.NUMBERS + 1  # of more backends, several have the same number
-        datagrams = {"udp_as_asked" if udp_as_asked else "udp": [port]}
-        return load.serve_argv(task.number, tcp=[port], **datagrams)
+        return answers(task.number)
 
     plane = make or (lambda lab: catalog.make(selection, lab, journal))
     needing = cgroups_for or selection
     cgroups, in_turn = catalog.needs_cgroups(needing), catalog.in_turn(needing)
     declared = () if catalog.any_port(needing) else catalog.protocols(needing)
     return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, declared=declared, in_turn=in_turn)
+
+
+def _server(port: int, udp_as_asked: bool) -> Callable[[int], list[str]]:
+    """Return what gives the command of a server with a number."""
+    datagrams = {"udp_as_asked" if udp_as_asked else "udp": [port]}
+    return lambda number: load.serve_argv(number, tcp=[port], **datagrams)
 
 
 def observed(
@@ -67,7 +72,9 @@ def observed(
     from scenarios.swarm.image import TaskServer  # a guest without a swarm need not pay for its modules
     from scenarios.swarm.testbed import Swarm
 
-    server = TaskServer(load.binary(), "udp-as-asked" if udp_as_asked else "udp")
+    argv = _server(scenario.traffic.port, udp_as_asked)
+    datagrams = "udp-as-asked" if udp_as_asked else "udp"
+    server = TaskServer(load.binary(), datagrams, argv, platforms.servers(selection))
     version = platforms.version(selection)
     return Swarm(scenario, platform.versions[version], version, journal=journal, server=server)
 
@@ -94,7 +101,7 @@ class Testbeds:
             with Journal() as journal, observed(world, selection, journal, udp_as_asked=True) as testbed:
                 yield testbed
             return
-        wanted = (platforms.of(selection), platforms.version(selection), plan.round, plan.axes)
+        wanted = (platforms.testbed(selection), plan.round, plan.axes)
         if self._kept is None or self._is != wanted:
             self._leave()
             journal = self._held.enter_context(Journal())

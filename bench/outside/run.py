@@ -177,9 +177,7 @@ class Run:
         found: dict[object, list[Selection]] = {}
         for each in _with_references(self._selections):
             if each.name in names:
-                platform = platforms.of(each)
-                testbed = (platform.name, platforms.version(each)) if platform else each.name
-                found.setdefault(testbed, []).append(each)
+                found.setdefault(platforms.testbed(each) or each.name, []).append(each)
         return [*found.values()]
 
     def _of(self, planes: Sequence[Selection]) -> list[TrialPlan]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
 
 from dataplanes.errors import Prerequisite
+from dataplanes.platforms import Place
 
 NAME = "vip-bench"
 SERVER = "/bin/server"
@@ -17,14 +19,19 @@ NUMBER = "SLOT"
 """The variable of a task's environment that has its number."""
 # A task that swarm shuts down gets SIGTERM. This one ignores it, so that it serves its connections on until its grace
 # period ends.
-_RUN = 'trap "" TERM; {server} & while :; do sleep 30000; done'
+_RUN = 'trap "" TERM; {server}while :; do sleep 30000; done'
 
 
 class TaskServer(Struct, frozen=True):
-    """The server: its program, which is statically linked, and the option for its UDP ports."""
+    """The server: its program, which is statically linked, and the option for its UDP ports.
+
+    Where it `runs` outside of its container, `argv` returns the command of the server with a number.
+    """
 
     binary: Path
     datagrams: str
+    argv: Callable[[int], list[str]]
+    runs: Place = "container"
 
 
 def archive(server: Path) -> bytes:
@@ -52,6 +59,7 @@ def archive(server: Path) -> bytes:
     return made.getvalue()
 
 
-def command(port: int, datagrams: str) -> list[str]:
-    """Return the command of a task: the server, which answers with its number by TCP and by UDP."""
-    return ["/bin/sh", "-c", _RUN.format(server=f"{SERVER} serve --id ${NUMBER} --tcp {port} --{datagrams} {port}")]
+def command(port: int, server: TaskServer) -> list[str]:
+    """Return the command of a task: the server, which answers with its number by TCP and by UDP, if it runs there."""
+    inside = f"{SERVER} serve --id ${NUMBER} --tcp {port} --{server.datagrams} {port} & "
+    return ["/bin/sh", "-c", _RUN.format(server=inside if server.runs == "container" else "")]

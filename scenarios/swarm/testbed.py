@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -15,6 +16,7 @@ from dataplanes.base import Footprint
 from dataplanes.errors import BenchError, NotApplicable, Prerequisite, TimedOut
 from dataplanes.model import Backend, Endpoint, Service
 from dataplanes.platforms import Version
+from scenarios import cgroup
 from scenarios.container import Container
 from scenarios.dns import Resolver
 from scenarios.engine import Refused
@@ -86,6 +88,8 @@ class Swarm(Testbed):
         with ExitStack() as steps:
             steps.callback(self._held.close)
             steps.callback(self._fabric.close)
+            for container in self.containers.values():
+                steps.callback(container.stop)
             for node in self._nodes.values():
                 steps.callback(node.stop)
             if self._resolver:
@@ -126,7 +130,7 @@ class Swarm(Testbed):
         tasks, spec.tasks = spec.tasks, []
         self._specs[spec.name] = spec
         networks = (spec.network, *dict.fromkeys(other for task in tasks for other in task.joins))
-        command = image.command(self.scenario.traffic.port, self._server.datagrams)
+        command = image.command(self.scenario.traffic.port, self._server)
         self._orchestrator.create(spec.name, networks, command)
         for task in tasks:
             self._place(spec, task)
@@ -141,9 +145,19 @@ class Swarm(Testbed):
         self._running[task.name] = running
         spec.tasks.append(task)
         container = self.containers[task.name] = self._adopted(spec, task, running)
+        if self._server.runs != "container":
+            self._serve(container, running)
         _await(
             lambda: "" if look.listens(container.netns, self.scenario.traffic.port) else "it does not listen", task.name
         )
+
+    def _serve(self, container: Container, running: Running) -> None:
+        """Start a task's server outside of its container, in the network namespace and perhaps the cgroup of that."""
+        argv = self._server.argv(container.task.number)
+        if self._server.runs == "cgroup":
+            first, *_ = self._nodes[container.task.node].processes(running.pid)
+            argv = list(cgroup.enter_argv(cgroup.of(first), argv))
+        container.processes.append(self.spawn(container.task.name, argv, stdout=subprocess.DEVNULL))
 
     def _adopted(self, spec: ServiceSpec, task: Task, running: Running) -> Container:
         node = self._nodes[task.node]
@@ -319,11 +333,13 @@ class Swarm(Testbed):
         self._silent[task] = parent(first)  # containerd's shim, which waits for its container's end
         os.kill(self._silent[task], signal.SIGSTOP)
         container.crashed = True
+        container.stop()
         os.kill(first, signal.SIGKILL)
         self._journal.discharge("netns", container.netns)
 
     def stop_server(self, task: str) -> None:
         container = self.containers[task]
+        container.stop()
         _, *others = self._nodes[container.task.node].processes(self._running[task].pid)
         for each in others:
             with suppress(OSError), open(f"/proc/{each}/cmdline", "rb") as file:
@@ -345,6 +361,7 @@ class Swarm(Testbed):
     def _end(self, task: Task) -> None:
         """End a task's container now, and not after its grace period."""
         container, running = self.containers.pop(task.name), self._running.pop(task.name)
+        container.stop()
         if shim := self._silent.pop(task.name, 0):
             os.kill(shim, signal.SIGCONT)
         with suppress(Refused):  # it has ended already

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import socket
+import subprocess
 import tarfile
 import threading
 from pathlib import Path
@@ -71,7 +72,8 @@ def test_a_platform_has_a_direct_path_of_its_own() -> None:
     [
         ("direct@nft-lb", "direct has no variants"),
         ("swarm@19.03", "swarm has no version '19.03' (it has: 20.10, 26.1, 28.5, 28.5-nftables)"),
-        ("swarm@20.10+x=1", "swarm has no version '20.10+x=1'"),
+        ("swarm@20.10+x=1", "unknown knob 'x' (knobs, as knob=value: servers)"),
+        ("swarm+servers=host", "bad knob 'servers=host' (servers=cgroup|container|namespace)"),
         ("swarn", "did you mean swarm?"),
     ],
 )
@@ -141,7 +143,7 @@ def test_a_scenario_that_a_swarm_has_no_words_for_does_not_apply(
 ) -> None:
     scenario = msgspec.structs.replace(topology.load("seed"), **change)
     with Journal() as journal, pytest.raises(NotApplicable, match=told):
-        Swarm(scenario, Version(()), "26.1", journal=journal, server=TaskServer(tmp_path, "udp"))
+        Swarm(scenario, Version(()), "26.1", journal=journal, server=TaskServer(tmp_path, "udp", lambda _: []))
 
 
 def test_the_daemons_run_for_some_seconds_between_two_standstills(
@@ -151,7 +153,13 @@ def test_the_daemons_run_for_some_seconds_between_two_standstills(
     now, slept = [100.0], list[float]()
     monkeypatch.setattr(testbed, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=slept.append))
     with Journal() as journal:
-        swarm = Swarm(topology.load("seed"), Version(()), "26.1", journal=journal, server=TaskServer(tmp_path, "udp"))
+        swarm = Swarm(
+            topology.load("seed"),
+            Version(()),
+            "26.1",
+            journal=journal,
+            server=TaskServer(tmp_path, "udp", lambda _: []),
+        )
         node = _Still()
         swarm._nodes = {"worker1": node}  # type: ignore[dict-item]
         with swarm.at_rest():
@@ -199,7 +207,7 @@ def test_no_container_is_made_for_what_does_not_apply(
     made: list[str] = []
     scenario = topology.load("matrix")
     with Journal() as journal:
-        swarm = Swarm(scenario, Version(()), "26.1", journal=journal, server=TaskServer(tmp_path, "udp"))
+        swarm = Swarm(scenario, Version(()), "26.1", journal=journal, server=TaskServer(tmp_path, "udp", lambda _: []))
         swarm._specs = {each.name: each for each in scenario.services}
         for each in scenario.tasks():
             end = Endpoint(each.name, each.network, each.node, each.name, "eth0", each.address, "", "", "", None)
@@ -232,7 +240,17 @@ def test_the_image_has_a_shell_and_the_server(tmp_path: Path) -> None:
         assert found["bin/server"].mode == 0o755
         assert found["bin/sh"].linkname == "busybox"
         assert {"proc", "sys", "dev", "etc"} <= found.keys(), "what a runtime mounts on"
-    assert "serve --id $SLOT --tcp 80 --udp-as-asked 80 &" in image.command(80, "udp-as-asked")[-1]
+
+
+def test_a_task_runs_its_server_unless_that_is_outside() -> None:
+    (inside, without) = (
+        image.command(80, TaskServer(Path("server"), "udp-as-asked", lambda _: [], where))[-1]
+        for where in ("container", "namespace")
+    )
+    served = "/bin/server serve --id $SLOT --tcp 80 --udp-as-asked 80 & "
+    assert inside.replace(served, "") == without
+    assert inside != without
+    subprocess.run(("sh", "-n", "-c", without), check=True)
 
 
 @pytest.mark.parametrize(
