@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from dataplanes import catalog, platforms
+from dataplanes import catalog, peers, platforms
 from dataplanes.errors import BenchError
 from dataplanes.selection import DIRECT, balances, title
 
@@ -48,6 +48,7 @@ def _programmed(programmings: Sequence[str] = ()) -> list[str]:
 
 
 _FIRST, _KERNEL = ("--kernel", "debian-6.1"), ("--kernel", "debian-6.12")
+_KERNELS = ("--kernel", f"{_FIRST[1]},{_KERNEL[1]}")
 _PLANES = [*_programmed(_PROGRAMMINGS), *_MORE]
 _ALL, _COMPARED = ("--dataplane", "all"), ("--dataplane", ",".join(_PLANES))
 _SCALED = [*_programmed(), "ipvs-container@map"]
@@ -70,6 +71,8 @@ _ROOMY = ",".join(f"{name}+services=65536+backends=262144" for name in ("ebpf-so
 _FAR = ("--scenario", "matrix", "--to", "lone")
 """A service whose only backend is on another node than the client."""
 _TRAFFIC = "crr-rst,open,rr,udp,first,stream,churn"
+_PROGRAMS = [each for each in peers.NAMES if each != "haproxy"]
+"""The peers that were observed on the kernels of guests. HAProxy was not yet: a busy machine is slow at its reloads."""
 _PLATFORMS = [
     f"{each.name}@{version}" for each in platforms.known().values() for version in each.versions if "-" not in version
 ]
@@ -80,7 +83,7 @@ _OUTSIDE_CONTAINERS = ("--dataplane", ",".join(_OUTSIDE), "--precision", "1")
 _IMITATIONS = ("--dataplane", ",".join(each.imitates for each in platforms.known().values()), "--scenario", "docker")
 """What platforms imitate, on nodes as their daemons leave them."""
 STEPS = (
-    Step("matrix.json", ("matrix", *_COMPARED, "--kernel", "debian-6.1,debian-6.12", "--output")),
+    Step("matrix.json", ("matrix", *_COMPARED, *_KERNELS, "--output")),
     Step("connections.json", ("run", *_COMPARED, *_CLOCK, "--workload", "crr,others", "--profile", "--output")),
     Step("traffic.json", ("run", *_ALL, *_CLOCK, "--repeat", "3", "--workload", _TRAFFIC, "--output")),
     Step(
@@ -93,6 +96,7 @@ STEPS = (
     Step("wall.json", ("run", *_TIMED, "--output"), by_time=tuple(_PLANES)),
     Step("gap.json", ("run", *_GAPS, "--output"), by_time=_STEADY),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
+    *(Step(f"peers/{each}.json", ("matrix", "--dataplane", each, *_KERNELS, "--output")) for each in _PROGRAMS),
     *(Step(f"peers/{each}.json", ("matrix", "--dataplane", each, *_FIRST, "--output")) for each in _PLATFORMS),
     Step("peers/cost-of-programs.json", ("run", "--dataplane", "nft-lb,peers", *_CLOCK, "--output")),
     Step("peers/cost-of-platforms.json", ("run", "--dataplane", ",".join(_PLATFORM_COSTS), *_CLOCK, "--output")),
