@@ -73,9 +73,7 @@ _FAR = ("--scenario", "matrix", "--to", "lone")
 _TRAFFIC = "crr-rst,open,rr,udp,first,stream,churn"
 _PROGRAMS = [each for each in peers.NAMES if each != "haproxy"]
 """The peers that were observed on the kernels of guests. HAProxy was not yet: a busy machine is slow at its reloads."""
-_PLATFORMS = [
-    f"{each.name}@{version}" for each in platforms.known().values() for version in each.versions if "-" not in version
-]
+_PLATFORMS = [f"{each.name}@{version}" for each in platforms.known().values() for version in each.versions]
 _PLATFORM_COSTS = [f"{each.name}@{each.default}" for each in platforms.known().values()]
 _OUTSIDE = [f"{each}+servers={place}" for each in _PLATFORM_COSTS for place in ("cgroup", "namespace")]
 _OUTSIDE_CONTAINERS = ("--dataplane", ",".join(_OUTSIDE), "--precision", "1")
