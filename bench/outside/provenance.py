@@ -37,6 +37,8 @@ _BUILD = (
     *("DEBUG_LOCKDEP", "KASAN"),
 )
 """The options of a kernel's build that affect the cost of a packet."""
+WRITTEN = ("--output", "--junit", "--benchmark-json", "--svg")
+"""The options that name a file to write. -o is short for the first one."""
 
 
 def tool() -> dict[str, str]:
@@ -152,8 +154,16 @@ def _packages(selection: Selection) -> str:
 
 
 def command() -> str:
-    """Return the command line that makes the document."""
-    return clean(shlex.join(["bench", *sys.argv[1:]]))
+    """Return the command line that makes the document, without the files to write: they are of its user's machine."""
+    words, told = iter(sys.argv[1:]), ["bench"]
+    for word in words:
+        if word == "--":
+            told += [word, *words]  # somebody else's command
+        elif word in ("-o", *WRITTEN):
+            next(words, "")
+        elif not word.startswith(("-o", *(f"{each}=" for each in WRITTEN))):
+            told.append(word)
+    return clean(shlex.join(told))
 
 
 def kernel(under_test: Kernel, reason: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from bench import kernels
+from bench.cli.main import main
 from bench.documents.parts import Named, Need
 from bench.outside import provenance
 from dataplanes import catalog
@@ -55,6 +56,28 @@ def test_within_somebody_elses_repository_no_commit_is_told(tmp_path: Path, monk
     commit(tmp_path)
     monkeypatch.setattr(provenance, "_ROOT", installed)
     assert "revision" not in provenance.tool()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("matrix -d nft-lb -o /home/me/a.json --output /b.json -k reach", "matrix -d nft-lb -k reach"),
+        ("matrix --output=/home/me/a.json -o/b.md --junit /c.xml -d nft-lb", "matrix -d nft-lb"),
+        ("run -d all --benchmark-json=/home/me/a.json -r 3 -o -", "run -d all -r 3"),
+        ("trace -d nft-lb --svg /home/me/a.svg -- curl -o /dev/null", "trace -d nft-lb -- curl -o /dev/null"),
+    ],
+)
+def test_a_document_does_not_tell_where_it_was_written(monkeypatch: pytest.MonkeyPatch, given: str, told: str) -> None:
+    """Documents that are published told of directories of the machine that had made them."""
+    monkeypatch.setattr("sys.argv", ["/usr/bin/bench", *given.split()])
+    assert provenance.command() == f"bench {told}"
+
+
+@pytest.mark.parametrize("name", ["run", "matrix", "trace", "explore"])
+def test_every_option_that_names_a_file_to_write_is_known(name: str) -> None:
+    files = {option for each in main.commands[name].params if each.metavar == "FILE" for option in each.opts}
+    read = {"--world", "--replay"}
+    assert files - read <= {"-o", *provenance.WRITTEN}
 
 
 def test_the_running_kernel_is_emulated_by_nothing() -> None:
