@@ -20,6 +20,7 @@ Places = frozenset[str]
 ANEW, LOST, NOWHERE = "anew", "lost", "nowhere"
 """Where a flow's next packet may go, besides to backends. anew: where a new flow's first one goes. lost: to nobody, and
 the next one goes on. nowhere: to nobody, for something still knows the flow."""
+STALE = {"change.udp-before-service", "change.udp-zero-and-back"}  # where they fail, an entry without a backend lasts
 UNHEARD = Sights({SILENCE, REFUSED})
 """The sights of a client whose datagram nobody answers. ICMP errors are limited in number, so it may be told or not."""
 UDP_KEPT, HALF_KEPT, TCP_KEPT, LONG_KEPT = 25.0, 200.0, 600.0, 3600.0
@@ -138,8 +139,9 @@ class Model:
             found |= self._first(flow, {place} - {ANEW} or self._able(flow)) if known else lost
         if flow.udp and flow.again and flow.to in BACKENDS and "identity.direct-after-vip-udp" in self._lacks:
             found.add(Sight("astray", flow.to))
-        if flow.connected and (NOWHERE in flow.places or not served) and "change.udp-moves-connected" in self._lacks:
-            found |= {Sight("astray", each.by) for each in found if each.by}  # its socket, too, stays with the backend
+        lasts = {"change.udp-moves-connected"} if flow.connected else STALE
+        if (NOWHERE in flow.places or not served) and flow.udp and lasts & self._lacks:
+            found |= {Sight("astray", each.by) for each in found if each.by}  # sockets and entries stay
         return Sights(found | lost if found & lost else found)
 
     def _able(self, flow: Flow) -> set[str]:
@@ -222,8 +224,8 @@ class Model:
         if seen.kind in ("answered", "late"):
             flow.backend, flow.places = seen.by, Places({seen.by})
         elif operation.by == "client" if flow.udp else seen == SILENCE and not flow.backend:  # it may go there again
-            stale = self._lacks & {"change.udp-before-service", "change.udp-zero-and-back"}  # nobody's entry stays
-            flow.places = flow.places - {LOST} | ((able or {NOWHERE} if stale else able) if ANEW in places else set())
+            lasting = {NOWHERE} if STALE & self._lacks and not able else able
+            flow.places = flow.places - {LOST} | (lasting if ANEW in places else set())
         elif not flow.over and places != {flow.backend}:
             flow.places |= {ANEW, flow.backend}
         if isinstance(operation, do.HalfClose | do.Close):
@@ -293,7 +295,5 @@ class Model:
         self._turns.clear()
         lost = isinstance(operation, do.Restart) or "change.flush-established" in self._lacks
         for flow in self.flows.values() if not isinstance(operation, do.Resync) else ():
-            if flow.udp:
-                flow.places |= {ANEW, NOWHERE}
-            elif lost and flow.backend and flow.to not in BACKENDS:
-                flow.places |= {ANEW, flow.backend}
+            if flow.udp or (lost and flow.backend and flow.to not in BACKENDS):
+                flow.places |= {ANEW, NOWHERE if flow.udp else flow.backend}
