@@ -141,7 +141,7 @@ class Model:
             found.add(Sight("astray", flow.to))
         lasts = {"change.udp-moves-connected"} if flow.connected else STALE
         if (NOWHERE in flow.places or not served) and flow.udp and lasts & self._lacks:
-            found |= {Sight("astray", each.by) for each in found if each.by}  # sockets and entries stay
+            found |= {Sight("astray", each.by) for each in found if each.by}  # its own address is the source
         return Sights(found | lost if found & lost else found)
 
     def _able(self, flow: Flow) -> set[str]:
