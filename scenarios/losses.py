@@ -29,7 +29,7 @@ def _rows(path: Path, *, named: bool) -> list[dict[str, int]]:
     """Read a file of /proc. Only the machine's first network namespace, in which is process 1, has the neighbours'."""
     try:
         lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
-    except FileNotFoundError:
+    except OSError:  # it is not there, or /proc is mounted so that process 1 is hidden (proc(5), hidepid)
         return []
     names = lines.pop(0) if named and lines else [str(number) for number in range(99)]
     return [{name: int(value, 16) for name, value in zip(names, line, strict=False)} for line in lines]

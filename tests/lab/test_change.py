@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -13,13 +12,12 @@ import pytest
 
 from dataplanes import classifiers
 from dataplanes.errors import BenchError
-from dataplanes.kernel import iptables, netns, process
+from dataplanes.kernel import iptables, netns
 from dataplanes.kernel.ipvs import Ipvs
 from dataplanes.kernel.rtnl import Rtnl
 from scenarios.checks.backends import reached
 from scenarios.document import document
 from scenarios.journal import Journal
-from scenarios.lab import Lab
 from scenarios.topology import ServiceSpec, Task
 from tests.lab.conftest import CLIENT, VIP, View, running
 from tests.lab.test_seed import AT_RANDOM, SERVING
@@ -39,6 +37,7 @@ def test_scaling_takes_effect_both_ways(dataplane: str) -> None:
         assert view.spread(4) == {"2": 4}
 
 
+@pytest.mark.planes("nft-host")
 def test_a_lab_waits_until_its_links_carry_packets() -> None:
     """The kernel activates a link some time after its other end, and loses packets that come before."""
     with running("nft-host") as lab:
@@ -54,19 +53,26 @@ def test_a_lab_waits_until_its_links_carry_packets() -> None:
             )
             lab.fabric.await_links()
             assert bridge.carries(endpoint.bridge_port)
-        for number in range(8):
-            assert sleepers(lab) == []
-            lab.create_service(ServiceSpec(f"late{number}", "my-network", tasks=[Task(f"late.{number}", "manager1")]))
 
 
-def sleepers(lab: Lab) -> list[str]:
-    """Return the links that are up, have a carrier, and still wait for the kernel to activate them."""
-    return [
-        f"{name}: {link['ifname']}"
-        for _, _, name in lab.namespaces()
-        for link in json.loads(process.run(name, ("ip", "-json", "link")))
-        if {"UP", "LOWER_UP"} <= set(link["flags"]) and link["operstate"] not in ("UP", "UNKNOWN")
-    ]
+@pytest.mark.planes("nft-host")
+def test_both_ends_of_each_link_of_a_new_container_and_their_bridges_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: set[tuple[str, str]] = set()
+
+    def carries(self: Rtnl, interface: str) -> bool:
+        asked.add((self.netns.partition("-")[2], interface))
+        return True
+
+    with running("nft-host") as lab:
+        monkeypatch.setattr(Rtnl, "carries", carries)
+        lab.create_service(ServiceSpec("late", "my-network", tasks=[Task("late.1", "manager1")]))
+        (endpoint,) = lab.containers["late.1"].endpoints
+    overlay = "manager1.my-network"
+    assert {("late.1", "eth0"), (overlay, endpoint.bridge_port), (overlay, "br0")} <= asked
+    assert {("late.1", "eth1"), ("manager1", "docker_gwbridge")} <= asked
+    assert any(name == "manager1" and interface.startswith("gw") for name, interface in asked)
 
 
 @pytest.mark.parametrize("dataplane", ["ipvs-overlay", "nft-overlay"])

@@ -46,3 +46,9 @@ def test_a_full_queue_is_told_unless_a_load_may_have_filled_it(counters: Path) -
 def test_in_a_network_namespace_of_its_own_nothing_is_known_of_the_neighbours(counters: Path) -> None:
     (counters / "arp_cache").unlink()
     assert Steadiness().broken() is None
+
+
+def test_a_counter_that_may_not_be_read_tells_nothing(counters: Path) -> None:
+    (counters / "arp_cache").unlink()
+    (counters / "arp_cache").mkdir()
+    assert losses.neighbours_refused() == 0
