@@ -25,13 +25,15 @@ static char **vector(const char *path)
 	return list;
 }
 
-/* Copies the bytes that can be read now. Returns 0 at the end of the input. */
-static int relay(int from, int to)
+/* Copies the bytes that can be read now, and counts them. Returns 0 at the end of the input. */
+static int relay(int from, int to, unsigned long long *count)
 {
 	static char buffer[65536];
 	ssize_t got = read(from, buffer, sizeof buffer);
-	if (got > 0)
+	if (got > 0) {
 		write_all(to, buffer, got);
+		*count += got;
+	}
 	return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
@@ -109,7 +111,7 @@ static int reap(pid_t child)
 }
 
 /* Relays streams and signals until the command ends, and returns its exit code. */
-static int attend(pid_t child, int streams[4], int signals, int on_terminal)
+static int attend(pid_t child, int streams[4], int signals, int on_terminal, unsigned long long written[PORTS])
 {
 	enum { STDIN, CHILD = PORTS, SIGNALS };
 	int code = -1;
@@ -124,7 +126,7 @@ static int attend(pid_t child, int streams[4], int signals, int on_terminal)
 		if (polled[IN].revents) {
 			/* The port reads as closed until the program's own process has opened it. It always has: QEMU
 			 * waits for that. */
-			if (!relay(ports[IN], streams[IN])) {
+			if (!relay(ports[IN], streams[IN], &written[IN])) {
 				if (on_terminal)
 					write_all(streams[IN], "\4", 1);
 				else
@@ -133,7 +135,7 @@ static int attend(pid_t child, int streams[4], int signals, int on_terminal)
 			}
 		}
 		for (int stream = OUT; stream <= EVENTS; stream++)
-			if (polled[stream].revents && !relay(streams[stream], ports[stream]))
+			if (polled[stream].revents && !relay(streams[stream], ports[stream], &written[stream]))
 				polled[stream].fd = -1;
 		if (polled[CONTROL].revents && !obey(child, on_terminal ? streams[OUT] : -1))
 			power_off();
@@ -147,13 +149,14 @@ static int attend(pid_t child, int streams[4], int signals, int on_terminal)
 	 * waited for. */
 	for (int stream = OUT; stream <= EVENTS; stream++) {
 		struct pollfd rest = {streams[stream], POLLIN, 0};
-		while (poll(&rest, 1, 0) > 0 && rest.revents & POLLIN && relay(streams[stream], ports[stream]))
+		while (poll(&rest, 1, 0) > 0 && rest.revents & POLLIN &&
+		       relay(streams[stream], ports[stream], &written[stream]))
 			;
 	}
 	return code;
 }
 
-int run_command(int on_terminal)
+int run_command(int on_terminal, unsigned long long written[PORTS])
 {
 	int streams[4];
 	sigset_t child_signal;
@@ -163,5 +166,5 @@ int run_command(int on_terminal)
 	int signals = signalfd(-1, &child_signal, SFD_CLOEXEC);
 	pid_t child = start(streams, on_terminal);
 	write_all(ports[CONTROL], "R\n", 2);
-	return attend(child, streams, signals, on_terminal);
+	return attend(child, streams, signals, on_terminal, written);
 }

@@ -12,8 +12,10 @@
  *   argv, env  NUL-separated                                     random   bytes for the kernel's generator
  * The ports are in, out, err, events (the command's fd 3) and control. On control the guest sends "B" when it has booted.
  * The program's own process sends the job, "NAME SIZE" and the content of each file and "end 0", and then "S<signal>" and
- * "W<rows> <cols>"; the guest sends "R" when the command runs and "X<exit code>" when it has ended. When control is
- * closed, the program's own process has ended, and the guest powers off.
+ * "W<rows> <cols>"; the guest sends "R" when the command runs and "X<exit code> <out> <err> <events>" when it has ended,
+ * with the bytes that it has written to each of these ports. When control is closed, the program's own process has all
+ * of them or has ended, and the guest powers off. (A port takes 128 buffers that QEMU has not passed on yet, and QEMU
+ * drops them when the machine is off: drivers/char/virtio_console.c, port_fops_write.)
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -221,8 +223,12 @@ int main(void)
 	raise_loopback();
 	sethostname("guest", 5);
 	each_line("/run/bench-job/modules", load_module);
-	int code = run_command(tty_mode);
-	char line[16];
-	write_all(ports[CONTROL], line, snprintf(line, sizeof line, "X%d\n", code));
+	unsigned long long written[PORTS] = {0};
+	int code = run_command(tty_mode, written);
+	char line[80];
+	write_all(
+		ports[CONTROL], line,
+		snprintf(line, sizeof line, "X%d %llu %llu %llu\n", code, written[OUT], written[ERR], written[EVENTS]));
+	await_closing();
 	power_off();
 }

@@ -20,6 +20,9 @@ void write_all(int file, const char *data, size_t length);
 /* Writes the job's files to /job. */
 void receive_job(void);
 
+/* Returns when the control port is closed. */
+void await_closing(void);
+
 /* Runs the job's command, with its streams on the ports or on a terminal of its own, and carries out what comes on the
- * control port meanwhile. Returns its exit code as a shell does. */
-int run_command(int on_terminal);
+ * control port meanwhile. Returns its exit code as a shell does, and the bytes that were written to each port. */
+int run_command(int on_terminal, unsigned long long written[PORTS]);

@@ -45,7 +45,7 @@ void write_all(int file, const char *data, size_t length)
 		if (done > 0) {
 			data += done;
 			length -= done;
-		} else if (errno == EAGAIN) {
+		} else if (done == 0 || errno == EAGAIN) { /* a port writes nothing if it has no buffer after all */
 			struct pollfd ready = {.fd = file, .events = POLLOUT};
 			poll(&ready, 1, -1);
 		} else {
@@ -66,6 +66,17 @@ static void fetch(char *data, size_t size)
 		else
 			power_off();
 	}
+}
+
+void await_closing(void)
+{
+	char ignored[256];
+	struct pollfd ready = {ports[CONTROL], POLLIN, 0};
+	for (ssize_t got; (got = read(ports[CONTROL], ignored, sizeof ignored));)
+		if (got < 0 && errno == EAGAIN)
+			poll(&ready, 1, -1);
+		else if (got < 0 && errno != EINTR)
+			return;
 }
 
 void receive_job(void)

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from bench.kernels.base import Command
 from bench.kernels.relay import GRACE, Lines, Relay, signals, write_all
-from dataplanes.errors import TimedOut
+from dataplanes.errors import BenchError, TimedOut
 
 PORTS = ("in", "out", "err", "events", "control")
 STREAMS = ("console", *PORTS)
+_OUTPUT = ("out", "err", "events")
 COMES_UP = 120.0
 """Seconds of processor time within which a guest must run its command. An emulated guest takes four.
 
@@ -54,13 +55,18 @@ class Session:
         self._relay = Relay(STANDS_STILL)
         self._used = 0.0  # processor time at the last look
         self._code: int | None = None
+        self._has_ended = False  # its command
+        self._left = dict.fromkeys(_OUTPUT, 0)  # bytes of each port that the guest has told of, less those that came
         self._panicked = False
         self.running = False
         self.console: list[str] = []
         self.caught: list[int] = []
 
     def run(self) -> int | None:
-        """Relay until the guest has ended. Return its command's exit code, or None if it told none."""
+        """Relay until the guest has ended. Return its command's exit code, or None if it told none.
+
+        Raises BenchError if some of the command's output is lost.
+        """
         relay, ports = self._relay, self._ports
         with ExitStack() as stack:
             stack.callback(relay.close)
@@ -68,9 +74,8 @@ class Session:
             if self._command.tty:
                 stack.enter_context(_raw_terminal())
             relay.watch(ports["console"].fileno(), Lines(self._said).feed)
-            relay.watch(ports["out"].fileno(), partial(self._pass_on, 1))
-            relay.watch(ports["err"].fileno(), partial(self._pass_on, 2))
-            relay.watch(ports["events"].fileno(), Lines(self._on_event).feed)
+            for port, sink in self._sinks().items():
+                relay.watch(ports[port].fileno(), partial(self._pass_on, port, sink))
             relay.watch(ports["control"].fileno(), Lines(self._told).feed)
             relay.watch(interrupts, self._forward, counts=False)
             if self._has_booted:
@@ -86,6 +91,9 @@ class Session:
                 if self.running and not self._panicked and self._code is None:
                     where = " ".join(self._command.argv[:3])
                     raise TimedOut("time is up", where=where, why=f"{self._command.timeout:g} s")
+        if self._has_ended and any(self._left.values()) and not self.caught:
+            lost = ", ".join(f"{left:,} bytes of {port}" for port, left in self._left.items() if left)
+            raise BenchError("a guest has ended before its command's output was passed on", why=f"{lost} are lost")
         return self._code
 
     def _booted(self) -> None:
@@ -119,10 +127,22 @@ class Session:
 
         self._relay.watch(0, feed, counts=False)
 
-    def _pass_on(self, handle: int, data: bytes) -> None:
-        write_all(handle, data)
-        if self._code is not None:  # the reader may be slow
-            self._relay.expire(_GOES_DOWN)
+    def _sinks(self) -> dict[str, Callable[[bytes], None]]:
+        """Return for each port of the command's output what is to be done with it."""
+        return {"out": partial(write_all, 1), "err": partial(write_all, 2), "events": Lines(self._on_event).feed}
+
+    def _pass_on(self, port: str, sink: Callable[[bytes], None], data: bytes) -> None:
+        sink(data)
+        self._left[port] -= len(data)
+        if self._has_ended:
+            self._relay.expire(_GOES_DOWN)  # the reader may be slow
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Let the guest power off if all its command's output has arrived. QEMU drops what it has not passed on."""
+        if not any(self._left.values()):
+            with suppress(OSError):  # it is off
+                self._ports["control"].shutdown(socket.SHUT_WR)
 
     def _told(self, line: bytes) -> None:
         if line == b"B":
@@ -131,8 +151,13 @@ class Session:
             self.running = True
             self._relay.expire(self._command.timeout)
         elif line.startswith(b"X"):
-            self._code = int(line[1:])
+            code, *written = map(int, line[1:].split())
+            self._code = code
+            self._has_ended = True
+            for port, count in zip(_OUTPUT, written, strict=True):
+                self._left[port] += count
             self._relay.expire(_GOES_DOWN)
+            self._let_go()
 
     def _said(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")

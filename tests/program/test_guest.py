@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bench.kernels.snapshot import Saving
 from dataplanes.errors import GuestPanic
 from dataplanes.paths import cache
 from tests.conftest import ROOT
+from tests.lab.conftest import awaited
 
 
 def guest(
@@ -57,6 +59,30 @@ def test_exit_code_and_streams_are_the_commands() -> None:
 def test_twenty_megabytes_pass_whole() -> None:
     done = guest("head", "-c", "20000000", "/dev/zero")
     assert len(done.stdout) == 20_000_000
+
+
+def test_output_that_is_read_late_passes_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let the guest's command end before its output is read. A port has 128 buffers for what QEMU has not passed on."""
+    start, written = Session.run, tmp_path / "written"
+    sessions: list[Session] = []
+    told: list[bytes] = []
+
+    def noted(session: Session) -> int | None:
+        sessions.append(session)
+        return start(session)
+
+    def read_late(line: bytes) -> None:
+        if not told:
+            assert awaited(written.exists)
+            with suppress(subprocess.TimeoutExpired):
+                sessions[-1]._process.wait(3)  # its guest must not power off yet
+        told.append(line)
+
+    monkeypatch.setattr(Session, "run", noted)
+    script = f"yes | head -c 1000000 > /tmp/all; cat /tmp/all >&$BENCH_EVENTS_FD; touch {written}"
+    command = Command(("sh", "-c", script), dict(os.environ) | {"BENCH_OUTPUT": str(tmp_path)}, "/")
+    assert resolve("guest", "wall").execute(command, read_late) == 0
+    assert len(told) == 500_000
 
 
 @pytest.mark.parametrize("kernel", ["guest", *(["host"] if os.geteuid() == 0 else [])])
