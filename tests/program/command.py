@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench import kernels
+from bench.prepare import preflight
+from bench.prepare.ready import requirements
+from dataplanes import catalog
+
 BENCH = [str(Path(sys.executable).with_name("bench"))]
 
 
@@ -23,6 +28,12 @@ def bench(
         cwd=cwd,
         env={**os.environ, **environment},
     )
+
+
+def soonest(selected: str) -> str:
+    """Return the kernel on which planes are tried soonest: the machine's own if they run on it, or else a guest's."""
+    lacking = preflight.missing(requirements(catalog.select(selected)), kernels.resolve("host", None))
+    return "guest" if os.geteuid() or lacking else "host"
 
 
 def guests_of(parent: int) -> list[int]:

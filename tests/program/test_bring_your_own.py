@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
 import pytest
 
-from bench import kernels
 from bench.cli.new_plane import LANGUAGES
-from bench.prepare import preflight
-from bench.prepare.ready import requirements
-from dataplanes import catalog
 from tests.conftest import ROOT
-from tests.program.command import bench
+from tests.program.command import bench, soonest
 
 PAGE = (ROOT / "docs" / "bring-your-own.md").read_text("utf-8")
 STARTING = ROOT / "bench" / "cli" / "starting"
@@ -41,13 +36,6 @@ def _start(language: str, directory: Path) -> Path:
     done = bench("plane", "new", "my-plane", "--language", language, cwd=directory)
     assert done.returncode == 0, done.stderr
     return directory / "my-plane"
-
-
-def _kernel(plane: Path) -> str:
-    """Return the host's kernel where the plane can run on it: a guest takes half an hour."""
-    host = kernels.resolve("host", None)
-    lacking = preflight.missing(requirements(catalog.select(f"{plane}/my-plane.toml")), host)
-    return "guest" if os.geteuid() or lacking else "host"
 
 
 def _cells(path: Path) -> dict[str, dict[str, str]]:
@@ -78,7 +66,7 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
 def test_a_program_runs_through_the_whole_matrix_from_any_directory(language: str, tmp_path: Path) -> None:
     plane = _start(language, tmp_path)
     matrix = tmp_path / "matrix.json"
-    kernel = _kernel(plane)
+    kernel = soonest(f"{plane}/my-plane.toml")
     options = ("--kernel", kernel, "-o", str(matrix))
     done = bench("matrix", "-d", "../my-plane/my-plane.toml", *options, cwd=plane, timeout=3000)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -99,7 +87,7 @@ def test_a_fault_that_is_planted_in_it_turns_the_right_cells_red(language: str, 
     text = program.read_text("utf-8")
     assert text.count(old) == 1
     program.write_text(text.replace(old, new), "utf-8")
-    options = ("--kernel", _kernel(plane), "-k", " or ".join(sorted({*seen, "reach.payload"})))
+    options = ("--kernel", soonest(f"{plane}/my-plane.toml"), "-k", " or ".join(sorted({*seen, "reach.payload"})))
     done = bench("matrix", "-d", "my-plane/my-plane.toml", *options, cwd=tmp_path, timeout=1200)
     assert done.returncode == 1, done.stdout + done.stderr
     red = set(re.findall(r"^! \S+ my-plane (\S+): ", done.stdout, re.M))
@@ -116,6 +104,7 @@ def test_a_guest_finds_the_program_where_the_machine_has_it(tmp_path: Path) -> N
     assert "1 pass" in done.stdout
 
 
+@pytest.mark.night
 def test_the_rule_by_which_a_program_has_rewritten_a_packet_is_told(tmp_path: Path) -> None:
     _start("shell", tmp_path)
     done = bench("trace", "-d", "./my-plane/my-plane.toml", "--kernel", "guest", cwd=tmp_path, timeout=600)
@@ -127,7 +116,7 @@ def test_the_rule_by_which_a_program_has_rewritten_a_packet_is_told(tmp_path: Pa
 def test_a_program_that_is_refused_leaves_one_line(tmp_path: Path) -> None:
     plane = _start("shell", tmp_path)
     (plane / "my-plane").write_text("#!/bin/sh\necho it is Thursday >&2\nexit 4\n", "utf-8")
-    options = ("--kernel", _kernel(plane), "--", "true")
+    options = ("--kernel", soonest(f"{plane}/my-plane.toml"), "--", "true")
     done = bench("lab", "-d", "my-plane/my-plane.toml", *options, cwd=tmp_path)
     assert done.returncode == 4
     assert re.search(r"^bench: b\w+-lb\.\S+: my-plane refuses to open: it is Thursday", done.stderr, re.M)

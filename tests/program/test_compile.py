@@ -15,6 +15,7 @@ from dataplanes.ebpf_object import PROGRAMS
 from tests.conftest import ROOT
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_programs_compile_with_the_headers_of(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offered = packages.available()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 import jsonschema
+import pytest
 
 from tests.conftest import ROOT
 from tests.program.command import BENCH, bench, guests_of
@@ -39,12 +40,13 @@ def test_a_time_out_is_exit_124() -> None:
 
 
 def test_a_frozen_guest_is_given_up_when_its_time_is_up() -> None:
-    process = frozen("--timeout", "20")
+    process = frozen("--timeout", "30")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 124
     assert "time is up" in err
 
 
+@pytest.mark.night
 def test_a_frozen_guest_does_not_keep_the_program_from_ending() -> None:
     process = frozen()
     process.send_signal(signal.SIGTERM)

@@ -56,6 +56,7 @@ def test_a_profile_says_which_part_of_the_kernel_takes_how_much(tmp_path: Path) 
     assert found["nft-lb"]["parts"]["nftables"] > found["direct"]["parts"].get("nftables", 0)
 
 
+@pytest.mark.night
 def test_a_run_that_is_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
     file = tmp_path / "r.json"
     kept = tmp_path / "r.json.trials"

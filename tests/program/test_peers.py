@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
-from bench import kernels
-from bench.prepare import preflight
-from bench.prepare.ready import requirements
-from dataplanes import catalog, peers
-from tests.program.command import bench
-
-
-def _kernel(name: str) -> str:
-    """Return the host's kernel where the peer can run on it."""
-    host = kernels.resolve("host", None)
-    return "guest" if os.geteuid() or preflight.missing(requirements(catalog.select(name)), host) else "host"
+from dataplanes import peers
+from tests.program.command import bench, soonest
 
 
 @pytest.mark.parametrize("name", peers.NAMES)
 def test_a_peer_is_reached_and_told_by_its_version(name: str, tmp_path: Path) -> None:
     matrix = tmp_path / "matrix.json"
-    options = ("--kernel", _kernel(name), "--clock", "wall", "-k", "reach", "-o", str(matrix))
+    options = ("--kernel", soonest(name), "--clock", "wall", "-k", "reach", "-o", str(matrix))
     done = bench("matrix", "--dataplane", name, *options, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(matrix.read_text("utf-8"))
@@ -37,6 +27,7 @@ def test_a_peer_is_reached_and_told_by_its_version(name: str, tmp_path: Path) ->
     assert packages[name]["suite"]
 
 
+@pytest.mark.night
 def test_a_peer_stands_in_a_table_beside_our_planes(tmp_path: Path) -> None:
     """Its figures are those of its own processes, too: HAProxy moves each byte itself."""
     result = tmp_path / "run.json"

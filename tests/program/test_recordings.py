@@ -32,13 +32,8 @@ def measured(recording: recorded.Recording) -> list[Trial]:
     return [trial for trial in recording.trials() if not trial.warmup]
 
 
-_LONG = ("inspect", "explore")
-"""The commands whose recordings are compared with today's kernel at night only."""
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.night if name in _LONG else ()) for name in recorded.COMMANDS]
-)
+@pytest.mark.night
+@pytest.mark.parametrize("name", recorded.COMMANDS)
 def test_a_recording_is_what_a_kernel_tells_today(name: str) -> None:
     kept, made = recorded.read(name), recorded.record(recorded.COMMANDS[name])
     assert made.job == kept.job, "the program asks for something else: python -m tests.recorded"

@@ -104,6 +104,7 @@ def test_what_cannot_be_installed_is_named_with_the_way_to_get_it(clone: Path) -
     assert not (clone / ".venv").exists()
 
 
+@pytest.mark.night
 def test_a_fresh_checkout_killed_half_way_then_prepared_once_by_two_at_once(clone: Path) -> None:
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
