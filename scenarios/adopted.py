@@ -20,7 +20,7 @@ from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Backend, Endpoint, Protocol, Service
 from scenarios import ports
 from scenarios.container import Container
-from scenarios.homes import Home, open_home
+from scenarios.homes import EnginePlace, Home, open_home
 from scenarios.roles import Roles
 from scenarios.testbed import Testbed
 from scenarios.topology import Task
@@ -38,7 +38,7 @@ class Adoption(Struct, frozen=True):
     homes: dict[str, Home]  # by container
     hosts: dict[str, Home]  # by node
     uplinks: dict[str, str]  # by node
-    engines: dict[str, str]  # by node
+    engines: dict[str, EnginePlace]  # by node
     first_port: int
     servers: Literal["ours", "theirs"] = "ours"
     scheduler: Literal["rr", "random"] = "rr"

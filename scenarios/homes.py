@@ -5,16 +5,20 @@ from __future__ import annotations
 import fcntl
 import http.client
 import os
+import socket
+import struct
+from contextlib import suppress
 from urllib.parse import quote
 
 from msgspec import Struct
 
-from dataplanes.kernel import netns
+from dataplanes.kernel import netns, pids
 from scenarios.engine import Engine, Refused
 
 Inode = tuple[int, int]
 """The device and the inode of a namespace, which tell it from every other one."""
 _NS_GET_NSTYPE, _CLONE_NEWNET = 0xB703, 0x40000000
+_UCRED = struct.Struct("3i")
 _PATIENCE = 10.0
 """Seconds in which an engine answers."""
 
@@ -25,6 +29,16 @@ class Home(Struct, frozen=True):
     path: str  # in this machine's own /proc, if it begins with /proc
     inode: Inode
     field: str
+
+
+class EnginePlace(Struct, frozen=True):
+    """The socket of an engine, and what tells its PID namespace from others: its numbers of processes are of that.
+
+    It is "" for the PID namespace of this machine, and None for one that cannot be seen from here.
+    """
+
+    path: str
+    pids: str | None = ""
 
 
 def own_inode() -> Inode:
@@ -55,7 +69,21 @@ def open_home(home: Home) -> int:
     return handle
 
 
-def path_of(name: str, pid: int, container: str, engine: str) -> str:
+def place(path: str) -> EnginePlace:
+    """Return where the engine of a socket is. One that does not answer has no place yet, and is taken for a near one.
+
+    Whoever listens at the socket is known by the number that it has here (unix(7), SO_PEERCRED).
+    """
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as handle:
+        handle.settimeout(_PATIENCE)
+        handle.connect(path)
+        number, *_ = _UCRED.unpack(handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        found = pids.namespace(number)
+        return EnginePlace(path, (found if found != pids.namespace("self") else "") if number else None)
+    return EnginePlace(path)
+
+
+def path_of(name: str, pid: int, container: str, engine: EnginePlace) -> str:
     """Return the path of a namespace by its name or path, a process, or a container of an engine.
 
     Raises ValueError if the engine does not tell it.
@@ -65,14 +93,18 @@ def path_of(name: str, pid: int, container: str, engine: str) -> str:
     if pid:
         return f"/proc/{pid}/ns/net"
     try:
-        told = Engine(engine, engine, _PATIENCE).get(f"/containers/{quote(container, safe='')}/json")
+        told = Engine(engine.path, engine.path, _PATIENCE).get(f"/containers/{quote(container, safe='')}/json")
         number = int(told["State"]["Pid"])
     except Refused as error:
-        raise ValueError(f"the engine at {engine} does not tell of {container!r}: {error.why}") from error
+        raise ValueError(f"the engine at {engine.path} does not tell of {container!r}: {error.why}") from error
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"the engine at {engine} does not tell of {container!r}: {error}") from error
+        raise ValueError(f"the engine at {engine.path} does not tell of {container!r}: {error}") from error
     if not number:
         raise ValueError(f"{container!r} does not run")
+    if engine.pids is None:
+        raise ValueError(f"the engine at {engine.path} is outside of this PID namespace, and so is {container!r}")
+    if engine.pids and not (number := pids.find(number, engine.pids, _seen("/proc/"))):
+        raise ValueError(f"{container!r} has ended")
     return f"/proc/{number}/ns/net"
 
 

@@ -104,7 +104,9 @@ class WorldFile(Struct, frozen=True, forbid_unknown_fields=True):
     protocols: Annotated[tuple[Protocol, ...], Meta(min_length=1, description="The transports that are balanced.")] = (
         get_args(Protocol)
     )
-    imitates: Annotated[str, Meta(description="A plane of the catalog whose expected outcomes are this one's.")] = ""
+    imitates: Annotated[
+        str, Meta(description="A plane of the catalog or a peer, whose expected outcomes are this world's.")
+    ] = ""
 
     commands: Annotated[
         dict[CommandVerb, str | list[str]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from dataplanes.kernel import netns
 from scenarios import world_file
 from scenarios.adopted import Adoption
 from scenarios.checks import Check
-from scenarios.homes import Home, find, own_inode, path_of
+from scenarios.homes import EnginePlace, Home, find, own_inode, path_of, place
 from scenarios.roles import Roles, give_roles
 from scenarios.world_file import WorldFile
 
@@ -35,13 +35,13 @@ def find_world(path: str) -> Adoption:
     found, fault = world_file.load(path)
     if found.name in catalog.names():
         raise fault("name", f"{found.name} is the name of a data plane of the catalog")
-    if found.imitates and found.imitates not in catalog.names():
-        raise fault("imitates", f"there is no data plane {found.imitates!r} in the catalog")
+    _demand_one(found.imitates, fault)
     roles = give_roles(found, fault)
     if os.geteuid():
         raise Prerequisite("containers of others cannot be entered", where=path, why="not permitted", fix="run as root")
-    homes, hosts = _homes(found, fault), _hosts(found, fault)
-    return _adoption(found, roles, homes, hosts, os.path.dirname(os.path.abspath(path)))
+    engines = {each.name: place(each.engine) for each in found.nodes}
+    homes, hosts = _homes(found, engines, fault), _hosts(found, fault)
+    return _adoption(found, roles, homes, hosts, engines, os.path.dirname(os.path.abspath(path)))
 
 
 def observe(
@@ -80,9 +80,18 @@ def observe(
     )
 
 
-def _homes(found: WorldFile, fault: Fault) -> dict[str, Home]:
+def _demand_one(imitates: str, fault: Fault) -> None:
+    """Demand that what a world imitates, if anything, is one plane or peer. Raises Usage."""
+    try:
+        found = catalog.select(imitates) if imitates else []
+    except Usage as error:
+        raise fault("imitates", str(error)) from error
+    if len(found) > 1:
+        raise fault("imitates", f"{imitates!r} is more than one data plane")
+
+
+def _homes(found: WorldFile, engines: Mapping[str, EnginePlace], fault: Fault) -> dict[str, Home]:
     """Return the namespace of each container, by the container's name. Raises Usage."""
-    engines = {each.name: each.engine for each in found.nodes}
     homes: dict[str, Home] = {}
     for number, each in enumerate(found.containers):
         key = next(key for key in ("netns", "pid", "docker") if getattr(each, key))
@@ -113,7 +122,12 @@ def _hosts(found: WorldFile, fault: Fault) -> dict[str, Home]:
 
 
 def _adoption(
-    found: WorldFile, roles: Roles, homes: dict[str, Home], hosts: dict[str, Home], directory: str
+    found: WorldFile,
+    roles: Roles,
+    homes: Mapping[str, Home],
+    hosts: Mapping[str, Home],
+    engines: Mapping[str, EnginePlace],
+    directory: str,
 ) -> Adoption:
     """Return the world in the checks' names."""
     return Adoption(
@@ -121,7 +135,7 @@ def _adoption(
         {roles.of("containers", name): home for name, home in homes.items()},
         {roles.of("nodes", name): home for name, home in hosts.items()},
         {roles.of("nodes", each.name): each.uplink for each in found.nodes},
-        {roles.of("nodes", each.name): each.engine for each in found.nodes},
+        {roles.of("nodes", name): engine for name, engine in engines.items()},
         found.first_port,
         found.servers,
         found.scheduler,

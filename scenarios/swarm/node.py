@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dataplanes import packages
 from dataplanes.errors import BenchError
-from dataplanes.kernel import netns, process
+from dataplanes.kernel import netns, pids, process
 from dataplanes.platforms import Version
 from scenarios.engine import Engine, Refused
 from scenarios.journal import Journal
@@ -117,7 +117,7 @@ class SwarmNode:
         instructions (containerd, runtime/v2/shim/shim.go, setRuntime).
         """
         self._signal(signal.SIGSTOP)
-        self._shims = [each for each in self._others() if _state(each) != _STOPPED]
+        self._shims = [each for each in self._others() if pids.state(each) != _STOPPED]
         for each in self._shims:
             os.kill(each, signal.SIGSTOP)
         self.frozen = True
@@ -137,10 +137,10 @@ class SwarmNode:
     def _others(self) -> Iterator[int]:
         """Yield the processes of the node that are neither a container's nor in the daemons' group."""
         assert self._process
-        ours = os.readlink(f"/proc/{self._process.pid}/ns/pid")
-        for each in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        ours = pids.namespace(self._process.pid)
+        for each in pids.numbers():
             with suppress(OSError):
-                if os.readlink(f"/proc/{each}/ns/pid") == ours and os.getpgid(each) != self._process.pid:
+                if pids.namespace(each) == ours and os.getpgid(each) != self._process.pid:
                     yield each
 
     # -- by path and number ----------------------------------------------------------------------------------------
@@ -164,12 +164,9 @@ class SwarmNode:
     def processes(self, first: int) -> list[int]:
         """Return a container's processes, its first one at the beginning, of which the engine tells its number."""
         assert self._process
-        ours = os.readlink(f"/proc/{self._process.pid}/ns/pid")
-        for entry in filter(str.isdigit, os.listdir("/proc")):
-            numbers = _numbers(int(entry))
-            if len(numbers) > 2 and numbers[1] == first and _parent_namespace(int(entry), ours):
-                with suppress(OSError), open(f"/proc/{entry}/task/{entry}/children", encoding="ascii") as file:
-                    return [int(entry), *map(int, file.read().split())]
+        found = pids.find(first, pids.namespace(self._process.pid))
+        with suppress(OSError), open(f"/proc/{found}/task/{found}/children", encoding="ascii") as file:
+            return [found, *map(int, file.read().split())]
         return []
 
 
@@ -186,40 +183,3 @@ def _legacy(home: str) -> str:
     for name in _IPTABLES:
         os.symlink("/usr/sbin/xtables-legacy-multi", f"{path}/{name}")
     return path
-
-
-def parent(pid: int) -> int:
-    """Return the number of a process's parent, 0 if there is no such process."""
-    return next(iter(_status(pid, "PPid")), 0)
-
-
-def _parent_namespace(pid: int, wanted: str) -> bool:
-    """Return True if the process's PID namespace is below the wanted one: its first process's parent is in that."""
-    with suppress(OSError):
-        return os.readlink(f"/proc/{parent(pid)}/ns/pid") == wanted
-    return False
-
-
-def _numbers(pid: int) -> list[int]:
-    """Return a process's numbers, from the outermost PID namespace to its own."""
-    return _status(pid, "NSpid")
-
-
-def _state(pid: int) -> str:
-    """Return the letter of a process's state, "" if there is no such process."""
-    return next(iter(_words(pid, "State")), "")
-
-
-def _status(pid: int, field: str) -> list[int]:
-    """Return the numbers in a field of a process's status, none if there is no such process."""
-    return [int(each) for each in _words(pid, field)]
-
-
-def _words(pid: int, field: str) -> list[str]:
-    """Return the words in a field of a process's status (proc_pid_status(5)), none if there is no such process."""
-    with suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-        for line in file:
-            name, _, rest = line.partition(":")
-            if name == field:
-                return rest.split()
-    return []

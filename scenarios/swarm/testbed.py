@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from dataplanes.base import Footprint
 from dataplanes.errors import BenchError, NotApplicable, Prerequisite, TimedOut
+from dataplanes.kernel import pids
 from dataplanes.model import Backend, Endpoint, Service
 from dataplanes.platforms import Version
 from scenarios import cgroup
@@ -25,7 +26,7 @@ from scenarios.journal import Journal
 from scenarios.swarm import image, look
 from scenarios.swarm.image import TaskServer
 from scenarios.swarm.look import Balancer
-from scenarios.swarm.node import NAME_SERVER, SwarmNode, inheriting, parent
+from scenarios.swarm.node import NAME_SERVER, SwarmNode, inheriting
 from scenarios.swarm.tasks import Orchestrator, Running
 from scenarios.testbed import Testbed
 from scenarios.topology import Scenario, ServiceSpec, Task
@@ -330,7 +331,7 @@ class Swarm(Testbed):
         """Kill the container, and keep its end from the engine, as on a node that is gone before it can tell."""
         container = self.containers[task]
         first, *_ = self._nodes[container.task.node].processes(self._running[task].pid)
-        self._silent[task] = parent(first)  # containerd's shim, which waits for its container's end
+        self._silent[task] = pids.parent(first)  # containerd's shim, which waits for its container's end
         os.kill(self._silent[task], signal.SIGSTOP)
         container.crashed = True
         container.stop()

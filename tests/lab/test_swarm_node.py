@@ -8,9 +8,9 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from dataplanes.kernel import process
+from dataplanes.kernel import pids, process
 from scenarios.journal import Journal
-from scenarios.swarm.node import SwarmNode, _state, _words
+from scenarios.swarm.node import SwarmNode
 
 
 def test_the_shims_of_a_node_stand_still_with_its_daemons_and_one_that_stood_still_before_goes_on_doing_so() -> None:
@@ -21,14 +21,14 @@ def test_the_shims_of_a_node_stand_still_with_its_daemons_and_one_that_stood_sti
             node._process = subprocess.Popen(("sh", "-c", script), start_new_session=True)
         try:
             daemon = node._process.pid
-            _await(lambda: [_words(each, "Name") for each in node._others()] == [["sleep"]] * 2)
+            _await(lambda: [pids.words(each, "Name") for each in node._others()] == [["sleep"]] * 2)
             of_a_crashed_container, shim = node._others()
             os.kill(of_a_crashed_container, signal.SIGSTOP)
-            _await(lambda: _state(of_a_crashed_container) == "T")
+            _await(lambda: pids.state(of_a_crashed_container) == "T")
             node.freeze()
-            _await(lambda: [*map(_state, (daemon, shim, of_a_crashed_container))] == ["T", "T", "T"])
+            _await(lambda: [*map(pids.state, (daemon, shim, of_a_crashed_container))] == ["T", "T", "T"])
             node.thaw()
-            _await(lambda: [*map(_state, (daemon, shim, of_a_crashed_container))] == ["S", "S", "T"])
+            _await(lambda: [*map(pids.state, (daemon, shim, of_a_crashed_container))] == ["S", "S", "T"])
         finally:
             node.stop()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.lab.conftest import awaited
 from tests.program import by_hand
 from tests.program.command import bench
 
@@ -121,6 +123,45 @@ def test_containers_by_the_number_of_a_process(file: Path, prefix: str) -> None:
                 pass  # `ip` has not entered it yet
             done = bench("matrix", "--world", str(file), "-k", "reach.other-node")
             assert process.poll() is None
+        finally:
+            process.kill()
+    assert done.returncode == 0, done.stderr
+
+
+_ENGINE = """
+import json, socketserver, subprocess, sys
+from http.server import BaseHTTPRequestHandler
+
+class Answers(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"State": {"Pid": container.pid}}).encode()
+        self.wfile.write(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + body)
+
+    def log_message(self, *words):
+        pass
+
+    def address_string(self):
+        return ""
+
+container = subprocess.Popen(sys.argv[2:])
+socketserver.UnixStreamServer(sys.argv[1], Answers).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("own", ["", "unshare --pid --fork --kill-child"], ids=["--pid=host", "a container's own"])
+def test_containers_of_an_engine_that_numbers_processes_in_its_own_way(
+    file: Path, prefix: str, tmp_path: Path, own: str
+) -> None:
+    """Docker in Docker, and every other engine in a PID namespace."""
+    socket = tmp_path / "engine.sock"
+    sleep = ("ip", "netns", "exec", prefix + "shell", *own.split(), "sleep", "1000")
+    engine = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", _ENGINE)
+    text = file.read_text("utf-8").replace(f'netns = "{prefix}shell"', 'docker = "shell"')
+    file.write_text(text.replace('name = "one"', f'name = "one"\nengine = "{socket}"'))
+    with subprocess.Popen((*engine, str(socket), *sleep)) as process:
+        try:
+            assert awaited(socket.exists)
+            done = bench("matrix", "--world", str(file), "-k", "reach.other-node")
         finally:
             process.kill()
     assert done.returncode == 0, done.stderr

@@ -18,8 +18,9 @@ import pytest
 from bench.documents.schema import render
 from bench.outside import adopt
 from dataplanes.errors import BenchError, NotApplicable, Prerequisite, TimedOut, Usage
-from scenarios import operated, roles, world_file
+from scenarios import homes, operated, roles, world_file
 from scenarios.adopted import Adopted, Adoption
+from scenarios.homes import EnginePlace
 from scenarios.operated import CommandRequest
 from scenarios.topology import ServiceSpec, Task
 from tests.conftest import ROOT
@@ -145,7 +146,7 @@ def test_a_namespace_that_cannot_be_used_is_refused(tmp_path: Path, engine: str,
     path.write_text(text.replace('netns = "x-one"', f'netns = "x-one"\nengine = "{engine}"'))
     found, fault = world_file.load(str(path))
     with pytest.raises(Usage) as refused:
-        adopt._homes(found, fault)
+        _homes(found, fault)
     assert says in str(refused.value)
     assert f"containers[0].{given.partition(' ')[0]}: " in str(refused.value)
 
@@ -157,7 +158,7 @@ def test_two_containers_in_one_namespace_are_refused(tmp_path: Path, monkeypatch
     )
     (tmp_path / "w.toml").write_text(text)
     with pytest.raises(Usage, match=r"containers\[1\].pid: shop.a is in the same namespace as shell"):
-        adopt._homes(*world_file.load(str(tmp_path / "w.toml")))
+        _homes(*world_file.load(str(tmp_path / "w.toml")))
 
 
 def test_an_engine_that_does_not_answer_is_told(tmp_path: Path) -> None:
@@ -168,7 +169,11 @@ def test_an_engine_that_does_not_answer_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         Usage, match=r"containers\[0\].docker: the engine at /no/e does not tell of 'shell': .*No such file"
     ):
-        adopt._homes(*world_file.load(str(path)))
+        _homes(*world_file.load(str(path)))
+
+
+def _homes(found: world_file.WorldFile, fault: adopt.Fault) -> object:
+    return adopt._homes(found, {each.name: homes.place(each.engine) for each in found.nodes}, fault)
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -210,7 +215,12 @@ def test_only_root_can_enter_containers(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("line", "says"),
-    [('name = "ipvs-lb"', "is the name of a data plane"), ('name = "a"\nimitates = "ipvs"', "no data plane 'ipvs'")],
+    [
+        ('name = "ipvs-lb"', "is the name of a data plane"),
+        ('name = "a"\nimitates = "ipvs"', "imitates: unknown data plane"),
+        ('name = "a"\nimitates = "swarm@1.12"', "imitates: swarm@1.12: swarm has no version"),
+        ('name = "a"\nimitates = "ipvs-lb,nft-lb"', "imitates: 'ipvs-lb,nft-lb' is more than one data plane"),
+    ],
 )
 def test_names_of_the_catalog_are_minded(tmp_path: Path, line: str, says: str) -> None:
     (tmp_path / "w.toml").write_text(GOOD.replace('name = "by-hand"', line))
@@ -287,7 +297,7 @@ def _operated(tmp_path: Path, create: str) -> tuple[operated.Operated, Path]:
         "create": ("sh", "-c", create),
         "remove": ("sh", "-c", f"cat >> {log}"),
     }
-    engines = dict.fromkeys(played.scenario.nodes, "/no/engine")
+    engines = dict.fromkeys(played.scenario.nodes, EnginePlace("/no/engine"))
     adoption = Adoption(played, {}, {}, {}, engines, 27100, commands=commands, directory=str(tmp_path))
     return operated.Operated(adoption, lambda task: []), log
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.outside import adopt
 from dataplanes.errors import NotApplicable, Usage
-from scenarios import roles, world_file
+from scenarios import homes, roles, world_file
 from scenarios.adopted import Adopted, Adoption
 from tests.program.by_hand import described
 from tests.unit.fuzz.strategies import mutated, spoiled, toml
@@ -48,7 +48,9 @@ def test_a_world_file_is_a_world_or_is_refused(world: bytes, path: Path) -> None
     assert not refused or str(path) in refused
     if refused:
         return
-    adoption = adopt._adoption(found, played, {}, {}, "/")
+    adoption = adopt._adoption(
+        found, played, {}, {}, {each.name: homes.place("/no/engine") for each in found.nodes}, "/"
+    )
     again = msgspec.convert(msgspec.to_builtins(adoption), Adoption)
     testbed = Adopted(again, lambda task: [])
     assert all(each.backends for each in testbed.services())
@@ -58,4 +60,4 @@ def test_a_world_file_is_a_world_or_is_refused(world: bytes, path: Path) -> None
         except NotApplicable:
             assert service not in played.played_by
     with pytest.raises(Usage, match=r"does not tell of|there is no namespace|is no network namespace"):
-        adopt._homes(found, fault)
+        adopt._homes(found, {each.name: homes.place(each.engine) for each in found.nodes}, fault)
