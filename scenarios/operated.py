@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 import msgspec
 from msgspec import Struct
 
 from dataplanes.errors import BenchError, NotApplicable, TimedOut
-from dataplanes.kernel.process import tied
+from dataplanes.kernel.process import owners
 from dataplanes.model import Backend, Service
 from dataplanes.texts import line
 from scenarios.adopted import Adopted, Adoption
@@ -217,7 +218,7 @@ class Operated(Adopted):
                 timeout=_PATIENCE,
                 cwd=self._adoption.directory,
                 env=env,
-                preexec_fn=tied(),
+                preexec_fn=partial(owners, os.getpid()),
             )
         except OSError as error:
             raise BenchError("the command cannot be run", where=where, why=error.strerror or "") from error

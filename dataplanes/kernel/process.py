@@ -16,7 +16,8 @@ from dataplanes.errors import BenchError, KernelRefused, Prerequisite
 from dataplanes.kernel import interrupt, netns
 
 _PR_SET_PDEATHSIG = 1
-_CLONE_NEWPID = 0x20000000
+_CLONE_NEWPID, _CLONE_NEWNS = 0x20000000, 0x00020000
+_MNT_DETACH = 2
 _PATIENCE = 10_000
 """Milliseconds that a killed process may take to end."""
 IDENTITY = r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9a-f-]+"
@@ -69,6 +70,16 @@ def keep_only(handle: int) -> None:
 def tied() -> Callable[[], None]:
     """Return a function for Popen's `preexec_fn` (see become_command)."""
     return partial(become_command, os.getpid())
+
+
+def owners(parent: int) -> None:
+    """Prepare a child that becomes a command of the machine's owner, who knows processes by the machine's numbers.
+
+    Our /proc, which bench/kernels/keep.c has mounted upon the machine's, is taken away in a mount namespace of its own.
+    """
+    become_command(parent)
+    if "BENCH_PROC" in os.environ and (_libc.unshare(_CLONE_NEWNS) or _libc.umount2(b"/proc", _MNT_DETACH)):
+        raise OSError(ctypes.get_errno(), "the machine's /proc")
 
 
 def become_shell(parent: int) -> None:

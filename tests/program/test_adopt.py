@@ -196,6 +196,18 @@ def test_a_port_that_is_taken_is_told(file: Path, prefix: str) -> None:
     assert (done.returncode, "something has port 27080 there" in done.stderr) == (2, True), done.stderr
 
 
+def test_a_command_sees_the_processes_of_the_machine(file: Path, tmp_path: Path) -> None:
+    """Its owner enters containers by the numbers of processes, as with `nsenter --target`."""
+    file.write_text(file.read_text("utf-8").replace('name = "by-hand"', 'name = "by-hand"\ncommands.remove = "true"'))
+    script = f"cmp /proc/{os.getpid()}/cmdline {tmp_path}/own >&2 && echo it is seen >&2; exit 4"
+    (tmp_path / "own").write_bytes(Path("/proc/self/cmdline").read_bytes())
+    words = json.dumps(["sh", "-c", script])
+    file.write_text(file.read_text("utf-8").replace("commands.remove", f"commands.create = {words}\ncommands.remove"))
+    done = bench("matrix", "--world", str(file), "-k", "change.scale-up", "-o", str(tmp_path / "m.json"))
+    (cell,) = json.loads((tmp_path / "m.json").read_text("utf-8"))["cells"]
+    assert (cell["outcome"], "it is seen" in cell["detail"]) == ("skip", True), done.stderr
+
+
 def test_commands_make_services_for_the_checks(prefix: str, tmp_path: Path) -> None:
     file = tmp_path / "world.toml"
     file.write_text(by_hand.described(prefix, operated=str(tmp_path / "made.json")))
