@@ -60,6 +60,9 @@ class Adopted(Testbed):
         "withdraw": f"it removes a service, and {_READ_ONLY}",
         "reinstall": f"it removes the balancer, and {_READ_ONLY}",
         "behind": f"it needs a machine behind a container, and {_READ_ONLY}",
+        "alias": f"it gives a container further addresses, and {_READ_ONLY}",
+        "resync": f"it removes rules, and {_READ_ONLY}",
+        **dict.fromkeys(("late", "deaf", "unaware"), f"it keeps a node from hearing of a change, and {_READ_ONLY}"),
     }
 
     def __init__(self, adoption: Adoption, server: Callable[[Task], Sequence[str]]) -> None:

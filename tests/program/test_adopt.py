@@ -78,6 +78,7 @@ def test_a_world_is_observed_and_left_as_it_was(file: Path, prefix: str, tmp_pat
     assert cells["identity.source-other-node"]["detail"] == "backend saw 10.9.0.2, the client's own"
     assert cells["visible.wire"]["detail"].startswith("none of ")
     assert "nothing is changed in a world of others" in cells["change.scale-up"]["reason"]
+    assert not [each["reason"] for each in cells.values() if "this testbed has no" in each["reason"]]
     assert matrix["plan"]["dataplanes"][0]["played_by"]["lone.1"] == "api.a"
     report = bench("report", str(tmp_path / "m.json"), "-o", str(tmp_path / "m.html"))
     assert report.returncode == 0, report.stderr
