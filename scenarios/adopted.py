@@ -18,6 +18,7 @@ from dataplanes.errors import KernelRefused, NotApplicable, Usage
 from dataplanes.kernel import netns
 from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Backend, Endpoint, Protocol, Service
+from dataplanes.selection import Selection
 from scenarios import ports
 from scenarios.container import Container
 from scenarios.homes import EnginePlace, Home, open_home
@@ -43,7 +44,7 @@ class Adoption(Struct, frozen=True):
     servers: Literal["ours", "theirs"] = "ours"
     scheduler: Literal["rr", "random"] = "rr"
     protocols: tuple[Protocol, ...] = ()
-    imitates: str = ""
+    imitates: Selection | None = None
     resolver: str = ""
     commands: dict[CommandVerb, tuple[str, ...]] = {}
     directory: str = "/"  # where commands run: that of the world file

@@ -10,7 +10,6 @@ import msgspec
 from bench import load
 from bench.documents import Event, Job
 from bench.inside import environment
-from dataplanes import catalog
 from dataplanes.selection import Selection
 from scenarios import checks, expectations
 from scenarios.adopted import Adopted, Adoption
@@ -28,7 +27,7 @@ def observe(job: Job, clock: str, tell: Callable[[Event], None]) -> int:
     tell(Event("environment", data=environment.collect(clock)))
     adoption = msgspec.convert(job.adoption, Adoption)
     name, port = adoption.roles.scenario.name, adoption.roles.scenario.traffic.port
-    (imitated,) = catalog.select(adoption.imitates) if adoption.imitates else [Selection(name, name)]
+    imitated = adoption.imitates or Selection(name, name)
 
     def report(cell: Cell) -> None:
         found = expectations.expected(imitated, cell.check, platform.release())

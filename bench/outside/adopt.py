@@ -15,6 +15,7 @@ from bench.outside.dispatch import dispatch
 from dataplanes import catalog
 from dataplanes.errors import Prerequisite, Usage
 from dataplanes.kernel import netns
+from dataplanes.selection import Selection
 from scenarios import world_file
 from scenarios.adopted import Adoption
 from scenarios.checks import Check
@@ -35,13 +36,13 @@ def find_world(path: str) -> Adoption:
     found, fault = world_file.load(path)
     if found.name in catalog.names():
         raise fault("name", f"{found.name} is the name of a data plane of the catalog")
-    _demand_one(found.imitates, fault)
+    imitated = _imitated(found.imitates, fault)
     roles = give_roles(found, fault)
     if os.geteuid():
         raise Prerequisite("containers of others cannot be entered", where=path, why="not permitted", fix="run as root")
     engines = {each.name: place(each.engine) for each in found.nodes}
     homes, hosts = _homes(found, engines, fault), _hosts(found, fault)
-    return _adoption(found, roles, homes, hosts, engines, os.path.dirname(os.path.abspath(path)))
+    return _adoption(found, imitated, roles, homes, hosts, engines, os.path.dirname(os.path.abspath(path)))
 
 
 def observe(
@@ -80,14 +81,15 @@ def observe(
     )
 
 
-def _demand_one(imitates: str, fault: Fault) -> None:
-    """Demand that what a world imitates, if anything, is one plane or peer. Raises Usage."""
+def _imitated(name: str, fault: Fault) -> Selection | None:
+    """Return the plane or the peer that a world imitates, if it imitates one. Raises Usage."""
     try:
-        found = catalog.select(imitates) if imitates else []
+        found = catalog.select(name) if name else [None]
     except Usage as error:
         raise fault("imitates", str(error)) from error
     if len(found) > 1:
-        raise fault("imitates", f"{imitates!r} is more than one data plane")
+        raise fault("imitates", f"{name!r} is more than one data plane")
+    return found[0]
 
 
 def _homes(found: WorldFile, engines: Mapping[str, EnginePlace], fault: Fault) -> dict[str, Home]:
@@ -123,6 +125,7 @@ def _hosts(found: WorldFile, fault: Fault) -> dict[str, Home]:
 
 def _adoption(
     found: WorldFile,
+    imitated: Selection | None,
     roles: Roles,
     homes: Mapping[str, Home],
     hosts: Mapping[str, Home],
@@ -140,7 +143,7 @@ def _adoption(
         found.servers,
         found.scheduler,
         found.protocols,
-        found.imitates,
+        imitated,
         found.resolver,
         {verb: world_file.argv(command) for verb, command in found.commands.items()},
         directory,

@@ -212,6 +212,7 @@ CALLERS = {
     "bench/cli/matrix.py",
     "bench/cli/options.py",
     "bench/cli/tracing.py",
+    "bench/outside/adopt.py",
     "bench/outside/command.py",
 }
 """Give each text that a user can write."""

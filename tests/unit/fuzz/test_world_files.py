@@ -48,9 +48,8 @@ def test_a_world_file_is_a_world_or_is_refused(world: bytes, path: Path) -> None
     assert not refused or str(path) in refused
     if refused:
         return
-    adoption = adopt._adoption(
-        found, played, {}, {}, {each.name: homes.place("/no/engine") for each in found.nodes}, "/"
-    )
+    engines = {each.name: homes.place("/no/engine") for each in found.nodes}
+    adoption = adopt._adoption(found, None, played, {}, {}, engines, "/")
     again = msgspec.convert(msgspec.to_builtins(adoption), Adoption)
     testbed = Adopted(again, lambda task: [])
     assert all(each.backends for each in testbed.services())
