@@ -99,6 +99,14 @@ def test_a_swarm_that_was_built_by_hand_is_observed_and_left_as_it_was(swarm: Sw
     assert "nothing is changed in a world of others" in cells["change.scale-up"]["reason"]
 
 
+def test_its_commands_make_scale_and_drain_services_of_the_checks(swarm: Swarm) -> None:
+    before = swarm.told()
+    cells = _observed(swarm, "operated.toml")
+    assert {name: each["outcome"] for name, each in cells.items()} == {name: _expected(name) for name in cells}
+    assert cells.keys() == {"change.scale-up", "change.drain", "change.drain-udp", "change.name-follows"}
+    assert swarm.told()["services"] == before["services"], "those that were there stay as they are"
+
+
 def _changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
     """Return the lines that one of two states does not have."""
     found = [f"{place}: gone or new" for place in before.keys() ^ after.keys()]
