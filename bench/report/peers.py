@@ -88,7 +88,8 @@ def _made(what: str, seen: PeerDocuments) -> Iterator[str]:
     tables = {
         "cells": cells(seen),
         "versions": versions(seen),
-        "cost of programs": peers_cost.programs(seen.results),
+        "cost of programs": peers_cost.beside(seen.results, "cost-of-programs"),
+        "cost of ovn": peers_cost.beside(seen.results, "cost-of-ovn"),
         "cost of platforms": peers_cost.platforms(seen.results, seen.planes),
         "cost of containers": peers_cost.containers(seen.results),
     }
@@ -131,7 +132,8 @@ def _asked(need: object) -> tuple[str, ...]:
 def differences(name: str, other: str | None, seen: PeerDocuments) -> Iterator[str]:
     """Yield the lines of a peer's section: how many checks are as on its imitation, and the others by their reason.
 
-    A version of a platform may be told by what it differs in from another one.
+    A version of a platform may be told by what it differs in from another one. Of a plane without a document, such as a
+    variant, what is expected is told, which its own tests hold it to.
     """
     peer = catalog.peer(name)
     imitated = catalog.peer(other) if other else catalog.imitated(peer)
@@ -142,7 +144,7 @@ def differences(name: str, other: str | None, seen: PeerDocuments) -> Iterator[s
         for check, each in CHECKS.items()
         if not each.skip
         and (mine := seen.cell(kernel, peer, check) if kernel else _expected(peer, each))
-        and (its := seen.cell(kernel, imitated, check) if kernel else _expected(imitated, each))
+        and (its := (seen.cell(kernel, imitated, check) if kernel else None) or _expected(imitated, each))
     ]
     rows = _rows(peer, found)
     same = len(found) - sum(len(checks) for checks, *_ in rows)

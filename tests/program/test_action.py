@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.program.command import bench
-from tests.program.test_bring_your_own import FAULTS, _kernel
+from tests.program.test_bring_your_own import FAULTS
 
 ACTION = (ROOT / "action.yml").read_text("utf-8")
 _STEP = re.compile(
@@ -95,7 +95,7 @@ def runner(tmp_path: Path) -> Runner:
     made = Runner(tmp_path, plane="./my-plane/my-plane.toml", checks="change.drain or reach.payload", measure="false")
     assert bench("plane", "new", "my-plane", cwd=made.repository).returncode == 0
     made.git("init", "-q")
-    made.values["inputs.kernel"] = _kernel(made.repository / "my-plane")
+    made.values["inputs.kernel"] = soonest(f"{made.repository}/my-plane/my-plane.toml")
     made.values["inputs.base"] = made.commit()
     return made
 

@@ -11,6 +11,7 @@ from bench.inside.measure.gap import gap
 from bench.inside.measure.programming import program
 from bench.inside.measure.traffic import FiguresAndWork
 from bench.inside.measure.wrk import wrk
+from dataplanes import platforms
 from dataplanes.errors import KernelRefused, NotApplicable
 from dataplanes.selection import Selection
 from scenarios.lab import Lab
@@ -65,6 +66,6 @@ def measure(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str)
 def _act(testbed: Testbed, selection: Selection, plan: TrialPlan, clock: str) -> FiguresAndWork:
     if plan.workload in TRAFFIC:
         return TRAFFIC[plan.workload](testbed, selection, plan, clock)
-    if isinstance(testbed, Lab):
+    if isinstance(testbed, Lab) and platforms.of(selection) is None:
         return PROGRAMMING[plan.workload](testbed, selection, plan, clock)
     raise NotApplicable("it programs a data plane, and this testbed programs itself", where=plan.workload)
