@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.program.command import bench
+from tests.program.command import bench, soonest
 from tests.program.test_bring_your_own import FAULTS
 
 ACTION = (ROOT / "action.yml").read_text("utf-8")
