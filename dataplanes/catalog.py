@@ -393,4 +393,6 @@ def protocols(selection: Selection) -> tuple[Protocol, ...]:
 
 def in_turn(selection: Selection) -> bool:
     """Return True if the data plane chooses backends in turn, and not at random."""
-    return _is_whole(selection) or _parts(selection)[1].make().in_turn
+    if platform := platforms.of(selection):
+        return platform.in_turn
+    return selection.dataplane == DIRECT or _parts(selection)[1].make().in_turn

@@ -1,7 +1,7 @@
 """Platforms: peers that make networks, addresses and VIPs themselves, so each is a whole testbed, and no plane in ours.
 
 A platform is `peers/NAME/platform.toml`, and is selected as NAME@VERSION. Each version is a set of Debian packages. All
-platforms have the same knobs, NAME@VERSION+KNOB=VALUE.
+platforms have the same knobs, NAME@VERSION+KNOB=VALUE, unless a platform leaves no choice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,6 +18,7 @@ from msgspec.structs import asdict
 
 from dataplanes import knobs, peers
 from dataplanes.errors import Usage
+from dataplanes.knobs import Knob
 from dataplanes.requirements import Condition, Feature, Requirement, Tool, Unpacked
 from dataplanes.selection import DIRECT, Selection, parsed, split
 
@@ -55,29 +56,39 @@ class Platform(Struct, frozen=True, forbid_unknown_fields=True):
     summary: str
     imitates: str  # the plane of the catalog whose expected outcomes are its own, unless its expected.toml differs
     default: str  # the version that is meant if none is named
+    alone: str  # why it runs on no machine that has other things to do
     versions: dict[str, Version]  # by name: the version, and after a hyphen what is set in it
     tools: dict[str, str] = {}  # program -> the Debian package that has it
     features: dict[str, str] = {}  # Kconfig symbol without CONFIG_ -> its module
+    servers: tuple[ServerPlace, ...] = get_args(ServerPlace)  # where servers can run; the first place is the default
+    in_turn: bool = True  # False if it chooses backends at random
 
     @property
     def expected(self) -> str:
         """The file of what is expected of it otherwise than of what it imitates."""
         return os.path.join(os.path.dirname(peers.file(self.name)), _EXPECTED)
 
+    @property
+    def knobs(self) -> PlatformKnobs:
+        """The knobs without changes."""
+        return PlatformKnobs(self.servers[0])
+
+    def described(self) -> list[Knob]:
+        """Return the knobs that leave a choice."""
+        return knobs.described(self.knobs) if len(self.servers) > 1 else []
+
+    def _elsewhere(self) -> str:
+        return self.alone
+
     def requires(self, version: str) -> tuple[Requirement, ...]:
         """Return what a version needs of the kernel and the machine."""
         purpose = f"{self.name} {version}"
         return (
             Unpacked(" ".join(self.versions[version].packages), purpose),
-            Condition("a machine of its own", purpose, _elsewhere),
+            Condition("a machine of its own", purpose, self._elsewhere),
             *(Tool(name, package, purpose) for name, package in self.tools.items()),
             *(Feature(symbol, module, purpose) for symbol, module in self.features.items()),
         )
-
-
-def _elsewhere() -> str:
-    """Return why a platform's daemons do not run on the host's kernel."""
-    return "its daemons run as root, with control groups and mounts of the whole machine"
 
 
 def select(text: str, name: str, settings: str) -> Selection:
@@ -86,7 +97,10 @@ def select(text: str, name: str, settings: str) -> Selection:
     version, changes = parsed(settings, found.default)
     if version not in found.versions:
         raise Usage(f"{name} has no version {version!r}", where=text, fix=f"it has: {', '.join(found.versions)}")
-    return Selection(text, name, version, asdict(knobs.change(text, PlatformKnobs(), changes)), PLACEMENT)
+    changed = knobs.change(text, found.knobs, changes)
+    if changed.servers not in found.servers:
+        raise Usage(f"{name} has no servers={changed.servers}", where=text, fix=f"it has: {', '.join(found.servers)}")
+    return Selection(text, name, version, asdict(changed), PLACEMENT)
 
 
 def of(selection: Selection) -> Platform | None:

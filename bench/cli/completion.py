@@ -30,11 +30,13 @@ def _planes(last: str) -> Iterable[str]:
         chosen = [each for known in catalog.names() for each in (known, *_variants(known))]
         versions = [each for known in platforms.known() for each in _variants(known)]
         return [*chosen, *peers.NAMES, *versions, "peers", "all"]
-    default = platforms.PlatformKnobs() if plane in platforms.known() else catalog.default(plane)
+    platform = platforms.known().get(plane)
+    default = platform.knobs if platform else catalog.default(plane)
     if default is None:
         return []
+    described = platform.described() if platform else knobs.described(default)
     before = last.rpartition("+")[0] if "+" in last else last
-    changes = [f"{before}+{knob.name}={value}" for knob in knobs.described(default) for value in _ways(knob)]
+    changes = [f"{before}+{knob.name}={value}" for knob in described for value in _ways(knob)]
     return [*_variants(plane), *changes]
 
 

@@ -83,8 +83,8 @@ def _dataplane(selection: Selection) -> Listed:
         return {**told, **peer, "default": "", "variants": {}, "knobs": []}
     if platform := platforms.of(selection):
         told = {"name": selection.name, "summary": platform.summary, "package": ""}
-        variants = {each: asdict(platforms.PlatformKnobs()) for each in platform.versions}
-        described = [asdict(knob) for knob in knobs.described(platforms.PlatformKnobs())]
+        variants = {each: asdict(platform.knobs) for each in platform.versions}
+        described = [asdict(knob) for knob in platform.described()]
         return {**told, "peer": True, "default": platform.default, "variants": variants, "knobs": described}
     name = selection.dataplane
     told = {"name": selection.name, "summary": catalog.summary(name), "package": selection.package}

@@ -40,8 +40,17 @@ def build(
     simply the selected one. With `udp_as_asked` the servers answer datagrams from the address that these were sent to;
     with direct routing an ordinary server does not.
     """
-    ids: dict[str, list[str]] = {}  # service -> its tasks in the order of their creation
-    answers = _server(scenario.traffic.port, udp_as_asked)
+    server = _numbered(_server(scenario.traffic.port, udp_as_asked))
+    plane = make or (lambda lab: catalog.make(selection, lab, journal))
+    needing = cgroups_for or selection
+    cgroups, in_turn = catalog.needs_cgroups(needing), catalog.in_turn(needing)
+    declared = () if catalog.any_port(needing) else catalog.protocols(needing)
+    return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, declared=declared, in_turn=in_turn)
+
+
+def _numbered(answers: Callable[[int], list[str]]) -> Callable[[Task], list[str]]:
+    """Return what numbers the tasks of each service as they are created, and gives the command of a task's server."""
+    ids: dict[str, list[str]] = {}
 
     def server(task: Task) -> list[str]:
         known = ids.setdefault(task.service, [])
@@ -49,11 +58,7 @@ def build(
         task.number = (len(known) - 1) % load.NUMBERS + 1  # of more backends, several have the same number
         return answers(task.number)
 
-    plane = make or (lambda lab: catalog.make(selection, lab, journal))
-    needing = cgroups_for or selection
-    cgroups, in_turn = catalog.needs_cgroups(needing), catalog.in_turn(needing)
-    declared = () if catalog.any_port(needing) else catalog.protocols(needing)
-    return Lab(scenario, plane, journal=journal, server=server, cgroups=cgroups, declared=declared, in_turn=in_turn)
+    return server
 
 
 def _server(port: int, udp_as_asked: bool) -> Callable[[int], list[str]]:
@@ -69,14 +74,18 @@ def observed(
     platform = platforms.of(selection)
     if platform is None:
         return build(scenario, selection, journal, udp_as_asked=udp_as_asked)
-    from scenarios.swarm.image import TaskServer  # a guest without a swarm need not pay for its modules
+    argv, version = _server(scenario.traffic.port, udp_as_asked), platforms.version(selection)
+    made_of = platform.versions[version]
+    if platform.name == "ovn":
+        from scenarios.ovn.testbed import Ovn  # a guest without one need not pay for its modules
+
+        return Ovn(scenario, made_of, version, journal=journal, server=_numbered(argv))
+    from scenarios.swarm.image import TaskServer
     from scenarios.swarm.testbed import Swarm
 
-    argv = _server(scenario.traffic.port, udp_as_asked)
     datagrams = "udp-as-asked" if udp_as_asked else "udp"
     server = TaskServer(load.binary(), datagrams, argv, platforms.servers(selection))
-    version = platforms.version(selection)
-    return Swarm(scenario, platform.versions[version], version, journal=journal, server=server)
+    return Swarm(scenario, made_of, version, journal=journal, server=server)
 
 
 class Testbeds:

@@ -14,7 +14,8 @@ from scenarios.checks import check
 from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World
 
 _ETH_P_ALL, _ETH_P_ARP = 3, 0x0806
-_VXLAN = 14 + 20 + 8 + 8  # Ethernet, IP, UDP and VXLAN headers around a frame between nodes
+_OUTER = 14 + 20 + 8  # the Ethernet, IP and UDP headers around a frame between nodes, without options
+_GENEVE_PORT = (6081).to_bytes(2, "big")
 
 
 def _own(world: World, command: str) -> list[str]:
@@ -163,7 +164,7 @@ def wire(world: World) -> str:
         carried = 0
         for node, tap in taps:
             while frame := _frame(tap):
-                inner = frame[_VXLAN:]
+                inner = _carried(frame)
                 if inner[12:14] != b"\x08\x00":
                     continue
                 carried += 1
@@ -175,6 +176,19 @@ def wire(world: World) -> str:
     if not carried:
         raise Differs("no packet between nodes was seen at all")
     return f"none of {carried}"
+
+
+def _carried(frame: bytes) -> bytes:
+    """Return the frame that one between nodes carries: after eight bytes of vxlan, or of geneve with its options.
+
+    Geneve tells the length of its options in words (RFC 8926, 3.4).
+    """
+    options = (
+        (int.from_bytes(frame[_OUTER : _OUTER + 1], "big") & 0x3F) * 4
+        if frame[_OUTER - 6 : _OUTER - 4] == _GENEVE_PORT
+        else 0
+    )
+    return frame[_OUTER + 8 + options :]
 
 
 def _frame(tap: socket.socket) -> bytes:
