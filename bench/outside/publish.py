@@ -73,13 +73,20 @@ _FAR = ("--scenario", "matrix", "--to", "lone")
 _TRAFFIC = "crr-rst,open,rr,udp,first,stream,churn"
 _PROGRAMS = [each for each in peers.NAMES if each != "haproxy"]
 """The peers that were observed on the kernels of guests. HAProxy was not yet: a busy machine is slow at its reloads."""
-_PLATFORMS = [f"{each.name}@{version}" for each in platforms.known().values() for version in each.versions]
-_PLATFORM_COSTS = [f"{each.name}@{each.default}" for each in platforms.known().values()]
-_OUTSIDE = [f"{each}+servers={place}" for each in _PLATFORM_COSTS for place in ("cgroup", "namespace")]
+_CONTAINERS = [each for each in platforms.known().values() if len(each.servers) > 1]
+"""The platforms that have containers. What these add to a cost is measured, and our lab is held against them."""
+_PLATFORMS = {
+    f"{each.name}@{version}": _FIRST if each in _CONTAINERS else _KERNELS
+    for each in platforms.known().values()
+    for version in each.versions
+}
+_PLATFORM_COSTS = [f"{each.name}@{each.default}" for each in _CONTAINERS]
+_OUTSIDE = [f"{each.name}@{each.default}+servers={place}" for each in _CONTAINERS for place in each.servers[1:]]
 _OUTSIDE_CONTAINERS = ("--dataplane", ",".join(_OUTSIDE), "--precision", "1")
 """What is held against them and against our lab, to tell what containers add: some percent. A round takes minutes."""
-_IMITATIONS = ("--dataplane", ",".join(each.imitates for each in platforms.known().values()), "--scenario", "docker")
-"""What platforms imitate, on nodes as their daemons leave them."""
+_IMITATIONS = ("--dataplane", ",".join(each.imitates for each in _CONTAINERS), "--scenario", "docker")
+"""What they are held against, on nodes as their daemons leave them."""
+_OVN = f"ovn@{platforms.known()['ovn'].default},{platforms.known()['ovn'].imitates}"
 STEPS = (
     Step("matrix.json", ("matrix", *_COMPARED, *_KERNELS, "--output")),
     Step("connections.json", ("run", *_COMPARED, *_CLOCK, "--workload", "crr,others", "--profile", "--output")),
@@ -95,10 +102,14 @@ STEPS = (
     Step("gap.json", ("run", *_GAPS, "--output"), by_time=_STEADY),
     Step("readme/first.json", ("run", "--dataplane", "ipvs-container", "--output")),
     *(Step(f"peers/{each}.json", ("matrix", "--dataplane", each, *_KERNELS, "--output")) for each in _PROGRAMS),
-    *(Step(f"peers/{each}.json", ("matrix", "--dataplane", each, *_FIRST, "--output")) for each in _PLATFORMS),
+    *(
+        Step(f"peers/{each}.json", ("matrix", "--dataplane", each, *kernels, "--output"))
+        for each, kernels in _PLATFORMS.items()
+    ),
     Step("peers/cost-of-programs.json", ("run", "--dataplane", "nft-lb,peers", *_CLOCK, "--output")),
     Step("peers/cost-of-platforms.json", ("run", "--dataplane", ",".join(_PLATFORM_COSTS), *_CLOCK, "--output")),
     Step("peers/cost-outside-containers.json", ("run", *_OUTSIDE_CONTAINERS, *_CLOCK, "--output")),
+    Step("peers/cost-of-ovn.json", ("run", "--dataplane", _OVN, *_CLOCK, "--output")),
     Step("peers/cost-of-imitations.json", ("run", *_IMITATIONS, *_CLOCK, "--output")),
     *(
         Step(f"planes/{name}.svg", ("trace", "--dataplane", name, *_FAR, *_KERNEL, "--svg"))

@@ -28,6 +28,7 @@ def completed(*words: str) -> list[str]:
         (("run", "-d", "ipvs-container@1.13+ic"), {"ipvs-container@1.13+icmp=true"}),
         (("run", "-d", "ebpf-tc+conn"), {"ebpf-tc+connections="}),
         (("run", "-d", "swarm@2"), {"swarm@20.10", "swarm@26.1"}),
+        (("run", "-d", "ovn"), {"ovn@23.03"}),
         (("run", "-d", "swarm@26.1+"), {"swarm@26.1+servers=cgroup", "swarm@26.1+servers=namespace"}),
         (("run", "--workload", "crr,st"), {"crr,stream"}),
         (("matrix", "-k", "change.drain"), {"change.drain", "change.drain-udp"}),

@@ -106,14 +106,14 @@ def seen() -> page.PeerDocuments:
 
 def test_the_page_tells_every_difference(seen: page.PeerDocuments) -> None:
     text = page.PAGE.read_text("utf-8")
-    assert set(re.findall(r"<!-- differences of (\S+) -->", text)) == {*peers.NAMES, "swarm@20.10"}
+    assert set(re.findall(r"<!-- differences of (\S+) -->", text)) == {*peers.NAMES, "swarm@20.10", "ovn@23.03"}
     assert text == page.written(text, seen), "python -m bench.report.peers"
 
 
 def test_every_observation_of_a_peer_is_as_expected(seen: page.PeerDocuments) -> None:
     """What is expected of a peer today is what the documents have: a reason that was changed is observed anew."""
     names = {name for _, name in seen.cells()}
-    platform = {f"swarm@{each}" for each in platforms.known()["swarm"].versions}
+    platform = {f"{each.name}@{version}" for each in platforms.known().values() for version in each.versions}
     assert names == {*peers.NAMES, *platform} - {"haproxy"}
     for (kernel, name), cells in seen.cells().items():
         assert {*cells} == {*CHECKS}, f"{name} on {kernel}"
