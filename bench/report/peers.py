@@ -88,7 +88,8 @@ def _made(what: str, seen: PeerDocuments) -> Iterator[str]:
     tables = {
         "cells": cells(seen),
         "versions": versions(seen),
-        "cost of programs": peers_cost.programs(seen.results),
+        "cost of programs": peers_cost.beside(seen.results, "cost-of-programs"),
+        "cost of ovn": peers_cost.beside(seen.results, "cost-of-ovn"),
         "cost of platforms": peers_cost.platforms(seen.results, seen.planes),
         "cost of containers": peers_cost.containers(seen.results),
     }

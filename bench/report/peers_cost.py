@@ -20,12 +20,12 @@ _WHERE = {
 _COLUMNS = ("connect_p50_us", "request_p50_us")
 
 
-def programs(results: Mapping[str, Result]) -> Iterator[str]:
-    """Yield the table of programs at our placements, beside the planes that they are held against."""
+def beside(results: Mapping[str, Result], document: str) -> Iterator[str]:
+    """Yield the table of a document about peers and the planes that they are held against."""
     cost = "connections/s, ratio to `direct` | instructions per connection"
     yield f"| plane | rounds | {cost} | `connect()`, median | answer, median |"
     yield "|---|---|---|---|---|---|"
-    for row in _rows(results["cost-of-programs"]):
+    for row in _rows(results[document]):
         figures = (f"{digits.figure(row.figures[each])} µs" for each in _COLUMNS)
         cells = (str(row.n), digits.ratio(row.ratio_to_direct), _told(row.figures[_COST]), *figures)
         yield f"| `{row.dataplane}` | " + " | ".join(cells) + " |"
