@@ -132,7 +132,8 @@ def _asked(need: object) -> tuple[str, ...]:
 def differences(name: str, other: str | None, seen: PeerDocuments) -> Iterator[str]:
     """Yield the lines of a peer's section: how many checks are as on its imitation, and the others by their reason.
 
-    A version of a platform may be told by what it differs in from another one.
+    A version of a platform may be told by what it differs in from another one. Of a plane without a document, such as a
+    variant, what is expected is told, which its own tests hold it to.
     """
     peer = catalog.peer(name)
     imitated = catalog.peer(other) if other else catalog.imitated(peer)
@@ -143,7 +144,7 @@ def differences(name: str, other: str | None, seen: PeerDocuments) -> Iterator[s
         for check, each in CHECKS.items()
         if not each.skip
         and (mine := seen.cell(kernel, peer, check) if kernel else _expected(peer, each))
-        and (its := seen.cell(kernel, imitated, check) if kernel else _expected(imitated, each))
+        and (its := (seen.cell(kernel, imitated, check) if kernel else None) or _expected(imitated, each))
     ]
     rows = _rows(peer, found)
     same = len(found) - sum(len(checks) for checks, *_ in rows)
