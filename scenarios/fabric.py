@@ -192,18 +192,26 @@ class Fabric:
         number = self._ports.get(overlay, 0)
         port = f"veth{number}"
         endpoint = Endpoint(name, network, node, into, interface, address, mac(address), overlay, port, vip, cgroup)
-        container = self.rtnl(into)
-        length = IPv4Network(segment.subnet).prefixlen
         with Undo() as undo:
-            undo(partial(self.cut, endpoint))
-            self._connect("br0", port, interface, into, of=overlay, mac=endpoint.mac, mtu=segment.mtu)
-            container.send([container.address_add(interface, f"{address}/{length}")])
-            for other in self._others(endpoint):
-                undo(partial(self._unteach, endpoint, other))
-                self._teach(endpoint, other)
+            self._attach(endpoint, segment, undo)
         self._ports[overlay] = number + 1
         self.endpoints[network, name] = endpoint
         return endpoint
+
+    def _attach(self, endpoint: Endpoint, segment: Segment, undo: Undo) -> None:
+        """Connect an endpoint to its segment, and let the other nodes know. What was done is undone if a step fails."""
+        undo(partial(self.cut, endpoint))
+        where, port, interface = segment.overlay_netns, endpoint.bridge_port, endpoint.interface
+        self._connect("br0", port, interface, endpoint.netns, of=where, mac=endpoint.mac, mtu=segment.mtu)
+        self._address(endpoint, segment)
+        for other in self._others(endpoint):
+            undo(partial(self._unteach, endpoint, other))
+            self._teach(endpoint, other)
+
+    def _address(self, endpoint: Endpoint, segment: Segment) -> None:
+        container = self.rtnl(endpoint.netns)
+        address = f"{endpoint.address}/{IPv4Network(segment.subnet).prefixlen}"
+        container.send([container.address_add(endpoint.interface, address)])
 
     def await_links(self) -> None:
         """Wait until every link that was created since the last call carries packets.

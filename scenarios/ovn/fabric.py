@@ -49,7 +49,6 @@ class OvnFabric(Fabric):
         self.nodes: dict[str, OvnNode] = {}
         self.central: Central
         self._unbound: list[Endpoint] = []
-        self._veths = 0
         self._at_rest = False
 
     def close(self) -> None:
@@ -101,38 +100,20 @@ class OvnFabric(Fabric):
             self.segments[key] = Segment(node, network, found.subnet, host, host, BRIDGE, found.mtu)
         return self.segments[key]
 
-    def plug(
-        self,
-        name: str,
-        network: str,
-        node: str,
-        address: str,
-        *,
-        into: str,
-        interface: str,
-        vip: str | None = None,
-        cgroup: str | None = None,
-    ) -> Endpoint:
-        segment = self.segment(network, node)
-        self._veths += 1
-        port, host = f"veth{self._veths}", segment.overlay_netns
-        endpoint = Endpoint(name, network, node, into, interface, address, mac(address), host, port, vip, cgroup)
-        outside, inside = self.rtnl(host), self.rtnl(into)
-        with Undo() as undo:
-            undo(partial(self._detach, endpoint))
-            outside.veth_add(port, interface, into, mac=endpoint.mac, mtu=segment.mtu)
-            outside.send([outside.link_set(port, up=True)])
-            inside.send([inside.link_set(interface, up=True)])
-            inside.send([inside.address_add(interface, f"{address}/{IPv4Network(segment.subnet).prefixlen}")])
-            logical = _logical(endpoint)
-            self.central.tell(
-                ("lsp-add", network, logical), ("lsp-set-addresses", logical, f"{endpoint.mac} {address}")
-            )
-            self.nodes[node].add_port(port, logical)
-        self._rising |= dict.fromkeys([(host, port), (into, interface)])
+    def _attach(self, endpoint: Endpoint, segment: Segment, undo: Undo) -> None:
+        undo(partial(self._detach, endpoint))
+        host, port, interface = segment.overlay_netns, endpoint.bridge_port, endpoint.interface
+        outside, inside = self.rtnl(host), self.rtnl(endpoint.netns)
+        outside.veth_add(port, interface, endpoint.netns, mac=endpoint.mac, mtu=segment.mtu)
+        outside.send([outside.link_set(port, up=True)])
+        inside.send([inside.link_set(interface, up=True)])
+        self._address(endpoint, segment)
+        logical = _logical(endpoint)
+        known = f"{endpoint.mac} {endpoint.address}"
+        self.central.tell(("lsp-add", endpoint.network, logical), ("lsp-set-addresses", logical, known))
+        self.nodes[endpoint.node].add_port(port, logical)
+        self._rising |= dict.fromkeys([(host, port), (endpoint.netns, interface)])
         self._unbound.append(endpoint)
-        self.endpoints[network, name] = endpoint
-        return endpoint
 
     def alias(self, endpoint: Endpoint, addresses: Sequence[str]) -> None:
         length = IPv4Network(self._scenario.network(endpoint.network).subnet).prefixlen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +27,7 @@ from scenarios.ovn.balancers import Balancers, balancers
 from scenarios.ovn.daemons import Central, OvnNode, OvnPrograms, asked
 from scenarios.ovn.fabric import OvnFabric
 from scenarios.ovn.testbed import Ovn
+from tests.unit.listening import Listening
 
 ANY = Service("web", "net", "10.0.0.2", (Backend("10.0.0.3"), Backend("10.0.0.4")))
 DECLARED = msgspec.structs.replace(ANY, ports=(Port("tcp", 80), Port("udp", 53), Port("tcp", 443)))
@@ -143,24 +143,17 @@ def test_what_is_not_to_be_had_is_told_before_anything_is_changed() -> None:
     assert all(each in Ovn.reasons for each in lacking)
 
 
-class _Daemon(threading.Thread):
+class _Daemon(Listening):
     """A daemon that answers one command, in two parts."""
 
     def __init__(self, path: Path, answer: dict[str, Any] | None) -> None:
-        super().__init__(daemon=True)
-        self._answer, self.asked = json.dumps(answer).encode() if answer else b"", b""
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.bind(str(path))
-        self._socket.listen()
-        self.start()
+        self._answer = json.dumps(answer).encode() if answer else b""
+        super().__init__(path)
 
-    def run(self) -> None:
-        connection, _ = self._socket.accept()
-        with connection:
-            self.asked = connection.recv(65536)
-            for part in (self._answer[:10], self._answer[10:]):
-                connection.sendall(part)
-        self._socket.close()
+    def serve(self, connection: socket.socket) -> None:
+        self.asked = connection.recv(65536)
+        for part in (self._answer[:10], self._answer[10:]):
+            connection.sendall(part)
 
 
 def test_a_daemon_is_asked_by_its_socket(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import tarfile
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +38,7 @@ from scenarios.swarm.tasks import Orchestrator
 from scenarios.swarm.testbed import Swarm
 from scenarios.topology import Filler, Network, ServiceSpec, Task
 from tests.unit.conftest import Bench
+from tests.unit.listening import Listening
 
 
 def test_a_version_is_selected_by_its_name() -> None:
@@ -294,28 +294,21 @@ def test_a_change_is_in_effect_when_a_balancer_has_it(wanted: dict[str, int], la
     assert not balancer.lacks("10.0.0.8", {}), "a service that was removed"
 
 
-class _Daemon(threading.Thread):
+class _Daemon(Listening):
     """A daemon that gives one answer, and keeps what it was asked."""
 
     def __init__(self, path: Path, answer: bytes) -> None:
-        super().__init__(daemon=True)
-        self._answer, self.asked = answer, b""
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.bind(str(path))
-        self._socket.listen()
-        self.start()
+        self._answer = answer
+        super().__init__(path)
 
-    def run(self) -> None:
-        connection, _ = self._socket.accept()
-        with connection:
-            while part := connection.recv(65536):
-                self.asked += part
-                head, end, body = self.asked.partition(b"\r\n\r\n")
-                length = re.search(rb"Content-Length: (\d+)", head)
-                if end and len(body) >= (int(length[1]) if length else 0):
-                    break
-            connection.sendall(self._answer)
-        self._socket.close()
+    def serve(self, connection: socket.socket) -> None:
+        while part := connection.recv(65536):
+            self.asked += part
+            head, end, body = self.asked.partition(b"\r\n\r\n")
+            length = re.search(rb"Content-Length: (\d+)", head)
+            if end and len(body) >= (int(length[1]) if length else 0):
+                break
+        connection.sendall(self._answer)
 
 
 def _answered(status: str, body: bytes) -> bytes:
