@@ -59,10 +59,7 @@ def stop(netns: str, bridge: str) -> None:
 
 
 def _devices(rtnl: Rtnl, bridge: str) -> list[str]:
-    ports = [link for link in rtnl.links() if link.get_attr("IFLA_MASTER") == rtnl.index(bridge)]
-    return [
-        port.get_attr("IFLA_IFNAME") for port in ports if port.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "vxlan"
-    ]
+    return rtnl.ports(rtnl.index(bridge), "vxlan")
 
 
 def _program(bridge: int, mac: bytes) -> bytes:

@@ -152,7 +152,7 @@ def detach_all(name: str) -> list[str]:
     """Detach every program from a namespace's interfaces, as root may. Return how each was attached: "tcx" or "tc"."""
     found = ["tcx" for _, _, link, _ in links(name) if bpf.detach(link)]
     with Rtnl(name) as rtnl:
-        for interface in [each.get_attr("IFLA_IFNAME") for each in rtnl.links()]:
+        for interface in [each.name for each in rtnl.links()]:
             for removal in (rtnl.clsact_del, rtnl.ingress_del):
                 # Refused: it has none, or is gone: the kernel removes a deleted namespace's veths later (cleanup_net).
                 with suppress(netlink.NetlinkError):

@@ -335,7 +335,7 @@ class HostPlacement(_Attached):
 
     def _remove(self, device: str, netns: str) -> None:
         with Rtnl(netns) as rtnl:
-            links = {link.get_attr("IFLA_IFNAME"): link["index"] for link in rtnl.links()}
+            links = {link.name: link.index for link in rtnl.links()}
             used = {address["index"] for address in rtnl.addresses()}
             used |= {route.get_attr("RTA_OIF") for route in rtnl.routes()}
             if device in links and links[device] not in used:  # another network on this node may still use it

@@ -108,17 +108,17 @@ class Adopted(Testbed):
         stack = self._stacks[task.name] = self._stack.enter_context(ExitStack())
         container = Container(task, self._held(home, stack))
         with Rtnl(container.netns) as rtnl:
-            links = {each["index"]: each for each in rtnl.links()}
+            links = {each.index: each for each in rtnl.links()}
             there = {each.get_attr("IFA_LOCAL"): links[each["index"]] for each in rtnl.addresses()}
         vip = self.service(task.service).vip if task.service else None
         for network, address in {task.network: task.address, **task.joins}.items():
             if address not in there:
                 told = ", ".join(sorted(each for each in there if each)) or "none"
                 raise Usage(f"{task.name} does not have the address {address}", where=home.field, why=f"it has {told}")
-            link = there[address]
-            name, mac = link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_ADDRESS") or ""
-            own = vip if network == task.network else None
-            endpoint = Endpoint(task.name, network, task.node, container.netns, name, address, mac, "", "", own)
+            link, own = there[address], vip if network == task.network else None
+            endpoint = Endpoint(
+                task.name, network, task.node, container.netns, link.name, address, link.mac, "", "", own
+            )
             container.endpoints.append(endpoint)
         self.containers[task.name] = container
         return container

@@ -154,10 +154,8 @@ class Fabric:
         name = self.namespace(f"{node}.{network.name}")
         number = [each.name for each in self._scenario.networks].index(network.name)
         outside, inside = self.rtnl(host), self.rtnl(name)
-        data = [("IFLA_VXLAN_ID", _VXLAN_ID + number), ("IFLA_VXLAN_PORT", _VXLAN_PORT)]
-        data += [(f"IFLA_VXLAN_{flag}", 1) for flag in ("LEARNING", "PROXY", "L2MISS", "L3MISS")]
-        made = f"vx{number}"
-        outside.send([outside.link_add(made, "vxlan", data=data, mtu=network.mtu)])
+        made, flags = f"vx{number}", ("learning", "proxy", "l2miss", "l3miss")
+        outside.send([outside.vxlan_add(made, _VXLAN_ID + number, _VXLAN_PORT, flags, mtu=network.mtu)])
         target = os.open(netns.path(name), os.O_RDONLY | os.O_CLOEXEC)
         try:
             outside.send([outside.link_set(made, net_ns_fd=target, ifname="vxlan0")])

@@ -1,6 +1,7 @@
 """Links, addresses, routes, neighbours and fdb entries of one namespace, over rtnetlink.
 
-pyroute2 encodes the messages, and `Netlink` sends them in bulk.
+`Netlink` sends the requests in bulk. What a lab sends or asks hundreds of times is packed and unpacked here, and
+pyroute2 decodes the rest (docs/design/netlink.md).
 """
 
 from __future__ import annotations
@@ -8,18 +9,18 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable
 from ipaddress import ip_interface, ip_network
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pyroute2.netlink import nlmsg
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
+import msgspec
 
 from dataplanes.kernel import netlink, netns
 from dataplanes.kernel.netlink import CREATE, EXCL, REPLACE, Netlink, Request, attribute, attributes
+
+if TYPE_CHECKING:
+    from pyroute2.netlink import nlmsg
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
@@ -30,22 +31,80 @@ _CLSACT_HANDLE, _CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1  # TC_H_CLSACT, which is
 _CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # the two hooks of clsact
 _TCA_KIND, _TCA_OPTIONS, _BPF_FD, _BPF_NAME, _BPF_FLAGS = 1, 2, 6, 7, 8
 _ETH_P_ALL = 3
+_NESTED = 0x8000  # NLA_F_NESTED
 _IFF_UP = 1
-_OPERSTATE, _LINKINFO, _SLAVE_DATA, _PORT_STATE = 16, 18, 5, 1  # IFLA_*, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_STATE
+_IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, length of the prefix, flags, scope, index
+_RT = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, two prefix lengths, tos, table, protocol, scope, type, flags
+_ND = struct.Struct("=BxxxiHBB")  # struct ndmsg: family, index, state, flags, type
+_OPERSTATE, _LINKINFO = 16, 18  # IFLA_*
+_KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5  # IFLA_INFO_*
+_PORT_STATE, _HAIRPIN = 1, 4  # IFLA_BRPORT_STATE, IFLA_BRPORT_MODE
+_PEER = 1  # VETH_INFO_PEER
+_VNI, _VXLAN_PORT = 1, 15  # IFLA_VXLAN_*
+_VXLAN_FLAGS = {"learning": 7, "proxy": 11, "l2miss": 13, "l3miss": 14}  # IFLA_VXLAN_*
+_LOCAL, _ADDRESS, _BROADCAST = 2, 1, 4  # IFA_*
+_DST, _OIF, _GATEWAY, _PREFSRC = 1, 4, 5, 7  # RTA_*
+_MAIN, _OWN = 254, 255  # RT_TABLE_MAIN, RT_TABLE_LOCAL
+_STATIC, _UNICAST, _DELIVER = 4, 1, 2  # RTPROT_STATIC, RTN_UNICAST, RTN_LOCAL
+_ND_DST, _LLADDR = 1, 2  # NDA_*
 _UP, _FORWARDING = 6, 3  # IF_OPER_UP, BR_STATE_FORWARDING
 _NOARP, _PERMANENT = 0x40, 0x80  # NUD_*
 _SELF, _MASTER = 0x02, 0x04  # NTF_*
 _SCOPE = {"global": 0, "link": 253, "host": 254}
 
 
-def _request(
-    kind: int, flags: int, message: nlmsg, fields: Mapping[str, Any], attrs: Iterable[tuple[str, Any]]
-) -> Request:
-    for field, value in fields.items():
-        message[field] = value
-    message["attrs"] = list(attrs)
-    message.encode()
-    return Request(kind, flags, bytes(message.data)[16:])
+def _text(value: str) -> bytes:
+    return value.encode() + b"\0"
+
+
+def _mac(value: str) -> bytes:
+    return bytes.fromhex(value.replace(":", ""))
+
+
+_number = struct.Struct("=I").pack
+_address = socket.inet_aton
+_IFLA: dict[str, tuple[int, Callable[..., bytes]]] = {
+    "address": (1, _mac),
+    "ifname": (3, _text),
+    "mtu": (4, _number),
+    "master": (10, _number),
+    "net_ns_fd": (28, _number),
+}
+"""What a link is given: IFLA_* in lower case, its number and how it is packed."""
+
+
+def _link(attrs: dict[str, str | int]) -> bytes:
+    return b"".join(attribute(_IFLA[name][0], _IFLA[name][1](value)) for name, value in attrs.items())
+
+
+def _kind(kind: str, data: bytes = b"") -> bytes:
+    """Return the attribute that says of which kind a link is, with the kind's own attributes."""
+    info = attribute(_KIND, _text(kind))
+    return attribute(_LINKINFO, info + attribute(_DATA, data) if data else info)
+
+
+class Link(msgspec.Struct, frozen=True):
+    """An interface as the kernel tells of it. `kind` is "" for one that no driver of a kind has made, as lo."""
+
+    index: int
+    name: str
+    mac: str
+    master: int
+    kind: str
+
+    @classmethod
+    def read(cls, answer: bytes) -> Link:
+        """Unpack the body of an RTM_NEWLINK."""
+        found = attributes(answer[_IFINFO.size :])
+        info = attributes(found.get(_LINKINFO, b""))
+        return cls(
+            _IFINFO.unpack_from(answer)[2],
+            found[_IFLA["ifname"][0]].rstrip(b"\0").decode(errors="replace"),
+            found.get(_IFLA["address"][0], b"").hex(":"),
+            int.from_bytes(found.get(_IFLA["master"][0], b""), sys.byteorder),
+            info.get(_KIND, b"").rstrip(b"\0").decode(errors="replace"),
+        )
 
 
 def _decode(cls: type[nlmsg], answers: Iterable[tuple[int, bytes]]) -> list[nlmsg]:
@@ -93,11 +152,11 @@ class Rtnl:
 
     def mac(self, interface: str) -> str:
         """Return the MAC of an interface."""
-        return str(self._link(interface).get_attr("IFLA_ADDRESS"))
+        return Link.read(self._answer(interface)).mac
 
     def master(self, port: str) -> int:
         """Return the index of the bridge that has this interface as a port."""
-        return int(self._link(port).get_attr("IFLA_MASTER"))
+        return Link.read(self._answer(port)).master
 
     def carries(self, interface: str) -> bool:
         """Return True if the kernel has activated an interface, and its bridge, if it has one, forwards for it.
@@ -105,66 +164,61 @@ class Rtnl:
         Until then what is sent through it is dropped by a queue that takes nothing (net/sched/sch_generic.c,
         noop_enqueue). One function activates it and sets its state to up (net/core/link_watch.c, linkwatch_do_dev).
         """
-        body = struct.pack("=BxHiII", 0, 0, self.index(interface), 0, 0)
-        ((_, answer),) = self._netlink.dump(_GETLINK, body, 0)
-        link = attributes(answer[len(body) :])
+        link = attributes(self._answer(interface)[_IFINFO.size :])
         about = attributes(link.get(_LINKINFO, b""))
         port = attributes(about[_SLAVE_DATA]).get(_PORT_STATE) if _SLAVE_DATA in about else None
         return link[_OPERSTATE][0] == _UP and (port is None or port[0] == _FORWARDING)
 
-    def _link(self, interface: str) -> Any:
-        body = _request(_GETLINK, 0, ifinfmsg(), {}, [("IFLA_IFNAME", interface)]).body
-        (link,) = _decode(ifinfmsg, self._netlink.dump(_GETLINK, body, 0))
-        return link
+    def _answer(self, interface: str) -> bytes:
+        """Return the body of the kernel's answer about one link."""
+        ((_, answer),) = self._netlink.dump(_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0) + _link({"ifname": interface}), 0)
+        return answer
 
     # -- requests, which are sent in bulk ---------------------------------------------------------------------------
 
-    def link_add(self, interface: str, kind: str, *, data: Sequence[tuple[str, Any]] = (), **attrs: Any) -> Request:
+    def link_add(self, interface: str, kind: str, *, data: bytes = b"", **attrs: str | int) -> Request:
         """Return the request for a new link.
 
-        `data` has the kind's own attributes, `attrs` any IFLA_* in lower case (mtu=1450).
+        `data` are the kind's own attributes, and `attrs` are any of `_IFLA` (mtu=1450).
         """
-        info: list[tuple[str, Any]] = [("IFLA_INFO_KIND", kind)]
-        if data:
-            info.append(("IFLA_INFO_DATA", {"attrs": list(data)}))
-        pairs = [("IFLA_IFNAME", interface), ("IFLA_LINKINFO", {"attrs": info})]
-        pairs += [(f"IFLA_{key.upper()}", value) for key, value in attrs.items()]
-        return _request(_NEWLINK, CREATE | EXCL, ifinfmsg(), {}, pairs)
+        made = attribute(_IFLA["ifname"][0], _text(interface)) + _kind(kind, data) + _link(attrs)
+        return Request(_NEWLINK, CREATE | EXCL, _IFINFO.pack(0, 0, 0, 0, 0) + made)
+
+    def vxlan_add(self, interface: str, vni: int, port: int, flags: Iterable[str] = (), **attrs: str | int) -> Request:
+        """Return the request for a vxlan device with a UDP port, and with some of `_VXLAN_FLAGS`."""
+        data = attribute(_VNI, _number(vni)) + attribute(_VXLAN_PORT, struct.pack("!H", port))
+        data += b"".join(attribute(_VXLAN_FLAGS[flag], b"\1") for flag in flags)
+        return self.link_add(interface, "vxlan", data=data, **attrs)
 
     def veth_add(self, interface: str, peer: str, peer_netns: str, *, mac: str, mtu: int) -> None:
         """Create a veth pair: `interface` here with a random MAC, and `peer` in `peer_netns` with the given MAC."""
         target = os.open(netns.path(peer_netns), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            other = {
-                "attrs": [
-                    ("IFLA_IFNAME", peer),
-                    ("IFLA_ADDRESS", mac),
-                    ("IFLA_MTU", mtu),
-                    ("IFLA_NET_NS_FD", target),
-                ]
-            }
-            self.send([self.link_add(interface, "veth", data=[("VETH_INFO_PEER", other)], mtu=mtu)])
+            other = _link({"ifname": peer, "address": mac, "mtu": mtu, "net_ns_fd": target})
+            data = attribute(_PEER, _IFINFO.pack(0, 0, 0, 0, 0) + other)
+            self.send([self.link_add(interface, "veth", data=data, mtu=mtu)])
         finally:
             os.close(target)
 
-    def link_set(self, interface: str, *, up: bool | None = None, **attrs: Any) -> Request:
+    def link_set(self, interface: str, *, up: bool | None = None, **attrs: str | int) -> Request:
         """Return the request that changes a link: up, master=index, net_ns_fd=fd, ifname=..., address=MAC, mtu=..."""
-        fields = {"index": self.index(interface)}
-        if up is not None:
-            fields |= {"flags": _IFF_UP if up else 0, "change": _IFF_UP}
-        return _request(_NEWLINK, 0, ifinfmsg(), fields, [(f"IFLA_{k.upper()}", v) for k, v in attrs.items()])
+        return self._link_set(interface, up, _link(attrs))
+
+    def _link_set(self, interface: str, up: bool | None, attrs: bytes) -> Request:
+        flags = _IFF_UP if up else 0
+        change = 0 if up is None else _IFF_UP
+        return Request(_NEWLINK, 0, _IFINFO.pack(0, 0, self.index(interface), flags, change) + attrs)
 
     def link_del(self, interface: str) -> Request:
         """Return the request that deletes a link."""
-        request = _request(_DELLINK, 0, ifinfmsg(), {"index": self.index(interface)}, [])
+        request = Request(_DELLINK, 0, _IFINFO.pack(0, 0, self.index(interface), 0, 0))
         self._index.pop(interface, None)
         return request
 
     def hairpin(self, port: str, on: bool) -> Request:
         """Return the request that lets a bridge port send a frame back to where it came from."""
-        data = {"attrs": [("IFLA_BRPORT_MODE", int(on))]}
-        info = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)]
-        return self.link_set(port, linkinfo={"attrs": info})
+        data = attribute(_SLAVE_DATA | _NESTED, attribute(_HAIRPIN, bytes((on,))))
+        return self._link_set(port, None, attribute(_LINKINFO, attribute(_SLAVE_KIND, b"bridge\0") + data))
 
     def address_add(self, interface: str, address: str, *, scope: str = "global") -> Request:
         """Return the request for an IPv4 address in CIDR notation. It is refused (EEXIST) if the address exists."""
@@ -176,16 +230,12 @@ class Rtnl:
 
     def _address(self, kind: int, flags: int, interface: str, address: str, scope: str) -> Request:
         parsed = ip_interface(address)
-        pairs = [("IFA_LOCAL", str(parsed.ip)), ("IFA_ADDRESS", str(parsed.ip))]
-        if parsed.network.prefixlen < 31:
-            pairs.append(("IFA_BROADCAST", str(parsed.network.broadcast_address)))
-        fields = {
-            "family": socket.AF_INET,
-            "prefixlen": parsed.network.prefixlen,
-            "index": self.index(interface),
-            "scope": _SCOPE[scope],
-        }
-        return _request(kind, flags, ifaddrmsg(), fields, pairs)
+        prefix, own = parsed.network.prefixlen, parsed.ip.packed
+        body = _IFADDR.pack(socket.AF_INET, prefix, 0, _SCOPE[scope], self.index(interface))
+        body += attribute(_LOCAL, own) + attribute(_ADDRESS, own)
+        if prefix < 31:
+            body += attribute(_BROADCAST, parsed.network.broadcast_address.packed)
+        return Request(kind, flags, body)
 
     def route_add(self, destination: str, *, interface: str, gateway: str | None = None) -> Request:
         """Return the request for a route in the main table. The destination is "default" or CIDR."""
@@ -196,21 +246,15 @@ class Rtnl:
         return self._route(_DELROUTE, 0, destination, interface, None)
 
     def _route(self, kind: int, flags: int, destination: str, interface: str, gateway: str | None) -> Request:
-        prefix = 0 if destination == "default" else ip_network(destination).prefixlen
-        pairs: list[tuple[str, Any]] = [("RTA_OIF", self.index(interface))]
-        if prefix:
-            pairs.append(("RTA_DST", str(ip_network(destination).network_address)))
+        network = ip_network("0.0.0.0/0" if destination == "default" else destination)
+        scope = _SCOPE["global" if gateway else "link"]
+        body = _RT.pack(socket.AF_INET, network.prefixlen, 0, 0, _MAIN, _STATIC, scope, _UNICAST, 0)
+        body += attribute(_OIF, _number(self.index(interface)))
+        if network.prefixlen:
+            body += attribute(_DST, network.network_address.packed)
         if gateway:
-            pairs.append(("RTA_GATEWAY", gateway))
-        fields = {
-            "family": socket.AF_INET,
-            "dst_len": prefix,
-            "table": 254,
-            "proto": 4,  # RTPROT_STATIC
-            "scope": _SCOPE["global" if gateway else "link"],
-            "type": 1,  # RTN_UNICAST
-        }
-        return _request(kind, flags, rtmsg(), fields, pairs)
+            body += attribute(_GATEWAY, _address(gateway))
+        return Request(kind, flags, body)
 
     def local_add(self, interface: str, address: str, source: str = "") -> Request:
         """Return the request for a route that makes an address this namespace's own.
@@ -218,23 +262,16 @@ class Rtnl:
         The namespace itself connects to it from `source`, or else from the address itself. The request is refused
         (EEXIST) if the route exists.
         """
-        return self._local(_NEWROUTE, CREATE | EXCL, interface, address, [("RTA_PREFSRC", source)] if source else [])
+        return self._local(_NEWROUTE, CREATE | EXCL, interface, address, source)
 
     def local_del(self, interface: str, address: str) -> Request:
         """Return the request that removes such a route."""
-        return self._local(_DELROUTE, 0, interface, address, [])
+        return self._local(_DELROUTE, 0, interface, address, "")
 
-    def _local(self, kind: int, flags: int, interface: str, address: str, attrs: Sequence[tuple[str, str]]) -> Request:
-        fields = {
-            "family": socket.AF_INET,
-            "dst_len": 32,
-            "table": 255,  # RT_TABLE_LOCAL
-            "proto": 4,  # RTPROT_STATIC
-            "scope": _SCOPE["host"],
-            "type": 2,  # RTN_LOCAL
-        }
-        pairs = [("RTA_DST", address), ("RTA_OIF", self.index(interface)), *attrs]
-        return _request(kind, flags, rtmsg(), fields, pairs)
+    def _local(self, kind: int, flags: int, interface: str, address: str, source: str) -> Request:
+        body = _RT.pack(socket.AF_INET, 32, 0, 0, _OWN, _STATIC, _SCOPE["host"], _DELIVER, 0)
+        body += attribute(_DST, _address(address)) + attribute(_OIF, _number(self.index(interface)))
+        return Request(kind, flags, body + attribute(_PREFSRC, _address(source)) if source else body)
 
     def neighbour_set(self, interface: str, address: str, mac: str) -> Request:
         """Return the request for a permanent neighbour entry."""
@@ -261,18 +298,14 @@ class Rtnl:
         return self._port_fdb(_DELNEIGH, 0, port, mac)
 
     def _port_fdb(self, kind: int, flags: int, port: str, mac: str) -> Request:
-        fields = {"family": socket.AF_BRIDGE, "ifindex": self.index(port), "state": _NOARP, "flags": _MASTER}
-        return _request(kind, flags, ndmsg(), fields, [("NDA_LLADDR", mac)])
+        body = _ND.pack(socket.AF_BRIDGE, self.index(port), _NOARP, _MASTER, 0)
+        return Request(kind, flags, body + attribute(_LLADDR, _mac(mac)))
 
     def _neighbour(
         self, kind: int, flags: int, interface: str, family: int, ntf: int, address: str, mac: str | None
     ) -> Request:
-        pairs = [("NDA_DST", address)]
-        if mac:
-            pairs.append(("NDA_LLADDR", mac))
-        fields = {"family": family, "ifindex": self.index(interface), "state": _PERMANENT, "flags": ntf}
-        # pyroute2 picks the encoding of NDA_DST by the family, and encodes AF_BRIDGE as IPv4 too.
-        return _request(kind, flags, ndmsg(), fields, pairs)
+        body = _ND.pack(family, self.index(interface), _PERMANENT, ntf, 0) + attribute(_ND_DST, _address(address))
+        return Request(kind, flags, body + attribute(_LLADDR, _mac(mac)) if mac else body)
 
     def clsact_add(self, interface: str) -> Request:
         """Return the request for the classifier hooks in both directions. It is refused (EEXIST) if they are taken."""
@@ -309,7 +342,7 @@ class Rtnl:
         options += attribute(_BPF_FLAGS, struct.pack("=I", 1))  # TCA_BPF_FLAG_ACT_DIRECT
         info = 1 << 16 | socket.htons(_ETH_P_ALL)  # priority, protocol
         body = self._tc(interface, 1, _CLSACT[direction], info)
-        body += attribute(_TCA_KIND, b"bpf\0") + attribute(_TCA_OPTIONS | 0x8000, options)
+        body += attribute(_TCA_KIND, b"bpf\0") + attribute(_TCA_OPTIONS | _NESTED, options)
         return Request(_NEWTFILTER, CREATE, body)
 
     def _tc(self, interface: str, handle: int, parent: int, info: int) -> bytes:
@@ -317,29 +350,32 @@ class Rtnl:
 
     # -- reading the kernel's state ---------------------------------------------------------------------------
 
-    def links(self) -> list[nlmsg]:
-        """Return every link (pyroute2 ifinfmsg)."""
-        return _decode(ifinfmsg, self._netlink.dump(_GETLINK, _request(_GETLINK, 0, ifinfmsg(), {}, []).body))
+    def links(self) -> list[Link]:
+        """Return every link."""
+        return [Link.read(body) for _, body in self._netlink.dump(_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0))]
 
     def ports(self, bridge: int, kind: str) -> list[str]:
         """Return the names of a bridge's ports of one kind.
 
         The kernel answers with those only (net/core/rtnetlink.c, link_kind_filtered).
         """
-        info = {"attrs": [("IFLA_INFO_KIND", kind)]}
-        body = _request(_GETLINK, 0, ifinfmsg(), {}, [("IFLA_MASTER", bridge), ("IFLA_LINKINFO", info)]).body
-        return [str(link.get_attr("IFLA_IFNAME")) for link in _decode(ifinfmsg, self._netlink.dump(_GETLINK, body))]
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + _link({"master": bridge}) + _kind(kind)
+        return [Link.read(answer).name for _, answer in self._netlink.dump(_GETLINK, body)]
 
     def addresses(self) -> list[nlmsg]:
         """Return every address (pyroute2 ifaddrmsg)."""
-        return _decode(ifaddrmsg, self._netlink.dump(_GETADDR, _request(_GETADDR, 0, ifaddrmsg(), {}, []).body))
+        from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+
+        return _decode(ifaddrmsg, self._netlink.dump(_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)))
 
     def routes(self) -> list[nlmsg]:
         """Return every IPv4 route of every table (pyroute2 rtmsg)."""
-        body = _request(_GETROUTE, 0, rtmsg(), {"family": socket.AF_INET}, []).body
-        return _decode(rtmsg, self._netlink.dump(_GETROUTE, body))
+        from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+        return _decode(rtmsg, self._netlink.dump(_GETROUTE, _RT.pack(socket.AF_INET, *[0] * 8)))
 
     def neighbours(self, family: int = socket.AF_INET) -> list[nlmsg]:
         """Return every neighbour, or with AF_BRIDGE every forwarding entry (pyroute2 ndmsg)."""
-        body = _request(_GETNEIGH, 0, ndmsg(), {"family": family}, []).body
-        return _decode(ndmsg, self._netlink.dump(_GETNEIGH, body))
+        from pyroute2.netlink.rtnl.ndmsg import ndmsg
+
+        return _decode(ndmsg, self._netlink.dump(_GETNEIGH, _ND.pack(family, 0, 0, 0, 0)))

@@ -52,7 +52,7 @@ def balancer(name: str) -> Balancer:
 def addresses(namespace: str) -> dict[str, str]:
     """Return the IPv4 addresses in a namespace, each with its interface."""
     with Rtnl(namespace) as rtnl:
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in rtnl.links()}
+        names = {link.index: link.name for link in rtnl.links()}
         return {a.get_attr("IFA_LOCAL"): names[a["index"]] for a in rtnl.addresses() if a["family"] == socket.AF_INET}
 
 

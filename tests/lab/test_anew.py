@@ -23,8 +23,7 @@ def bridged() -> Iterator[str]:
     netns.create(NAME)
     try:
         with Rtnl(NAME) as rtnl:
-            data = [("IFLA_VXLAN_ID", 77), ("IFLA_VXLAN_PORT", 4789)]
-            rtnl.send([rtnl.link_add("br0", "bridge"), rtnl.link_add("vxlan0", "vxlan", data=data)])
+            rtnl.send([rtnl.link_add("br0", "bridge"), rtnl.vxlan_add("vxlan0", 77, 4789)])
             rtnl.veth_add("veth0", "veth1", NAME, mac="02:42:0a:00:00:07", mtu=1450)
             rtnl.send(rtnl.link_set(port, master=rtnl.index("br0"), up=True) for port in ("vxlan0", "veth0"))
         yield NAME

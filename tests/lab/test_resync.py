@@ -66,7 +66,7 @@ def disown(lab: Lab) -> None:
     vips = [service.vip for service in lab.services()]
     for _, _, name in lab.namespaces():
         with Rtnl(name) as rtnl:
-            names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in rtnl.links()}
+            names = {link.index: link.name for link in rtnl.links()}
             gone: list[Request] = [
                 rtnl.address_del(names[each["index"]], f"{each.get_attr('IFA_LOCAL')}/32")
                 for each in rtnl.addresses()
