@@ -62,6 +62,7 @@ _STEADY = (
     *("nft-container", "nft-lb", "nft-overlay", "nft-bridge", "ebpf-redirect", "kube-nftables@one-map"),
 )
 """Planes of each mechanism with which ten thousand services, and one more, do not take minutes."""
+_SCALE = ("run", "--dataplane", ",".join(_SCALED), *_CLOCK, "--scenario", "scale")
 _FEW_AND_MANY = ("--scenario", "scale", "--workload", "crr", "--services", "1,10000", "--repeat", "3")
 _LARGE = ("--scenario", "scale", "--workload", "crr,program", "--services", "50000", "--repeat", "1")
 _CROWDED = ("--scenario", "scale", "--workload", "crr", "--backends", "1000", "--repeat", "1")
@@ -91,10 +92,8 @@ STEPS = (
     Step("matrix.json", ("matrix", *_COMPARED, *_KERNELS, "--output")),
     Step("connections.json", ("run", *_COMPARED, *_CLOCK, "--workload", "crr,others", "--profile", "--output")),
     Step("traffic.json", ("run", *_ALL, *_CLOCK, "--repeat", "3", "--workload", _TRAFFIC, "--output")),
-    Step(
-        "scale.json",
-        ("run", "--dataplane", ",".join(_SCALED), *_CLOCK, "--repeat", "3", "--scenario", "scale", "--output"),
-    ),
+    Step("scale.json", (*_SCALE, "--repeat", "3", "--workload", "crr,others", "--output")),
+    Step("programming.json", (*_SCALE, "--workload", "program", "--output")),
     Step("services.json", ("run", "--dataplane", ",".join(_MANY), *_CLOCK, *_FEW_AND_MANY, "--output")),
     Step("large.json", ("run", "--dataplane", f"{DIRECT},{_ROOMY}", *_CLOCK, *_LARGE, "--output")),
     Step("backends.json", ("run", "--dataplane", "direct,ipvs-lb@map,nft-lb,ebpf-tc", *_CLOCK, *_CROWDED, "--output")),

@@ -94,7 +94,7 @@ class Link(msgspec.Struct, frozen=True):
     kind: str
 
     @classmethod
-    def read(cls, answer: bytes) -> Link:
+    def unpack(cls, answer: bytes) -> Link:
         """Unpack the body of an RTM_NEWLINK."""
         found = attributes(answer[_IFINFO.size :])
         info = attributes(found.get(_LINKINFO, b""))
@@ -152,11 +152,11 @@ class Rtnl:
 
     def mac(self, interface: str) -> str:
         """Return the MAC of an interface."""
-        return Link.read(self._answer(interface)).mac
+        return Link.unpack(self._answer(interface)).mac
 
     def master(self, port: str) -> int:
         """Return the index of the bridge that has this interface as a port."""
-        return Link.read(self._answer(port)).master
+        return Link.unpack(self._answer(port)).master
 
     def carries(self, interface: str) -> bool:
         """Return True if the kernel has activated an interface, and its bridge, if it has one, forwards for it.
@@ -352,7 +352,7 @@ class Rtnl:
 
     def links(self) -> list[Link]:
         """Return every link."""
-        return [Link.read(body) for _, body in self._netlink.dump(_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0))]
+        return [Link.unpack(body) for _, body in self._netlink.dump(_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0))]
 
     def ports(self, bridge: int, kind: str) -> list[str]:
         """Return the names of a bridge's ports of one kind.
@@ -360,7 +360,7 @@ class Rtnl:
         The kernel answers with those only (net/core/rtnetlink.c, link_kind_filtered).
         """
         body = _IFINFO.pack(0, 0, 0, 0, 0) + _link({"master": bridge}) + _kind(kind)
-        return [Link.read(answer).name for _, answer in self._netlink.dump(_GETLINK, body)]
+        return [Link.unpack(answer).name for _, answer in self._netlink.dump(_GETLINK, body)]
 
     def addresses(self) -> list[nlmsg]:
         """Return every address (pyroute2 ifaddrmsg)."""

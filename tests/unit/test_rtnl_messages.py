@@ -219,6 +219,6 @@ def test_a_pair_says_what_pyroute2_would_say(rtnl: Unsent, monkeypatch: pytest.M
 def test_a_link_is_read_as_pyroute2_reads_it() -> None:
     attrs: Attrs = [("IFLA_IFNAME", "vxlan0"), ("IFLA_ADDRESS", MAC), ("IFLA_MASTER", 3), info("vxlan", *VXLAN)]
     body = encoded(ifinfmsg(), LINK, attrs)
-    link = Link.read(body)
+    link = Link.unpack(body)
     assert (link.index, link.name, link.mac, link.master, link.kind) == (INDEX, "vxlan0", MAC, 3, "vxlan")
-    assert Link.read(encoded(ifinfmsg(), LINK, [("IFLA_IFNAME", "lo")])) == Link(INDEX, "lo", "", 0, "")
+    assert Link.unpack(encoded(ifinfmsg(), LINK, [("IFLA_IFNAME", "lo")])) == Link(INDEX, "lo", "", 0, "")
