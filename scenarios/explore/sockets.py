@@ -38,6 +38,8 @@ IPVS forgets the flow of a removed backend at the next tick (see scenarios.check
 _ACKNOWLEDGED, _LOOK = 0.5, 0.002
 """Seconds until what is acknowledged at all has been, and between two looks: an acknowledgement may wait for 40 ms."""
 _AT_ONCE = struct.pack("=ii", 1, 0)  # SO_LINGER: a close is a reset
+_NOBODY = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
+"""The errors by which the kernel says that nobody has answered, or that nobody can be reached."""
 
 
 def container_of(name: str) -> str:
@@ -365,10 +367,17 @@ def _reset(connection: socket.socket) -> None:
 
 
 def _sight(error: OSError) -> Sight:
-    """Return an error of the network as what is seen. The sender's own path may drop a packet: not permitted."""
+    """Return an error of the network as what is seen. The sender's own path may drop a packet: not permitted.
+
+    Raises BenchError for an error that says nothing of the network, as that an address is in use.
+    """
     if isinstance(error, ConnectionRefusedError | PermissionError):
         return REFUSED
-    return RESET if isinstance(error, ConnectionError) else SILENCE
+    if isinstance(error, ConnectionError) or error.errno == errno.ENOTCONN:  # this end was told of the reset before
+        return RESET
+    if isinstance(error, TimeoutError) or error.errno in _NOBODY:
+        return SILENCE
+    raise BenchError("a socket cannot be used", where="an end of a flow", why=str(error)) from error
 
 
 def _wait(patient: bool) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,7 +12,8 @@ from typing import Any, cast
 import pytest
 
 from dataplanes.errors import BenchError
-from scenarios.explore.sockets import Ends, Sockets, _bound, unacknowledged
+from scenarios.explore.operations import REFUSED, RESET, SILENCE, Sight
+from scenarios.explore.sockets import Ends, Sockets, _bound, _sight, unacknowledged
 
 
 @pytest.fixture
@@ -51,3 +54,31 @@ def test_a_source_port_that_is_in_use_is_passed_over(flow: Ends) -> None:
         assert _bound(made, [flow.source, 0]) == 0
     with socket.socket() as made, pytest.raises(BenchError, match="no source port is free"):
         _bound(made, [flow.source])
+
+
+@pytest.mark.parametrize(
+    ("number", "seen"),
+    [
+        (errno.ECONNREFUSED, REFUSED),
+        (errno.EPERM, REFUSED),
+        (errno.ECONNRESET, RESET),
+        (errno.EPIPE, RESET),
+        (errno.ENOTCONN, RESET),
+        (errno.ETIMEDOUT, SILENCE),
+        (errno.EHOSTUNREACH, SILENCE),
+        (errno.ENETUNREACH, SILENCE),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_an_error_of_the_network_is_what_is_seen(number: int, seen: Sight) -> None:
+    assert _sight(OSError(number, os.strerror(number))) == seen
+
+
+@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.EINVAL], ids=errno.errorcode.get)
+def test_an_error_that_says_nothing_of_the_network_is_not_taken_for_silence(number: int) -> None:
+    with pytest.raises(BenchError, match=os.strerror(number)):
+        _sight(OSError(number, os.strerror(number)))
+
+
+def test_a_time_out_of_python_is_silence() -> None:
+    assert _sight(TimeoutError("timed out")) == SILENCE
