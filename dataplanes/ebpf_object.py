@@ -8,7 +8,6 @@ structures of the user API, so an object fits every kernel; compilation only nee
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import struct
@@ -22,6 +21,7 @@ from msgspec import Struct
 
 from dataplanes import files
 from dataplanes.errors import BenchError, Prerequisite
+from dataplanes.hashes import sha256
 from dataplanes.kernel import bpf, distribution
 from dataplanes.paths import cache
 
@@ -114,7 +114,7 @@ class Loaded:
 
 def cached(name: str) -> Path:
     """Return the path of the object in the cache. The file's name holds the hash of its source."""
-    return cache() / "bpf" / (f"{name}-{hashlib.sha256(_source(name).encode()).hexdigest()[:12]}.json")
+    return cache() / "bpf" / (f"{name}-{sha256(_source(name).encode()).hex()[:12]}.json")
 
 
 def compiled(name: str) -> Object:

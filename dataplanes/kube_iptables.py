@@ -12,11 +12,11 @@ sees that others have flushed a table are not there either.
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Iterator, Sequence
 
 from dataplanes.chains import Layout
 from dataplanes.filters import Entry
+from dataplanes.hashes import sha256
 from dataplanes.model import Port, Service
 
 MARK = "0x4000/0x4000"
@@ -96,4 +96,4 @@ def _picks(names: list[str]) -> Iterator[str]:
 
 def _hashed(name: str, port: Port, endpoint: str = "") -> str:
     """Return the hash in a chain's name: iptables takes names of 28 characters."""
-    return base64.b32encode(hashlib.sha256(f"{name}{port.protocol}{endpoint}".encode()).digest()).decode()[:16]
+    return base64.b32encode(sha256(f"{name}{port.protocol}{endpoint}".encode())).decode()[:16]

@@ -18,12 +18,12 @@ there, and the table has the name that a network's table has here.
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Iterator, Sequence
 
 from dataplanes.base import Site
 from dataplanes.chains import chain
 from dataplanes.filters import Entry
+from dataplanes.hashes import sha256
 from dataplanes.model import Port, Service
 from dataplanes.nft_rules import spelled, table_name
 
@@ -171,5 +171,5 @@ def _base(service: Service, port: Port) -> str:
 
 def _hashed(name: str) -> str:
     """Return a name behind the beginning of its hash, and cut short if it is too long for nftables."""
-    found = base64.b32encode(hashlib.sha256(name.encode()).digest()).decode()[:8] + f"-{name}"
+    found = base64.b32encode(sha256(name.encode())).decode()[:8] + f"-{name}"
     return found if len(found) <= _LONGEST else f"{found[: _LONGEST - 3]}..."

@@ -7,7 +7,6 @@ when it is read, before anything is created. The kernel under test gets what was
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import re
 import shlex
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 
 from dataplanes import files, toml
 from dataplanes.errors import Usage
+from dataplanes.hashes import sha256
 from dataplanes.model import Protocol
 from dataplanes.texts import clean, demand_utf8
 
@@ -175,12 +175,12 @@ def _digested(program: PlaneProgram) -> PlaneProgram:
 
 def digest(program: PlaneProgram) -> str:
     """Return a hash of the contents that a program's files have now."""
-    made = hashlib.sha256()
+    parts = []
     for path in program.files():
         with open(path, "rb") as file:
             data = file.read()
-        made.update(f"{os.path.basename(path)} {len(data)}\n".encode() + data)
-    return made.hexdigest()[:12]
+        parts += [f"{os.path.basename(path)} {len(data)}\n".encode(), data]
+    return sha256(*parts).hex()[:12]
 
 
 def _not_executable(path: str) -> tuple[str, str] | None:

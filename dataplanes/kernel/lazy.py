@@ -1,4 +1,4 @@
-"""Packages whose modules can be imported without the rest of the package."""
+"""Packages that are imported without a part of what they would import."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ class LazyPackage(ModuleType):
         assert self.__spec__.loader
         self.__spec__.loader.exec_module(self)
         return getattr(self, name)
+
+
+def import_without(package: str, optional: str) -> None:
+    """Import a package as if one that it does not need were not installed. If either is imported, nothing is done."""
+    if package in sys.modules or optional in sys.modules:
+        return
+    sys.modules[optional] = None  # type: ignore[assignment]  # its import raises ImportError
+    try:
+        import_module(package)
+    finally:
+        del sys.modules[optional]
 
 
 def import_lazily(package: str) -> None:

@@ -49,7 +49,7 @@ _MAIN, _OWN = 254, 255  # RT_TABLE_MAIN, RT_TABLE_LOCAL
 _STATIC, _UNICAST, _DELIVER = 4, 1, 2  # RTPROT_STATIC, RTN_UNICAST, RTN_LOCAL
 _ND_DST, _LLADDR = 1, 2  # NDA_*
 _UP, _FORWARDING = 6, 3  # IF_OPER_UP, BR_STATE_FORWARDING
-_NOARP, _PERMANENT = 0x40, 0x80  # NUD_*
+_INCOMPLETE, _FAILED, _NOARP, _PERMANENT = 0x01, 0x20, 0x40, 0x80  # NUD_*
 _SELF, _MASTER = 0x02, 0x04  # NTF_*
 _SCOPE = {"global": 0, "link": 253, "host": 254}
 
@@ -280,6 +280,16 @@ class Rtnl:
     def neighbour_del(self, interface: str, address: str) -> Request:
         """Return the request that removes a neighbour entry."""
         return self._neighbour(_DELNEIGH, 0, interface, socket.AF_INET, 0, address, None)
+
+    def sought(self) -> list[Request]:
+        """Return the requests that remove the IPv4 neighbours who were asked for and have not answered."""
+        found = []
+        for _, told in self._netlink.dump(_GETNEIGH, _ND.pack(socket.AF_INET, 0, 0, 0, 0)):
+            family, index, state, _, _ = _ND.unpack_from(told)
+            if state & (_INCOMPLETE | _FAILED):
+                body = _ND.pack(family, index, 0, 0, 0) + attribute(_ND_DST, attributes(told[_ND.size :])[_ND_DST])
+                found.append(Request(_DELNEIGH, 0, body))
+        return found
 
     def fdb_set(self, interface: str, mac: str, remote: str) -> Request:
         """Return the request for a permanent forwarding entry of a vxlan: the MAC is behind the remote VTEP."""

@@ -7,12 +7,14 @@ means nothing to the next.
 
 from __future__ import annotations
 
+import errno
 import time
 from itertools import count
 
 from msgspec.structs import replace
 
 from dataplanes.errors import BenchError
+from dataplanes.kernel.rtnl import Rtnl
 from dataplanes.model import Backend, Port, Service
 from scenarios.explore import operations as do
 from scenarios.explore.operations import BACKENDS, DONE, AnyOperation, Sight
@@ -40,6 +42,7 @@ class Player:
         self._vips: dict[str, str] = {}  # of the services of this sequence, those that are removed included
         self._services: dict[str, Service] = {}
         self._crashed: set[str] = set()
+        self._missed = False  # whether any container has crashed in this sequence
         self._sockets = Sockets(testbed, BACKENDS)
         self.error = ""  # the error of the last operation, if the plane refused it
         self.begin()
@@ -47,6 +50,7 @@ class Player:
     def begin(self) -> None:
         """Begin a sequence."""
         self._vips.clear()
+        self._missed = False
         self._begun = time.monotonic()
         self._machine = Steadiness(queues=True)
         self._waited = kept_waiting()
@@ -67,6 +71,18 @@ class Player:
             if name in self._crashed:
                 self._restore(name)
             self._sockets.listen(name)
+        if self._missed:
+            self._forget_sought()
+
+    def _forget_sought(self) -> None:
+        """Have every namespace forget whom it has asked for in vain.
+
+        ARP asks three times, a second apart, and then refuses all packets that wait (net/core/neighbour.c,
+        neigh_timer_handler), also those that came after the third question, when the address was there again.
+        """
+        for _, _, name in self._testbed.namespaces():
+            with Rtnl(name) as rtnl:
+                rtnl.send(rtnl.sought(), ignore=(errno.ENOENT,))  # it was removed meanwhile
 
     def close(self) -> None:
         """Close every socket."""
@@ -133,6 +149,7 @@ class Player:
                 self._testbed.crash(container_of(backend))
                 self._sockets.lose(backend)
                 self._crashed.add(backend)
+                self._missed = True
             case do.Restore(backend=backend):
                 self._restore(backend)
             case do.Flush():

@@ -21,7 +21,7 @@ from dataplanes.model import Backend, Service, turns
 from dataplanes.selection import balances
 from scenarios.explore import operations as do
 from scenarios.explore import player, sockets
-from scenarios.explore.operations import Operations
+from scenarios.explore.operations import SILENCE, Operations, Sight
 from scenarios.explore.search import Found
 from tests.conftest import ROOT
 from tests.lab.mutants.told import Mutant
@@ -263,3 +263,15 @@ def test_kept_sequences_are_as_expected(name: str) -> None:
             operations = msgspec.json.decode(path.read_bytes(), type=Operations)
             *_, last = next(filter(None, (found.replay(operations) for _ in range(_PATIENCE))))
             assert last.as_expected, (path.stem, last)
+
+
+def test_a_sequence_does_not_inherit_that_a_neighbour_is_sought(monkeypatch: Patch) -> None:
+    """ARP asks three times, a second apart, and then refuses what waits, up to a second after the address is back."""
+    monkeypatch.setattr(sockets, "_PACE", 2.0)
+    (selection,) = catalog.select("kube-nftables")
+    with searching(selection, idles=False) as found, found._lab() as made:
+        made.play(do.Crash("blue"), patient=False)
+        assert made.play(do.Ask(1, "east", "blue"), patient=False) == SILENCE
+        made.end()
+        made.begin()
+        assert made.play(do.Visit("east", "blue"), patient=True) == Sight("answered", "blue")

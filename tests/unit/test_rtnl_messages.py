@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pyroute2.netlink import nlmsg
@@ -13,7 +13,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from dataplanes.kernel.netlink import CREATE, EXCL, REPLACE, Request
+from dataplanes.kernel.netlink import CREATE, EXCL, REPLACE, Netlink, Request
 from dataplanes.kernel.rtnl import Link, Rtnl
 
 Attrs = list[tuple[str, Any]]
@@ -222,3 +222,27 @@ def test_a_link_is_read_as_pyroute2_reads_it() -> None:
     link = Link.unpack(body)
     assert (link.index, link.name, link.mac, link.master, link.kind) == (INDEX, "vxlan0", MAC, 3, "vxlan")
     assert Link.unpack(encoded(ifinfmsg(), LINK, [("IFLA_IFNAME", "lo")])) == Link(INDEX, "lo", "", 0, "")
+
+
+def about(number: int, state: int = 0) -> bytes:
+    """Return what is said of a neighbour by its address and state."""
+    fields = {"family": socket.AF_INET, "ifindex": INDEX, "state": state}
+    return encoded(ndmsg(), fields, [("NDA_DST", f"10.0.0.{number}")])
+
+
+class Told:
+    """A netlink socket on which the kernel tells of neighbours in these states."""
+
+    def __init__(self, *states: int) -> None:
+        self._states = states
+
+    def dump(self, kind: int, body: bytes) -> list[tuple[int, bytes]]:
+        assert (kind, told(ndmsg, body)) == (30, told(ndmsg, encoded(ndmsg(), {"family": socket.AF_INET}, [])))
+        return [(28, about(state, state)) for state in self._states]
+
+
+def test_a_neighbour_who_has_not_answered_is_forgotten_and_no_other(rtnl: Unsent) -> None:
+    incomplete, reachable, stale, failed, permanent = 0x01, 0x02, 0x04, 0x20, 0x80
+    rtnl._netlink = cast(Netlink, Told(incomplete, reachable, stale, failed, permanent))
+    removed = [(each.kind, each.flags, told(ndmsg, each.body)) for each in rtnl.sought()]
+    assert removed == [(29, 0, told(ndmsg, about(state))) for state in (incomplete, failed)]

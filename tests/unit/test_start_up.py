@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.unit.test_layers import MODULES
 
@@ -17,7 +19,18 @@ def test_a_trial_does_without_what_is_large() -> None:
     imported = python("import sys, bench.inside.main; print(*sys.modules)").split()
     assert "dataplanes.kernel.rtnl" in imported
     assert "dataplanes.program" not in imported
-    assert not {"asyncio", "pyroute2.netlink", "rich", "scipy", "ssl"}.intersection(imported)
+    assert not {"asyncio", "hashlib", "pyroute2.netlink", "rich", "scipy", "ssl"}.intersection(imported)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="msgspec needs typing_extensions for Python 3.10")
+def test_a_trial_does_without_what_msgspec_would_import_if_it_could() -> None:
+    imported = python("import sys, bench.inside.main; print(*sys.modules)").split()
+    assert "msgspec" in imported
+    assert not {"ast", "inspect", "typing_extensions"}.intersection(imported)
+
+
+def test_what_was_left_out_can_be_imported_later() -> None:
+    assert python("import bench.inside.main, typing_extensions; print(typing_extensions.Self)").endswith("Self\n")
 
 
 def test_dask_is_imported_for_a_cluster_only() -> None:
