@@ -9,7 +9,7 @@ import base64
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -162,15 +162,20 @@ class _Observer:
         return checks.skipped(check, self._clock, *able)
 
     def _show(self, check: Check) -> None:
-        """Observe a check again in its own lab, with the packets of every namespace and the walk through the lab."""
+        """Observe a check again in its own lab, with the packets of every namespace and the walk through the lab.
+
+        The packets to VIPs are followed, too, unless they were the first time.
+        """
+        evidence: dict[str, Any] = {"dataplane": self._selection.name, "check": check.name}
         try:
             with ExitStack() as stack:
                 lab = self._enter(stack)
+                traces = self._attached(stack, lab, evidence)
                 with capture.capture([name for _, _, name in lab.namespaces()]) as packets:
                     (cell,) = checks.observe([check], World(lab), self._selection.name)
-                evidence = {
-                    "dataplane": self._selection.name,
-                    "check": check.name,
+                if traces:
+                    evidence["flow"] = msgspec.to_builtins(traces.followed(cell))
+                evidence |= {
                     "again": f"{cell.outcome}: {cell.detail}",
                     "inspect": walk.text(walk.walk(lab)),
                     "packets": {name: base64.b64encode(data).decode() for name, data in packets.items()},
@@ -179,6 +184,17 @@ class _Observer:
                 if self._pause:
                     self._pause(lab)
         except BenchError as error:
-            self._tell(
-                Event("evidence", data={"dataplane": self._selection.name, "check": check.name, "again": str(error)})
-            )
+            self._tell(Event("evidence", data=evidence | {"again": str(error)}))
+
+    def _attached(self, stack: ExitStack, lab: Testbed, evidence: dict[str, Any]) -> Traces | None:
+        """Follow the packets of the next check. Where the kernel cannot do that, the evidence says why."""
+        if self._traces or not isinstance(lab, Lab):
+            return None
+        try:
+            traces = _traces(self._tell, self._clock)
+            stack.enter_context(traces.attached(lab))
+        except BenchError as error:
+            evidence["unfollowed"] = str(error)
+            return None
+        traces.begin()
+        return traces

@@ -48,12 +48,15 @@ class Traces:
 
     def tell(self, cell: Cell) -> None:
         """Tell the flows that a check has begun, with what it saw."""
+        data = {"dataplane": cell.dataplane, "check": cell.check, "flow": msgspec.to_builtins(self.followed(cell))}
+        self._tell(Event("flow", data=data))
+
+    def followed(self, cell: Cell) -> Followed:
+        """Return the flows that a check has begun, with what it saw."""
         assert self._present
         lab, made = self._present
         traffic, saw = lab.scenario.traffic, f"{cell.outcome}: {cell.detail}"
         address, vip = tracing.ends(lab, traffic.client, traffic.service, by_vip=True)
         flow = Followed(cell.dataplane, traffic.client, address, traffic.service, vip, "tcp", saw, answered=True)
         flow = replace(flow, command=[cell.check], vips=[each.vip for each in lab.services()])
-        found = tracing.seen(lab, made, flow, "close")
-        data = {"dataplane": cell.dataplane, "check": cell.check, "flow": msgspec.to_builtins(found)}
-        self._tell(Event("flow", data=data))
+        return tracing.seen(lab, made, flow, "close")

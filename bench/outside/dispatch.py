@@ -41,7 +41,7 @@ def dispatch(
     job = msgspec.structs.replace(job, extensions=list(extensions.known()))
     more = follower.REQUIRES if job.kind == "trace" or job.traced else ()
     more = (*more, *requires.of(job.own or job.scenario))
-    make_ready(job.selections, kernel, {trial.workload for trial in job.trials}, more)
+    make_ready(job.selections, kernel, {trial.workload for trial in job.trials}, more, evidence=job.evidence)
     failure: list[errors.BenchError] = []
 
     def take(line: bytes) -> None:

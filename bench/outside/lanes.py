@@ -129,7 +129,8 @@ def make_all_ready(shares: Sequence[Share]) -> None:
         own = [share for share in shares if share.kernel.name == kernel.name]
         planes = {plane.name: plane for share in own for plane in share.job.selections}
         more = follower.REQUIRES if any(share.job.traced for share in own) else ()
-        make_ready([*planes.values()], kernel, {name for share in own for name in share.workloads()}, more)
+        workloads = {name for share in own for name in share.workloads()}
+        make_ready([*planes.values()], kernel, workloads, more, evidence=any(share.job.evidence for share in own))
 
 
 def batches(shares: Sequence[_T], jobs: int | None) -> list[Sequence[_T]]:

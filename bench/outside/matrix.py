@@ -112,11 +112,19 @@ class _Heard:
             self.environments[kernel] = provenance.merged(self.environments.get(kernel, {}), event.data)
         elif event.kind == "evidence" and self._evidence:
             _keep(self._evidence, kernel, event.data)
+            if "flow" in event.data:
+                self._add(kernel, event.data)
         elif event.kind == "flow" and self._traces:
             name, text = _named(kernel, event.data), _told(event.data)
             files.write(self._traces / f"{name}.txt", text.encode())
             self._stories[name] = text
         self._on_event(kernel, event)
+
+    def _add(self, kernel: str, data: dict[str, Any]) -> None:
+        """Add the story of its packets to a cell that came before its evidence."""
+        for cell in self.cells:
+            if (cell.kernel, cell.dataplane, cell.check) == (kernel, data["dataplane"], data["check"]):
+                cell.trace = _told(data)
 
 
 def parts(checks: Sequence[Check], count: int) -> list[list[Check]]:
@@ -150,10 +158,14 @@ def _told(data: dict[str, Any]) -> str:
 
 
 def _keep(directory: Path, kernel: str, data: dict[str, Any]) -> None:
-    """Write the walk through the lab and the packets of a cell that was not as expected."""
+    """Write the walk through the lab, the packets and their story, of a cell that was not as expected."""
     place = directory / _named(kernel, data)
     files.write(place / "again.txt", f"{data['again']}\n".encode())
     if "inspect" in data:
         files.write(place / "inspect.txt", f"{data['inspect']}\n".encode())
+    if "flow" in data:
+        files.write(place / "trace.txt", _told(data).encode())
+    elif "unfollowed" in data:
+        files.write(place / "trace.txt", f"{data['unfollowed']}\n".encode())
     for name, packets in data.get("packets", {}).items():
         files.write(place / f"{os.path.basename(name)}.pcap", base64.b64decode(packets))

@@ -22,7 +22,8 @@ from dataplanes import catalog, follower
 from dataplanes.follower import Follower
 from dataplanes.kernel.btf import KernelTypes
 from dataplanes.spending import Spending
-from scenarios import checks
+from scenarios import checks, expectations
+from scenarios.expectations import Expectation
 from scenarios.lab import Lab
 from tests.lab.conftest import CLIENT, running
 
@@ -167,6 +168,23 @@ def test_associations_fragments_and_containers_that_come_later_are_followed(plan
     assert (parts[0].direction, parts[0].what, parts[0].others) == ("request", "fragment from byte 1,424", 1)
     assert {way.end.kind for way in parts} == {"joined"}
     assert later.ways[0].passages[0].namespace == "my-busybox.2"
+
+
+@pytest.mark.parametrize("plane", ["nft-lb", "ipvs-container"])
+def test_a_cell_that_is_not_as_expected_leaves_the_story_of_its_packets(
+    plane: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expectations, "expected", lambda *of: Expectation([], [], "planted", "fail"))
+    job, events = Job("matrix", selections=catalog.select(plane), checks=["reach.other-node"]), list[Event]()
+    job.evidence = True
+    observe.matrix(job, "wall", events.append, lambda lab: None)
+    (evidence,) = [event.data for event in events if event.kind == "evidence"]
+    found = story(msgspec.convert(evidence["flow"], Followed))
+    print("\n".join(lines(found)))  # pytest shows it if the test fails
+    assert evidence["packets"]  # the captures, beside it
+    places = [" ".join(filter(None, (step.namespace, step.device, step.hook))) for step in rewrites(found)]
+    assert places == [line.partition(": ")[0].partition(" ")[2] for line in KNOWN[plane]["remote"][:-1]]
+    assert list(lines(found))[-1].startswith("reach.other-node ended with pass: ")
 
 
 @pytest.mark.parametrize("plane", ["nft-lb", "nft-bridge", "ebpf-tc"])

@@ -184,9 +184,13 @@ def test_traces_need_a_file_to_be_beside(bench: Bench, machine: dict[str, Kernel
 
 def test_evidence_is_kept_beside_the_matrix(bench: Bench, machine: dict[str, Kernel]) -> None:
     about = {"dataplane": "nft-lb", "check": "reach.other-node", "again": "fail: no answer"}
+    flow = replace(flow_recorded("page"), command=["reach.other-node"], answer="fail: no answer", source="")
     data = about | {"inspect": "worker1: ...", "packets": {"b1-my-web.1": "1MOyoQ=="}}
+    data |= {"flow": msgspec.to_builtins(flow)}
     recording = read("matrix")
-    recording.events.insert(2, Event("evidence", data=data))
+    cell = next(event for event in recording.events if event.data.get("check") == "reach.other-node")
+    cell.data["outcome"] = "fail"
+    recording.events.insert(recording.events.index(cell) + 1, Event("evidence", data=data))
     machine["debian-6.12"] = Replay(recording)
     bench(*MATRIX, "-o", "m.json")
     (place,) = Path("m-failures").iterdir()
@@ -194,6 +198,22 @@ def test_evidence_is_kept_beside_the_matrix(bench: Bench, machine: dict[str, Ker
     assert (place / "again.txt").read_text() == "fail: no answer\n"
     assert (place / "inspect.txt").read_text() == "worker1: ...\n"
     assert (place / "b1-my-web.1.pcap").read_bytes() == bytes.fromhex("d4c3b2a1")
+    told = (place / "trace.txt").read_text()
+    assert "nft vip-my-network rr-1-8" in told
+    assert told.endswith("reach.other-node ended with fail: no answer\n")
+    cells = json.loads(Path("m.json").read_text("utf-8"))["cells"]
+    assert [each["trace"] for each in cells if "trace" in each] == [told]
+
+
+def test_evidence_tells_why_packets_were_not_followed(bench: Bench, machine: dict[str, Kernel]) -> None:
+    about = {"dataplane": "nft-lb", "check": "reach.other-node", "again": "fail: no answer"}
+    recording = read("matrix")
+    recording.events.insert(2, Event("evidence", data=about | {"unfollowed": "this kernel has no BTF"}))
+    machine["debian-6.12"] = Replay(recording)
+    bench(*MATRIX, "-o", "m.json")
+    (place,) = Path("m-failures").iterdir()
+    assert (place / "trace.txt").read_text() == "this kernel has no BTF\n"
+    assert '"trace":' not in Path("m.json").read_text("utf-8")
 
 
 def test_a_matrix_in_which_all_is_skipped_is_exit_4(bench: Bench) -> None:
