@@ -208,9 +208,9 @@ def _after(instructions: int | None) -> Iterator[Text]:
 
 
 def _handle(step: Hop) -> str:
-    """Return the handle of the rule that has rewritten a packet. Its text would be too wide."""
+    """Return the handle of the rule that has rewritten a packet, to stand in one line. Its text would be too wide."""
     _, found, handle = (step.rules or [""])[-1].rpartition("# handle ")
-    return f", handle {handle}" if found else ""
+    return f", handle\u00a0{handle}" if found else ""
 
 
 def _ended(way: Way) -> Iterator[Text]:

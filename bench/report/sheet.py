@@ -18,7 +18,7 @@ LINE, MARGIN, PAD = 16.0, 10.0, 6.0
 _LETTER = 0.61  # the width of a letter, as a part of the font's size: no usual monospace font has wider ones
 _BESIDE = 16.0  # from a lane to its label
 _DOWN = 20.0  # from what is above to an arrow, which has a text above
-_MOST = 44  # letters in a line of a label
+_MOST = 322.0  # the width of a line of a label: 44 letters of the usual size
 STYLE = (
     "svg{--paper:#fff;--request:#2f6db3;--reply:#b8420a;--error:#a1247a;color:#1a1a1a;background:var(--paper);"
     "font:12px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:currentColor}"
@@ -62,7 +62,7 @@ class Sheet(Struct):
 
     def label(self, x: float, said: Sequence[Text], *, framed: bool) -> float:
         """Write a label beside a lane, where there is room. Return the height of its middle."""
-        lines = [(part, kind) for text, kind in said for part in wrap(text, _MOST)]
+        lines = [(part, kind) for text, kind in said for part in wrap(text, int(_MOST / width("x", kind)))]
         wide = max(width(text, kind) for text, kind in lines) + 2 * PAD
         top, high = self.bottom + 8, len(lines) * LINE + PAD
         left = x + _BESIDE

@@ -217,6 +217,16 @@ def test_the_state_of_connection_tracking_is_in_the_label() -> None:
     assert f"to {VIP} → {BACKEND}\nIPVS\nct new" in found.said
 
 
+@pytest.mark.parametrize("chain", ["rr-1-8", "nat-postrouting", "a-chain-whose-name-nearly-fills-a-line"])
+def test_a_rule_s_handle_is_not_divided(chain: str) -> None:
+    hop = Hop("rewritten", "a", "eth0", "POSTROUTING", [CLIENT, VIP], [CLIENT, BACKEND], f"nft vip-my-network {chain}")
+    hop = replace(hop, rules=["ip daddr 10.0.0.2 dnat to 10.0.0.3 # handle 16"])
+    way = Way(
+        "request", "SYN", CLIENT, VIP, [hop], WayEnd("arrived", "a", "eth0"), passages=[Passage("a", "", "eth0", 1)]
+    )
+    assert "handle 16" in drawn(Story(followed(), [way])).said.replace("\u00a0", " ")
+
+
 def test_a_packet_that_is_seen_no_more_is_told_as_lost() -> None:
     found = drawn(of(seen("ip_rcv"), seen("nf_hook_slow", hook="INPUT", device="br0")))
     assert "br0 INPUT\nLOST: seen at nf_hook_slow last" in found.said
