@@ -42,6 +42,7 @@ _CAPACITIES = {
 _NONE = 0xFFFF
 _FIELDS = (
     *(f"sk_buff.{name}" for name in ("dev", "sk", "head", "data", "network_header", "mac_header", "mark", "_nfct")),
+    *("sk_buff.end", "skb_shared_info.dataref"),
     *("net_device.nd_net.net", "net_device.ifindex", "net_device.name", "net.ns.inum", "sock.__sk_common.skc_net.net"),
     *("nf_hook_state.hook", "nf_hook_state.pf", "nf_hook_state.net", "nft_pktinfo.skb", "nft_pktinfo.state"),
     *("nft_chain.table", "nft_chain.name", "nft_table.name", "xt_table.name"),

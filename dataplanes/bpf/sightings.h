@@ -13,6 +13,7 @@ static u64 (*cookie_of)(void *ctx) = (void *)174; /* bpf_get_attach_cookie */
 
 struct layout {
 	u32 skb_dev, skb_sk, skb_head, skb_data, skb_network_header, skb_mac_header, skb_mark, skb_nfct;
+	u32 skb_end, shared_dataref;
 	u32 dev_net, dev_ifindex, dev_name, net_inum, sock_net;
 	u32 state_hook, state_pf, state_net, pkt_skb, pkt_state;
 	u32 chain_table, chain_name, table_name, xt_table_name;

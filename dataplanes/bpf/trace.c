@@ -229,12 +229,15 @@ int on_rule(struct pt_regs *ctx)
 	return spend(layout, time, 1);
 }
 
+/* A packet or a clone is gone. Its data may be used again, unless others share it: a tap frees its clone first. The lower
+ * half of `dataref` counts all that do (include/linux/skbuff.h, SKB_DATAREF_SHIFT). */
 static __always_inline void forget(struct layout *layout, u64 skb)
 {
-	u64 head = word(skb + layout->skb_head);
+	u64 head = word(skb + layout->skb_head), shared = head + half(skb + layout->skb_end);
 
 	packets.delete(&skb);
-	packets.delete(&head);
+	if ((half(shared + layout->shared_dataref) & 0xffff) == 1)
+		packets.delete(&head);
 }
 
 /* TCP frees what it has received without a tracepoint. */

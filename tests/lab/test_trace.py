@@ -181,7 +181,8 @@ def test_a_cell_that_is_not_as_expected_leaves_the_story_of_its_packets(
     (evidence,) = [event.data for event in events if event.kind == "evidence"]
     found = story(msgspec.convert(evidence["flow"], Followed))
     print("\n".join(lines(found)))  # pytest shows it if the test fails
-    assert evidence["packets"]  # the captures, beside it
+    assert evidence["packets"]  # the captures, beside it; each of their taps frees clones of the packets
+    assert {way.end.kind for way in found.ways} == {"arrived"}
     places = [" ".join(filter(None, (step.namespace, step.device, step.hook))) for step in rewrites(found)]
     assert places == [line.partition(": ")[0].partition(" ")[2] for line in KNOWN[plane]["remote"][:-1]]
     assert list(lines(found))[-1].startswith("reach.other-node ended with pass: ")
