@@ -30,6 +30,23 @@ static __always_inline void learn(struct tuple *tuple)
 	flows.update(&back, &one);
 }
 
+/* The answer to a packet may come from elsewhere than was asked: with direct routing from the backend's own address, if
+ * the server does not choose. So what comes to the client's port from anywhere is an answer. */
+static __always_inline void await(struct tuple *tuple)
+{
+	struct tuple from_anywhere = {0, tuple->source, 0, tuple->source_port, tuple->protocol};
+	u32 one = 1;
+
+	flows.update(&from_anywhere, &one);
+}
+
+static __always_inline int answers(struct tuple *tuple)
+{
+	struct tuple from_anywhere = {0, tuple->destination, 0, tuple->destination_port, tuple->protocol};
+
+	return flows.lookup(&from_anywhere) != 0;
+}
+
 /* A program on a cgroup may send a socket to a backend, so that no packet goes to the VIP. Then the socket tells. */
 static __always_inline int begins(struct layout *layout, struct event *event, u64 sock)
 {
@@ -89,8 +106,11 @@ static __always_inline int describe(struct layout *layout, struct event *event, 
 	ip = received ? word(skb + layout->skb_data) : head + quarter(skb + layout->skb_network_header);
 	if (!read_tuple(ip, event))
 		return 0;
-	if (!known && !flows.lookup(&event->tuple) && !begins(layout, event, sock))
-		return 0;
+	if (!known && !flows.lookup(&event->tuple) && !answers(&event->tuple)) {
+		if (!begins(layout, event, sock))
+			return 0;
+		await(&event->tuple);
+	}
 	event->skb = skb;
 	event->packet = known ? *known : event->time;
 	packets.update(&skb, &event->packet);

@@ -125,6 +125,7 @@ def test_each_rewrite_is_told_where_the_plane_makes_it(plane: str, types: Kernel
             for name, (origin, service) in FLOWS.items():
                 told_of = followed(lab, origin, service, protocol, attached)
                 assert told_of.flow.lost == 0
+                assert {way.direction for way in told_of.ways} == {"request", "reply"}
                 assert unexplained(told_of) == []
                 line = f"{name} {protocol}"
                 found[line] = list(told(told_of))
