@@ -24,6 +24,7 @@ from bench.documents.parts import Environment, ExplorationPlan, MatrixPlan, Resu
 from bench.documents.prediction import Prediction
 from bench.documents.reading import READ
 from bench.documents.tracing import TraceDocument
+from dataplanes.follower import Sighting
 from dataplanes.plane_file import PlaneFile
 from dataplanes.program import PROTOCOL, Call, CallAnswer
 from scenarios.axes import Axes
@@ -76,6 +77,8 @@ def identifier(kind: str, version: int) -> str:
 
 _ONLY_IF_KNOWN = {(MatrixCell.__name__, "trace")}
 """The fields, by their part, that are not written if there is nothing to tell."""
+_SPARSE = {each.__name__ for each in (Axes, Sighting)}
+"""The parts of which no field is written that has its default."""
 
 
 def render(kind: str, version: int) -> str:
@@ -91,7 +94,7 @@ def _complete(made: Tree) -> None:
     """Add what the types do not tell: the parts with a free form, the figures, and that every field is written."""
     defined: Tree = made["$defs"]
     for name, each in defined.items():
-        if name != Axes.__name__:  # a field that is 0 is not written
+        if name not in _SPARSE:
             each["required"] = [field for field in each["properties"] if (name, field) not in _ONLY_IF_KNOWN]
     _figures(defined)
     for name in [each for each in _PARTS if each in defined]:

@@ -13,13 +13,17 @@ import pytest
 
 from bench import api
 from bench.analysis import gate
+from bench.analysis.story import story
 from bench.documents import SCHEMA, Matrix, Result, reading, schema
 from bench.documents.comparison import Comparisons
 from bench.documents.metrics import METRICS
+from bench.documents.tracing import TraceDocument, Tracing
 from bench.report import model, text
 from dataplanes.errors import Usage
+from scenarios.checks.world import CLIENT
 from scenarios.document import LabDocument, LabNetwork, LabNode, LabService, LabTask
 from tests.conftest import ROOT
+from tests.unit.test_story import recorded
 
 PUBLISHED = sorted((ROOT / "results").rglob("*.json"))
 GOLDEN = ROOT / "tests" / "unit" / "golden" / "documents"
@@ -102,6 +106,16 @@ def test_a_lab_document_is_valid() -> None:
         [task],
     )
     validator("lab", SCHEMA).validate(as_written(made))
+
+
+@pytest.mark.parametrize("name", ["page", "ebpf-socket", "ebpf-tc-hairpin"])
+def test_a_trace_is_valid(name: str) -> None:
+    plan = msgspec.to_builtins(Tracing(CLIENT, "lone")) | {"scenario": "matrix", "command": "bench trace"}
+    writer, environment = {"version": "0.2.0"}, {"kernel": "6.12.117", "clock": "wall"}
+    made = as_written(TraceDocument(writer, environment, plan, [story(recorded(name))]))
+    (told,) = made["stories"]
+    assert told["flow"]["sightings"]
+    validator("trace", SCHEMA).validate(made)
 
 
 @pytest.mark.parametrize("kind", TODAYS)
