@@ -140,7 +140,7 @@ def publish(
 ) -> None:
     """Make the missing documents, in `jobs` guests at most, here or on a cluster.
 
-    Raises BenchError if a step's command fails.
+    Raises BenchError if a step's command writes no document.
     """
     limits = {"--jobs": str(jobs or ""), "--cluster": cluster or ""}
     options = [word for option, value in limits.items() if value for word in (option, value)]
@@ -161,8 +161,11 @@ def publish(
         guests = command != "trace" and not step.by_time
         argv = (sys.executable, "-m", "bench", command, *(options if guests else ()), *arguments, str(path))
         code = subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode
+        ended = f"bench {command} ended with {code}"
+        if code and not path.exists():
+            raise BenchError(f"{step.document} was not made", why=ended)
         if code:
-            raise BenchError(f"{step.document} was not made", why=f"bench {command} ended with {code}")
+            tell(f"{step.document}: {ended}; the document tells what failed")
 
 
 def _named(planes: Sequence[str]) -> list[str]:

@@ -200,6 +200,22 @@ def test_the_data_set_goes_on_where_a_step_failed(
     assert [command[0] for command in steps] == ["matrix", "matrix", "run", "trace"]
 
 
+def test_a_document_that_tells_of_failures_is_one_of_the_data_set(
+    bench: Bench, steps: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials may fail: at 50,000 services the tables of eBPF planes are full, and what the kernel says is a finding."""
+
+    def run(argv: tuple[str, ...], **more: object) -> object:
+        code = bench(*argv[3:]).exit_code
+        return SimpleNamespace(returncode=code or int(argv[3] == "run"))
+
+    monkeypatch.setattr(publishing, "subprocess", SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL))
+    done = bench("publish", "set", "--jobs", "1")
+    assert done.exit_code == 0, done.output
+    assert "bench: connections.json: bench run ended with 1; the document tells what failed" in done.stderr.splitlines()
+    assert Path("set/report.html").exists()
+
+
 TIMED = ("run", *RUN[RUN.index("--kernel") :])
 """A run whose planes the step names. What was recorded stands for this machine's own kernel."""
 
