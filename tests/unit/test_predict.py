@@ -18,7 +18,7 @@ from bench.report import model
 from scenarios.axes import Axes
 from tests.unit.conftest import Bench
 
-SCALE = model.PUBLISHED / "scale.json"
+SCALE, PROGRAMMING = model.PUBLISHED / "scale.json", model.PUBLISHED / "programming.json"
 SIZES = [(3.0, 2.0), (102.0, 2.0), (1002.0, 2.0), (10002.0, 2.0), (12.0, 11.0), (12.0, 101.0)]
 GROWTHS: dict[tuple[str, ...], tuple[scaling.Forms, Callable[[float, float], float]]] = {
     ("constant",): (OF_NODE, lambda s, k: 261_000),
@@ -69,7 +69,7 @@ def test_a_lab_has_the_nodes_and_containers_of_its_scenario() -> None:
 
 @pytest.fixture(scope="module")
 def published() -> list[Result]:
-    read = [reading.read(str(path)) for path in (model.PUBLISHED / "connections.json", SCALE)]
+    read = [reading.read(str(path)) for path in (model.PUBLISHED / "connections.json", SCALE, PROGRAMMING)]
     return [each for each in read if isinstance(each, Result)]
 
 
