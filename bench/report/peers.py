@@ -30,6 +30,7 @@ _DUMPS = PAGE.parent / "programmed"
 _PART = re.compile(r"(<!-- ((?!end of).+?) -->\n).*?(<!-- end of [\w ]+ -->)", re.S)
 _DIFFERENCES = re.compile(r"differences of (\S+?)(?: from (\S+))?")
 _DUMPED = re.compile(r"(\S+) programs instead of (\S+)")
+_NOT_APPLICABLE = "not applicable: "
 _SAID = {"pass": "holds", "fail": "does not hold", "skip": "not applicable"}
 
 
@@ -54,6 +55,12 @@ class PeerDocuments:
         """Return the cells by kernel and peer."""
         return self._cells
 
+    def told(self, kernel: str, peer: str) -> str:
+        """Return how a kernel is called in tables: by its release if it is the one of the machine."""
+        found = (each.environment.get(kernel) for each in self.matrices if peer in _names(each))
+        release = next((each["kernel"] for each in found if each), "")
+        return f"{release.partition('-')[0]}, the machine's own" if kernel == "host" else kernel.removeprefix("debian-")
+
     def kernel(self, peer: Selection) -> str:
         """Return the newest kernel on which a peer was observed, "" for a peer without a document."""
         return max((kernel for kernel, name in self._cells if name == peer.name), key=_numbers, default="")
@@ -72,6 +79,10 @@ class PeerDocuments:
                 told: Mapping[str, Any] = each["program"] or {}
                 found[each["name"]] = {one["name"]: one["version"] for one in told.get("packages", [])}
         return found
+
+
+def _names(matrix: Matrix) -> list[str]:
+    return [each["name"] for each in matrix.plan["dataplanes"]]
 
 
 def written(page: str, seen: PeerDocuments) -> str:
@@ -110,7 +121,7 @@ def cells(seen: PeerDocuments) -> Iterator[str]:
         outcomes = Counter(each.outcome for each in found.values())
         wrong = sum(1 for each in found.values() if each.outcome != each.expected)
         counts = (len(found), outcomes["pass"], outcomes["fail"], outcomes["skip"], wrong)
-        yield f"| `{peer}` | {kernel.removeprefix('debian-')} | " + " | ".join(map(str, counts)) + " |"
+        yield f"| `{peer}` | {seen.told(kernel, peer)} | " + " | ".join(map(str, counts)) + " |"
 
 
 def versions(seen: PeerDocuments) -> Iterator[str]:
@@ -144,6 +155,7 @@ def differences(name: str, other: str | None, seen: PeerDocuments) -> Iterator[s
         for check, each in CHECKS.items()
         if not each.skip
         and (mine := seen.cell(kernel, peer, check) if kernel else _expected(peer, each))
+        and not _unobserved(mine)
         and (its := (seen.cell(kernel, imitated, check) if kernel else None) or _expected(imitated, each))
     ]
     rows = _rows(peer, found)
@@ -158,6 +170,11 @@ def differences(name: str, other: str | None, seen: PeerDocuments) -> Iterator[s
         yield from textwrap.wrap(
             item + (f" Source: {source}." if source else ""), 120, subsequent_indent="  ", break_on_hyphens=False
         )
+
+
+def _unobserved(cell: MatrixCell) -> bool:
+    """Return True if the kernel or the clock was not one for this check, so that nothing was told about the peer."""
+    return cell.outcome == "skip" and bool(cell.detail) and not cell.detail.startswith(_NOT_APPLICABLE)
 
 
 def _rows(
@@ -177,7 +194,7 @@ def _reason(peer: Selection, cell: MatrixCell) -> tuple[str, str]:
     if cell.outcome == "pass":
         expected = expectations.expected(peer, cell.check, _release(cell.kernel))
         return expected.reason, expected.reference
-    return (cell.reason or cell.detail).removeprefix("not applicable: "), cell.reference
+    return (cell.reason or cell.detail).removeprefix(_NOT_APPLICABLE), cell.reference
 
 
 def _expected(selection: Selection, each: Check) -> MatrixCell:

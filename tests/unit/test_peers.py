@@ -107,6 +107,7 @@ def seen() -> page.PeerDocuments:
 def test_the_page_tells_every_difference(seen: page.PeerDocuments) -> None:
     text = page.PAGE.read_text("utf-8")
     assert set(re.findall(r"<!-- differences of (\S+) -->", text)) == {*peers.NAMES, "swarm@20.10", "ovn@23.03"}
+    assert "<!-- differences of ovn@23.03-userspace from ovn@23.03 -->" in text
     assert text == page.written(text, seen), "python -m bench.report.peers"
 
 
@@ -196,6 +197,21 @@ def test_versions_are_told_by_what_differs_between_them(tmp_path: Path) -> None:
         "| `swarm@26.1` | 6.12 | 1 | 0 | 1 | 0 | 0 |",
         "| `swarm@28.5` | 6.12 | 1 | 1 | 0 | 0 | 0 |",
     ]
+
+
+def test_what_was_not_observed_is_no_difference(tmp_path: Path) -> None:
+    """Such as a check that idles, on the machine's own kernel, which is told by its release."""
+    told = {"idle.tcp-1h": "it idles for minutes", "balance.under-change": "not applicable: it counts turns"}
+    cells = [MatrixCell("host", "swarm@26.1", check, "skip", "skip", why, 0.0, why) for check, why in told.items()]
+    plan = {"dataplanes": [{"name": "swarm@26.1", "program": None}], "checks": [{"name": each} for each in told]}
+    environment = {"host": {"kernel": "6.18.44-fc", "clock": "wall"}}
+    matrix = Matrix({}, environment, plan, cells)
+    (tmp_path / "swarm@26.1.json").write_bytes(msgspec.json.encode(matrix))
+    seen = page.PeerDocuments(tmp_path, Report([], []))
+    lines = [*page.differences("swarm@26.1", None, seen)]
+    assert lines[0].startswith("0 of 1 checks")
+    assert "idle" not in "\n".join(lines)
+    assert [*page.cells(seen)][2:] == ["| `swarm@26.1` | 6.18.44, the machine's own | 2 | 0 | 0 | 2 | 0 |"]
 
 
 def _cell(version: str, check: str, outcome: Expected, *told: str) -> MatrixCell:
