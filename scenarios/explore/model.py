@@ -27,8 +27,7 @@ UDP_KEPT, HALF_KEPT, TCP_KEPT, LONG_KEPT = 25.0, 200.0, 600.0, 3600.0
 """The seconds without a packet after which every plane still knows a UDP flow (idle.udp-late-answer) and a connection
 (idle.slow-server), and those on which idle.half-closed or idle.tcp-1h holds a connection."""
 RESET_KEPT = 10.0
-"""The seconds for which planes know a connection that was reset, and take one from its port for it (tcp_timeouts in
-net/netfilter/nf_conntrack_proto_tcp.c and net/netfilter/ipvs/ip_vs_proto_tcp.c)."""
+"""The seconds for which planes take a connection for the reset one from its port (tcp_timeouts in the kernel)."""
 UNKNOWN = 4.0
 """The seconds for which an address may stay unknown that nobody had: three probes of ARP (net/ipv4/arp.c, arp_tbl)."""
 
@@ -253,8 +252,9 @@ class Model:
                 flow.places |= {ANEW, LOST} if anew else {ANEW}
             if not self.lives(backend):
                 flow.gone = flow.gone or flow.backend == backend
-                if flow.client == backend and not flow.over:
-                    flow.over, flow.lingers = True, inf  # nobody was told
+                if backend in (flow.client, flow.backend) and not flow.over:
+                    flow.lingers = inf  # nobody was told, or what is sent again is reset when the address is back
+                flow.over |= flow.client == backend
         if anew and backend in CALLERS:
             self._turns.clear()  # its namespace may have turns of its own
 

@@ -249,6 +249,7 @@ KEPT = sorted((ROOT / "tests" / "explored").glob("*.json"))
         "nft-container",
         "nft-bridge",
         "moby-nftables",
+        "kube-nftables",
         "ebpf-socket",
         "ebpf-tc",
         "ebpf-redirect",

@@ -87,6 +87,15 @@ def test_a_drained_backend_may_keep_an_unanswered_connection(operations: Operati
     assert (Sight("answered", "red") in model.allowed(AGAIN)) == known
 
 
+def test_a_container_that_comes_anew_may_have_reset_what_was_sent_again() -> None:
+    """Nobody sees when it does. For a while a plane may take a connection from the same port for that one then."""
+    moved = (do.Add("web", "green"), do.Remove("web", "red"))
+    gone = (do.Create("web", 1), CONNECT, CRASH, SPEAK, do.Restore("red"), *moved)
+    assert after(*gone, then=AGAIN).startswith("answered by green or red")
+    ended = (do.Create("web", 1), CONNECT, do.Close(1, "backend"), *moved)
+    assert after(*ended, then=AGAIN) == "answered by green"
+
+
 def test_the_model_allows_what_a_plane_without_a_fault_does() -> None:
     with searching() as search:
         assert search.run(seed=1, most=20_000) is None
