@@ -43,10 +43,13 @@ class PlatformKnobs(Struct, frozen=True):
 
 
 class Version(Struct, frozen=True, forbid_unknown_fields=True):
-    """A version: its packages, the first of which has that version, and what its daemons have in their environment."""
+    """A version: its packages, the first of which has that version, and what is set in it."""
 
     packages: tuple[str, ...]
-    environ: dict[str, str] = {}
+    environ: dict[str, str] = {}  # of its daemons
+    datapath: str = ""  # who forwards packets, if there is a choice
+    alone: bool = True  # False if it also runs on a machine that has other things to do
+    features: dict[str, str] = {}  # what it needs of the kernel besides: Kconfig symbol without CONFIG_ -> its module
 
 
 class Platform(Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,12 +85,13 @@ class Platform(Struct, frozen=True, forbid_unknown_fields=True):
 
     def requires(self, version: str) -> tuple[Requirement, ...]:
         """Return what a version needs of the kernel and the machine."""
-        purpose = f"{self.name} {version}"
+        purpose, made_of = f"{self.name} {version}", self.versions[version]
+        own = [Condition("a machine of its own", purpose, self._elsewhere)] if made_of.alone else []
         return (
-            Unpacked(" ".join(self.versions[version].packages), purpose),
-            Condition("a machine of its own", purpose, self._elsewhere),
+            Unpacked(" ".join(made_of.packages), purpose),
+            *own,
             *(Tool(name, package, purpose) for name, package in self.tools.items()),
-            *(Feature(symbol, module, purpose) for symbol, module in self.features.items()),
+            *(Feature(symbol, module, purpose) for symbol, module in (self.features | made_of.features).items()),
         )
 
 

@@ -31,7 +31,7 @@ from scenarios import docker_node
 from scenarios.journal import Journal
 from scenarios.topology import GATEWAY, Network, Scenario, mac
 
-_UNDERLAY = IPv4Network("192.168.96.0/20")  # the nodes of docker-machine have 192.168.99.100 and up
+UNDERLAY = IPv4Network("192.168.96.0/20")  # the nodes of docker-machine have 192.168.99.100 and up
 _UNDERLAY_FIRST = 3 * 256 + 100
 _SWITCH = "underlay"  # the namespace of the switch between the nodes
 _VXLAN_ID = 4097  # swarm counts from 4096, which is its ingress network
@@ -116,12 +116,12 @@ class Fabric:
         """Build a node on the underlay, without any network yet."""
         underlay, host = f"{self._journal.run}-{_SWITCH}", self.namespace(node)
         number = len(self._vteps)
-        address = str(_UNDERLAY[_UNDERLAY_FIRST + number])
+        address = str(UNDERLAY[_UNDERLAY_FIRST + number])
         self._vteps[node] = address
         port = f"p{number}"
         self._connect("sw0", port, "eth0", host, of=underlay, mac=mac(address), mtu=self._scenario.underlay_mtu)
         rtnl = self.rtnl(host)
-        rtnl.send([rtnl.address_add("eth0", f"{address}/{_UNDERLAY.prefixlen}")])
+        rtnl.send([rtnl.address_add("eth0", f"{address}/{UNDERLAY.prefixlen}")])
         if self._with_gateways:
             rtnl.send([rtnl.link_add("docker_gwbridge", "bridge")])
             rtnl.send(

@@ -78,6 +78,10 @@ class Testbed(ABC):
         """Return the kernel state that the balancer says it holds in each namespace."""
         return []
 
+    def tracked(self) -> Mapping[str, Sequence[str]]:
+        """Return the connection entries that programs keep instead of the kernel, as lines, by host namespace."""
+        return {}
+
     def socket(self, container: str, kind: int, protocol: int = 0, *, family: int = socket.AF_INET) -> socket.socket:
         """Return a socket of a container: of its network namespace and, if it has one, its cgroup.
 

@@ -49,6 +49,8 @@ def _programmed(programmings: Sequence[str] = ()) -> list[str]:
 
 _FIRST, _KERNEL = ("--kernel", "debian-6.1"), ("--kernel", "debian-6.12")
 _KERNELS = ("--kernel", f"{_FIRST[1]},{_KERNEL[1]}")
+_OWN = ("--kernel", f"host,{_KERNEL[1]}")
+"""The machine's own kernel, for what runs on any, and one on which checks can idle for hours."""
 _PLANES = [*_programmed(_PROGRAMMINGS), *_MORE]
 _ALL, _COMPARED = ("--dataplane", "all"), ("--dataplane", ",".join(_PLANES))
 _SCALED = [*_programmed(), "ipvs-container@map"]
@@ -76,9 +78,9 @@ _PROGRAMS = [each for each in peers.NAMES if each != "haproxy"]
 _CONTAINERS = [each for each in platforms.known().values() if len(each.servers) > 1]
 """The platforms that have containers. What these add to a cost is measured, and our lab is held against them."""
 _PLATFORMS = {
-    f"{each.name}@{version}": _FIRST if each in _CONTAINERS else _KERNELS
+    f"{each.name}@{version}": _FIRST if each in _CONTAINERS else _KERNELS if made_of.alone else _OWN
     for each in platforms.known().values()
-    for version in each.versions
+    for version, made_of in each.versions.items()
 }
 _PLATFORM_COSTS = [f"{each.name}@{each.default}" for each in _CONTAINERS]
 _OUTSIDE = [f"{each.name}@{each.default}+servers={place}" for each in _CONTAINERS for place in each.servers[1:]]

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from scenarios.checks import check
 from scenarios.checks.backends import reached
-from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, retransmits, same, shares
+from scenarios.checks.world import CLIENT, LOCAL, VISITOR, Differs, World, finish, retransmits, same, shares
 
 
 @check("balance.round-robin", "D4")
@@ -88,6 +88,7 @@ def port_reuse(world: World) -> str:
             made.sendall(b"GET / HTTP/1.0\r\n\r\n")
             while made.recv(4096):
                 pass
+            finish(made)
     return "8 connections from one port, no segment sent twice"
 
 

@@ -6,8 +6,9 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from functools import partial
 
 from dataplanes.kernel import ipvs, netns, nft, process
 from dataplanes.kernel.rtnl import Rtnl
@@ -53,8 +54,11 @@ def _state(world: World, removed: tuple[str, list[str]] | None = None) -> dict[s
         found[f"{name}: rules"] = {line for line in rules if not _EXPIRES.search(line)}
         found[f"{name}: nft connections"] = set(_elements(rules, removed)) if removed else set()
         for path in ("ip_vs_conn", "nf_conntrack"):
-            found[f"{name}: {path}"] = _connections(name, path, removed) if removed else set()
+            found[f"{name}: {path}"] = _connections(partial(_proc_lines, name, path), removed) if removed else set()
         found[f"{name}: ip_vs"] = set(_virtual(name)) if os.path.exists(_IPVS) else set()
+    for name in world.tracked():
+        entries = partial(_tracked, world, name)
+        found[f"{name}: connections of a program"] = _connections(entries, removed) if removed else set()
     for held in world.footprint():
         if held.kind in ("bpf map services", "bpf map turns", "bpf map counts"):
             found[f"{held.netns}: {held.kind}"] = {f"{held.objects} elements"}
@@ -125,19 +129,26 @@ IPVS does so after the removal, in the background (net/netfilter/ipvs/ip_vs_ctl.
 """
 
 
-def _connections(name: str, path: str, removed: tuple[str, list[str]]) -> set[str]:
+def _connections(lines: Callable[[], Iterable[str]], removed: tuple[str, list[str]]) -> set[str]:
     """Return the lines with the VIP and a backend that do not vanish soon."""
     deadline = time.monotonic() + _SOON
-    while (found := set(_leading(name, path, removed))) and time.monotonic() < deadline:
+    while (found := set(leading(lines(), removed))) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
 
 
-def _leading(name: str, path: str, removed: tuple[str, list[str]]) -> Iterator[str]:
+def _tracked(world: World, name: str) -> Sequence[str]:
+    return world.tracked()[name]
+
+
+_WORD = re.compile(r"[^\s=,()]+")
+
+
+def leading(lines: Iterable[str], removed: tuple[str, list[str]]) -> Iterator[str]:
     """Yield the lines with the VIP and a backend, which are decimal (conntrack) or hexadecimal (IPVS)."""
     vip, backends = removed
-    for line in _proc_lines(name, path):
-        words = set(line.replace("=", " ").split())
+    for line in lines:
+        words = set(_WORD.findall(line))
         if {vip, _hex(vip)} & words and {each for b in backends for each in (b, _hex(b))} & words:
             yield " ".join(line.split()[:8])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from ipaddress import IPv4Network
 
@@ -138,6 +138,10 @@ class Surroundings:
     def footprint(self) -> list[Footprint]:
         """Return the kernel state that the balancer says it holds in each namespace."""
         return self._testbed.footprint()
+
+    def tracked(self) -> Mapping[str, Sequence[str]]:
+        """Return the connection entries that programs keep instead of the kernel, as lines, by host namespace."""
+        return self._testbed.tracked()
 
     def _container(self, name: str) -> Container:
         self.demand(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -31,7 +32,7 @@ a SYN that is sent again may begin the three probes of ARP, one a second (net/ip
 """
 _AT_RANDOM = 8
 _TCP_INFO_TOTAL_RETRANS = 100  # offset in struct tcp_info (include/uapi/linux/tcp.h)
-
+_TCP_CLOSE = 7  # the state that the structure begins with (include/net/tcp_states.h)
 
 _SILENCE, _DATAGRAMS = 2.0, 3  # seconds that an ICMP error may take, and how many datagrams may get none
 
@@ -156,6 +157,7 @@ class World(Surroundings):
             answer = b""
             while part := made.recv(4096):
                 answer += part
+            finish(made)
         return self.seen(container, answer.rpartition(b"\r\n")[2])
 
     def datagrams(self, container: str) -> socket.socket:
@@ -317,6 +319,19 @@ def retransmits(connection: socket.socket) -> int:
     """Return how many segments this end has sent again."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
     return int(struct.unpack_from("=I", info, _TCP_INFO_TOTAL_RETRANS)[0])
+
+
+def finish(connection: socket.socket) -> None:
+    """Close this end of a connection that the other one has closed, and wait until its port is free again.
+
+    The last acknowledgement comes at once where kernels forward all packets, and later where programs do.
+    """
+    connection.shutdown(socket.SHUT_WR)
+    end = time.monotonic() + TIMEOUT
+    while connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
+        if time.monotonic() > end:
+            raise Differs("the end of a connection is not acknowledged")
+        time.sleep(0.001)
 
 
 def carry(sender: socket.socket, receiver: socket.socket, data: bytes = b"chunk") -> None:

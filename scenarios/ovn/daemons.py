@@ -155,7 +155,7 @@ class OvnNode(Daemons):
     """The controller stands still: the node goes on with what it knows."""
 
     def start(self, name: str, address: str, central: str, datapath: str) -> None:
-        """Start the daemons, of which the controller asks the central ones."""
+        """Start the daemons but for the controller, which is to ask the central ones."""
         home = self._programs.home
         self._database("switch", "share/openvswitch/vswitch.ovsschema")
         told = {
@@ -171,12 +171,13 @@ class OvnNode(Daemons):
         time.sleep(max(0.0, _COUNTS_CPUS - time.monotonic()))
         self._configure("--no-wait", "init")
         self._configure("--no-wait", "set", "open_vswitch", ".", *settings)
-        self._start(
-            "vswitchd", [self._programs.path("lib/openvswitch-switch/ovs-vswitchd"), f"unix:{home}/switch.sock"]
-        )
-        bridge = ("set", "bridge", BRIDGE, f"datapath_type={datapath}", "fail_mode=secure")
-        self._configure("add-br", BRIDGE, "--", *bridge)
-        self.control()
+        program = self._programs.path("lib/openvswitch-switch/ovs-vswitchd")
+        self._start("vswitchd", [program, f"unix:{home}/switch.sock"])
+        self.add_bridge(BRIDGE, datapath, "fail_mode=secure")
+
+    def add_bridge(self, name: str, datapath: str, *settings: str) -> None:
+        """Create a bridge."""
+        self._configure("add-br", name, "--", "set", "bridge", name, f"datapath_type={datapath}", *settings)
 
     def control(self) -> None:
         """Start the controller."""
@@ -192,11 +193,10 @@ class OvnNode(Daemons):
     def _configure(self, *words: str) -> None:
         self._programs.run("ovs-vsctl", f"--db=unix:{self._programs.home}/switch.sock", _IN_TIME, *words)
 
-    def add_port(self, interface: str, port: str) -> None:
-        """Let an interface of the node be a logical port."""
-        self._configure(
-            "add-port", BRIDGE, interface, "--", "set", "interface", interface, f"external_ids:iface-id={port}"
-        )
+    def add_port(self, interface: str, port: str = "", *, bridge: str = BRIDGE) -> None:
+        """Let an interface of the node be a port of a bridge, and a logical port if that is named."""
+        logical = ("--", "set", "interface", interface, f"external_ids:iface-id={port}") if port else ()
+        self._configure("add-port", bridge, interface, *logical)
 
     def remove_port(self, interface: str) -> None:
         """Undo `add_port`."""
@@ -205,6 +205,14 @@ class OvnNode(Daemons):
     def revalidated(self) -> None:
         """Wait until what the kernel has cached is what the bridge's flows say."""
         self._ask("vswitchd", "revalidator/wait")
+
+    def know(self, bridge: str, address: str, mac: str) -> None:
+        """Let the switch know the MAC of another node, to which it may send by a tunnel."""
+        self._ask("vswitchd", "tnl/neigh/set", bridge, address, mac)
+
+    def tracked(self) -> list[str]:
+        """Return the connection entries of the datapath."""
+        return self._ask("vswitchd", "dpctl/dump-conntrack").splitlines()
 
     def flows(self) -> tuple[int, int]:
         """Return the number of the bridge's OpenFlow flows, and of those that the datapath has cached."""

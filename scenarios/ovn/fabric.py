@@ -25,6 +25,7 @@ from dataplanes.model import Endpoint, Segment
 from dataplanes.platforms import Version
 from scenarios.fabric import Fabric
 from scenarios.journal import Journal
+from scenarios.ovn import userspace
 from scenarios.ovn.daemons import BRIDGE, Central, OvnNode, OvnPrograms
 from scenarios.topology import Network, Scenario, mac
 
@@ -46,6 +47,7 @@ class OvnFabric(Fabric):
         for network in scenario.networks:
             network.mtu -= _OF_GENEVE
         self._wanted, self._version = wanted, version
+        self.in_userspace = wanted.datapath == userspace.NAME
         self.nodes: dict[str, OvnNode] = {}
         self.central: Central
         self._unbound: list[Endpoint] = []
@@ -62,13 +64,20 @@ class OvnFabric(Fabric):
         super().build()
         first, *_ = self._scenario.nodes
         self.central = Central(self._programs("central"), self.host_netns(first), self._journal)
-        if not (found := self.central.version()).startswith(f"{self._version}."):
+        release, *_ = self._version.split("-")
+        if not (found := self.central.version()).startswith(f"{release}."):
             why = f"{self._wanted.packages[0]} is {found} now"
-            raise Prerequisite(f"no OVN {self._version} to be had", why=why, fix="use another version")
+            raise Prerequisite(f"no OVN {release} to be had", why=why, fix="use another version")
         self.central.start(self.address(first))
         for name in self._scenario.nodes:
             node = self.nodes[name] = OvnNode(self._programs(name), self.host_netns(name), self._journal)
-            node.start(name, self.address(name), self.address(first), "system")
+            address, host = self.address(name), self.host_netns(name)
+            node.start(name, address, self.address(first), self._wanted.datapath)
+            if self.in_userspace:
+                userspace.take_over(node, host, self.rtnl(host), address)
+            node.control()
+        if self.in_userspace:
+            userspace.introduce(self.nodes, {name: self.address(name) for name in self.nodes})
         for network in self._scenario.networks:
             self._switch(network)
 
@@ -106,6 +115,8 @@ class OvnFabric(Fabric):
         outside, inside = self.rtnl(host), self.rtnl(endpoint.netns)
         outside.veth_add(port, interface, endpoint.netns, mac=endpoint.mac, mtu=segment.mtu)
         outside.send([outside.link_set(port, up=True)])
+        if self.in_userspace:
+            userspace.attach(endpoint.netns, interface)
         inside.send([inside.link_set(interface, up=True)])
         self._address(endpoint, segment)
         logical = _logical(endpoint)

@@ -57,6 +57,10 @@ class Ovn(Lab):
         self.fabric.await_links()
         self.fabric.synchronize()
 
+    def tracked(self) -> dict[str, list[str]]:
+        nodes = self.fabric.nodes.items() if self.fabric.in_userspace else ()
+        return {self.fabric.host_netns(name): node.tracked() for name, node in nodes}
+
     def at_rest(self) -> AbstractContextManager[None]:
         return self.fabric.at_rest()
 

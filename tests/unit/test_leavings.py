@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scenarios.checks.leavings import nft_parts
+from scenarios.checks.leavings import leading, nft_parts
 
 _ONE, _OTHER = (
     "10.0.0.2 counter packets 7 bytes 420 : goto rr-3-2",
@@ -36,3 +36,19 @@ def test_what_traffic_has_counted_is_no_difference() -> None:
 def test_the_order_of_elements_is_no_difference() -> None:
     other = RULESET.replace(_ONE, "first").replace(_OTHER, _ONE).replace("first", _OTHER)
     assert set(nft_parts(other)) == set(nft_parts(RULESET))
+
+
+_REMOVED = ("10.0.0.14", ["10.0.0.15", "10.0.0.16"])
+
+
+def test_an_entry_from_the_vip_to_a_backend_is_found_in_every_writing() -> None:
+    """They are those of conntrack, IPVS and Open vSwitch."""
+    left = [
+        "ipv4 2 udp 17 28 src=10.0.0.7 dst=10.0.0.14 sport=4 dport=80 src=10.0.0.15 dst=10.0.0.7 sport=80 dport=4",
+        "TCP 0A000007 D903 0A00000E 0050 0A000010 0050 TIME_WAIT 119",
+        "udp,orig=(src=10.0.0.7,dst=10.0.0.14,sport=4,dport=80),reply=(src=10.0.0.15,dst=10.0.0.7,sport=80,dport=4),zone=3",
+    ]
+    others = [line.replace("10.0.0.14", "10.0.0.24").replace("0A00000E", "0A000018") for line in left]
+    others += [line.replace("10.0.0.15", "10.0.0.5").replace("0A000010", "0A000005") for line in left]
+    assert len([*leading(left, _REMOVED)]) == 3
+    assert not [*leading(others, _REMOVED)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,9 +15,9 @@ import pytest
 import scenarios.checks
 from dataplanes.model import Endpoint, Port, Service
 from scenarios import checks, topology
-from scenarios.checks import CHECKS, Check
+from scenarios.checks import CHECKS, Check, world
 from scenarios.checks.surroundings import Surroundings
-from scenarios.checks.world import CLIENT, World
+from scenarios.checks.world import CLIENT, Differs, World
 from scenarios.container import Container
 from scenarios.lab import Lab
 from scenarios.testbed import Testbed
@@ -199,3 +200,30 @@ def test_the_lab_has_everything_that_the_interface_has() -> None:
 
 def _code(value: object) -> tuple[str, ...]:
     return value.__code__.co_names if inspect.isfunction(value) else ()
+
+
+class _Closing:
+    """A socket whose last segment is acknowledged when its state has been asked for some times."""
+
+    def __init__(self, unacknowledged: int) -> None:
+        self._left = unacknowledged
+
+    def shutdown(self, how: int) -> None:
+        assert how == socket.SHUT_WR
+
+    def getsockopt(self, *_: int) -> bytes:
+        self._left -= 1
+        return b"\x09" if self._left >= 0 else b"\x07"  # LAST_ACK, CLOSE
+
+
+def test_a_port_is_used_again_only_when_it_is_free() -> None:
+    """Where programs forward packets, a connection has not ended when its socket is closed."""
+    closing = _Closing(3)
+    world.finish(closing)  # type: ignore[arg-type]
+    assert closing._left == -1
+
+
+def test_an_end_that_nobody_acknowledges_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "TIMEOUT", 0.01)
+    with pytest.raises(Differs, match="is not acknowledged"):
+        world.finish(_Closing(1 << 30))  # type: ignore[arg-type]
