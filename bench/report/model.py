@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,8 +87,12 @@ class Report:
 
     def planes(self) -> list[str]:
         """Return every plane in the documents: in the catalog's order, and then variants."""
-        found = [row.dataplane for _, rows, _ in self._measured for row in rows]
-        found += [cell.dataplane for cell in self._cells.values()]
+        return list(self._planes)
+
+    @cached_property
+    def _planes(self) -> list[str]:
+        found = {row.dataplane for _, rows, _ in self._measured for row in rows}
+        found |= {cell.dataplane for cell in self._cells.values()}
         order = catalog.names()
         known = {
             name: (order.index(plane) if plane in order else len(order)) for name in found for plane, _ in [split(name)]
@@ -106,6 +111,10 @@ class Report:
 
     def kernels(self) -> list[str]:
         """Return the kernels of the matrices."""
+        return list(self._kernels)
+
+    @cached_property
+    def _kernels(self) -> list[str]:
         return list(dict.fromkeys(kernel for kernel, _, _ in self._cells))
 
     def checks(self) -> dict[str, str]:
@@ -205,6 +214,10 @@ class Report:
 
     def curves(self) -> list[Curve]:
         """Return every metric that has figures at two or more points of one axis, with the other axes equal."""
+        return list(self._curves)
+
+    @cached_property
+    def _curves(self) -> list[Curve]:
         found: dict[tuple[str, str, str, Clock, Axes], dict[str, dict[int, Interval]]] = {}
         for result, rows, _ in self._measured:
             clock: Clock = result.environment["clock"]
