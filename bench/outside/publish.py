@@ -127,6 +127,9 @@ def documents(directory: Path) -> list[str]:
     return [str(path) for path in paths if path.exists() and path.stat().st_size]
 
 
+_FAILED = 1
+"""The exit code of a command whose document tells what failed."""
+
 Runnable = Callable[[Sequence[str]], Sequence[str]]
 """A function that returns the names of those planes that can run on this machine's own kernel."""
 
@@ -140,7 +143,7 @@ def publish(
 ) -> None:
     """Make the missing documents, in `jobs` guests at most, here or on a cluster.
 
-    Raises BenchError if a step's command writes no document.
+    Raises BenchError if a step's command writes no document, or is interrupted.
     """
     limits = {"--jobs": str(jobs or ""), "--cluster": cluster or ""}
     options = [word for option, value in limits.items() if value for word in (option, value)]
@@ -162,7 +165,7 @@ def publish(
         argv = (sys.executable, "-m", "bench", command, *(options if guests else ()), *arguments, str(path))
         code = subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode
         ended = f"bench {command} ended with {code}"
-        if code and not path.exists():
+        if code and (code != _FAILED or not path.exists()):
             raise BenchError(f"{step.document} was not made", why=ended)
         if code:
             tell(f"{step.document}: {ended}; the document tells what failed")

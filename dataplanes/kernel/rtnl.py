@@ -63,7 +63,7 @@ def _mac(value: str) -> bytes:
 
 
 _number = struct.Struct("=I").pack
-_address = socket.inet_aton
+_ipv4 = socket.inet_aton
 _IFLA: dict[str, tuple[int, Callable[..., bytes]]] = {
     "address": (1, _mac),
     "ifname": (3, _text),
@@ -253,7 +253,7 @@ class Rtnl:
         if network.prefixlen:
             body += attribute(_DST, network.network_address.packed)
         if gateway:
-            body += attribute(_GATEWAY, _address(gateway))
+            body += attribute(_GATEWAY, _ipv4(gateway))
         return Request(kind, flags, body)
 
     def local_add(self, interface: str, address: str, source: str = "") -> Request:
@@ -270,8 +270,8 @@ class Rtnl:
 
     def _local(self, kind: int, flags: int, interface: str, address: str, source: str) -> Request:
         body = _RT.pack(socket.AF_INET, 32, 0, 0, _OWN, _STATIC, _SCOPE["host"], _DELIVER, 0)
-        body += attribute(_DST, _address(address)) + attribute(_OIF, _number(self.index(interface)))
-        return Request(kind, flags, body + attribute(_PREFSRC, _address(source)) if source else body)
+        body += attribute(_DST, _ipv4(address)) + attribute(_OIF, _number(self.index(interface)))
+        return Request(kind, flags, body + attribute(_PREFSRC, _ipv4(source)) if source else body)
 
     def neighbour_set(self, interface: str, address: str, mac: str) -> Request:
         """Return the request for a permanent neighbour entry."""
@@ -314,7 +314,7 @@ class Rtnl:
     def _neighbour(
         self, kind: int, flags: int, interface: str, family: int, ntf: int, address: str, mac: str | None
     ) -> Request:
-        body = _ND.pack(family, self.index(interface), _PERMANENT, ntf, 0) + attribute(_ND_DST, _address(address))
+        body = _ND.pack(family, self.index(interface), _PERMANENT, ntf, 0) + attribute(_ND_DST, _ipv4(address))
         return Request(kind, flags, body + attribute(_LLADDR, _mac(mac)) if mac else body)
 
     def clsact_add(self, interface: str) -> Request:

@@ -216,6 +216,20 @@ def test_a_document_that_tells_of_failures_is_one_of_the_data_set(
     assert Path("set/report.html").exists()
 
 
+def test_an_interrupted_step_ends_the_data_set_whatever_it_has_written(
+    bench: Bench, steps: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(argv: tuple[str, ...], **more: object) -> object:
+        bench(*argv[3:])
+        return SimpleNamespace(returncode=130)
+
+    monkeypatch.setattr(publishing, "subprocess", SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL))
+    done = bench("publish", "set", "--jobs", "1")
+    assert Path("set/matrix.json").exists()
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == "bench: matrix.json was not made: bench matrix ended with 130"
+
+
 TIMED = ("run", *RUN[RUN.index("--kernel") :])
 """A run whose planes the step names. What was recorded stands for this machine's own kernel."""
 
